@@ -1,0 +1,60 @@
+"""What every command of the project shares: errors shown as a message and a remedy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from chela.errors import ChelaError, suggestion
+from tasks.errors import DataError
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Print errors that the user can put right as one message, and exit with status 1.
+
+    Anything else is a defect of ours and keeps its traceback. ``CHELA_TRACEBACK=1`` shows the
+    traceback of every error.
+    """
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # Hydra hands its exceptions on instead of printing
+    try:
+        yield
+    except (ChelaError, DataError, HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("CHELA_TRACEBACK") == "1":
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
+        print("interrupted; what was prepared stays, repeat the command to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong and what the choices are, in the words of the command line.
+
+    Args:
+        error: an exception of ours, or one of Hydra's while it composed the configuration.
+    """
+    cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override}': it should look like key=value"
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        return _unknown_key(cause) or str(error)
+    text = str(error)
+    return text.split("Config search path:")[0].rstrip()
+
+
+def _unknown_key(cause: OmegaConfBaseException) -> str | None:
+    parent = cause.parent_node
+    if not isinstance(parent, DictConfig) or cause.key in parent:
+        return None
+    choices = [str(key) for key in parent if key != "hydra"]
+    return f"unknown key '{cause.full_key}'. {suggestion(str(cause.key), choices)}"

@@ -1,0 +1,245 @@
+"""From what Hydra composed to typed, checked values.
+
+The YAML files under ``configs/`` hold the values; the dataclasses beside the code that uses them
+hold types, ranges and choices. Here the two meet: an unknown key, a missing key or a bad value is
+a ``ConfigError`` that names what would have been right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import pydantic
+from annotated_types import Ge
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from chela.errors import ConfigError, suggestion
+from chela.model import BackboneConfig
+from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
+
+T = TypeVar("T")
+
+# Where a run happens and what it shows do not change what it computes: these keys are left out of
+# its identity, so that a run can be moved to another disk or GPU and still be found and resumed.
+NOT_IDENTITY = {
+    "name",
+    "data_dir",
+    "output_dir",
+    "resume",
+    "logger.wandb",
+    "logger.project",
+    "logger.entity",
+    "logger.tags",
+    "task.workers",
+    "task.export_tsv",
+    "task.tsv_dir",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_workers",
+    "trainer.log_every_steps",
+    "trainer.checkpoint_every_steps",
+    "trainer.progress",
+}
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class chosen by ``_target_`` in a YAML file, with its own checked configuration."""
+
+    target: type
+    config: Any  # an instance of ``target.Config``
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A backbone and the mixer inside each of its blocks."""
+
+    name: str
+    backbone: BackboneConfig
+    mixer: Component
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The keys at the top of the configuration."""
+
+    name: str
+    seed: Annotated[int, Ge(0)]
+    data_dir: str
+    output_dir: str
+    resume: Literal["auto", False] | str  # a string that is not "auto" is a checkpoint's path
+
+
+@dataclass(frozen=True)
+class RunConfig(RunSettings):
+    """Everything one run is made of."""
+
+    task: Component
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+
+    @property
+    def identity(self) -> str:
+        """Eight hex digits that name the computation, the seed apart.
+
+        Equal for two runs exactly if they compute the same thing up to their seeds; the clock, the
+        machine and the folders have no part in it.
+        """
+        content = {key: value for key, value in computation(self).items() if key != "seed"}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def run_id(self) -> str:
+        """The run's name everywhere: its folder, its record, its Weights & Biases id."""
+        return f"{self.name}-{self.identity}-seed{self.seed}"
+
+
+def parse(composed: DictConfig) -> RunConfig:
+    """The checked form of a configuration that Hydra composed.
+
+    Args:
+        composed: the ``cfg`` of ``hydra.main`` or ``hydra.compose``.
+
+    Raises:
+        ConfigError: naming every key that is unknown, missing or has a bad value, and the choices.
+    """
+    try:
+        raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    values = cast("dict[str, Any]", raw)
+    names = _names(RunConfig)
+    _refuse_unknown(values, names, path="")
+    _require(values, names, path="")
+    settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
+    return RunConfig(
+        **dataclasses.asdict(settings),
+        task=component(values["task"], path="task"),
+        model=_model(values["model"]),
+        optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
+        schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
+        trainer=checked(TrainerConfig, values["trainer"], path="trainer"),
+        logger=checked(LoggerConfig, values["logger"], path="logger"),
+    )
+
+
+def component(section: Mapping[str, Any], path: str) -> Component:
+    """The class that ``section["_target_"]`` names, and its checked ``Config``.
+
+    Args:
+        section: a YAML group's keys, ``_target_`` among them.
+        path: where it stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: there is no such class, it has no ``Config``, or a key does not fit it.
+    """
+    values = dict(section)
+    name = values.pop("_target_", None)
+    if name is None:
+        raise ConfigError(f"{path}._target_ is missing: it names the class, e.g. a.module.Class")
+    try:
+        target = get_class(name)
+    except Exception as error:  # Hydra wraps whatever the import raised
+        raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
+    if not dataclasses.is_dataclass(getattr(target, "Config", None)):
+        raise ConfigError(f"{path}._target_={name} needs a dataclass attribute 'Config'")
+    return Component(target, checked(target.Config, values, path))
+
+
+def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
+    """``schema(**values)`` with every key known, every type and range checked.
+
+    Args:
+        schema: a dataclass whose annotations state types, ``Literal`` choices and ranges.
+        values: the YAML group's keys.
+        path: where the group stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: see ``parse``.
+    """
+    _refuse_unknown(values, _names(schema), path)
+    adapter = pydantic.TypeAdapter(schema)
+    return _validated(lambda: adapter.validate_python(dict(values)), path)
+
+
+def as_dict(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain values: what the record keeps and the identity is made of."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Component):
+            target = f"{value.target.__module__}.{value.target.__qualname__}"
+            return {"_target_": target, **plain(value.config)}
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return list(value) if isinstance(value, tuple) else value
+
+    return cast("dict[str, Any]", plain(config))
+
+
+def computation(config: RunConfig) -> dict[str, Any]:
+    """The keys that decide what is computed, flat: ``{"model.dim": 128, ..., "seed": 0}``."""
+    return {key: value for key, value in _flat(as_dict(config)).items() if key not in NOT_IDENTITY}
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = isinstance(value, Mapping)
+        result |= _flat(value, _join(path, key)) if inner else {_join(path, key): value}
+    return result
+
+
+def _model(section: Mapping[str, Any]) -> ModelConfig:
+    values = dict(section)
+    _refuse_unknown(values, ["name", "mixer", *_names(BackboneConfig)], path="model")
+    _require(values, ["name", "mixer"], path="model")
+    mixer = component(values.pop("mixer"), path="model.mixer")
+    name = values.pop("name")
+    return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
+
+
+def _names(schema: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(schema)]
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"unknown key '{_join(path, key)}'. {suggestion(key, known)}")
+
+
+def _require(values: Mapping[str, Any], names: Iterable[str], path: str) -> None:
+    missing = [_join(path, name) for name in names if name not in values]
+    if missing:
+        raise ConfigError(f"missing: {', '.join(missing)}")
+
+
+def _validated(build: Any, path: str) -> Any:
+    try:
+        return build()
+    except pydantic.ValidationError as error:
+        lines = [_explain(detail, path) for detail in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _explain(detail: Any, path: str) -> str:
+    key = _join(path, ".".join(str(part) for part in detail["loc"]))
+    if detail["type"] == "literal_error":
+        return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{key}={detail['input']!r}: {message.removeprefix('value error, ')}"
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path and key else path or key

@@ -1,0 +1,26 @@
+"""Errors for the person at the terminal: the message alone is shown, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ChelaError(Exception):
+    """Something the user can put right; the message says what and how."""
+
+
+class ConfigError(ChelaError):
+    """A configuration that cannot be run: an unknown key, a value out of its choices or range."""
+
+
+class RunError(ChelaError):
+    """A run that cannot start or go on: no such GPU, a folder in use, a loss that is not finite."""
+
+
+def suggestion(word: str, choices: Iterable[str]) -> str:
+    """``Did you mean 'depth'? Choices: depth, dim`` for a word that is none of the choices."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    return f"{hint}Choices: {', '.join(known)}"

@@ -1,0 +1,38 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[BinaryIO]:
+    """A file to write into that takes the place of ``target`` once it is complete.
+
+    It is written beside the target, flushed to the disk and renamed: a kill or an error at any
+    moment leaves the old file or the new one, never a part.
+
+    Args:
+        target: the file; missing folders above it are made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_text(target: Path, text: str) -> None:
+    """``text`` as the whole content of ``target``, in UTF-8, atomically."""
+    with atomic_file(target) as file:
+        file.write(text.encode())

@@ -1,0 +1,51 @@
+"""The few lines at the end of a run: what came out, how, and where it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+
+def summary_table(record: dict[str, Any], folder: Path) -> Table:
+    """A finished run's record as a table for the terminal.
+
+    Args:
+        record: as written by ``write_record``.
+        folder: the run's folder, as the user would type it.
+    """
+    test, training, best = record["test"], record["training"], record["best"]
+    table = Table(title=record["run_id"], show_header=False, title_justify="left", min_width=60)
+    table.add_column(style="bold")
+    table.add_column()
+    error = test["standard_error"]
+    rows = {
+        "test accuracy": f"[bold]{test['accuracy']:.4f}[/bold] ± {error:.4f} (n = {test['n']:,})",
+        "majority class": f"{test['majority_class_accuracy']:.4f}",
+        "selected at": f"step {best['step']:,}, validation accuracy {best['accuracy']:.4f}",
+        "protocol": record["protocol"]["name"],
+        "data": f"{record['data']['source']}, fingerprint {record['data']['fingerprint'][:12]}",
+        "parameters": f"{record['parameters']['total']:,}",
+        "steps": f"{training['steps']:,} ({training['epochs']:.2f} epochs)",
+        "speed": f"{training['tokens_per_second']:,.0f} tokens/s on {_device(record)}",
+        "operations": ", ".join(f"{k}: {v}" for k, v in record["implementations"].items()),
+        "wall time": _duration(training["wall_seconds"]),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    table.add_section()
+    for name, file in record["files"].items():
+        table.add_row(name, str(folder / file))
+    return table
+
+
+def _device(record: dict[str, Any]) -> str:
+    hardware = record["hardware"]
+    return str(hardware.get("gpu") or f"{hardware['cpu']}, {hardware['torch_threads']} threads")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

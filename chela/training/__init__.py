@@ -1,0 +1,1 @@
+"""The training engine: from a checked configuration to a tested, recorded run."""

@@ -1,0 +1,139 @@
+"""From a checked configuration to the objects of a run: task, model, trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from chela.config import ModelConfig, RunConfig
+from chela.errors import RunError
+from chela.model import Classifier
+from chela.training.checkpoints import AtomicCheckpointIO
+from chela.training.settings import TrainerConfig
+from tasks.base import Task, TaskSpec
+
+
+def check_hardware(config: TrainerConfig) -> torch.device:
+    """The device the run will compute on.
+
+    Raises:
+        RunError: a GPU, or more GPUs, or a precision was asked for that this machine has not.
+    """
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.accelerator == "cpu" or (config.accelerator == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+        raise RunError(
+            f"trainer.accelerator=gpu, but torch {torch.__version__} ({build}) finds no GPU.\n"
+            "  try: trainer.accelerator=cpu, or a CUDA build of torch; nvidia-smi shows the driver"
+        )
+    if config.devices > available:
+        raise RunError(
+            f"trainer.devices={config.devices}, but there are {available} GPUs.\n"
+            f"  try: trainer.devices={available}, or look at CUDA_VISIBLE_DEVICES"
+        )
+    if config.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RunError("this GPU has no bfloat16.\n  try: trainer.precision=float32")
+    return torch.device("cuda")
+
+
+def precision(config: TrainerConfig, device: torch.device) -> str:
+    """``float32`` or ``bf16``: what ``auto`` means on ``device``."""
+    if config.precision != "auto":
+        return config.precision
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "float32"
+
+
+def build_task(config: RunConfig) -> Task:
+    """The task's data module; nothing is read or prepared yet."""
+    task = config.task.target(
+        config.task.config,
+        data_dir=Path(config.data_dir),
+        batch_size=config.trainer.batch_size,
+        eval_batch_size=config.trainer.eval_batch_size,
+        seed=config.seed,
+        num_workers=config.trainer.num_workers,
+    )
+    assert isinstance(task, Task)
+    return task
+
+
+def build_model(config: ModelConfig, spec: TaskSpec) -> Classifier:
+    """The backbone with the configured mixer in every block, sized for the task."""
+
+    def make_mixer() -> nn.Module:
+        mixer = config.mixer.target(
+            dim=config.backbone.dim,
+            max_length=spec.max_length,
+            causal=config.backbone.causal,
+            config=config.mixer.config,
+        )
+        assert isinstance(mixer, nn.Module)
+        return mixer
+
+    return Classifier(
+        config.backbone,
+        make_mixer,
+        vocab_size=spec.vocab_size,
+        input_dim=spec.input_dim,
+        num_classes=spec.num_classes,
+    )
+
+
+def steps_of(epochs: float, train_samples: int, batch_size: int) -> int:
+    """Optimizer steps that see ``epochs`` passes over the training split, at least one."""
+    return max(1, math.ceil(epochs * train_samples / batch_size))
+
+
+def total_steps(config: TrainerConfig, train_samples: int) -> int:
+    """Length of the run in optimizer steps."""
+    if config.max_steps is not None:
+        return config.max_steps
+    return steps_of(config.max_epochs, train_samples, config.batch_size)
+
+
+def validate_every(config: TrainerConfig, train_samples: int) -> int:
+    """Optimizer steps between validations; never more than the run has."""
+    every = config.validate_every_steps
+    if every is None:
+        every = steps_of(config.validate_every_epochs, train_samples, config.batch_size)
+    return min(every, total_steps(config, train_samples))
+
+
+def build_trainer(
+    config: TrainerConfig,
+    device: torch.device,
+    folder: Path,
+    steps: int,
+    validate_every_steps: int,
+    callbacks: Iterable[Callback],
+    loggers: Iterable[Logger],
+) -> L.Trainer:
+    """A Lightning trainer that counts in steps: the whole run is one pass of a resumable loader."""
+    return L.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=config.devices,
+        precision={"float32": "32-true", "bf16": "bf16-mixed"}[precision(config, device)],  # type: ignore[arg-type]
+        max_steps=steps,
+        gradient_clip_val=config.gradient_clip,
+        val_check_interval=validate_every_steps,
+        check_val_every_n_epoch=None,  # the interval counts steps, not the loader's passes
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the task's loaders know their rank
+        callbacks=list(callbacks),
+        logger=list(loggers),
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=folder,
+        enable_model_summary=False,
+        enable_progress_bar=config.progress,
+        log_every_n_steps=1,  # History decides what is logged when
+    )

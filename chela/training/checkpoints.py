@@ -1,0 +1,175 @@
+"""Checkpoints that are whole or absent, best and last, and stopping without losing a step."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from chela.records.files import atomic_file
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints are whole or absent: a kill while one is written leaves the one before."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Save at ``path``; an older file there stays whole until the last moment."""
+        with atomic_file(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop and has saved itself. Not an ``Exception``: a sweep stops too."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"{signal.Signals(signal_number).name} at step {step}")
+        self.signal_number = signal_number
+        self.step = step
+
+
+class StopSignals:
+    """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request that is served between two steps.
+
+    A signal may come in the middle of an update of the weights, where nothing can be saved that
+    could be resumed exactly. The first one is therefore only noted; a second one ends the process
+    at once, with the checkpoint before as the last.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self.received: int | None = None
+        self._notify = notify
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take over the signals; ``remove`` gives them back."""
+        for number in self.SIGNALS:
+            self._before[number] = signal.signal(number, self._handle)
+
+    def remove(self) -> None:
+        """Give the signals back to whom they belonged. Safe to call twice."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            self.remove()
+            signal.raise_signal(number)
+            return
+        self.received = number
+        name = signal.Signals(number).name
+        self._notify(f"{name}: saving at the end of this step; send it again to stop at once")
+
+
+class Checkpointer(Checkpoint):
+    """Keeps ``best.ckpt`` (weights at the best validation accuracy) and ``last.ckpt`` (everything).
+
+    Saves at step boundaries only, and after the validation that belongs to a step, so that a run
+    resumed from ``last.ckpt`` goes on exactly as if it had never stopped. Among equal accuracies
+    the first counts.
+    """
+
+    def __init__(
+        self, folder: Path, every_steps: int, validate_every: int, notify: Callable[[str], None]
+    ) -> None:
+        self.folder = folder
+        self.every_steps = every_steps
+        self.validate_every = validate_every
+        self.signals = StopSignals(notify)
+        self.best_accuracy = -1.0
+        self.best_step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the selection needs to go on after a resume."""
+        return {"best_accuracy": self.best_accuracy, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the selection where the checkpoint left it."""
+        self.best_accuracy, self.best_step = state["best_accuracy"], state["best_step"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Listen to signals while there are steps to stop between."""
+        self.signals.install()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Save now and then; leave the steps that end in a validation to ``on_validation_end``."""
+        step = trainer.global_step
+        if step >= trainer.max_steps:
+            trainer.should_stop = True  # Lightning then validates once more, whatever the interval
+            return
+        if step % self.validate_every == 0:
+            return
+        if self.signals.received is not None or step % self.every_steps == 0:
+            self._save_last(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Keep the weights if they are the best so far, then everything."""
+        accuracy = float(trainer.callback_metrics["val/accuracy"])
+        if accuracy > self.best_accuracy:
+            self.best_accuracy, self.best_step = accuracy, trainer.global_step
+            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+        self._save_last(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Give the signals back."""
+        self.signals.remove()
+
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back."""
+        self.signals.remove()
+
+    def _save_last(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.folder / LAST)
+        if self.signals.received is not None and trainer.global_step < trainer.max_steps:
+            raise Interrupted(self.signals.received, trainer.global_step)
+
+
+class RandomState(Callback):
+    """The state of every random number generator, saved and restored with the checkpoint."""
+
+    def __init__(self) -> None:
+        self._to_restore: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generators of Python, NumPy, torch and each GPU, as plain values and tensors."""
+        _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+        return {
+            "python": random.getstate(),
+            "numpy": (np.asarray(keys).tolist(), position, has_gauss, gauss),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep the state until training starts: what comes between may draw numbers."""
+        self._to_restore = state
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Set the generators to where they stood when the checkpoint was written."""
+        if self._to_restore is None:
+            return
+        state, self._to_restore = self._to_restore, None
+        random.setstate(state["python"])
+        keys, position, has_gauss, gauss = state["numpy"]
+        np.random.set_state(("MT19937", keys, position, has_gauss, gauss))  # noqa: NPY002
+        torch.set_rng_state(state["torch"].cpu())
+        if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+            torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])

@@ -1,0 +1,129 @@
+"""What is known of a run before its first step and after its last: the content of its record."""
+
+from __future__ import annotations
+
+import resource
+import shlex
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from chela.config import RunConfig, as_dict, computation
+from chela.records.environment import git_state, hardware, versions
+from chela.training import build
+from chela.training.checkpoints import Checkpointer
+from chela.training.history import History
+from tasks.base import Task
+
+
+class Provenance(Callback):
+    """What a checkpoint says of its run, so that only the same run goes on from it."""
+
+    def __init__(
+        self, config: RunConfig, fingerprint: str, wandb_id: str, earlier: dict[str, Any] | None
+    ) -> None:
+        earlier = earlier or {"sessions": 0, "wall_seconds": 0.0}
+        self.fixed = {
+            "config": computation(config),
+            "fingerprint": fingerprint,
+            "wandb_id": wandb_id,
+            "sessions": earlier["sessions"] + 1,
+        }
+        self._earlier_seconds = earlier["wall_seconds"]
+        self._started = time.monotonic()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds since the start, those of interrupted sessions included."""
+        return float(self._earlier_seconds + time.monotonic() - self._started)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Configuration, data fingerprint, W&B id, sessions and time so far."""
+        return {**self.fixed, "wall_seconds": self.wall_seconds}
+
+
+def beginning(
+    config: RunConfig,
+    wandb_id: str,
+    wandb_mode: str,
+    task: Task,
+    model: nn.Module,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The part of the record that is known before the first step."""
+    return {
+        "run_id": config.run_id,
+        "wandb_id": wandb_id,
+        "wandb_mode": wandb_mode,
+        "command": shlex.join(sys.argv),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "config": as_dict(config),
+        "git": git_state(Path(__file__).parent),
+        "versions": versions(),
+        "hardware": hardware(device),
+        "precision": build.precision(config.trainer, device),
+        "data": task.meta.summary(),
+        "protocol": {
+            "name": task.protocol,
+            "selection": "highest accuracy on the whole validation split; the first of equals",
+            "test": "once, with the selected weights, on the whole test split",
+        },
+        "parameters": {
+            "total": sum(p.numel() for p in model.parameters()),
+            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        },
+        "implementations": implementations(model),
+    }
+
+
+def outcome(
+    history: History,
+    checkpointer: Checkpointer,
+    provenance: Provenance,
+    planned_steps: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The part of the record that is known after the last step, be it the planned one or not.
+
+    ``tokens_per_second`` is the median of the logged intervals, so that the first one, which holds
+    the warm-up of the machine, does not count.
+    """
+    speeds = [row["tokens_per_second"] for row in history.rows if "tokens_per_second" in row]
+    gpu = device.type == "cuda"
+    return {
+        "training": {
+            "steps": int(history.latest.get("step", 0)),
+            "planned_steps": planned_steps,
+            "epochs": history.latest.get("epoch", 0.0),
+            "tokens": history.tokens,
+            "tokens_per_second": median(speeds) if speeds else None,
+            "train_seconds": history.train_seconds,
+            "wall_seconds": provenance.wall_seconds,
+            "sessions": provenance.fixed["sessions"],
+            "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else _peak_resident(),
+            "peak_memory_of": "GPU allocations" if gpu else "the process",
+        },
+        "best": {"step": checkpointer.best_step, "accuracy": checkpointer.best_accuracy},
+        "metrics": history.rows,
+    }
+
+
+def implementations(model: nn.Module) -> dict[str, str]:
+    """Which implementation each operation of the model uses: ``{"long_conv": "torch", ...}``."""
+    return {
+        str(module.operation): str(module.implementation)
+        for module in model.modules()
+        if hasattr(module, "operation")
+    }
+
+
+def _peak_resident() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return peak if sys.platform == "darwin" else peak * 1024

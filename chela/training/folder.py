@@ -1,0 +1,126 @@
+"""A run's folder: who may use it, and whether it holds something to go on from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from chela.config import RunConfig, computation
+from chela.errors import RunError
+from chela.records.record import read_record
+from chela.training.checkpoints import BEST, LAST
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins: anew, from a checkpoint, or not at all because it is finished."""
+
+    wandb_id: str
+    checkpoint: Path | None = None
+    provenance: dict[str, Any] | None = None  # what the checkpoint says of its run
+    finished: dict[str, Any] | None = None  # the record, when there is nothing left to do
+
+
+class RunFolder:
+    """``<output_dir>/<name>-<identity>/seed<seed>``, and what lies in it."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.path = (
+            Path(config.output_dir) / f"{config.name}-{config.identity}" / f"seed{config.seed}"
+        )
+        self.checkpoints = self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that holds everything."""
+        return self.checkpoints / LAST
+
+    @property
+    def best(self) -> Path:
+        """The weights that will be tested."""
+        return self.checkpoints / BEST
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out of the folder while this one runs.
+
+        Raises:
+            RunError: another process is at it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunError(
+                f"another process is running {self.config.run_id} in {self.path}.\n"
+                "  try: wait for it, or another seed, or another output_dir"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def start(self) -> Start:
+        """Decide by ``resume`` and by what is there; an earlier run is moved aside, never deleted.
+
+        Raises:
+            RunError: the checkpoint named by ``resume`` is missing, unreadable or of another run.
+        """
+        resume = self.config.resume
+        if resume is False:
+            return self._anew()
+        if resume != "auto":
+            return self._continue(Path(resume))
+        record = read_record(self.path)
+        if record is not None and record["status"] == "finished":
+            return Start(wandb_id=record["wandb_id"], finished=record)
+        if self.last.exists():
+            return self._continue(self.last)
+        return self._anew()
+
+    def _continue(self, checkpoint: Path) -> Start:
+        if not checkpoint.is_file():
+            raise RunError(
+                f"resume={checkpoint}: there is no such file.\n"
+                "  try: resume=auto (continue if there is something), or resume=false (start anew)"
+            )
+        try:
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            provenance = content["callbacks"]["Provenance"]
+        except Exception as error:  # a truncated file fails in many ways
+            raise RunError(
+                f"{checkpoint} cannot be read as a checkpoint of a run: {error}\n"
+                "  try: resume=false (start anew; what is there is moved aside)"
+            ) from error
+        self._same_run(provenance["config"], checkpoint)
+        return Start(provenance["wandb_id"], checkpoint, provenance)
+
+    def _same_run(self, theirs: dict[str, Any], checkpoint: Path) -> None:
+        ours = computation(self.config)
+        wrong = sorted(
+            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
+        )
+        if wrong:
+            lines = [f"  {key}: {theirs.get(key)} there, {ours.get(key)} here" for key in wrong]
+            raise RunError(
+                f"{checkpoint} belongs to another run; to resume exactly, set the same:\n"
+                + "\n".join(lines)
+            )
+
+    def _anew(self) -> Start:
+        earlier = len(list(self.path.parent.glob(f"{self.path.name}.earlier-*")))
+        if self.path.exists() and any(self.path.iterdir()):
+            earlier += 1
+            self.path.rename(self.path.with_name(f"{self.path.name}.earlier-{earlier}"))
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        # a second attempt at the same run is another run in W&B, or it would overwrite the first
+        suffix = f"-attempt{earlier + 1}" if earlier else ""
+        return Start(wandb_id=f"{self.config.run_id}{suffix}")

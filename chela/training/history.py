@@ -1,0 +1,141 @@
+"""The run's log: rows of metrics by step, to the CSV file, the loggers and the record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from chela.records.files import write_text
+from chela.training.module import ClassificationModule
+from tasks.base import Batch
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "train/loss",
+    "train/accuracy",
+    "val/loss",
+    "val/accuracy",
+    "learning_rate",
+    "gradient_norm",
+    "tokens_per_second",
+)
+
+
+class History(Callback):
+    """Collects a row every ``every_steps`` steps and at each validation; part of the checkpoint.
+
+    ``tokens_per_second`` counts true tokens (padding does not count) over the wall time of the
+    interval, with waiting for data and saving, without validation.
+    """
+
+    def __init__(self, file: Path, every_steps: int, train_samples: int, batch_size: int) -> None:
+        self.file = file
+        self.every_steps = every_steps
+        self.samples_per_epoch = train_samples
+        self.batch_size = batch_size
+        self.rows: list[dict[str, float]] = []
+        self.latest: dict[str, float] = {}  # the newest value of each column
+        self.train_seconds = 0.0
+        self.tokens = 0
+        self._interval_tokens: int | torch.Tensor = 0
+        self._interval_seconds = 0.0
+        self._mark = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far, and how long they took."""
+        return {
+            "rows": self.rows,
+            "train_seconds": self.train_seconds,
+            "tokens": self.tokens,
+            "interval_tokens": int(self._interval_tokens),
+            "interval_seconds": self._interval_seconds + time.perf_counter() - self._mark,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the checkpoint's rows; what was logged after it is logged again."""
+        self.rows = state["rows"]
+        self.latest = {name: value for row in self.rows for name, value in row.items()}
+        self.train_seconds, self.tokens = state["train_seconds"], state["tokens"]
+        self._interval_tokens = state["interval_tokens"]
+        self._interval_seconds = state["interval_seconds"]
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        """Count tokens; every ``every_steps`` steps write a row."""
+        assert isinstance(module, ClassificationModule)
+        self._interval_tokens = self._interval_tokens + batch.lengths.sum()
+        step = trainer.global_step
+        if step % self.every_steps and step < trainer.max_steps:
+            return
+        row = module.read_metrics("train")  # waits for the device: the clock is right after it
+        del row["train/samples"]
+        self._stop_clock()
+        tokens = int(self._interval_tokens)
+        self.tokens += tokens
+        self.train_seconds += self._interval_seconds
+        self._add(
+            trainer,
+            {
+                **row,
+                "learning_rate": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+                "gradient_norm": module.gradient_norm.item(),
+                "tokens_per_second": tokens / max(self._interval_seconds, 1e-9),
+            },
+        )
+        self._interval_tokens, self._interval_seconds = 0, 0.0
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Stop the clock: validation is not training."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._stop_clock()
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """A row for the validation; the clock goes on."""
+        names = ("val/loss", "val/accuracy")
+        self._add(trainer, {name: float(trainer.callback_metrics[name]) for name in names})
+        self._mark = time.perf_counter()
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The CSV file holds what the checkpoint holds."""
+        write_text(self.file, self.as_csv())
+
+    def as_csv(self) -> str:
+        """All rows under ``COLUMNS``; a value that a row does not have is left empty."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+    def _stop_clock(self) -> None:
+        now = time.perf_counter()
+        self._interval_seconds += now - self._mark
+        self._mark = now
+
+    def _add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
+        step = trainer.global_step
+        epoch = step * self.batch_size / self.samples_per_epoch
+        row = {"step": step, "epoch": round(epoch, 4), **values}
+        self.latest.update(row)
+        if self.rows and self.rows[-1]["step"] == step:
+            self.rows[-1].update(row)
+        else:
+            self.rows.append(row)
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": row["epoch"], **values}, step=step)

@@ -1,0 +1,84 @@
+"""Which parameters learn how fast: the optimizer's groups and the schedule over the run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from chela.training.settings import OptimizerConfig, ScheduleConfig
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The three groups: kernels, matrices and the rest.
+
+    Kernels are what a module hands out by ``kernel_parameters()``: a learning rate of their own and
+    no decay, since decay would shorten the model's memory (SGConv and the S4 family do the same).
+    Matrices (two dimensions or more) decay; biases, norms, gains and shifts do not.
+
+    Args:
+        model: any module; parameters that need no gradient are left out.
+        config: the rates and the decay.
+
+    Returns:
+        Groups for a torch optimizer, each with a ``name``; empty ones are left out.
+    """
+    kernels = {
+        id(parameter)
+        for module in model.modules()
+        if callable(getattr(module, "kernel_parameters", None))
+        for parameter in module.kernel_parameters()
+    }
+    groups: dict[str, dict[str, Any]] = {
+        "kernels": {"params": [], "lr": config.kernel_lr, "weight_decay": 0.0},
+        "matrices": {"params": [], "lr": config.lr, "weight_decay": config.weight_decay},
+        "others": {"params": [], "lr": config.lr, "weight_decay": 0.0},
+    }
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in kernels:
+            name = "kernels"
+        else:
+            name = "matrices" if parameter.ndim >= 2 else "others"
+        groups[name]["params"].append(parameter)
+    return [{"name": name, **group} for name, group in groups.items() if group["params"]]
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW over ``parameter_groups``; the fused form where there is a GPU."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    fused = any(parameter.is_cuda for parameter in model.parameters())
+    return kind(
+        parameter_groups(model, config),
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+        fused=fused or None,
+    )
+
+
+def learning_rate_factor(step: int, total_steps: int, config: ScheduleConfig) -> float:
+    """The factor on every group's learning rate at optimizer step ``step`` (0 is the first).
+
+    The warm-up rises linearly and reaches 1 at its last step; the rest of the run falls from 1 to
+    ``final_ratio``, on a line or on half a cosine.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    progress = min(progress, 1.0)
+    if config.name == "constant":
+        return 1.0
+    fall = 1 - progress if config.name == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return config.final_ratio + (1 - config.final_ratio) * fall
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, total_steps: int, config: ScheduleConfig
+) -> LambdaLR:
+    """``learning_rate_factor`` as a torch scheduler, to be stepped once per optimizer step."""
+    return LambdaLR(optimizer, lambda step: learning_rate_factor(step, total_steps, config))

@@ -1,0 +1,234 @@
+"""The life of one run: configuration, data, model, training, one test, record."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+import wandb
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import nn
+
+from chela.config import RunConfig, as_dict, parse
+from chela.errors import RunError
+from chela.records.curve import draw_curve
+from chela.records.files import write_text
+from chela.records.record import FILE, test_result, write_record
+from chela.records.summary import summary_table
+from chela.training import build
+from chela.training.checkpoints import Checkpointer, Interrupted, RandomState
+from chela.training.evidence import Provenance, beginning, implementations, outcome
+from chela.training.folder import RunFolder, Start
+from chela.training.history import History
+from chela.training.module import ClassificationModule, NonFinite
+from chela.training.progress import TrainingProgress
+from chela.training.wandb_run import open_wandb, sync_hint, wandb_mode
+from tasks.base import Task
+
+
+def run(composed: DictConfig) -> float:
+    """Run what Hydra composed, or go on with it, or show it when it is finished.
+
+    Returns:
+        The best validation accuracy.
+
+    Raises:
+        ConfigError: the configuration cannot be run.
+        RunError: the run could not start, or stopped; what it had is saved.
+        SystemExit: a signal stopped it between two steps; status 128 + the signal's number.
+    """
+    config = parse(composed)
+    device = build.check_hardware(config.trainer)
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    folder = RunFolder(config)
+    _quiet_lightning()
+    with folder.lock():
+        start = folder.start()
+        if start.finished is not None:
+            console.print(f"[bold]{config.run_id}[/bold] is finished; resume=false runs it anew.")
+            console.print(summary_table(start.finished, folder.path))
+            return float(start.finished["best"]["accuracy"])
+        return Run(config, folder, start, device, console).execute()
+
+
+class Run:
+    """One run on its way from start to record."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        start: Start,
+        device: torch.device,
+        console: Console,
+    ) -> None:
+        self.config, self.folder, self.start = config, folder, start
+        self.device, self.console = device, console
+        self.wandb_mode = wandb_mode(config.logger)
+
+    def execute(self) -> float:
+        """Prepare, train, test once, record. Returns the best validation accuracy."""
+        config, folder = self.config, self.folder
+        L.seed_everything(config.seed, workers=True, verbose=False)
+        task = build.build_task(config)
+        task.prepare_data()
+        task.setup()
+        self._check_data(task)
+        steps = build.total_steps(config.trainer, len(task.train))
+        task.total_batches = steps
+        model = build.build_model(config.model, task.spec)
+        module = ClassificationModule(
+            model, task.spec.num_classes, config.optimizer, config.schedule, steps
+        )
+        trainer = self._trainer(task, steps)
+        self._announce(task, model, steps)
+        record = beginning(
+            self.config, self.start.wandb_id, self.wandb_mode, task, model, self.device
+        )
+        write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
+        write_record(folder.path, {"status": "running", **record})
+        try:
+            trainer.fit(module, datamodule=task, ckpt_path=self.start.checkpoint)
+            tested = self._test(trainer, module, task)
+        except Interrupted as interruption:
+            write_record(folder.path, {"status": "interrupted", **record, **self._outcome(steps)})
+            self._say_how_to_go_on(interruption)
+            raise SystemExit(128 + interruption.signal_number) from None
+        except BaseException as error:
+            cause = f"{type(error).__name__}: {error}"
+            failed = {"status": "failed", "error": cause, **record, **self._outcome(steps)}
+            write_record(folder.path, failed)
+            if isinstance(error, NonFinite):
+                raise RunError(f"{error}\n  last good checkpoint: {self._last()}") from error
+            raise
+        finally:
+            wandb.finish(quiet=True)
+        record |= self._outcome(steps) | {"test": tested}
+        self._finish(record, tested)
+        return self.checkpointer.best_accuracy
+
+    def _check_data(self, task: Task) -> None:
+        before = self.start.provenance
+        if before is not None and before["fingerprint"] != task.meta.fingerprint:
+            raise RunError(
+                f"the prepared data of {task.name} are not those this run began with "
+                f"({task.meta.fingerprint[:12]} now, {before['fingerprint'][:12]} then).\n"
+                "  try: bring those data back, or resume=false"
+            )
+
+    def _trainer(self, task: Task, steps: int) -> L.Trainer:
+        config, trainer = self.config, self.config.trainer
+        every = build.validate_every(trainer, len(task.train))
+        self.history = History(
+            self.folder.path / "metrics.csv",
+            trainer.log_every_steps,
+            len(task.train),
+            trainer.batch_size,
+        )
+        self.checkpointer = Checkpointer(
+            self.folder.checkpoints, trainer.checkpoint_every_steps, every, self.console.print
+        )
+        self.provenance = Provenance(
+            config, task.meta.fingerprint, self.start.wandb_id, self.start.provenance
+        )
+        callbacks: list[Callback] = [
+            self.history,
+            self.checkpointer,
+            self.provenance,
+            RandomState(),
+        ]
+        if trainer.progress:
+            callbacks.append(TrainingProgress(self.console, self.history))
+        logger = open_wandb(
+            config.logger,
+            self.wandb_mode,
+            self.folder.path,
+            run_id=self.start.wandb_id,
+            group=f"{config.name}-{config.identity}",
+            tags=[task.name, config.model.name],
+            content=as_dict(config),
+        )
+        return build.build_trainer(
+            trainer,
+            self.device,
+            self.folder.path,
+            steps,
+            every,
+            callbacks,
+            loggers=[] if logger is None else [logger],
+        )
+
+    def _test(self, trainer: L.Trainer, module: ClassificationModule, task: Task) -> dict[str, Any]:
+        """The one test: the weights of the best validation, every sample of the split."""
+        result = trainer.test(module, datamodule=task, ckpt_path=self.folder.best, verbose=False)[0]
+        n, expected = round(result["test/samples"]), len(task.test)
+        if n != expected:
+            raise RunError(f"{n} samples were tested, but the test split has {expected}")
+        majority = task.meta.majority_accuracy("test")
+        return test_result(result["test/accuracy"], result["test/loss"], n, majority)
+
+    def _outcome(self, steps: int) -> dict[str, Any]:
+        return outcome(self.history, self.checkpointer, self.provenance, steps, self.device)
+
+    def _finish(self, record: dict[str, Any], tested: dict[str, Any]) -> None:
+        config, path = self.config, self.folder.path
+        draw_curve(path, config.run_id, self.history.rows, tested, self.checkpointer.best_step)
+        record["files"] = {
+            "record": FILE,
+            "curve": "curve.png",
+            "metrics": "metrics.csv",
+            "configuration": "config.yaml",
+            "weights": str(self.folder.best.relative_to(path)),
+        }
+        content = {"status": "finished", **record}
+        write_record(path, content)
+        self.console.print(summary_table(content, path))
+        hint = sync_hint(path)
+        if hint:
+            self.console.print(f"W&B was offline; to upload this run: [bold]{hint}[/bold]")
+
+    def _announce(self, task: Task, model: nn.Module, steps: int) -> None:
+        used = ", ".join(f"{name}: {how}" for name, how in implementations(model).items())
+        count = sum(p.numel() for p in model.parameters())
+        how = build.precision(self.config.trainer, self.device)
+        self.console.print(
+            f"[bold]{self.config.run_id}[/bold] in {self.folder.path}\n"
+            f"  data       {task.meta.describe()}\n"
+            f"  model      {self.config.model.name}, {count:,} parameters; {used}\n"
+            f"  training   {steps:,} steps of {self.config.trainer.batch_size} on "
+            f"{self.device.type}, {how}; W&B {self.wandb_mode}",
+            highlight=False,
+        )
+        if self.start.checkpoint is not None:
+            self.console.print(f"  resuming   from {self.start.checkpoint}")
+        warmup = self.config.schedule.warmup_steps
+        if warmup >= steps:
+            self.console.print(
+                f"  note       the warm-up ({warmup:,} steps) is not over when the run ends: the "
+                f"learning rate reaches {steps / warmup:.0%} of its peak"
+            )
+
+    def _last(self) -> str:
+        return str(self.folder.last) if self.folder.last.exists() else "none yet"
+
+    def _say_how_to_go_on(self, interruption: Interrupted) -> None:
+        self.console.print(
+            f"stopped by {interruption}; everything is in {self.folder.last}\n"
+            f"to go on, repeat the command: [bold]{shlex.join(['python', *sys.argv])}[/bold]",
+            highlight=False,
+        )
+
+
+def _quiet_lightning() -> None:
+    """Lightning's notices that the run's own lines already say, or that do not apply to it."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

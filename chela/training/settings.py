@@ -1,0 +1,66 @@
+"""What can be set about training: types, ranges, choices and the reason of each.
+
+The values themselves stand in ``configs/{optimizer,schedule,trainer,logger}/``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+
+Positive = Annotated[float, Gt(0)]
+PositiveInt = Annotated[int, Gt(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam or AdamW with three groups of parameters (``chela.training.optim``)."""
+
+    name: Literal["adam", "adamw"]
+    lr: Positive  # of all but the long kernels, at the peak of the schedule
+    kernel_lr: Positive  # of the long kernels (SGConv trains them more slowly than the rest)
+    weight_decay: Annotated[float, Ge(0)]  # of matrices only, never of kernels, norms and biases
+    betas: Annotated[list[Fraction], Len(2, 2)]
+    eps: Positive
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the run: a linear warm-up, then the named shape."""
+
+    name: Literal["linear", "cosine", "constant"]
+    warmup_steps: Annotated[int, Ge(0)]
+    final_ratio: Annotated[float, Ge(0), Le(1)]  # of the peak, reached at the last step
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long, on what, how often; batch sizes are those of all devices together."""
+
+    max_epochs: Positive  # passes over the training split; fractions are allowed
+    max_steps: PositiveInt | None  # when given, counts instead of max_epochs
+    batch_size: PositiveInt  # samples per optimizer step
+    eval_batch_size: PositiveInt
+    gradient_clip: Positive | None  # by global norm
+    precision: Literal["auto", "float32", "bf16"]  # auto: bf16 on a GPU, float32 on a CPU
+    validate_every_epochs: Positive
+    validate_every_steps: PositiveInt | None  # when given, counts instead of the epochs
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: PositiveInt
+    num_workers: Annotated[int, Ge(0)]  # processes that read batches; 0: the training process
+    log_every_steps: PositiveInt
+    checkpoint_every_steps: PositiveInt  # at most this much work is lost to a kill
+    progress: bool
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """Weights & Biases; the CSV file beside it is always written."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"]  # auto: online when a key is set
+    project: str
+    entity: str | None  # the W&B team; null: the default of the account
+    tags: list[str]

@@ -1,0 +1,63 @@
+"""What the tests share: a run small enough for seconds, and no network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # else each test that touches `datasets` waits for retries
+os.environ["WANDB_MODE"] = "offline"
+
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hydra import compose, initialize_config_dir  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+
+# ListOps with short trees and a model of a few thousand parameters.
+TINY = [
+    "task=listops",
+    "task.min_length=5",
+    "task.max_length=40",
+    "task.max_depth=4",
+    "task.num_train=200",
+    "task.num_val=50",
+    "task.num_test=50",
+    "task.workers=1",
+    "model=chela",
+    "model.dim=16",
+    "model.depth=1",
+    "model.dropout=0.1",
+    "model.mixer.qk_dim=8",
+    "model.mixer.num_heads=2",
+    "schedule.warmup_steps=2",
+    "trainer.batch_size=16",
+    "trainer.max_steps=12",
+    "trainer.validate_every_steps=5",
+    "trainer.log_every_steps=4",
+    "trainer.accelerator=cpu",
+    "trainer.progress=false",
+    "logger=csv",
+]
+
+
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that is prepared once for all tests of a worker."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def composed(tmp_path: Path, shared_data: Path) -> Callable[..., DictConfig]:
+    """``composed("model.depth=2")``: the tiny configuration with overrides, as train.py has it."""
+    torch.set_num_threads(1)  # the tests run side by side
+
+    def build(*overrides: str) -> DictConfig:
+        places = [f"data_dir={shared_data}", f"output_dir={tmp_path / 'outputs'}"]
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            return compose("config", [*TINY, *places, *overrides])
+
+    return build

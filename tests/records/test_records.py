@@ -1,0 +1,106 @@
+"""Records, atomic files, the summary and the curve, from plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from rich.console import Console
+
+from chela.records.curve import draw_curve
+from chela.records.environment import git_state, hardware, versions
+from chela.records.files import atomic_file, write_text
+from chela.records.record import read_record, test_result, write_record
+from chela.records.summary import summary_table
+from chela.training.progress import human
+from tests.conftest import ROOT
+
+test_result.__test__ = False  # a function of the record, not a test
+
+
+def test_an_error_while_writing_leaves_the_file_before(tmp_path) -> None:
+    target = tmp_path / "file"
+    write_text(target, "before")
+    with pytest.raises(RuntimeError), atomic_file(target) as file:
+        file.write(b"half")
+        raise RuntimeError
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_record_survives_and_is_strict_json(tmp_path) -> None:
+    content = {"status": "failed", "loss": math.nan, "rows": [{"x": math.inf}, {"x": 1.5}]}
+    file = write_record(tmp_path, content)
+    json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    record = read_record(tmp_path)
+    assert record == {
+        "record_version": 1,
+        "status": "failed",
+        "loss": None,
+        "rows": [{"x": None}, {"x": 1.5}],
+    }
+
+
+def test_no_record_is_none_and_another_file_is_an_error(tmp_path) -> None:
+    assert read_record(tmp_path) is None
+    (tmp_path / "record.json").write_text("[]")
+    with pytest.raises(ValueError, match="not a run's record"):
+        read_record(tmp_path)
+
+
+def test_the_standard_error_is_the_binomial_one() -> None:
+    result = test_result(0.5, 1.0, 100, 0.2)
+    assert result["standard_error"] == pytest.approx(0.05)
+
+
+def test_the_environment_is_described() -> None:
+    assert versions()["torch"] == torch.__version__
+    assert versions()["chela"]
+    assert hardware(torch.device("cpu"))["cpu"]
+    assert len(git_state(ROOT)["commit"]) == 40
+
+
+def test_outside_a_checkout_there_is_no_commit(tmp_path) -> None:
+    assert git_state(tmp_path) == {"commit": None, "dirty": None}
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0.5, "0.5"), (999, "999"), (1000, "1k"), (12_345_678, "12.3M")]
+)
+def test_numbers_for_people(number, text) -> None:
+    assert human(number) == text
+
+
+def example() -> dict:
+    rows = [{"step": s, "train/loss": 1 / s, "train/accuracy": 0.5} for s in range(1, 9)]
+    rows[-1] |= {"val/loss": 0.3, "val/accuracy": 0.6}
+    return {
+        "run_id": "listops-chela-00000000-seed0",
+        "test": test_result(0.61, 1.2, 2000, 0.17),
+        "best": {"step": 8, "accuracy": 0.6},
+        "training": {"steps": 8, "epochs": 0.5, "tokens_per_second": 1234.5, "wall_seconds": 3725},
+        "protocol": {"name": "heldout"},
+        "data": {"source": "generated", "fingerprint": "ab" * 32},
+        "parameters": {"total": 123_456},
+        "implementations": {"long_conv": "torch"},
+        "hardware": {"cpu": "a processor", "torch_threads": 2},
+        "files": {"record": "record.json"},
+        "metrics": rows,
+    }
+
+
+def test_the_summary_holds_what_one_looks_for(tmp_path) -> None:
+    console = Console(width=100, record=True, quiet=False, file=(tmp_path / "out").open("w"))
+    console.print(summary_table(example(), tmp_path))
+    text = console.export_text()
+    for part in ["0.6100 ± 0.0109 (n = 2,000)", "0.1700", "step 8", "123,456", "1 h 02 min"]:
+        assert part in text
+    assert "abababababab" in text
+
+
+def test_the_curve_is_a_picture(tmp_path) -> None:
+    record = example()
+    file = draw_curve(tmp_path, "title", record["metrics"], record["test"], 8)
+    assert file.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,104 @@
+"""The configuration: what is refused, how, and what makes two runs the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from chela.config import parse
+from chela.errors import ConfigError
+from tests.conftest import ROOT
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["task=listopps"], ["listopps", "listops"]),
+        (["model=chella"], ["chella", "chela"]),
+        (["model.dept=3"], ["model.dept", "Did you mean 'depth'?", "dim"]),
+        (["trainer.maxsteps=3"], ["trainer.maxsteps", "max_steps"]),
+        (["sed=1"], ["'sed'", "Did you mean 'seed'?"]),
+        (["seed="], ["seed"]),
+        (["model.depth=["], ["key=value"]),
+    ],
+)
+def test_the_command_line_names_the_choices(overrides: list[str], parts: list[str]) -> None:
+    result = command(*overrides)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parts"),
+    [
+        ("model.norm", "laier", ["model.norm=laier", "'layer'", "'batch'"]),
+        ("model.depth", 0, ["model.depth=0", "greater than 0"]),
+        ("model.depth", "two", ["model.depth='two'", "integer"]),
+        ("model.mixer.gate", "none", ["model.mixer.gate=none", "'silu'", "'mega'"]),
+        ("optimizer.name", "sgd", ["optimizer.name=sgd", "'adam'", "'adamw'"]),
+        ("trainer.precision", "fp8", ["trainer.precision=fp8", "'bf16'"]),
+        ("trainer.batch_size", -1, ["trainer.batch_size=-1"]),
+        ("task.source", "hub", ["task.source=hub", "'official'", "'generated'"]),
+        ("seed", -1, ["seed=-1"]),
+        ("resume", True, ["resume=True"]),
+    ],
+)
+def test_a_bad_value_is_named_with_its_choices(composed, key, value, parts) -> None:
+    config = composed()
+    OmegaConf.update(config, key, value)
+    with pytest.raises(ConfigError) as caught:
+        parse(config)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["", "task", "model", "model.mixer", "trainer", "optimizer"])
+def test_an_unknown_key_in_a_file_is_refused(composed, section) -> None:
+    config = composed()
+    key = f"{section}.surprise".lstrip(".")
+    OmegaConf.update(config, key, 1, force_add=True)
+    with pytest.raises(ConfigError, match=f"unknown key '{key}'.*Choices: "):
+        parse(config)
+
+
+def test_several_bad_values_are_named_at_once(composed) -> None:
+    config = composed("trainer.batch_size=-1", "trainer.precision=fp8")
+    with pytest.raises(ConfigError, match=r"(?s)batch_size.*precision|precision.*batch_size"):
+        parse(config)
+
+
+def test_identity_comes_from_what_is_computed(composed) -> None:
+    base = parse(composed())
+    for same in ["seed=7", "logger=wandb", "trainer.num_workers=2", "resume=false", "name=other"]:
+        assert parse(composed(same)).identity == base.identity, same
+    for other in ["model.depth=2", "optimizer.lr=0.5", "task.num_train=201", "optimizer=adam"]:
+        assert parse(composed(other)).identity != base.identity, other
+    assert parse(composed("seed=7")).run_id != base.run_id
+
+
+def test_help_is_a_page_one_can_use() -> None:
+    result = command("--help")
+    assert result.returncode == 0
+    for part in ["task=listops model=chela", "experiment=demo", "seed=0,1,2", "max_steps: null"]:
+        assert part in result.stdout
+    assert "hydra:" not in result.stdout
+
+
+def test_every_group_file_is_reached(composed) -> None:
+    """Each choice of each group composes and parses: none lies about unused and broken."""
+    for file in sorted((ROOT / "configs").rglob("*.yaml")):
+        group = file.parent.relative_to(ROOT / "configs")
+        if group != Path():
+            parse(composed(f"{'+' if group.parts[0] == 'experiment' else ''}{group}={file.stem}"))

@@ -1,0 +1,174 @@
+"""Interrupted and resumed equals uninterrupted, bit for bit, wherever the interruption falls."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from chela.records.record import read_record
+from chela.training.folder import RunFolder
+from chela.training.history import History
+from chela.training.run import run
+from chela.config import parse
+from tests.conftest import ROOT, TINY
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+SPEED = "tokens_per_second"  # the one column that may differ
+
+
+def contents(config) -> tuple[dict, dict]:
+    """The last checkpoint and the record of a run."""
+    folder = RunFolder(parse(config))
+    record = read_record(folder.path)
+    assert record is not None
+    return torch.load(folder.last, weights_only=True), record
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def without_speed(rows: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key != SPEED} for row in rows]
+
+
+def assert_same_run(one, other) -> None:
+    (last, record), (other_last, other_record) = contents(one), contents(other)
+    assert last["global_step"] == other_last["global_step"] == 12
+    for part in ["state_dict", "optimizer_states", "lr_schedulers"]:
+        assert same(last[part], other_last[part]), part
+    for name in ["RandomState", "Checkpointer"]:
+        assert same(last["callbacks"][name], other_last["callbacks"][name]), name
+    assert without_speed(record["metrics"]) == without_speed(other_record["metrics"])
+    for part in ["best", "test", "wandb_id", "run_id"]:
+        assert record[part] == other_record[part], part
+    assert record["training"]["tokens"] == other_record["training"]["tokens"]
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    """Send ourselves a signal in the middle of a step, once."""
+    original = History.on_train_batch_end
+    sent = []
+
+    def patched(self, trainer, *arguments):
+        if trainer.global_step == step and not sent:
+            sent.append(step)
+            signal.raise_signal(number)
+        original(self, trainer, *arguments)
+
+    monkeypatch.setattr(History, "on_train_batch_end", patched)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uninterrupted")
+
+
+# Steps 5 and 10 end in a validation, 4 and 8 in a logged row, 1 is the first, 11 the last but one.
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 10, 11])
+def test_a_signal_at_any_step(composed, uninterrupted, monkeypatch, step) -> None:
+    number = SIGNALS[step % len(SIGNALS)]
+    whole = composed(f"output_dir={uninterrupted}")
+    run(whole)  # once; then it is finished and only shown
+    broken = composed()
+    signal_at(monkeypatch, step, number)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        run(broken)
+    assert stopped.value.code == 128 + number
+    assert signal.getsignal(number) == before
+    _, record = contents(broken)
+    assert record["status"] == "interrupted"
+    assert record["training"]["steps"] <= step
+    assert contents(broken)[0]["global_step"] == step
+    run(broken)
+    assert_same_run(whole, broken)
+    assert contents(broken)[1]["training"]["sessions"] == 2
+
+
+def test_three_interruptions_in_one_run(composed, uninterrupted, monkeypatch) -> None:
+    whole, broken = composed(f"output_dir={uninterrupted}"), composed()
+    run(whole)
+    for step in [2, 5, 9]:
+        with monkeypatch.context() as patch:
+            signal_at(patch, step, signal.SIGTERM)
+            with pytest.raises(SystemExit):
+                run(broken)
+    run(broken)
+    assert_same_run(whole, broken)
+
+
+def test_a_signal_during_the_last_step_lets_the_run_finish(composed, monkeypatch) -> None:
+    signal_at(monkeypatch, 12, signal.SIGINT)
+    config = composed()
+    run(config)
+    assert contents(config)[1]["status"] == "finished"
+
+
+def test_killed_without_warning(composed, uninterrupted, tmp_path, shared_data) -> None:
+    """SIGKILL at step 7: the run goes on from the checkpoint of step 6."""
+    whole = composed(f"output_dir={uninterrupted}")
+    run(whole)
+    overrides = [
+        *TINY,
+        "trainer.checkpoint_every_steps=2",
+        f"data_dir={shared_data}",
+        f"output_dir={tmp_path / 'outputs'}",
+    ]
+    script = f"""
+import os, signal, sys
+from chela.training.history import History
+original = History.on_train_batch_end
+def patched(self, trainer, *arguments):
+    if trainer.global_step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, trainer, *arguments)
+History.on_train_batch_end = patched
+import torch
+torch.set_num_threads(1)
+sys.argv = ["train.py", *{overrides!r}]
+sys.path.insert(0, {str(ROOT)!r})
+import train
+train.main()
+"""
+    killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=os.environ)
+    assert killed.returncode == -signal.SIGKILL
+    broken = composed("trainer.checkpoint_every_steps=2")
+    last, record = contents(broken)
+    assert (last["global_step"], record["status"]) == (6, "running")
+    run(broken)
+    assert_same_run(whole, broken)
+
+
+def test_resume_from_a_named_checkpoint(composed, uninterrupted, tmp_path, monkeypatch) -> None:
+    """A checkpoint carried to another output folder is gone on from, under the same W&B id."""
+    whole, broken = composed(f"output_dir={uninterrupted}"), composed()
+    run(whole)
+    with monkeypatch.context() as patch:
+        signal_at(patch, 6, signal.SIGINT)
+        with pytest.raises(SystemExit):
+            run(broken)
+    last = RunFolder(parse(broken)).last
+    elsewhere = composed(f"resume={last}", f"output_dir={tmp_path / 'elsewhere'}")
+    run(elsewhere)
+    assert_same_run(whole, elsewhere)
+
+
+def test_records_are_json(composed) -> None:
+    config = composed()
+    run(config)
+    text = (RunFolder(parse(config)).path / "record.json").read_text()
+    assert json.loads(text)["status"] == "finished"
