@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import pydantic
 from annotated_types import Ge
@@ -74,7 +74,7 @@ class RunSettings:
     seed: Annotated[int, Ge(0)]
     data_dir: str
     output_dir: str
-    resume: Literal["auto", False] | str  # a string that is not "auto" is a checkpoint's path
+    resume: str | bool  # "auto", False, or a checkpoint's path
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,10 @@ def parse(composed: DictConfig) -> RunConfig:
     names = _names(RunConfig)
     _refuse_unknown(values, names, path="")
     _require(values, names, path="")
+    if values["resume"] is not False and not isinstance(values["resume"], str):
+        raise ConfigError(
+            f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
+        )
     settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
     return RunConfig(
         **dataclasses.asdict(settings),
@@ -174,12 +178,14 @@ def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
-    """The configuration as plain values: what the record keeps and the identity is made of."""
+    """The configuration as plain values, in the form of the YAML files."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Component):
             target = f"{value.target.__module__}.{value.target.__qualname__}"
             return {"_target_": target, **plain(value.config)}
+        if isinstance(value, ModelConfig):
+            return {"name": value.name, **plain(value.backbone), "mixer": plain(value.mixer)}
         if dataclasses.is_dataclass(value):
             return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return list(value) if isinstance(value, tuple) else value

@@ -18,7 +18,7 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     test, training, best = record["test"], record["training"], record["best"]
     table = Table(title=record["run_id"], show_header=False, title_justify="left", min_width=60)
     table.add_column(style="bold")
-    table.add_column()
+    table.add_column(overflow="fold")  # a path must be whole to be of use
     error = test["standard_error"]
     rows = {
         "test accuracy": f"[bold]{test['accuracy']:.4f}[/bold] ± {error:.4f} (n = {test['n']:,})",
@@ -35,8 +35,9 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     table.add_section()
+    table.add_row("folder", str(folder))
     for name, file in record["files"].items():
-        table.add_row(name, str(folder / file))
+        table.add_row(name, file)
     return table
 
 

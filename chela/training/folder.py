@@ -13,6 +13,7 @@ import torch
 
 from chela.config import RunConfig, computation
 from chela.errors import RunError
+from chela.records.files import atomic_file
 from chela.records.record import read_record
 from chela.training.checkpoints import BEST, LAST
 
@@ -101,6 +102,8 @@ class RunFolder:
                 "  try: resume=false (start anew; what is there is moved aside)"
             ) from error
         self._same_run(provenance["config"], checkpoint)
+        if checkpoint.resolve().parent != self.checkpoints.resolve():
+            self._adopt(checkpoint)
         return Start(provenance["wandb_id"], checkpoint, provenance)
 
     def _same_run(self, theirs: dict[str, Any], checkpoint: Path) -> None:
@@ -115,12 +118,25 @@ class RunFolder:
                 + "\n".join(lines)
             )
 
-    def _anew(self) -> Start:
+    def _adopt(self, checkpoint: Path) -> None:
+        """Take the best weights of a run that is gone on with from another folder."""
+        best = checkpoint.with_name(BEST)
+        self._set_aside()
+        if best.is_file():
+            with atomic_file(self.best) as copy:
+                copy.write(best.read_bytes())
+
+    def _set_aside(self) -> int:
+        """Make way for a new run; returns how many earlier ones there are now."""
         earlier = len(list(self.path.parent.glob(f"{self.path.name}.earlier-*")))
         if self.path.exists() and any(self.path.iterdir()):
             earlier += 1
             self.path.rename(self.path.with_name(f"{self.path.name}.earlier-{earlier}"))
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        return earlier
+
+    def _anew(self) -> Start:
+        earlier = self._set_aside()
         # a second attempt at the same run is another run in W&B, or it would overwrite the first
         suffix = f"-attempt{earlier + 1}" if earlier else ""
         return Start(wandb_id=f"{self.config.run_id}{suffix}")

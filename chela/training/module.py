@@ -66,19 +66,21 @@ class ClassificationModule(L.LightningModule):
         Raises:
             NonFinite: the loss is infinite or not a number.
         """
-        loss = self._evaluate("train", batch)
+        logits, losses = self._losses(batch)
+        loss = losses.mean()
         if not torch.isfinite(loss):
             self._stop("the loss", loss, batch)
+        self._count("train", batch, logits, losses)
         self.batch = batch
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the validation metrics."""
-        self._evaluate("val", batch)
+        self._count("val", batch, *self._losses(batch))
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the test metrics."""
-        self._evaluate("test", batch)
+        self._count("test", batch, *self._losses(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Hand the validation metrics to the callbacks; ``History`` gives them to the loggers."""
@@ -127,13 +129,14 @@ class ClassificationModule(L.LightningModule):
         loss, accuracy = self.losses[f"{stage}_loss"], self.accuracies[f"{stage}_accuracy"]
         return {"loss": cast("Metric", loss), "accuracy": cast("Metric", accuracy)}
 
-    def _evaluate(self, stage: str, batch: Batch) -> Tensor:
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = self(batch.values, batch.lengths).float()  # (B, classes)
-        losses = F.cross_entropy(logits, batch.labels, reduction="none")  # (B,)
+        return logits, F.cross_entropy(logits, batch.labels, reduction="none")  # (B,)
+
+    def _count(self, stage: str, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         metrics = self._metrics(stage)
         metrics["loss"].update(losses.detach())
         metrics["accuracy"].update(logits.detach(), batch.labels)
-        return losses.mean()
 
     def _stop(self, what: str, value: Tensor, batch: Batch) -> None:
         raise NonFinite(

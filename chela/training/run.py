@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import wandb
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -29,7 +28,7 @@ from chela.training.folder import RunFolder, Start
 from chela.training.history import History
 from chela.training.module import ClassificationModule, NonFinite
 from chela.training.progress import TrainingProgress
-from chela.training.wandb_run import open_wandb, sync_hint, wandb_mode
+from chela.training.wandb_run import close_wandb, open_wandb, sync_hint, wandb_mode
 from tasks.base import Task
 
 
@@ -109,7 +108,7 @@ class Run:
                 raise RunError(f"{error}\n  last good checkpoint: {self._last()}") from error
             raise
         finally:
-            wandb.finish(quiet=True)
+            close_wandb(self.wandb)
         record |= self._outcome(steps) | {"test": tested}
         self._finish(record, tested)
         return self.checkpointer.best_accuracy
@@ -146,7 +145,7 @@ class Run:
         ]
         if trainer.progress:
             callbacks.append(TrainingProgress(self.console, self.history))
-        logger = open_wandb(
+        self.wandb = open_wandb(
             config.logger,
             self.wandb_mode,
             self.folder.path,
@@ -162,7 +161,7 @@ class Run:
             steps,
             every,
             callbacks,
-            loggers=[] if logger is None else [logger],
+            loggers=[] if self.wandb is None else [self.wandb],
         )
 
     def _test(self, trainer: L.Trainer, module: ClassificationModule, task: Task) -> dict[str, Any]:
@@ -231,4 +230,5 @@ def _quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from chela.training.settings import LoggerConfig
@@ -50,10 +49,13 @@ def open_wandb(
     """
     if mode == "disabled":
         return None
-    logger = WandbLogger(
+    import wandb  # a second of start-up that a run without W&B need not wait for
+
+    run = wandb.init(
         name=run_id,
         id=run_id,
-        save_dir=folder,
+        resume=None if mode == "offline" else "allow",  # offline there is nothing to look up
+        dir=folder,
         project=config.project,
         entity=config.entity,
         group=group,
@@ -63,8 +65,15 @@ def open_wandb(
         # the run prints for itself, and a silent W&B would still wrap the terminal's output
         settings=wandb.Settings(silent=True, console="off"),
     )
-    _ = logger.experiment  # open it now, so that a wrong key shows before any work is done
-    return logger
+    run.define_metric("trainer/global_step")  # what WandbLogger logs beside every row
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(experiment=run)
+
+
+def close_wandb(logger: WandbLogger | None) -> None:
+    """Write out and end the run, so that the next one of a sweep is another."""
+    if logger is not None:
+        logger.experiment.finish()
 
 
 def sync_hint(folder: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -59,7 +60,7 @@ def test_the_rate_rises_to_one_and_falls_to_the_final_ratio(name, warmup, total,
     assert all(0 <= factor <= 1 + 1e-12 for factor in factors)
     rising, falling = factors[:warmup], factors[warmup:]
     assert rising == sorted(rising)
-    assert all(a >= b - 1e-12 for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(falling))
     if 0 < warmup <= total:
         assert factors[warmup - 1] == pytest.approx(1)
     if warmup < total and name != "constant":

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from chela.config import parse
 from chela.records.record import read_record
 from chela.training.folder import RunFolder
 from chela.training.history import History
 from chela.training.run import run
-from chela.config import parse
 from tests.conftest import ROOT, TINY
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
@@ -138,11 +138,11 @@ def patched(self, trainer, *arguments):
     original(self, trainer, *arguments)
 History.on_train_batch_end = patched
 import torch
+from hydra import compose, initialize_config_dir
+from chela.training.run import run
 torch.set_num_threads(1)
-sys.argv = ["train.py", *{overrides!r}]
-sys.path.insert(0, {str(ROOT)!r})
-import train
-train.main()
+with initialize_config_dir({str(ROOT / "configs")!r}, version_base="1.3"):
+    run(compose("config", {overrides!r}))
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=os.environ)
     assert killed.returncode == -signal.SIGKILL

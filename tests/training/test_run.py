@@ -197,7 +197,7 @@ def test_a_folder_in_use_is_refused(composed) -> None:
 
 
 def test_a_missing_checkpoint_is_named(composed) -> None:
-    with pytest.raises(RunError, match="resume=nowhere.ckpt: there is no such file"):
+    with pytest.raises(RunError, match=r"resume=nowhere\.ckpt: there is no such file"):
         run(composed("resume=nowhere.ckpt"))
 
 
@@ -206,7 +206,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(composed) ->
     run(first)
     last = RunFolder(parse(first)).last
     other = composed("model.depth=2", f"resume={last}")
-    with pytest.raises(RunError, match="model.depth: 1 there, 2 here"):
+    with pytest.raises(RunError, match=r"model\.depth: 1 there, 2 here"):
         run(other)
 
 

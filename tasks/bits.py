@@ -1,0 +1,47 @@
+"""Random numbers that are the same on every machine, in every process and NumPy version.
+
+NumPy promises the raw stream of a bit generator, not what its distributions make of it; so the
+few distributions that the tasks need are made here, from Philox's raw 64-bit words.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# One number per use, so that no two uses ever share a stream, whatever their seeds.
+LISTOPS_TREES = 1
+TRAINING_ORDER = 2
+
+
+def stream(purpose: int, seed: int, index: int) -> np.random.Philox:
+    """The ``index``-th independent stream of ``seed``: random access, no state to carry along.
+
+    Args:
+        purpose: one of the constants above.
+        seed: 0 <= seed < 2**64.
+        index: 0 <= index < 2**64, e.g. a block or an epoch.
+    """
+    counter = np.array([0, 0, 0, purpose], dtype=np.uint64)  # the stream counts in the low words
+    return np.random.Philox(key=np.array([seed, index], dtype=np.uint64), counter=counter)
+
+
+def high(raw: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The upper 32 bits of each word, as numbers below 2**32."""
+    return raw >> np.uint64(32)
+
+
+def low(raw: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The lower 32 bits of each word, as numbers below 2**32."""
+    return raw & np.uint64(0xFFFFFFFF)
+
+
+def below(word: NDArray[np.uint64], limit: NDArray[np.uint64] | int) -> NDArray[np.int64]:
+    """Integers in 0 .. limit - 1, uniform up to limit / 2**32, from 32-bit words.
+
+    Args:
+        word: numbers below 2**32, from ``high`` or ``low``.
+        limit: one for all, or one for each word; at most 2**32.
+    """
+    limits = np.asarray(limit, dtype=np.uint64)
+    return ((word * limits) >> np.uint64(32)).astype(np.int64)

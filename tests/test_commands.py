@@ -1,0 +1,98 @@
+"""The commands of the README, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from chela.config import parse
+from tests.conftest import ROOT, TINY
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted({line.split("#")[0].strip() for line in re.findall(r"^python .*", README, re.M)})
+
+
+def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_composes(command: str) -> None:
+    """Each names a script that exists and a configuration that can be run."""
+    _, script, *arguments = shlex.split(command)
+    assert (ROOT / script).exists()
+    overrides = [each for each in arguments if not each.startswith("-")]
+    first = [re.sub(r"=([^,\[]+),.*", r"=\1", each) for each in overrides]  # of a sweep's values
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        parse(compose("config", first))
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(COMMANDS) >= 5
+
+
+def test_the_files_that_the_readme_names_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_make_knows_the_two_commands() -> None:
+    for goal in re.findall(r"^make (\w+)", README, re.M):
+        shown = subprocess.run(
+            ["make", "--dry-run", goal], cwd=ROOT, capture_output=True, text=True
+        )
+        assert shown.returncode == 0, shown.stderr
+
+
+def test_a_sweep_over_seeds_is_two_runs_in_wandb_too(tmp_path: Path, shared_data: Path) -> None:
+    places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
+    sweep = ["-m", "seed=0,1", *TINY, *places, "logger=wandb"]
+    result = train(*sweep, WANDB_MODE="offline")
+    assert result.returncode == 0, result.stderr
+    records = [
+        json.loads(file.read_text()) for file in sorted(tmp_path.glob("*/seed?/record.json"))
+    ]
+    assert [record["config"]["seed"] for record in records] == [0, 1]
+    assert [record["status"] for record in records] == ["finished", "finished"]
+    assert len({record["wandb_id"] for record in records}) == 2
+    offline = sorted(tmp_path.glob("*/seed?/wandb/offline-run-*/run-*.wandb"))
+    assert [file.stem.removeprefix("run-") for file in offline] == [r["wandb_id"] for r in records]
+    again = train(*sweep, WANDB_MODE="offline")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("is finished") == 2
+
+
+def test_without_a_terminal_there_are_lines(tmp_path: Path, shared_data: Path) -> None:
+    places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
+    result = train(*TINY, *places, "trainer.progress=true")
+    assert result.returncode == 0, result.stderr
+    assert re.search(
+        r"step 12/12  loss [\d.]+ acc [\d.]+  val acc [\d.]+  \S+ tokens/s", result.stdout
+    )
+    assert "warn" not in (result.stdout + result.stderr).lower()
+
+
+@pytest.mark.slow
+def test_the_demo_learns(tmp_path: Path) -> None:
+    """The demo as shipped: under three minutes of training, clearly above the majority class."""
+    result = train("experiment=demo", f"data_dir={tmp_path}/data", f"output_dir={tmp_path}/outputs")
+    assert result.returncode == 0, result.stderr
+    (file,) = tmp_path.glob("outputs/demo-*/seed0/record.json")
+    record = json.loads(file.read_text())
+    test = record["test"]
+    assert test["accuracy"] - 5 * test["standard_error"] > test["majority_class_accuracy"] + 0.1
+    assert record["training"]["tokens"] / record["training"]["tokens_per_second"] < 180
