@@ -18,7 +18,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -224,7 +224,7 @@ def _unseen(rows: Rows, seen: set[bytes], n: int) -> Flags:
     return new
 
 
-def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Iterator[Trees]:
+def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Generator[Trees, None, None]:
     """All blocks in order, without end; some are computed ahead by other processes."""
     yield draw_block(law, seed, 0)  # here: a small data set needs no other processes
     if workers == 1:

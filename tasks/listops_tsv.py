@@ -22,6 +22,7 @@ from tasks.rows import Rows, offsets_of
 
 HEADER = b"Source\tTarget"
 LINES = 1000  # read at once
+ROUND = bytes.maketrans(b"()", b"  ")
 
 NUMBER = {SYMBOLS[number].encode(): number for number in range(DIGIT, CLOSE + 1)}
 LABELS = {str(digit).encode(): digit for digit in range(10)}
@@ -109,8 +110,8 @@ def source_text(tree: bytes) -> bytes:
 
 
 def _parse(path: Path, number: int, line: bytes) -> tuple[bytes, int]:
-    source, tab, target = line.partition(b"\t")
-    words = source.translate(None, b"()").split()
+    source, _, target = line.partition(b"\t")
+    words = source.translate(ROUND).split()
     label = LABELS.get(target.rstrip(b"\r\n"))
     if label is None or not words:
         _explain(path, number, line)
@@ -154,7 +155,7 @@ def _explain(path: Path, number: int, line: bytes) -> NoReturn:
     if not tab:
         _fail(path, number, len(source) + 1, f"no tab and label after the tree{cut}")
     open_columns: list[int] = []
-    words = list(re.finditer(r"[^\s()]+", source))
+    words = list(re.finditer(r"[^\s()]+", source, re.ASCII))
     if not words:
         _fail(path, number, 1, "the tree is empty")
     for place, word in enumerate(words):

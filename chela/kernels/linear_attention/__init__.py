@@ -1,0 +1,106 @@
+"""Linear attention without a denominator: o_t = q_t sum_m k_m^T v_m.
+
+q and k are (B, L, H, dk) and v is (B, L, H, dv), all of one dtype; ``lengths`` is (B,) with the
+true length of each sequence, or None when nothing is padded. Padded q, k and v may hold anything:
+they take no part, and the output there is zero. Feature maps and normalisation are the model's
+business. Tiling the causal form into chunks is CHELA's point (arXiv 2406.08128); the formulas are
+our definition, since the paper's own equations were not available to us.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from chela.kernels.linear_attention import eager
+
+__all__ = ["bidirectional", "causal", "recurrent_step"]
+
+
+def bidirectional(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Every position attends to the whole sequence: o = q (k^T v) / length. O(L).
+
+    Args:
+        q: (B, L, H, dk).
+        k: (B, L, H, dk).
+        v: (B, L, H, dv).
+        lengths: (B,); a length of 0 divides by 1 and gives zeros.
+
+    Returns:
+        (B, L, H, dv) in the dtype of v.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit together.
+    """
+    _check(q, k, v, token_axes=2)
+    return eager.bidirectional(q, k, v, lengths)
+
+
+def causal(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None = None,
+    chunk_size: int = 64,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Every position attends to itself and the past: o_t = q_t (S_0 + sum_{m<=t} k_m^T v_m). O(L).
+
+    Args:
+        q: (B, L, H, dk).
+        k: (B, L, H, dk).
+        v: (B, L, H, dv).
+        lengths: (B,).
+        chunk_size: tokens C per tile, at least 1; changes speed, not the result. 64 balances the
+            C^2 work inside a tile with the dk x dv states between tiles, and fits tensor cores.
+        initial_state: S_0 (B, H, dk, dv), None for zeros: what an earlier piece of the same
+            sequence returned.
+
+    Returns:
+        The output (B, L, H, dv) in the dtype of v, and the state (B, H, dk, dv) after each
+        sequence's last true token, in float32 (float64 for float64 inputs).
+
+    Raises:
+        ValueError: shapes or dtypes do not fit together, or ``chunk_size`` < 1.
+    """
+    _check(q, k, v, token_axes=2)
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size}: a chunk has at least one token, e.g. 64")
+    if initial_state is not None:
+        _check_state(initial_state, k, v)
+    return eager.causal(q, k, v, lengths, chunk_size, initial_state)
+
+
+def recurrent_step(q_t: Tensor, k_t: Tensor, v_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One token of ``causal`` in constant memory: S = S + k_t^T v_t, then o_t = q_t S.
+
+    Args:
+        q_t: (B, H, dk).
+        k_t: (B, H, dk).
+        v_t: (B, H, dv).
+        state: (B, H, dk, dv), float32 or float64; zeros at the start of a sequence.
+
+    Returns:
+        The output (B, H, dv) in the dtype of v_t, and the new state.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit together.
+    """
+    _check(q_t, k_t, v_t, token_axes=1)
+    _check_state(state, k_t, v_t)
+    return eager.recurrent_step(q_t, k_t, v_t, state)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, token_axes: int) -> None:
+    axes = "(B, L, H, d)" if token_axes == 2 else "(B, H, d)"
+    fits = q.ndim == token_axes + 2 and q.shape == k.shape and q.shape[:-1] == v.shape[:-1]
+    if not fits:
+        shapes = f"{tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        raise ValueError(f"q, k, v are {shapes}; give all as {axes}, with the d of q and k equal")
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"q, k, v are {q.dtype}, {k.dtype}, {v.dtype}; cast them to one dtype")
+
+
+def _check_state(state: Tensor, k: Tensor, v: Tensor) -> None:
+    expected = (k.shape[0], k.shape[-2], k.shape[-1], v.shape[-1])
+    if tuple(state.shape) != expected:
+        raise ValueError(f"the state is {tuple(state.shape)}; give (B, H, dk, dv) = {expected}")

@@ -1,0 +1,64 @@
+"""Linear attention in plain PyTorch: matrix products over chunks, states in float32."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chela.kernels.masking import zero_padding
+from chela.kernels.precision import accumulation_dtype, without_autocast
+
+
+def bidirectional(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """o = q (k^T v) / length: the (dk, dv) state first, so that nothing is L x L."""
+    q, k, v = (zero_padding(x, lengths) for x in (q, k, v))
+    with without_autocast(q):
+        state = torch.einsum("blhd,blhe->bhde", k, v).to(accumulation_dtype(v))  # (B, H, dk, dv)
+        if lengths is None:
+            state = state / k.shape[1]
+        else:
+            state = state / lengths.clamp(min=1)[:, None, None, None]
+        return torch.einsum("blhd,bhde->blhe", q, state.to(v.dtype))  # (B, L, H, dv)
+
+
+def causal(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None = None,
+    chunk_size: int = 64,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Per chunk c: O_c = Q_c S + ((Q_c K_c^T) * tril) V_c, then S += K_c^T V_c.
+
+    The recurrence over S is a cumulative sum, so all chunks are computed side by side; padding is
+    zero and adds nothing to S, so the last state is the one after the true length.
+    """
+    length = v.shape[1]
+    chunk = min(chunk_size, length)
+    q, k, v = (_chunks(zero_padding(x, lengths), chunk) for x in (q, k, v))  # (B, H, N, C, d)
+    with without_autocast(q):
+        updates = (k.mT @ v).to(accumulation_dtype(v))  # (B, H, N, dk, dv)
+        if initial_state is None:
+            initial_state = torch.zeros_like(updates[:, :, 0])
+        first = initial_state.to(updates.dtype)[:, :, None]
+        states = torch.cat([first, updates], dim=2).cumsum(dim=2)  # (B, H, N + 1, dk, dv)
+        before = states[:, :, :-1].to(v.dtype)  # what each chunk starts from
+        out = q @ before + (q @ k.mT).tril() @ v  # (B, H, N, C, dv)
+    out = out.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :length]  # (B, L, H, dv)
+    return out, states[:, :, -1]
+
+
+def recurrent_step(q_t: Tensor, k_t: Tensor, v_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """S = S + k_t^T v_t, then o_t = q_t S."""
+    with without_autocast(q_t):
+        q_t, k_t, value = (x.to(state.dtype) for x in (q_t, k_t, v_t))
+        state = state + k_t[..., :, None] * value[..., None, :]  # (B, H, dk, dv)
+        return torch.einsum("bhd,bhde->bhe", q_t, state).to(v_t.dtype), state
+
+
+def _chunks(x: Tensor, chunk: int) -> Tensor:
+    """(B, L, H, d) as (B, H, N, C, d), the last chunk filled up with zeros."""
+    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % chunk))
+    return x.unflatten(1, (-1, chunk)).permute(0, 3, 1, 2, 4)

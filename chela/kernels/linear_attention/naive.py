@@ -1,0 +1,44 @@
+"""The specification of linear attention: the whole (L, L) matrix of weights, O(L^2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from chela.kernels.masking import valid_mask
+
+
+def bidirectional(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """o_t = sum_m (q_t . k_m) v_m / length; see the package for shapes."""
+    lengths, valid = _lengths_and_pairs(k, lengths)
+    weights = torch.einsum("bthd,bmhd->bhtm", q, k) / lengths.clamp(min=1)[:, None, None, None]
+    return torch.einsum("bhtm,bmhe->bthe", weights * valid, v)  # (B, L, H, dv)
+
+
+def causal(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None = None,
+    chunk_size: int = 64,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """o_t = q_t S_0 + sum_{m<=t} (q_t . k_m) v_m and S_0 + sum_m k_m^T v_m; no chunks here."""
+    _, valid = _lengths_and_pairs(k, lengths)
+    weights = (torch.einsum("bthd,bmhd->bhtm", q, k) * valid).tril()  # (B, H, L, L)
+    out = torch.einsum("bhtm,bmhe->bthe", weights, v)
+    each = valid.diagonal(dim1=-2, dim2=-1)[:, 0, :, None, None]  # (B, L, 1, 1)
+    state = torch.einsum("bmhd,bmhe->bhde", k * each, v)
+    if initial_state is not None:
+        out = out + torch.einsum("bthd,bhde->bthe", q, initial_state) * each
+        state = state + initial_state
+    return out, state
+
+
+def _lengths_and_pairs(k: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The true lengths (B,), and 1 where both t and m are real tokens, (B, 1, L, L)."""
+    batch, length = k.shape[:2]
+    if lengths is None:
+        lengths = torch.full((batch,), length, device=k.device)
+    valid = valid_mask(lengths, length)
+    return lengths, (valid[:, None, :, None] & valid[:, None, None, :]).to(k.dtype)

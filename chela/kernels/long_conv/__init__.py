@@ -1,0 +1,45 @@
+"""Long depthwise convolution over time: each channel with a kernel as long as the sequence.
+
+    y_t = sum_{l>=0} kernel[0, :, l] x_{t-l}                  the present and the past
+        + sum_{l>=1} kernel[1, :, l-1] x_{t+l}                the future, if there are two directions
+        + skip x_t
+
+Outside the sequence x is zero; taps that reach beyond it take no part, and a kernel shorter than
+the sequence ends early. The inputs at padded positions must be zero (``zero_padding``).
+The layout of the two directions is our definition; Li et al. 2023 (SGConv) and Fu et al. 2023
+compute the same convolution.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from chela.kernels.long_conv import eager
+
+__all__ = ["convolve"]
+
+
+def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None = None) -> Tensor:
+    """The convolution above. O(L log L).
+
+    Args:
+        x: (B, L, D).
+        kernel: (directions, D, K), 1 direction when causal, 2 when bidirectional; any K >= 1.
+        skip: (D,) or None.
+
+    Returns:
+        (B, L, D) in the dtype of x, computed in float32 (float64 for float64 x).
+
+    Raises:
+        ValueError: the kernel does not fit x.
+    """
+    if x.ndim != 3 or kernel.ndim != 3 or kernel.shape[1] != x.shape[-1]:
+        raise ValueError(
+            f"x {tuple(x.shape)} and kernel {tuple(kernel.shape)} do not fit; "
+            "give x as (B, L, D) and kernel as (directions, D, K)"
+        )
+    if kernel.shape[0] not in (1, 2) or kernel.shape[2] < 1:
+        raise ValueError(
+            f"a kernel {tuple(kernel.shape)}: give 1 direction (causal) or 2, and a tap at least"
+        )
+    return eager.convolve(x, kernel, skip)

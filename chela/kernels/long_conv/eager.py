@@ -1,0 +1,52 @@
+"""The long convolution in plain PyTorch: a product of real Fourier transforms."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from chela.kernels.precision import accumulation_dtype, without_autocast
+
+
+def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None = None) -> Tensor:
+    """Both directions as one circular kernel: lag l at index l, lag -l at index n - l.
+
+    The transforms run in float32 or float64: cuFFT has no bfloat16. Nothing wraps around, since
+    n >= L + (the largest lag in either direction).
+    """
+    if x.shape[0] == 0:
+        return x  # MKL refuses an empty batch
+    length = x.shape[1]
+    dtype = accumulation_dtype(x)
+    past = kernel[0, :, :length].to(dtype)  # (D, K): lags 0 .. K - 1
+    with without_autocast(x):
+        if kernel.shape[0] == 1:
+            n = fft_size(length + past.shape[-1] - 1)
+            circular = past
+        else:
+            future = kernel[1, :, : length - 1].to(dtype)  # (D, K'): lags -1 .. -K'
+            n = fft_size(length + max(past.shape[-1] - 1, future.shape[-1]))
+            gap = n - past.shape[-1] - future.shape[-1]
+            circular = torch.cat([F.pad(past, (0, gap)), future.flip(-1)], dim=-1)  # (D, n)
+        spectrum = torch.fft.rfft(circular, n=n)  # (D, n/2 + 1)
+        if skip is not None:
+            spectrum = spectrum + skip.to(dtype)[:, None]  # a tap of lag 0 is flat in frequency
+        signal = torch.fft.rfft(x.to(dtype).transpose(1, 2), n=n)  # (B, D, n/2 + 1)
+        y = torch.fft.irfft(signal * spectrum, n=n)[..., :length]
+        return y.transpose(1, 2).to(x.dtype)  # (B, L, D)
+
+
+def fft_size(minimum: int) -> int:
+    """The least even number >= ``minimum`` without prime factors over 5: fast in every FFT."""
+    size = minimum + minimum % 2
+    while not _is_smooth(size):
+        size += 2
+    return size
+
+
+def _is_smooth(size: int) -> bool:
+    for prime in (2, 3, 5):
+        while size % prime == 0:
+            size //= prime
+    return size == 1

@@ -1,0 +1,35 @@
+"""Which positions of a padded batch are real, and how the others are silenced."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def valid_mask(lengths: Tensor, length: int) -> Tensor:
+    """True at the positions before each sequence's end.
+
+    Args:
+        lengths: (B,) integers from 0 to ``length``.
+        length: the padded length L of the batch.
+
+    Returns:
+        (B, L) booleans.
+    """
+    return torch.arange(length, device=lengths.device) < lengths[:, None]  # (B, L)
+
+
+def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """``x`` with zeros at padded positions, whatever stood there, even NaN.
+
+    Args:
+        x: (B, L) or (B, L, ...).
+        lengths: (B,) integers, or None when nothing is padded (then ``x`` itself comes back).
+
+    Returns:
+        A tensor of the shape and dtype of ``x``; the gradient is zero at padded positions.
+    """
+    if lengths is None:
+        return x
+    padded = ~valid_mask(lengths, x.shape[1])
+    return x.masked_fill(padded.view(*padded.shape, *[1] * (x.ndim - 2)), 0)

@@ -1,0 +1,56 @@
+"""Short depthwise convolution over time: each channel with a few taps of its own.
+
+The lag convention: tap j of ``weight`` (D, width) looks ``j - offset`` tokens into the past,
+
+    y[t] = bias + sum_j weight[:, j] x[t - j + offset],
+
+with offset 0 when causal and (width - 1) // 2 when centred; outside the sequence x is zero. The
+inputs at padded positions must be zero (``zero_padding``): a centred convolution reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from chela.kernels.short_conv import eager
+
+__all__ = ["Activation", "convolve"]
+
+Activation = Literal["silu"]
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    causal: bool,
+    activation: Activation | None = None,
+) -> Tensor:
+    """The convolution above, and SiLU on it if asked for. O(L width).
+
+    Args:
+        x: (B, L, D).
+        weight: (D, width), lag by lag.
+        bias: (D,) or None.
+        causal: only the past and the present count; else the taps lie around each token.
+        activation: ``silu``, or None for the linear convolution.
+
+    Returns:
+        (B, L, D) in the dtype of x.
+
+    Raises:
+        ValueError: the weight does not fit x, or a centred width is even.
+    """
+    if weight.ndim != 2 or x.ndim != 3 or weight.shape[0] != x.shape[-1]:
+        raise ValueError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit; "
+            "give x as (B, L, D) and weight as (D, width)"
+        )
+    width = weight.shape[1]
+    if width < 1 or (not causal and width % 2 == 0):
+        wanted = "at least 1" if causal else "odd, to lie around a token"
+        raise ValueError(f"a kernel of width {width}: make the width {wanted}")
+    return eager.convolve(x, weight, bias, causal=causal, activation=activation)

@@ -1,0 +1,39 @@
+"""How an operation is held against its specification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    """||actual - expected|| <= tolerance ||expected||, and both of one shape."""
+    assert actual.shape == expected.shape
+    error = (actual.double() - expected).norm()
+    assert error <= tolerance * expected.norm(), f"relative error {error / expected.norm():.1e}"
+
+
+def assert_same(
+    ours: Sequence[Tensor],
+    reference: Sequence[Tensor],
+    leaves: Sequence[Tensor],
+    reference_leaves: Sequence[Tensor],
+    tolerance: float,
+) -> None:
+    """The outputs, and the gradient of each leaf through all outputs together."""
+    for mine, true in zip(ours, reference, strict=True):
+        assert_close(mine, true, tolerance)
+    upstream = [torch.randn_like(out) for out in ours]
+    wide = [u.to(r.dtype) for u, r in zip(upstream, reference, strict=True)]
+    gradients = torch.autograd.grad(ours, leaves, upstream)
+    expected = torch.autograd.grad(reference, reference_leaves, wide)
+    for mine, true in zip(gradients, expected, strict=True):
+        assert_close(mine, true, tolerance)
+
+
+def narrowed(leaves: Sequence[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    """The leaves rounded to ``dtype``, and the same rounded values in float64."""
+    narrow = [t.detach().to(dtype).requires_grad_() for t in leaves]
+    return narrow, [t.detach().double().requires_grad_() for t in narrow]

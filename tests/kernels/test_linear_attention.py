@@ -1,0 +1,178 @@
+"""Linear attention: chunked = recurrent = quadratic, with every gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comparison import assert_same, narrowed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from chela.kernels.linear_attention import bidirectional, causal, eager, naive, recurrent_step
+
+LENGTHS = [1, 2, 63, 64, 65, 130]
+
+
+def inputs(
+    length: int, batch: int = 4, heads: int = 2, dk: int = 3, dv: int = 5
+) -> tuple[list[Tensor], Tensor]:
+    """q, k, v (not contiguous) and an initial state."""
+    torch.manual_seed(length)
+    q, k, v = (
+        torch.randn(batch, heads, length, d, dtype=torch.float64).transpose(1, 2).requires_grad_()
+        for d in (dk, dk, dv)
+    )
+    state = torch.randn(batch, heads, dk, dv, dtype=torch.float64, requires_grad=True)
+    return [q, k, v], state
+
+
+def ragged(length: int) -> Tensor:
+    return torch.tensor([0, 1, max(1, length - 2), length])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_bidirectional_equals_naive(length, padded):
+    qkv, _ = inputs(length)
+    lengths = ragged(length) if padded else None
+    assert_same(
+        [bidirectional(*qkv, lengths)], [naive.bidirectional(*qkv, lengths)], qkv, qkv, 1e-10
+    )
+
+
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("chunk_size", [1, 7, 64, 500])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_causal_equals_naive(length, chunk_size, padded, with_state):
+    qkv, state = inputs(length)
+    lengths = ragged(length) if padded else None
+    state = state if with_state else None
+    ours = causal(*qkv, lengths, chunk_size, state)
+    reference = naive.causal(*qkv, lengths, initial_state=state)
+    leaves = [*qkv, state] if with_state else qkv
+    assert_same(ours, reference, leaves, leaves, 1e-10)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_recurrent_equals_naive(length):
+    (q, k, v), initial = inputs(length)
+    state, outs = initial, []
+    for t in range(length):
+        out, state = recurrent_step(q[:, t], k[:, t], v[:, t], state)
+        outs.append(out)
+    reference = naive.causal(q, k, v, initial_state=initial)
+    leaves = [q, k, v, initial]
+    assert_same([torch.stack(outs, 1), state], reference, leaves, leaves, 1e-10)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    length=st.integers(2, 50),
+    cut=st.integers(1, 49),
+    chunk_size=st.integers(1, 60),
+    batch=st.integers(0, 2),
+    heads=st.integers(1, 3),
+)
+def test_two_pieces_equal_the_whole(length, cut, chunk_size, batch, heads):
+    cut = min(cut, length - 1)
+    (q, k, v), initial = inputs(length, batch, heads)
+    whole, end = naive.causal(q, k, v, initial_state=initial)
+    head, middle = causal(
+        q[:, :cut], k[:, :cut], v[:, :cut], None, chunk_size, initial_state=initial
+    )
+    tail, final = causal(q[:, cut:], k[:, cut:], v[:, cut:], None, chunk_size, middle)
+    torch.testing.assert_close(torch.cat([head, tail], 1), whole)
+    torch.testing.assert_close(final, end)
+
+
+@pytest.mark.parametrize("form", [bidirectional, lambda *a: causal(*a, chunk_size=4)[0]])
+def test_padding_may_hold_anything_and_gets_zeros(form):
+    (q, k, v), _ = inputs(10)
+    lengths = ragged(10)
+    clean = form(q, k, v, lengths)
+    padded = torch.arange(10) >= lengths[:, None]
+    with torch.no_grad():
+        for x in (q, k, v):
+            x[padded] = float("nan")
+    dirty = form(q, k, v, lengths)
+    assert torch.equal(clean, dirty)
+    assert not dirty[padded].any()
+    for gradient in torch.autograd.grad(dirty.sum(), [q, k, v]):
+        assert torch.isfinite(gradient).all()
+        assert not gradient[padded].any()
+
+
+def test_the_state_is_that_after_the_true_length():
+    (q, k, v), initial = inputs(10)
+    _, state = causal(q, k, v, torch.tensor([0, 1, 8, 10]), 4, initial)
+    assert torch.equal(state[0], initial[0])
+    for row, length in enumerate([0, 1, 8, 10]):
+        expected = torch.einsum("lhd,lhe->hde", k[row, :length], v[row, :length]) + initial[row]
+        torch.testing.assert_close(state[row], expected)
+
+
+def test_nothing_later_reaches_an_output():
+    (q, k, v), _ = inputs(12, batch=1)
+    for chunk_size in (1, 4, 5, 12):
+        out, _ = causal(q, k, v, chunk_size=chunk_size)
+        for t in range(11):
+            for gradient in torch.autograd.grad(out[:, t].sum(), [q, k, v], retain_graph=True):
+                assert not gradient[:, t + 1 :].any()
+                assert gradient[:, t].any()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("form", ["bidirectional", "causal"])
+def test_narrow_dtypes(form, dtype, tolerance):
+    qkv, _ = inputs(130, dk=16, dv=32)
+    narrow, wide = narrowed(qkv, dtype)
+    lengths = ragged(130)
+    if form == "causal":
+        ours, state = causal(*narrow, lengths, 32)
+        reference, _ = naive.causal(*wide, lengths)
+        assert state.dtype == torch.float32
+    else:
+        ours, reference = bidirectional(*narrow, lengths), naive.bidirectional(*wide, lengths)
+    assert ours.dtype == dtype
+    assert_same([ours], [reference], narrow, wide, tolerance)
+
+
+def test_recurrent_state_stays_in_float32_for_bfloat16_tokens():
+    (q, k, v), state = inputs(1)
+    token = [x[:, 0].bfloat16() for x in (q, k, v)]
+    out, after = recurrent_step(*token, state.float())
+    assert (out.dtype, after.dtype) == (torch.bfloat16, torch.float32)
+
+
+def test_autocast_does_not_change_the_precision():
+    qkv, _ = inputs(20)
+    qkv = [x.float() for x in qkv]
+    plain = [bidirectional(*qkv), *causal(*qkv, chunk_size=8)]
+    with torch.autocast("cpu", torch.bfloat16):
+        again = [bidirectional(*qkv), *causal(*qkv, chunk_size=8)]
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+def test_gradcheck():
+    qkv, state = inputs(5, batch=2, dk=2, dv=2)
+    lengths = torch.tensor([3, 5])
+    assert torch.autograd.gradcheck(lambda *t: eager.bidirectional(*t, lengths), qkv)
+    assert torch.autograd.gradcheck(
+        lambda *t: eager.causal(*t[:3], lengths, 2, t[3]), [*qkv, state]
+    )
+    token = [x.detach()[:, 0].requires_grad_() for x in qkv]
+    assert torch.autograd.gradcheck(eager.recurrent_step, [*token, state])
+
+
+def test_arguments_that_do_not_fit_name_the_remedy():
+    (q, k, v), state = inputs(4)
+    with pytest.raises(ValueError, match=r"give all as \(B, L, H, d\)"):
+        bidirectional(q, k[:, :2], v)
+    with pytest.raises(ValueError, match="cast them"):
+        bidirectional(q, k, v.float())
+    with pytest.raises(ValueError, match="e.g. 64"):
+        causal(q, k, v, chunk_size=0)
+    with pytest.raises(ValueError, match=r"give \(B, H, dk, dv\)"):
+        causal(q, k, v, initial_state=state[:2])
