@@ -57,7 +57,7 @@ class Task(LightningDataModule):
 
     name: str  # of the task, and of its folder below data_dir
     version: ClassVar[int]  # raise it when the same source gives other rows than before
-    protocol: ClassVar[str]  # where the splits are from and what each is used for; "lra"
+    protocol: ClassVar[str]  # what selects the tested weights; "heldout": a split of its own
     dtype: ClassVar[str] = "uint8"  # of the stored values
     Config: ClassVar[type]
 

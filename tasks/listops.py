@@ -83,7 +83,7 @@ class ListOps(Task):
 
     name = "listops"
     version = 1
-    protocol = "lra"
+    protocol = "heldout"
     Config = ListOpsConfig
     config: ListOpsConfig
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count
@@ -236,7 +236,8 @@ def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Generator[Trees, None, 
     try:
         ahead: deque[Future[Trees]] = deque()
         for index in count(1):
-            ahead.append(pool.submit(draw_block, law, seed, index))
+            with _ctrl_c_blocked():  # submitting starts processes, and they inherit this
+                ahead.append(pool.submit(draw_block, law, seed, index))
             if len(ahead) == 2 * workers:  # enough to keep all busy, few enough for the memory
                 yield ahead.popleft().result()
     except BrokenProcessPool as error:
@@ -248,9 +249,18 @@ def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Generator[Trees, None, 
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Ctrl-C waits until the end, and never reaches processes started meanwhile: it is for us."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _die_with_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when it is gone, even by SIGKILL."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker: end when the parent is gone, even by SIGKILL."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

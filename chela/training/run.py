@@ -191,7 +191,9 @@ class Run:
         self.console.print(summary_table(content, path))
         hint = sync_hint(path)
         if hint:
-            self.console.print(f"W&B was offline; to upload this run: [bold]{hint}[/bold]")
+            self.console.print(
+                f"W&B was offline; to upload this run: [bold]{hint}[/bold]", soft_wrap=True
+            )
 
     def _announce(self, task: Task, model: nn.Module, steps: int) -> None:
         used = ", ".join(f"{name}: {how}" for name, how in implementations(model).items())
@@ -204,6 +206,7 @@ class Run:
             f"  training   {steps:,} steps of {self.config.trainer.batch_size} on "
             f"{self.device.type}, {how}; W&B {self.wandb_mode}",
             highlight=False,
+            soft_wrap=True,
         )
         if self.start.checkpoint is not None:
             self.console.print(f"  resuming   from {self.start.checkpoint}")
@@ -222,6 +225,7 @@ class Run:
             f"stopped by {interruption}; everything is in {self.folder.last}\n"
             f"to go on, repeat the command: [bold]{shlex.join(['python', *sys.argv])}[/bold]",
             highlight=False,
+            soft_wrap=True,
         )
 
 

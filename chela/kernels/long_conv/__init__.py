@@ -1,7 +1,7 @@
 """Long depthwise convolution over time: each channel with a kernel as long as the sequence.
 
-    y_t = sum_{l>=0} kernel[0, :, l] x_{t-l}                  the present and the past
-        + sum_{l>=1} kernel[1, :, l-1] x_{t+l}                the future, if there are two directions
+    y_t = sum_{l>=0} kernel[0, :, l] x_{t-l}              the present and the past
+        + sum_{l>=1} kernel[1, :, l-1] x_{t+l}            the future, if there are two directions
         + skip x_t
 
 Outside the sequence x is zero; taps that reach beyond it take no part, and a kernel shorter than

@@ -1,0 +1,150 @@
+"""The model around the mixers: encoder, blocks, pooling, head. It knows no mixer by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+
+from chela.kernels import valid_mask
+from chela.model.block import Block
+from chela.model.encoders import TokenEncoder, ValueEncoder
+from chela.model.ffn import GLU, MLP
+from chela.model.head import Head, Pooling, pool
+from chela.model.norms import NormName, make_norm
+
+PositiveInt = Annotated[int, Gt(0)]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Everything but the mixer; sizes are Mega's for Text, the middle of its range."""
+
+    dim: PositiveInt = 128  # channels D of the residual stream
+    depth: PositiveInt = 6  # blocks
+    ffn: Literal["mlp", "glu", "none"] = "mlp"  # none: the mixer alone makes a block
+    ffn_dim: PositiveInt | None = None  # null: 2 * dim; the mixer has the other half of the weights
+    norm: NormName = "layer"  # batch and scale are better on some tasks; layer is safe on all
+    prenorm: bool = True  # trains without a long warm-up; Mega's text tasks use post-norm
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1  # on what is added to the residual stream
+    causal: bool = False  # classification may look at the whole sequence
+    pooling: Pooling = "mean"  # over the true length; last is for causal models
+    head_dim: PositiveInt | None = None  # hidden width of the head; null: 2 * dim
+
+
+class Backbone(nn.Module):
+    """Encoder and blocks: values to one vector per token.
+
+    Args:
+        config: sizes and choices.
+        make_mixer: called once per block; returns a module that is called with
+            (x (B, L, D), lengths (B,) or None) and returns (B, L, D).
+        vocab_size: how many token ids there are; None for real values.
+        input_dim: channels of real values; unused for token ids.
+    """
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        make_mixer: Callable[[], nn.Module],
+        *,
+        vocab_size: int | None,
+        input_dim: int,
+    ) -> None:
+        super().__init__()
+        if vocab_size is not None:
+            self.encoder: nn.Module = TokenEncoder(vocab_size, config.dim)
+        else:
+            self.encoder = ValueEncoder(input_dim, config.dim)
+        self.blocks = nn.ModuleList(
+            Block(
+                make_mixer(), _ffn(config), config.dim, config.norm, config.prenorm, config.dropout
+            )
+            for _ in range(config.depth)
+        )
+        # Post-norm blocks end in a norm already; a pre-norm stream has never been through one.
+        self.final_norm = make_norm(config.norm, config.dim) if config.prenorm else None
+
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Values (B, L) or (B, L, C) to (B, L, D); arbitrary at padded positions."""
+        x = self.encoder(values, lengths)  # (B, L, D)
+        for block in self.blocks:
+            x = block(x, lengths)
+        if self.final_norm is None:
+            return x
+        return self.final_norm(x, None if lengths is None else valid_mask(lengths, x.shape[1]))
+
+    def fold(self) -> Backbone:
+        """Fold every mixer that can be folded into its inference form; in place, in eval mode.
+
+        Returns:
+            The same object: fewer parameters, the same outputs, no longer to be trained.
+        """
+        self.eval()
+        for block in self.blocks:
+            fold = getattr(block.mixer, "fold", None)
+            if callable(fold):
+                fold()
+        return self
+
+
+class Classifier(nn.Module):
+    """A backbone, pooling over the true length, and a head.
+
+    Args:
+        config: sizes and choices.
+        make_mixer: called once per block, see ``Backbone``.
+        vocab_size: how many token ids there are; None for real values.
+        input_dim: channels of real values; unused for token ids.
+        num_classes: logits per sequence.
+    """
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        make_mixer: Callable[[], nn.Module],
+        *,
+        vocab_size: int | None,
+        input_dim: int,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.pooling = config.pooling
+        self.backbone = Backbone(config, make_mixer, vocab_size=vocab_size, input_dim=input_dim)
+        hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
+        self.head = Head(config.dim, hidden_dim, num_classes)
+
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Classify.
+
+        Args:
+            values: token ids (B, L), or floats (B, L) or (B, L, C); padding may hold anything.
+            lengths: (B,) true lengths from 0 to L, None when nothing is padded.
+
+        Returns:
+            Logits (B, classes).
+
+        Raises:
+            ValueError: the values do not fit the encoder, or L exceeds a mixer's max_length.
+        """
+        return self.head(self.encode(values, lengths))
+
+    def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Pooled features (B, D), before the head: what compares two documents."""
+        return pool(self.backbone(values, lengths), lengths, self.pooling)
+
+    def fold(self) -> Classifier:
+        """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""
+        self.eval()
+        self.backbone.fold()
+        return self
+
+
+def _ffn(config: BackboneConfig) -> nn.Module | None:
+    hidden_dim = 2 * config.dim if config.ffn_dim is None else config.ffn_dim
+    if config.ffn == "none":
+        return None
+    return {"mlp": MLP, "glu": GLU}[config.ffn](config.dim, hidden_dim, config.dropout)

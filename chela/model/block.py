@@ -1,0 +1,52 @@
+"""One residual block: a mixer over the tokens, then a feed-forward part over the channels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from chela.kernels import valid_mask, zero_padding
+from chela.model.norms import NormName, make_norm
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + ffn(norm(x)); with post-norm norm(x + ...) instead.
+
+    Args:
+        mixer: called with (x (B, L, D), lengths (B,) or None), returns (B, L, D).
+        ffn: called with (B, L, D), returns the same; None for a block without.
+        dim: channels D.
+        norm: which normalisation.
+        prenorm: normalise what enters each part, not what leaves it.
+        dropout: on what each part adds to the residual stream.
+    """
+
+    def __init__(
+        self,
+        mixer: nn.Module,
+        ffn: nn.Module | None,
+        dim: int,
+        norm: NormName,
+        prenorm: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.prenorm = prenorm
+        self.mixer = mixer
+        self.mixer_norm = make_norm(norm, dim)
+        self.ffn = ffn
+        self.ffn_norm = None if ffn is None else make_norm(norm, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D), zero at padded positions."""
+        mask = None if lengths is None else valid_mask(lengths, x.shape[1])  # (B, L)
+        if self.prenorm:
+            x = x + self.dropout(self.mixer(self.mixer_norm(x, mask), lengths))
+        else:
+            x = self.mixer_norm(x + self.dropout(self.mixer(x, lengths)), mask)
+        if self.ffn is not None and self.ffn_norm is not None:
+            if self.prenorm:
+                x = x + self.dropout(self.ffn(self.ffn_norm(x, mask)))
+            else:
+                x = self.ffn_norm(x + self.dropout(self.ffn(x)), mask)
+        return zero_padding(x, lengths)

@@ -1,0 +1,49 @@
+"""From a sequence of activations to class scores."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chela.kernels import zero_padding
+from chela.kernels.precision import accumulation_dtype
+from chela.model.layers import linear
+
+Pooling = Literal["mean", "last"]
+
+
+def pool(x: Tensor, lengths: Tensor | None, how: Pooling) -> Tensor:
+    """One vector per sequence.
+
+    Args:
+        x: (B, L, D); padded positions may hold anything.
+        lengths: (B,) true lengths, None when nothing is padded.
+        how: ``mean`` over the real tokens, or the ``last`` real token.
+
+    Returns:
+        (B, D), in float32 or better; zeros for a sequence of length 0.
+    """
+    x = zero_padding(x, lengths).to(accumulation_dtype(x))
+    if how == "mean":
+        total = x.sum(1)  # (B, D)
+        return total / x.shape[1] if lengths is None else total / lengths.clamp(min=1)[:, None]
+    if lengths is None:
+        return x[:, -1]
+    rows = torch.arange(len(x), device=x.device)
+    return x[rows, lengths.clamp(min=1) - 1]
+
+
+class Head(nn.Module):
+    """Linear - GELU - Linear on pooled features, as the Long Range Arena's models have it."""
+
+    def __init__(self, dim: int, hidden_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.hidden = linear(dim, hidden_dim)
+        self.out = linear(hidden_dim, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) to logits (B, classes)."""
+        return self.out(F.gelu(self.hidden(features)))

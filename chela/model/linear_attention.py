@@ -1,0 +1,113 @@
+"""Linear attention as the model uses it: shared projection, feature map, heads, norm per head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chela.kernels import linear_attention
+from chela.model.layers import linear
+from chela.model.norms import make_norm
+
+FeatureMap = Literal["silu", "identity", "elu1", "relu"]
+HeadNorm = Literal["rms", "layer", "none"]
+
+
+class LinearAttention(nn.Module):
+    """o = norm_head(linear_attention(q, k, v)) with q and k two affine views of one projection.
+
+    q = scale_q * phi(z Wz) + shift_q and k likewise: Mega's shared representation (Ma et al. 2023,
+    eq. 7-9), there in front of softmax attention, with the feature map phi in place of its SiLU.
+    There is no denominator; the norm over each head's output takes its place (our definition).
+
+    Args:
+        dim: channels of z.
+        qk_dim: channels of q and of k over all heads.
+        v_dim: channels of v over all heads.
+        num_heads: heads H, each with a state of (qk_dim / H) x (v_dim / H).
+        feature_map: phi.
+        head_norm: over the channels of each head, with gains that all heads share.
+        causal: tokens attend to the past only, chunk by chunk.
+        chunk_size: tokens per chunk, for speed alone.
+
+    Raises:
+        ValueError: the heads do not divide qk_dim or v_dim.
+    """
+
+    operation = "linear_attention"
+    implementation = "torch"
+
+    def __init__(
+        self,
+        dim: int,
+        qk_dim: int,
+        v_dim: int,
+        num_heads: int,
+        feature_map: FeatureMap,
+        head_norm: HeadNorm,
+        causal: bool,
+        chunk_size: int,
+    ) -> None:
+        super().__init__()
+        for name, size in (("qk_dim", qk_dim), ("v_dim", v_dim)):
+            if size % num_heads:
+                raise ValueError(
+                    f"{name}={size} is not divisible by num_heads={num_heads}; "
+                    f"set {name}={-(-size // num_heads) * num_heads}, or another num_heads"
+                )
+        self.num_heads = num_heads
+        self.feature_map = feature_map
+        self.causal = causal
+        self.chunk_size = chunk_size
+        self.shared = linear(dim, qk_dim)
+        # q and k start equal: a symmetric similarity that training then bends. One-dimensional,
+        # over all heads: gains and shifts, to which weight decay does not apply.
+        self.scale_q, self.scale_k = (nn.Parameter(torch.ones(qk_dim)) for _ in range(2))
+        self.shift_q, self.shift_k = (nn.Parameter(torch.zeros(qk_dim)) for _ in range(2))
+        head_dim = v_dim // num_heads
+        self.head_norm = None if head_norm == "none" else make_norm(head_norm, head_dim)
+
+    def forward(self, z: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Attend.
+
+        Args:
+            z: (B, L, D), what queries and keys are made of.
+            v: (B, L, v_dim).
+            lengths: (B,) true lengths, None when nothing is padded.
+
+        Returns:
+            (B, L, v_dim).
+        """
+        u = _FEATURE_MAPS[self.feature_map](self.shared(z))  # (B, L, qk_dim)
+        q = self._heads(u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype))
+        k = self._heads(u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype))
+        if self.causal:
+            o, _ = linear_attention.causal(q, k, self._heads(v), lengths, self.chunk_size)
+        else:
+            o = linear_attention.bidirectional(q, k, self._heads(v), lengths)
+        if self.head_norm is not None:
+            o = self.head_norm(o)
+        return o.flatten(2)  # (B, L, v_dim)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)
+
+
+def _elu1(x: Tensor) -> Tensor:
+    return F.elu(x) + 1  # positive everywhere (Katharopoulos et al. 2020)
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+_FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "identity": _identity,
+    "elu1": _elu1,
+    "relu": F.relu,
+}

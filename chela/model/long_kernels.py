@@ -1,0 +1,118 @@
+"""Ways to parametrise a convolution kernel as long as the sequence.
+
+Each is called with a length and returns (directions, D, length), the first taps of a kernel that
+is built for ``max_length``: a tap does not depend on how far a batch happens to be padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LongKernel(nn.Module):
+    """A kernel of ``max_length`` taps per channel and direction."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` <= ``max_length`` taps, (directions, D, length)."""
+        raise NotImplementedError
+
+    def kernel_parameters(self) -> Iterator[nn.Parameter]:
+        """What the optimizer should train at the kernels' learning rate and without decay."""
+        return self.parameters()
+
+
+class MultiscaleKernel(LongKernel):
+    """Few parameters, resolved finely near lag 0 and ever more coarsely far from it.
+
+    The idea of SGConv (Li et al. 2023): sub-kernel i has ``taps`` parameters, is stretched by
+    2^max(0, i-1) with linear interpolation and weighted by ``decay``^i; all are concatenated, which
+    covers ``max_length`` with 1 + ceil(log2(max_length / taps)) sub-kernels. The whole is divided
+    by its norm at initialisation, so that a channel's variance passes through unchanged, and is
+    free afterwards. The norm runs over both directions together (our definition).
+    """
+
+    initial_norm: Tensor
+
+    def __init__(self, dim: int, max_length: int, directions: int, taps: int, decay: float) -> None:
+        super().__init__(max_length)
+        taps = min(taps, max_length)
+        scales = 1 + ((max_length - 1) // taps).bit_length()  # 1 + ceil(log2(max_length / taps))
+        self.stretches = [2 ** max(0, i - 1) for i in range(scales)]
+        self.weights = [decay**i for i in range(scales)]
+        self.sub_kernels = nn.Parameter(torch.randn(scales, directions, dim, taps))
+        self.register_buffer("initial_norm", torch.ones(dim, 1))
+        with torch.no_grad():
+            self.initial_norm.copy_(self(max_length).norm(dim=(0, 2))[:, None])
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps, (directions, D, length); sub-kernels beyond are not built."""
+        pieces: list[Tensor] = []
+        covered = 0
+        for sub_kernel, stretch, weight in zip(
+            self.sub_kernels, self.stretches, self.weights, strict=True
+        ):
+            if covered >= length:
+                break
+            size = stretch * sub_kernel.shape[-1]
+            pieces.append(weight * F.interpolate(sub_kernel, size, mode="linear"))
+            covered += size
+        return torch.cat(pieces, dim=-1)[..., :length] / self.initial_norm
+
+
+class ExplicitKernel(LongKernel):
+    """One parameter per tap, kept smooth by soft-thresholding and dropout (Fu et al. 2023).
+
+    The threshold is in units of the taps' initial standard deviation, so that one value suits all
+    lengths (our definition; Fu et al. tune an absolute one).
+    """
+
+    def __init__(
+        self, dim: int, max_length: int, directions: int, soft_threshold: float, dropout: float
+    ) -> None:
+        super().__init__(max_length)
+        deviation = (directions * max_length) ** -0.5  # the whole kernel has a norm of about 1
+        self.threshold = soft_threshold * deviation
+        self.dropout = dropout
+        self.taps = nn.Parameter(torch.randn(directions, dim, max_length) * deviation)
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps, shrunk towards 0; in training some are dropped."""
+        shrunk = F.softshrink(self.taps[..., :length], self.threshold)
+        return F.dropout(shrunk, self.dropout, self.training)
+
+
+class EMAKernel(LongKernel):
+    """A sum of damped exponentials per channel: Mega's multi-dimensional damped EMA as a kernel.
+
+    Mega (Ma et al. 2023) defines h_t = alpha * beta x_t + (1 - alpha * delta) * h_{t-1} and
+    y_t = eta . h_t per channel, which is the kernel sum_n eta alpha beta (1 - alpha delta)^l.
+    alpha and delta lie in (0, 1) through a sigmoid; initial values and the factor 1 / sqrt(N) are
+    those of Mega's published code. Building it takes O(N L) per channel.
+    """
+
+    def __init__(self, dim: int, max_length: int, directions: int, ema_dim: int) -> None:
+        super().__init__(max_length)
+        shape = (directions, dim, ema_dim)
+        signs = torch.tensor([1.0, -1.0]).repeat((ema_dim + 1) // 2)[:ema_dim]
+        self.alpha = nn.Parameter(0.2 * torch.randn(shape))
+        self.delta = nn.Parameter(0.2 * torch.randn(shape))
+        self.beta = nn.Parameter(0.02 * torch.randn(shape) + signs)
+        self.eta = nn.Parameter(torch.randn(shape))
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps, (directions, D, length)."""
+        alpha = self.alpha.sigmoid()  # (directions, D, N)
+        # Short of 1, since a saturated sigmoid would make 0 * log(0) at lag 0.
+        log_decay = torch.log1p(-(alpha * self.delta.sigmoid()).clamp(max=1 - 1e-6))
+        lags = torch.arange(length, device=alpha.device, dtype=alpha.dtype)
+        powers = torch.exp(log_decay[..., None] * lags)  # (directions, D, N, L)
+        amplitudes = alpha * self.beta * self.eta * alpha.shape[-1] ** -0.5
+        return torch.einsum("kdn,kdnl->kdl", amplitudes, powers)

@@ -1,0 +1,163 @@
+"""The CHELA mixer: short convolution, long convolution, linear attention, gate.
+
+    s = silu(shortconv(h))                     local, high frequency
+    z = longconv(s) + skip * s                 global, low frequency
+    q, k = scale * phi(z Wz) + shift           both from the convolutions
+    v = silu(h Wv)                             from the input
+    o = norm_head(linear_attention(q, k, v))
+    y = Wo (silu(z Wg) * o)
+
+The order of the pieces is the paper's (arXiv 2406.08128); its body was not available to us, and
+every formula and default here is our definition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le, Lt
+from torch import Tensor, nn
+
+from chela.kernels import valid_mask, zero_padding
+from chela.model.gates import MegaGate, SiluGate
+from chela.model.layers import compute_dtype, linear
+from chela.model.linear_attention import FeatureMap, HeadNorm, LinearAttention
+from chela.model.long_conv import BranchNorm, FoldedLongConv, LongConv
+from chela.model.long_kernels import EMAKernel, ExplicitKernel, LongKernel, MultiscaleKernel
+from chela.model.short_conv import ShortConv
+
+PositiveInt = Annotated[int, Gt(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+
+
+@dataclass(frozen=True)
+class ChelaConfig:
+    """Every choice inside the mixer; a part that is switched off passes its input on."""
+
+    use_short_conv: bool = True  # off: s = h
+    short_conv_width: PositiveInt = 5  # two neighbours on either side; the long stage sees the rest
+
+    use_long_conv: bool = True  # off: z = s
+    long_conv_kernel: Literal["multiscale", "explicit", "ema"] = "multiscale"  # sublinear, free
+    long_conv_taps: PositiveInt = 64  # multiscale: parameters per scale and channel
+    long_conv_decay: Annotated[float, Gt(0), Le(1)] = 0.5  # multiscale: weight from scale to scale
+    long_conv_soft_threshold: Annotated[float, Ge(0)] = 0.1  # explicit: in initial deviations
+    long_conv_dropout: Fraction = 0.1  # explicit: share of taps dropped in a training step
+    ema_dim: PositiveInt = 16  # ema: exponentials per channel, as in Mega
+    branch_widths: tuple[PositiveInt, ...] = (5,)  # short kernels beside the long one
+    branch_norm: BranchNorm = "none"  # none keeps the stage a single convolution in training
+
+    use_attention: bool = True  # off: o = v, a gated convolution
+    qk_dim: PositiveInt = 64  # of all heads together; Mega's z
+    v_dim: PositiveInt | None = None  # of all heads together; null: 2 * dim, as in Mega
+    num_heads: PositiveInt = 1  # one head has the largest state for its parameters, as in Mega
+    feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
+    head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
+    gate: Literal["silu", "mega"] = "silu"  # mega: reset and update gates, a matrix more
+    chunk_size: PositiveInt = 64  # causal attention's tile; speed only
+    dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
+
+    def __post_init__(self) -> None:
+        if not (self.use_short_conv or self.use_long_conv or self.use_attention):
+            raise ValueError(
+                "without short convolution, long convolution and attention no token sees another; "
+                "switch one of use_short_conv, use_long_conv, use_attention on"
+            )
+
+
+class ChelaMixer(nn.Module):
+    """The mixer, without the norm before it and the residual around it.
+
+    Args:
+        dim: channels D.
+        max_length: the longest batch it will see; kernels are built for it.
+        causal: no position sees a later one.
+        config: the choices above.
+
+    Raises:
+        ValueError: sizes that do not fit together; the message says what would.
+    """
+
+    Config = ChelaConfig
+
+    def __init__(
+        self,
+        dim: int,
+        max_length: int,
+        causal: bool = False,
+        config: ChelaConfig = ChelaConfig(),
+    ) -> None:
+        super().__init__()
+        if dim < 1 or max_length < 1:
+            raise ValueError(f"dim={dim}, max_length={max_length}: both must be at least 1")
+        v_dim = 2 * dim if config.v_dim is None else config.v_dim
+        self.short_conv = (
+            ShortConv(dim, config.short_conv_width, causal) if config.use_short_conv else None
+        )
+        self.long_conv = _long_conv(dim, max_length, causal, config)
+        self.value = linear(dim, v_dim)
+        self.attention = _attention(dim, v_dim, causal, config)
+        gate = {"silu": SiluGate, "mega": MegaGate}[config.gate]
+        self.gate = gate(dim, v_dim, config.dropout)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix the tokens of each sequence.
+
+        Args:
+            x: (B, L, D); padded positions may hold anything.
+            lengths: (B,) true lengths, None when nothing is padded.
+
+        Returns:
+            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
+
+        Raises:
+            ValueError: L exceeds max_length.
+        """
+        mask = None if lengths is None else valid_mask(lengths, x.shape[1])
+        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
+        s = h if self.short_conv is None else zero_padding(self.short_conv(h), lengths)
+        z = s if self.long_conv is None else self.long_conv(s, mask)  # (B, L, D)
+        v = F.silu(self.value(h))  # (B, L, v_dim)
+        o = v if self.attention is None else self.attention(z, v, lengths)  # (B, L, v_dim)
+        return self.gate(h, z, o)  # (B, L, D)
+
+    def fold(self) -> None:
+        """Turn the long stage into one constant kernel, for inference; in place."""
+        if isinstance(self.long_conv, LongConv):
+            self.long_conv = self.long_conv.fold()
+
+
+def _long_conv(
+    dim: int, max_length: int, causal: bool, config: ChelaConfig
+) -> LongConv | FoldedLongConv | None:
+    if not config.use_long_conv:
+        return None
+    kernel = _long_kernel(dim, max_length, 1 if causal else 2, config)
+    return LongConv(kernel, dim, causal, config.branch_widths, config.branch_norm)
+
+
+def _attention(dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> LinearAttention | None:
+    if not config.use_attention:
+        return None
+    return LinearAttention(
+        dim,
+        config.qk_dim,
+        v_dim,
+        config.num_heads,
+        config.feature_map,
+        config.head_norm,
+        causal,
+        config.chunk_size,
+    )
+
+
+def _long_kernel(dim: int, max_length: int, directions: int, config: ChelaConfig) -> LongKernel:
+    if config.long_conv_kernel == "multiscale":
+        taps, decay = config.long_conv_taps, config.long_conv_decay
+        return MultiscaleKernel(dim, max_length, directions, taps, decay)
+    if config.long_conv_kernel == "explicit":
+        threshold, dropout = config.long_conv_soft_threshold, config.long_conv_dropout
+        return ExplicitKernel(dim, max_length, directions, threshold, dropout)
+    return EMAKernel(dim, max_length, directions, config.ema_dim)

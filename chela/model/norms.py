@@ -1,0 +1,131 @@
+"""Normalisations behind one interface, ``norm(x, mask)``, that padding cannot touch.
+
+All compute in float32 or better and return the dtype of x. What they return at padded positions is
+finite for finite x, but not zero: who reads across positions zeroes it first.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chela.kernels.precision import accumulation_dtype
+
+NormName = Literal["layer", "rms", "batch", "scale"]
+
+EPS = 1e-5  # PyTorch's default for layer and batch norms
+
+
+def make_norm(name: NormName, dim: int) -> nn.Module:
+    """The norm called ``name`` over ``dim`` channels.
+
+    Raises:
+        ValueError: there is no such norm.
+    """
+    norms = {"layer": LayerNorm, "rms": RMSNorm, "batch": BatchNorm, "scale": ScaleNorm}
+    if name not in norms:
+        raise ValueError(f"norm={name!r} does not exist; choose one of {', '.join(norms)}")
+    return norms[name](dim)
+
+
+class LayerNorm(nn.Module):
+    """Mean 0 and variance 1 over the channels of each token (Ba et al. 2016)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise x (..., D); each token by itself, so the mask is not needed."""
+        wide = x.to(accumulation_dtype(x))
+        return F.layer_norm(wide, x.shape[-1:], self.weight, self.bias, EPS).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square 1 over the channels of each token (Zhang and Sennrich 2019).
+
+    ``eps`` is smaller than the other norms': attention heads may hand in small numbers.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise x (..., D); each token by itself, so the mask is not needed."""
+        wide = x.to(accumulation_dtype(x))
+        return F.rms_norm(wide, x.shape[-1:], self.weight, self.eps).to(x.dtype)
+
+
+class ScaleNorm(nn.Module):
+    """RMSNorm with one gain for all channels (Nguyen and Salazar 2019, in Mega's scaling)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise x (..., D); each token by itself, so the mask is not needed."""
+        wide = x.to(accumulation_dtype(x))
+        return (F.rms_norm(wide, x.shape[-1:], eps=EPS) * self.weight).to(x.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Mean 0 and variance 1 of each channel over all real tokens of the batch.
+
+    In training the statistics are the batch's own, and a running average of them is kept; in
+    evaluation that average is used, so a sample's output does not depend on its batch. A batch of
+    fewer than two real tokens has no variance: the running average serves there too. Statistics
+    are those of one device.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, dim: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.momentum = momentum  # the share of a new batch in the running average, as in PyTorch
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_var", torch.ones(dim))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise x (B, L, D) over the positions where mask (B, L) is true; None: over all."""
+        wide = x.to(accumulation_dtype(x))
+        if self.training:
+            scale, shift = self._affine(*self._batch_statistics(wide, mask))
+        else:
+            scale, shift = self.scale_and_shift()
+        return torch.addcmul(shift, wide, scale).to(x.dtype)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The affine map (D,), (D,) that the norm is in evaluation."""
+        return self._affine(self.running_mean, self.running_var)
+
+    def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.weight * (variance + EPS).rsqrt()
+        return scale, self.bias - mean * scale
+
+    def _batch_statistics(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        if mask is None:
+            mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        padded = ~mask[..., None]  # (B, L, 1)
+        count = mask.sum().to(x.dtype)
+        mean = x.masked_fill(padded, 0).sum((0, 1)) / count.clamp(min=1)  # (D,)
+        squares = (x - mean).masked_fill(padded, 0).square().sum((0, 1))  # (D,)
+        variance = squares / count.clamp(min=1)
+        enough = count >= 2
+        with torch.no_grad():
+            share = self.momentum * enough.to(x.dtype)
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(squares / (count - 1).clamp(min=1), share)  # unbiased
+        return (
+            torch.where(enough, mean, self.running_mean),
+            torch.where(enough, variance, self.running_var),
+        )

@@ -1,0 +1,139 @@
+"""The model as a whole: precision, compilation, pooling, errors, and that it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from variants import BACKBONES, CLASSES, DIM, MIXERS, VOCAB, make_model, ragged
+
+from chela.model import BackboneConfig, ChelaMixer, Classifier
+from chela.model.head import pool
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_trains(name):
+    model = make_model({}, BACKBONES[name])
+    logits = model(*ragged())
+    assert logits.shape == (5, CLASSES)
+    F.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1])).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", MIXERS)
+def test_bfloat16_autocast_stays_near_float64(name, causal):
+    model = make_model(MIXERS[name], {}, causal=causal)
+    ids, lengths = ragged()
+    exact = model(ids, lengths)
+    model = model.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(ids, lengths)
+        loss = logits.float().logsumexp(-1).mean()
+    loss.backward()
+    assert (logits.double() - exact).norm() < 4e-2 * exact.norm()
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_autocast_narrows_what_flows_between_the_operations():
+    model = make_model({}, {}).float()
+    seen: dict[str, torch.dtype] = {}
+    mixer = model.backbone.blocks[0].mixer
+    for name, module in mixer.named_children():
+        module.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(*ragged())
+    assert set(seen) == {"short_conv", "long_conv", "value", "attention", "gate"}
+    assert set(seen.values()) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("mixer", "backbone", "causal"),
+    [
+        ("default", "layer-pre", False),
+        ("branch-batchnorm", "batch-pre", True),
+        ("ema", "last", True),
+    ],
+)
+def test_compiles_into_one_graph(mixer, backbone, causal):
+    model = make_model(MIXERS[mixer], BACKBONES[backbone], causal=causal)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    ids, lengths = ragged()
+    torch.testing.assert_close(compiled(ids, lengths), model(ids, lengths))
+    compiled(ids, lengths).sum().backward()
+
+
+def test_pooling_takes_the_true_length():
+    x = torch.arange(24.0).view(2, 4, 3)
+    lengths = torch.tensor([3, 0])
+    torch.testing.assert_close(pool(x, lengths, "mean")[0], x[0, :3].mean(0))
+    torch.testing.assert_close(pool(x, lengths, "last")[0], x[0, 2])
+    for how in ("mean", "last"):
+        assert not pool(x, lengths, how)[1].any()
+    torch.testing.assert_close(pool(x, None, "mean"), x.mean(1))
+    torch.testing.assert_close(pool(x, None, "last"), x[:, 3])
+
+
+def test_encode_is_what_the_head_reads():
+    model = make_model({}, {})
+    features = model.encode(*ragged())
+    assert features.shape == (5, DIM)
+    torch.testing.assert_close(model.head(features), model(*ragged()))
+
+
+class Averager(nn.Module):
+    """The least that the backbone asks of a mixer."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return x.mean(1, keepdim=True).expand_as(x)
+
+
+def test_any_mixer_fits():
+    config = BackboneConfig(dim=4, depth=2, dropout=0)
+    model = Classifier(config, Averager, vocab_size=5, input_dim=1, num_classes=2)
+    ids, lengths = torch.tensor([[1, 2, 3]]), torch.tensor([2])
+    torch.testing.assert_close(model.eval()(ids, lengths), model.fold()(ids, lengths))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "values", "remedy"),
+    [
+        (True, torch.zeros(2, 5), "vocab_size=None"),
+        (True, torch.zeros(2, 5, 1, dtype=torch.long), "integers"),
+        (False, torch.zeros(2, 5, dtype=torch.long), "build the model with a vocab_size"),
+        (False, torch.zeros(2, 5, 3), r"floats \(B, L, 2\)"),
+    ],
+)
+def test_values_that_do_not_fit_name_the_remedy(tokens, values, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        make_model({}, {}, tokens=tokens)(values, torch.tensor([5, 5]))
+
+
+def test_the_same_seed_builds_the_same_model():
+    first, second = make_model({}, {}), make_model({}, {})
+    for mine, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_overfits_random_sequences(causal):
+    torch.manual_seed(0)
+    config = BackboneConfig(dim=64, depth=2, dropout=0, causal=causal)
+    model = Classifier(
+        config, lambda: ChelaMixer(64, 64, causal), vocab_size=VOCAB, input_dim=1, num_classes=4
+    )
+    ids = torch.randint(0, VOCAB, (32, 64))
+    lengths = torch.randint(32, 65, (32,))
+    labels = torch.randint(0, 4, (32,))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(100):
+        loss = F.cross_entropy(model(ids, lengths), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss < 0.02:
+            break
+    assert loss < 0.05

@@ -1,0 +1,126 @@
+"""Kernel parametrisations: each against its definition, and cuts that agree."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chela.model.long_kernels import EMAKernel, ExplicitKernel, LongKernel, MultiscaleKernel
+
+LENGTHS = [1, 2, 5, 63, 64, 65, 100, 128, 129, 1000]
+
+
+def multiscale(max_length: int, directions: int = 2, taps: int = 64) -> MultiscaleKernel:
+    torch.manual_seed(0)
+    return MultiscaleKernel(3, max_length, directions, taps, decay=0.5).double()
+
+
+def explicit(max_length: int, directions: int = 2, dropout: float = 0.0) -> ExplicitKernel:
+    torch.manual_seed(0)
+    return ExplicitKernel(3, max_length, directions, soft_threshold=0.5, dropout=dropout).double()
+
+
+def ema(max_length: int, directions: int = 2) -> EMAKernel:
+    torch.manual_seed(0)
+    return EMAKernel(3, max_length, directions, ema_dim=5).double()
+
+
+@pytest.mark.parametrize("make", [multiscale, explicit, ema])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("max_length", LENGTHS)
+def test_a_shorter_kernel_is_a_cut_of_the_longest(make, directions, max_length):
+    kernel: LongKernel = make(max_length, directions)
+    longest = kernel(max_length)
+    assert longest.shape == (directions, 3, max_length)
+    for length in {1, max_length // 3 + 1, max(1, max_length - 1)}:
+        torch.testing.assert_close(kernel(length), longest[..., :length], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("max_length", LENGTHS)
+def test_multiscale_has_the_defined_number_of_sub_kernels_and_norm_one(max_length):
+    kernel = multiscale(max_length)
+    expected = 1 + max(0, math.ceil(math.log2(max_length / 64)))
+    assert kernel.sub_kernels.shape == (expected, 2, 3, min(64, max_length))
+    norm = kernel(max_length).square().sum((0, 2)).sqrt()
+    torch.testing.assert_close(norm, torch.ones(3).double(), rtol=1e-6, atol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(max_length=st.integers(1, 300), taps=st.integers(1, 20))
+def test_multiscale_is_stretched_weighted_and_concatenated(max_length, taps):
+    kernel = multiscale(max_length, taps=taps)
+    taps = min(taps, max_length)
+    pieces = []
+    for i, sub_kernel in enumerate(kernel.sub_kernels):
+        stretch = 2 ** max(0, i - 1)
+        # Stretched tap t lies at (t + 1/2) / stretch - 1/2 between the taps that it mixes.
+        at = ((torch.arange(taps * stretch).double() + 0.5) / stretch - 0.5).clamp(0, taps - 1)
+        low = at.floor().long()
+        high = (low + 1).clamp(max=taps - 1)
+        mixed = sub_kernel[..., low] * (1 - at + low) + sub_kernel[..., high] * (at - low)
+        pieces.append(mixed * 0.5**i)
+    assert sum(p.shape[-1] for p in pieces[:-1]) < max_length  # no sub-kernel is idle
+    whole = torch.cat(pieces, -1)[..., :max_length] / kernel.initial_norm
+    torch.testing.assert_close(kernel(max_length), whole)
+
+
+def test_the_initial_norm_stays_while_the_kernel_moves():
+    kernel = multiscale(100)
+    before = kernel(100)
+    with torch.no_grad():
+        kernel.sub_kernels.mul_(3)
+    torch.testing.assert_close(kernel(100), 3 * before)
+    assert "initial_norm" in kernel.state_dict()
+
+
+def test_explicit_taps_are_shrunk_to_zero_below_the_threshold():
+    kernel = explicit(50)
+    deviation = 100**-0.5
+    shrunk = kernel(50)
+    taps = kernel.taps
+    expected = taps.sign() * (taps.abs() - 0.5 * deviation).clamp(min=0)
+    torch.testing.assert_close(shrunk, expected)
+    assert 0.2 < (shrunk == 0).double().mean() < 0.6
+
+
+def test_explicit_taps_are_dropped_in_training_only():
+    kernel = explicit(1000, dropout=0.25)
+    whole = kernel.eval()(1000)
+    dropped = kernel.train()(1000)
+    kept = dropped != 0
+    torch.testing.assert_close(dropped[kept], whole[kept] / 0.75)
+    assert 0.7 < kept.sum() / (whole != 0).sum() < 0.8
+
+
+def test_ema_is_megas_recurrence():
+    kernel = ema(20, directions=1)
+    alpha, delta = kernel.alpha.sigmoid()[0], kernel.delta.sigmoid()[0]  # (D, N)
+    hidden = torch.zeros_like(alpha)
+    response = []
+    for t in range(20):
+        impulse = float(t == 0)
+        hidden = alpha * kernel.beta[0] * impulse + (1 - alpha * delta) * hidden
+        response.append((kernel.eta[0] * hidden).sum(-1) / 5**0.5)
+    torch.testing.assert_close(kernel(20)[0], torch.stack(response, -1))
+
+
+def test_ema_survives_saturated_sigmoids():
+    kernel = ema(20)
+    with torch.no_grad():
+        kernel.alpha.fill_(100)
+        kernel.delta.fill_(100)
+    out = kernel(20)
+    out.sum().backward()
+    assert torch.isfinite(out).all()
+    assert all(torch.isfinite(p.grad).all() for p in kernel.parameters())
+
+
+@pytest.mark.parametrize("make", [multiscale, explicit, ema])
+def test_all_parameters_are_kernel_parameters(make):
+    kernel = make(30)
+    assert list(kernel.kernel_parameters()) == list(kernel.parameters())
+    assert list(kernel.parameters())

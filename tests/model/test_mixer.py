@@ -1,0 +1,183 @@
+"""The mixer against its formula, its choices one by one, and its bad values."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import TypeAdapter, ValidationError
+from variants import DIM, MAX_LENGTH, MIXERS, make_mixer, make_model, mixer_config, ragged
+
+from chela.kernels.linear_attention import naive as attention
+from chela.kernels.long_conv import naive as long_conv
+from chela.kernels.short_conv import naive as short_conv
+from chela.model import ChelaConfig, ChelaMixer
+
+
+def formula(mixer: ChelaMixer, h: torch.Tensor, heads: int, causal: bool) -> torch.Tensor:
+    """The module's docstring, letter by letter, for SiLU everywhere and one branch of width 5."""
+    stage, attend, gate = mixer.long_conv, mixer.attention, mixer.gate
+    s = F.silu(
+        short_conv.convolve(h, mixer.short_conv.weight, mixer.short_conv.bias, causal=causal)
+    )
+    long = long_conv.convolve(s, stage.kernel(s.shape[1])) * stage.norms[0].weight
+    short = short_conv.convolve(s, stage.branches[0], causal=causal) * stage.norms[1].weight
+    z = long + short + stage.skip * s
+    u = F.silu(z @ attend.shared.weight.T + attend.shared.bias)
+    q = attend.scale_q * u + attend.shift_q
+    k = attend.scale_k * u + attend.shift_k
+    v = F.silu(h @ mixer.value.weight.T + mixer.value.bias)
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (q, k, v))
+    o = attention.causal(q, k, v)[0] if causal else attention.bidirectional(q, k, v)
+    o = o / (o.square().mean(-1, keepdim=True) + 1e-6).sqrt() * attend.head_norm.weight
+    g = F.silu(z @ gate.gate.weight.T + gate.gate.bias)
+    return (g * o.reshape(g.shape)) @ gate.out.weight.T + gate.out.bias
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_mixer_is_its_formula(causal, heads):
+    mixer = make_mixer(causal, num_heads=heads)
+    h = torch.randn(2, 13, DIM, dtype=torch.float64)
+    torch.testing.assert_close(mixer(h), formula(mixer, h, heads, causal))
+
+
+def test_megas_gate_mixes_input_and_candidate():
+    mixer = make_mixer(gate="mega")
+    gate = mixer.gate
+    h, z = torch.randn(2, 2, 5, DIM, dtype=torch.float64)
+    o = torch.randn(2, 5, 2 * DIM, dtype=torch.float64)
+    update = torch.sigmoid(gate.update(z))
+    candidate = F.silu(gate.candidate(z) + gate.out(F.silu(gate.reset(z)) * o))
+    torch.testing.assert_close(h + gate(h, z, o), (1 - update) * h + update * candidate)
+
+
+@pytest.mark.parametrize(
+    ("name", "phi"),
+    [
+        ("silu", F.silu),
+        ("identity", lambda x: x),
+        ("elu1", lambda x: F.elu(x) + 1),
+        ("relu", F.relu),
+    ],
+)
+def test_feature_maps_act_before_the_affine_maps(name, phi):
+    attend = make_mixer(feature_map=name, head_norm="none").attention
+    z = torch.randn(2, 7, DIM, dtype=torch.float64)
+    v = torch.randn(2, 7, 2 * DIM, dtype=torch.float64)
+    u = phi(attend.shared(z))
+    q, k = attend.scale_q * u + attend.shift_q, attend.scale_k * u + attend.shift_k
+    expected = attention.bidirectional(q[:, :, None], k[:, :, None], v[:, :, None])[:, :, 0]
+    torch.testing.assert_close(attend(z, v), expected)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", MIXERS)
+def test_every_choice_trains_every_parameter(name, causal):
+    model = make_model(MIXERS[name], {}, causal=causal).train()
+    ids, lengths = ragged(MAX_LENGTH)
+    F.cross_entropy(model(ids, lengths), torch.tensor([0, 1, 2, 0, 1])).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+        assert parameter.grad.norm() > 1e-12, parameter_name
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_no_output_of_a_causal_mixer_sees_the_future(name):
+    mixer = make_mixer(causal=True, **MIXERS[name]).eval()  # BatchNorm in training sees the batch
+    x = torch.randn(1, 12, DIM, dtype=torch.float64, requires_grad=True)
+    y = mixer(x)
+    for t in range(11):
+        (gradient,) = torch.autograd.grad(y[:, t].sum(), x, retain_graph=True)
+        assert gradient[:, t + 1 :].abs().max() < 1e-13  # the FFT rounds; all else is exactly zero
+        assert gradient[:, t].norm() > 1e-3
+
+
+@pytest.mark.parametrize("name", set(MIXERS) - {"width-1"})
+def test_outputs_of_a_bidirectional_mixer_see_both_sides(name):
+    mixer = make_mixer(**MIXERS[name]).eval()
+    x = torch.randn(1, 12, DIM, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(mixer(x)[:, 6].sum(), x)
+    assert gradient[:, 5].norm() > 1e-6
+    assert gradient[:, 7].norm() > 1e-6
+
+
+def test_the_chunk_size_does_not_change_the_result():
+    x = torch.randn(2, 21, DIM, dtype=torch.float64)
+    results = [make_mixer(True, chunk_size=size)(x) for size in (1, 4, 64)]
+    torch.testing.assert_close(results[0], results[1])
+    torch.testing.assert_close(results[0], results[2])
+
+
+def test_dropout_acts_in_training_only():
+    mixer = make_mixer(dropout=0.5)
+    x = torch.randn(2, 9, DIM, dtype=torch.float64)
+    assert not torch.equal(mixer.train()(x), mixer(x))
+    assert torch.equal(mixer.eval()(x), mixer(x))
+
+
+def test_only_the_long_kernel_gets_the_kernels_learning_rate():
+    mixer = make_mixer()
+    names = {id(parameter): name for name, parameter in mixer.named_parameters()}
+    kernels = [
+        names[id(parameter)]
+        for module in mixer.modules()
+        if hasattr(module, "kernel_parameters")
+        for parameter in module.kernel_parameters()
+    ]
+    assert kernels == ["long_conv.kernel.sub_kernels"]
+
+
+def test_every_operation_says_which_implementation_runs():
+    found = {
+        module.operation: module.implementation
+        for module in make_mixer().modules()
+        if hasattr(module, "operation")
+    }
+    assert found == {"short_conv": "torch", "long_conv": "torch", "linear_attention": "torch"}
+
+
+@pytest.mark.parametrize(
+    ("causal", "choices", "remedy"),
+    [
+        (False, {"qk_dim": 9, "num_heads": 2}, "set qk_dim=10"),
+        (False, {"v_dim": 9, "num_heads": 2}, "set v_dim=10"),
+        (False, {"short_conv_width": 4}, "needs an odd width, e.g. 5"),
+        (False, {"branch_widths": (3, 4)}, r"branch_widths has \[4\].* e.g. \[5\]"),
+    ],
+)
+def test_sizes_that_do_not_fit_name_the_remedy(causal, choices, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        ChelaMixer(DIM, MAX_LENGTH, causal, mixer_config(**choices))
+
+
+def test_even_widths_are_fine_when_causal():
+    make_mixer(True, short_conv_width=4, branch_widths=(2, 4))(torch.zeros(1, 5, DIM).double())
+
+
+def test_something_must_mix_tokens():
+    with pytest.raises(ValueError, match="switch one of"):
+        ChelaConfig(use_short_conv=False, use_long_conv=False, use_attention=False)
+
+
+def test_sizes_below_one_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        ChelaMixer(DIM, 0)
+
+
+def test_the_config_is_checked_from_plain_values():
+    adapter = TypeAdapter(ChelaConfig)
+    plain = {**dataclasses.asdict(ChelaConfig()), "branch_widths": [3, 7]}
+    assert adapter.validate_python(plain) == ChelaConfig(branch_widths=(3, 7))
+    for bad in (
+        {"gate": "tanh"},
+        {"qk_dim": 0},
+        {"dropout": 1.0},
+        {"branch_widths": [0]},
+        {"use_short_conv": False, "use_long_conv": False, "use_attention": False},
+    ):
+        with pytest.raises(ValidationError):
+            adapter.validate_python({**plain, **bad})

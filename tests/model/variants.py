@@ -1,0 +1,93 @@
+"""Small models that cover every choice, and the batches they are tried on."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chela.model import BackboneConfig, ChelaConfig, ChelaMixer, Classifier
+
+DIM, VOCAB, CLASSES = 8, 11, 3
+MAX_LENGTH = 23  # neither a power of two nor a multiple of the taps
+SMALL: dict[str, Any] = {"long_conv_taps": 4, "qk_dim": 8, "chunk_size": 5, "long_conv_dropout": 0}
+
+MIXERS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "no-short-conv": {"use_short_conv": False},
+    "no-long-conv": {"use_long_conv": False},
+    "no-attention": {"use_attention": False},
+    "only-attention": {"use_short_conv": False, "use_long_conv": False},
+    "only-long-conv": {"use_short_conv": False, "use_attention": False},
+    "explicit": {"long_conv_kernel": "explicit"},
+    "ema": {"long_conv_kernel": "ema"},
+    "no-branches": {"branch_widths": ()},
+    "branches-3-7": {"branch_widths": (3, 7)},
+    "branch-batchnorm": {"branch_norm": "batch", "branch_widths": (3, 7)},
+    "ema-batchnorm": {"branch_norm": "batch", "long_conv_kernel": "ema"},
+    "heads": {"num_heads": 4, "v_dim": 12},
+    "identity": {"feature_map": "identity"},
+    "elu1": {"feature_map": "elu1"},
+    "relu": {"feature_map": "relu"},
+    "head-layer": {"head_norm": "layer", "num_heads": 2},
+    "head-none": {"head_norm": "none"},
+    "mega-gate": {"gate": "mega"},
+    "width-1": {"short_conv_width": 1},
+}
+BACKBONES: dict[str, dict[str, Any]] = {
+    **{
+        f"{norm}-{'pre' if prenorm else 'post'}": {"norm": norm, "prenorm": prenorm}
+        for norm, prenorm in itertools.product(("layer", "rms", "batch", "scale"), (True, False))
+    },
+    "last": {"pooling": "last"},
+    "glu": {"ffn": "glu"},
+    "no-ffn": {"ffn": "none"},
+}
+
+
+def mixer_config(**choices: Any) -> ChelaConfig:
+    return ChelaConfig(**{**SMALL, **choices})
+
+
+def make_mixer(causal: bool = False, **choices: Any) -> ChelaMixer:
+    """A mixer in float64 whose every parameter and statistic is off its initial value."""
+    torch.manual_seed(0)
+    return unsettled(ChelaMixer(DIM, MAX_LENGTH, causal, mixer_config(**choices)))
+
+
+def make_model(
+    mixer: dict[str, Any], backbone: dict[str, Any], tokens: bool = True, causal: bool = False
+) -> Classifier:
+    """A classifier of two blocks in float64, likewise."""
+    torch.manual_seed(0)
+    choices = {"dim": DIM, "depth": 2, "dropout": 0.0, "causal": causal, **backbone}
+    model = Classifier(
+        BackboneConfig(**choices),
+        lambda: ChelaMixer(DIM, MAX_LENGTH, causal, mixer_config(**mixer)),
+        vocab_size=VOCAB if tokens else None,
+        input_dim=2,
+        num_classes=CLASSES,
+    )
+    return unsettled(model)
+
+
+def unsettled(module: Any) -> Any:
+    """Ones and zeros at initialisation would hide a gain or a bias that is left out."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_()
+            if name.endswith("running_var"):
+                buffer.uniform_(0.5, 2)
+    return module.double()
+
+
+def ragged(length: int = 17) -> tuple[Tensor, Tensor]:
+    """Token ids (5, length) and lengths, among them the whole length, one and zero."""
+    torch.manual_seed(1)
+    ids = torch.randint(0, VOCAB, (5, length))
+    return ids, torch.tensor([length, 9, 1, 0, length - 1])

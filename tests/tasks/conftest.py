@@ -1,0 +1,38 @@
+"""What the data tests share: no network, and ListOps so small that it takes no time."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before `datasets` is imported
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.listops import ListOps, ListOpsConfig
+
+TINY: dict[str, Any] = {
+    "source": "generated",
+    "min_length": 5,
+    "max_length": 40,
+    "max_depth": 4,
+    "num_train": 70,
+    "num_val": 11,
+    "num_test": 13,
+    "workers": 1,
+}
+
+
+@pytest.fixture
+def listops(tmp_path: Path) -> Callable[..., ListOps]:
+    """``listops(num_train=9, seed=1)``: a tiny task in a folder of its own; not yet prepared."""
+
+    def build(**changes: Any) -> ListOps:
+        own = {"batch_size": 8, "eval_batch_size": 4, "seed": 0, "data_dir": tmp_path / "data"}
+        own |= {key: changes.pop(key) for key in [*own, "total_batches"] if key in changes}
+        return ListOps(ListOpsConfig(**{**TINY, **changes}), **own)
+
+    return build

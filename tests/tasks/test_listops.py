@@ -1,0 +1,309 @@
+"""The ListOps task from its source to its batches, and the same through Lightning."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tasks.base import Batch
+from tasks.errors import DataError
+from tasks.listops import PLACES, ListOps, ListOpsConfig, with_end, without_end
+from tasks.listops_generator import ListOpsLaw
+from tasks.listops_tsv import source_text
+from tasks.listops_vocabulary import EOS, PAD, SYMBOLS, VOCABULARY_SIZE
+from tasks.rows import Rows, offsets_of
+from tasks.store import verify
+from tests.tasks.trees import read_tree
+
+Make = Callable[..., ListOps]
+
+
+def ready(task: ListOps) -> ListOps:
+    task.prepare_data()
+    task.setup()
+    return task
+
+
+def sequences(task: ListOps, split: str) -> list[tuple[int, ...]]:
+    return [tuple(values) for values in getattr(task, split)["values"]]
+
+
+def exported(task: ListOps) -> Path:
+    return task.folder.with_name(f"{task.folder.name}-tsv")
+
+
+def test_the_vocabulary_is_the_published_one() -> None:
+    assert VOCABULARY_SIZE == 18
+    assert (
+        *("<pad>", "<unk>", "<eos>", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
+        *("[MIN", "[MAX", "[MED", "[SM", "]"),
+    ) == SYMBOLS
+    assert (PAD, EOS) == (0, 2)
+
+
+def test_the_defaults_are_the_published_task() -> None:
+    config = ListOpsConfig()
+    assert config.sizes == {"train": 96_000, "val": 2_000, "test": 2_000}
+    assert config.law == ListOpsLaw(500, 2000, 10, 10, 0.75)
+    assert config.max_tokens == 2048
+
+
+def test_from_source_to_batches(listops: Make) -> None:
+    task = ready(listops(total_batches=20))
+    assert [len(split) for split in (task.train, task.val, task.test)] == [70, 11, 13]
+    assert dataclasses.astuple(task.spec) == ("listops", 10, 2048, 18, 1, 0)
+    assert task.meta.source == "generated"
+    assert verify(task.folder) == task.meta.fingerprint
+    assert len(task.train_dataloader()) == 20
+    for batch in task.train_dataloader():
+        assert batch.values.shape == (8, int(batch.lengths.max()))
+        _holds_true_trees(batch)
+    seen = [batch.index.tolist() for batch in task.test_dataloader()]
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12]]
+    assert sum(len(batch.labels) for batch in task.val_dataloader()) == 11
+
+
+def _holds_true_trees(batch: Batch) -> None:
+    """Each row: a tree whose value is the label, the end symbol, padding; lengths count both."""
+    for values, length, label in zip(
+        batch.values.tolist(), batch.lengths.tolist(), batch.labels.tolist(), strict=True
+    ):
+        assert values[length - 1] == EOS
+        assert set(values[length:]) <= {PAD}
+        tree = read_tree(source_text(bytes(values[: length - 1])).decode())
+        assert tree.value == label
+        assert tree.length == length - 1
+        assert 5 < tree.length < 40
+
+
+def test_no_tree_is_in_two_splits(listops: Make) -> None:
+    """On a law with so few trees that most draws are repeats."""
+    task = ready(listops(min_length=4, max_length=8, max_depth=2, max_args=4, num_train=900))
+    splits = {split: sequences(task, split) for split in ("train", "val", "test")}
+    everything = [tree for trees in splits.values() for tree in trees]
+    assert len(everything) == len(set(everything)) == 924
+
+
+def test_official_files_give_the_same_data_as_generating_them(listops: Make) -> None:
+    made = ready(listops(export_tsv=True))
+    for place in PLACES:
+        target = made.data_dir / place
+        target.mkdir(parents=True, exist_ok=True)
+        for file in exported(made).iterdir():
+            shutil.copy(file, target)
+        for source in ("official", "auto"):
+            found = ready(listops(source=source))
+            assert found.meta.source == "official"
+            assert found.meta.fingerprint == made.meta.fingerprint
+            assert found.folder != made.folder
+            assert sequences(found, "test") == sequences(made, "test")
+        shutil.rmtree(found.folder)
+        for file in target.glob("basic_*.tsv"):
+            file.unlink()
+    assert ready(listops(source="auto")).meta.source == "generated"
+
+
+def test_the_places_are_searched_in_their_order(listops: Make) -> None:
+    made = ready(listops(export_tsv=True))
+    small = ready(listops(export_tsv=True, num_train=5))
+    for place, task in zip(PLACES[1:], [small, made], strict=True):
+        shutil.copytree(exported(task), made.data_dir / place)
+    assert len(ready(listops(source="official")).train) == 5
+
+
+def test_a_folder_may_be_named(listops: Make, tmp_path: Path) -> None:
+    made = ready(listops(export_tsv=True))
+    shutil.copytree(exported(made), tmp_path / "mine")
+    assert ready(listops(source="auto", tsv_dir=str(tmp_path / "mine"))).meta.source == "official"
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'none'}/basic_")):
+        listops(source="auto", tsv_dir=str(tmp_path / "none")).prepare_data()
+
+
+def test_missing_official_files_are_named_with_their_places(listops: Make) -> None:
+    task = listops(source="official")
+    with pytest.raises(DataError) as caught:
+        task.prepare_data()
+    for place in PLACES:
+        assert f"{task.data_dir / place}/basic_{{train,val,test}}.tsv" in str(caught.value)
+    assert "task.source=generated" in str(caught.value)
+
+
+def test_a_half_copied_release_is_not_taken_for_none(listops: Make) -> None:
+    made = ready(listops(export_tsv=True))
+    target = made.data_dir / PLACES[0]
+    shutil.copy(exported(made) / "basic_val.tsv", target)
+    with pytest.raises(DataError, match=r"has basic_val.tsv, but not basic_train.tsv"):
+        listops(source="auto").prepare_data()
+
+
+def test_other_official_files_are_another_dataset(listops: Make) -> None:
+    made = ready(listops(export_tsv=True))
+    target = made.data_dir / PLACES[1]
+    shutil.copytree(exported(made), target)
+    before = ready(listops(source="official"))
+    file = target / "basic_train.tsv"
+    stamp = file.stat()
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # same size, same time
+    after = ready(listops(source="official"))
+    assert after.folder != before.folder
+    assert after.meta.fingerprint != before.meta.fingerprint
+
+
+def test_a_malformed_official_file_leaves_no_prepared_data(listops: Make) -> None:
+    made = ready(listops(export_tsv=True))
+    target = made.data_dir / PLACES[1]
+    shutil.copytree(exported(made), target)
+    with (target / "basic_test.tsv").open("ab") as file:
+        file.write(b"( ( [MIN 3")
+    task = listops(source="official")
+    with pytest.raises(DataError, match=r"basic_test.tsv, line 15, column 11: .*truncated"):
+        task.prepare_data()
+    assert not task.folder.exists()
+
+
+def test_long_trees_are_cut_and_end_all_the_same(listops: Make) -> None:
+    whole, cut = ready(listops()), ready(listops(max_tokens=12))
+    assert cut.spec.max_length == 12
+    assert cut.folder != whole.folder
+    before, after = sequences(whole, "train"), sequences(cut, "train")
+    assert max(map(len, before)) > 12
+    for long, short in zip(before, after, strict=True):
+        assert short == (*long[:-1][:11], EOS)
+    lengths = [length for batch in cut.val_dataloader() for length in batch.lengths.tolist()]
+    assert lengths == [len(tree) for tree in sequences(cut, "val")]
+
+
+@pytest.mark.parametrize("lengths", [[0], [0, 0], [3, 0, 5], [1, 2, 9, 0], []])
+def test_the_end_symbol_is_put_on_and_taken_off(lengths: list[int]) -> None:
+    values = np.arange(3, 3 + sum(lengths), dtype=np.uint8)
+    rows = Rows(values, offsets_of(np.array(lengths, dtype=np.int64)), np.zeros(len(lengths)))
+    ended = with_end(rows, max_tokens=100)
+    assert ended.lengths.tolist() == [length + 1 for length in lengths]
+    assert all(ended.values[stop - 1] == EOS for stop in ended.offsets[1:])
+    assert [a.tolist() for a in without_end(ended)] == [a.tolist() for a in rows]
+
+
+def test_what_determines_the_data_names_the_folder(listops: Make) -> None:
+    folder = listops().folder
+    for same in ({"workers": 2}, {"export_tsv": True}, {"source": "auto"}, {"seed": 5}):
+        assert listops(**same).folder == folder, same
+    for other in (
+        {"data_seed": 1},
+        {"num_train": 71},
+        {"num_val": 12},
+        {"num_test": 14},
+        {"min_length": 6},
+        {"max_length": 41},
+        {"max_depth": 5},
+        {"max_args": 9},
+        {"p_digit": 0.7},
+        {"max_tokens": 99},
+    ):
+        assert listops(**other).folder != folder, other
+
+
+def test_the_seed_of_the_run_orders_and_does_not_choose_the_data(listops: Make) -> None:
+    first, second = (ready(listops(seed=seed, total_batches=3)) for seed in (0, 1))
+    assert first.meta == second.meta
+    orders = [[b.index.tolist() for b in task.train_dataloader()] for task in (first, second)]
+    assert orders[0] != orders[1]
+
+
+def test_an_export_is_whole_or_absent(listops: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready(listops())  # exporting later does not need to prepare again
+    task = listops(export_tsv=True)
+    with monkeypatch.context() as patch:
+
+        def full(path: Path, blocks: object) -> None:
+            path.touch()
+            raise OSError(28, "No space left on device")
+
+        patch.setattr("tasks.listops.write_tsv", full)
+        with pytest.raises(DataError, match=r"No space left(.|\n)*export_tsv=false"):
+            task.prepare_data()
+    assert not list(task.folder.parent.glob("*-tsv*"))
+    task.prepare_data()
+    assert sorted(file.name for file in exported(task).iterdir()) == [
+        *("basic_test.tsv", "basic_train.tsv", "basic_val.tsv")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"min_length": 39}, "at least min_length"),
+        ({"export_tsv": True, "max_tokens": 39}, "max_tokens >= max_length"),
+    ],
+)
+def test_what_cannot_be_is_refused(listops: Make, changes: dict[str, object], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        listops(**changes)
+
+
+def test_the_order_of_use_is_told(listops: Make) -> None:
+    task = listops()
+    with pytest.raises(RuntimeError, match=r"prepare_data\(\) and setup\(\)"):
+        _ = task.train
+    with pytest.raises(RuntimeError, match="total_batches"):
+        ready(task).train_dataloader()
+
+
+class Recorder(L.LightningModule):
+    """Notes which rows it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.trained: list[list[int]] = []
+        self.evaluated: list[list[int]] = []
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        assert isinstance(batch, Batch)
+        self.trained.append(batch.index.tolist())
+        return self.weight * batch.labels.sum()
+
+    def validation_step(self, batch: Batch, number: int) -> None:
+        self.evaluated.append(batch.index.tolist())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_lightning_resumes_where_it_stopped(listops: Make, tmp_path: Path, workers: int) -> None:
+    def trained(steps: int, checkpoint: Path | None = None) -> Recorder:
+        module = Recorder()
+        trainer = L.Trainer(
+            max_steps=steps,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            val_check_interval=5,
+            check_val_every_n_epoch=None,
+            use_distributed_sampler=False,
+        )
+        task = listops(total_batches=14)
+        task.num_workers = workers
+        trainer.fit(module, datamodule=task, ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return module
+
+    whole, half = trained(14), trained(6)
+    assert half.trained == whole.trained[:6]
+    assert trained(14, tmp_path / "6.ckpt").trained == whole.trained[6:]
+    assert [row for batch in half.evaluated for row in batch] == list(range(11))

@@ -1,0 +1,125 @@
+"""The processes that generate ListOps: bounded in memory, and gone when they are not needed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from tasks import listops_generator
+from tasks.errors import DataError
+from tasks.listops_generator import ListOpsLaw, generate
+
+REAL = ListOpsLaw()
+
+
+def test_a_killed_process_is_an_error_and_not_a_hang() -> None:
+    trees = generate(10**6, REAL, seed=0, workers=2)
+    next(trees)
+    next(trees)
+    for child in multiprocessing.active_children():
+        os.kill(child.pid or 0, signal.SIGKILL)
+    with pytest.raises(DataError, match=r"killed(.|\n)*workers=1"):
+        list(trees)
+
+
+def test_leaving_early_ends_the_processes() -> None:
+    trees = generate(10**6, REAL, seed=0, workers=2)
+    next(trees)
+    next(trees)
+    assert multiprocessing.active_children()
+    trees.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()
+
+
+def test_few_blocks_are_computed_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, most = 0, 0
+
+    class Counted(Future):  # type: ignore[type-arg]
+        def result(self, timeout: float | None = None):
+            nonlocal waiting
+            waiting -= 1
+            return super().result(timeout)
+
+    class Pool:
+        def __init__(self, *_, **__) -> None: ...
+
+        def submit(self, function, *arguments) -> Counted:
+            nonlocal waiting, most
+            waiting += 1
+            most = max(most, waiting)
+            future = Counted()
+            future.set_result(function(*arguments))
+            return future
+
+        def shutdown(self, **_) -> None: ...
+
+    monkeypatch.setattr(listops_generator, "ProcessPoolExecutor", Pool)
+    list(generate(9_000, REAL, seed=0, workers=3))
+    assert most == 6
+
+
+ENDLESS = """
+from tasks.listops_generator import *
+try:
+    for _ in generate(10**6, ListOpsLaw(), 0, 2):
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def started() -> tuple[subprocess.Popen[str], list[int]]:
+    """A process that generates without end, and the processes that it has started."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    children: list[int] = []
+    while len(children) < 2:
+        children = [int(word) for word in process.stdout.readline().split()]
+    return process, children
+
+
+def are_gone(children: list[int]) -> bool:
+    def runs(child: int) -> bool:
+        try:
+            os.kill(child, 0)
+            return Path(f"/proc/{child}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+        except (ProcessLookupError, FileNotFoundError):
+            return False
+
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not any(runs(child) for child in children):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_ctrl_c_is_for_the_parent_alone() -> None:
+    process, children = started()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    out, err = process.communicate(timeout=60)
+    assert out.splitlines()[-1] == "interrupted"
+    assert err == ""
+    assert are_gone(children)
+
+
+def test_the_processes_end_with_their_parent_even_if_it_is_killed() -> None:
+    process, children = started()
+    process.kill()
+    assert are_gone(children)
+    process.communicate()
