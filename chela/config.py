@@ -53,7 +53,7 @@ NOT_IDENTITY = {
 class Component:
     """A class chosen by ``_target_`` in a YAML file, with its own checked configuration."""
 
-    target: type
+    target: Any  # a class
     config: Any  # an instance of ``target.Config``
 
 
@@ -156,9 +156,10 @@ def component(section: Mapping[str, Any], path: str) -> Component:
         target = get_class(name)
     except Exception as error:  # Hydra wraps whatever the import raised
         raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
-    if not dataclasses.is_dataclass(getattr(target, "Config", None)):
+    schema = getattr(target, "Config", None)
+    if not isinstance(schema, type) or not dataclasses.is_dataclass(schema):
         raise ConfigError(f"{path}._target_={name} needs a dataclass attribute 'Config'")
-    return Component(target, checked(target.Config, values, path))
+    return Component(target, checked(schema, values, path))
 
 
 def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:

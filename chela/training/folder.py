@@ -79,7 +79,7 @@ class RunFolder:
         if resume is False:
             return self._anew()
         if resume != "auto":
-            return self._continue(Path(resume))
+            return self._continue(Path(str(resume)))
         record = read_record(self.path)
         if record is not None and record["status"] == "finished":
             return Start(wandb_id=record["wandb_id"], finished=record)

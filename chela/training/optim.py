@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from chela.training.settings import OptimizerConfig, ScheduleConfig
+
+
+@runtime_checkable
+class OwnsKernels(Protocol):
+    """A module whose long kernels are trained apart from the rest."""
+
+    def kernel_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that get ``kernel_lr`` and no decay."""
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
@@ -29,7 +38,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     kernels = {
         id(parameter)
         for module in model.modules()
-        if callable(getattr(module, "kernel_parameters", None))
+        if isinstance(module, OwnsKernels)
         for parameter in module.kernel_parameters()
     }
     groups: dict[str, dict[str, Any]] = {

@@ -5,15 +5,17 @@ from __future__ import annotations
 import netrc
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import WandbLogger
 
 from chela.training.settings import LoggerConfig
 
+Mode = Literal["online", "offline", "disabled"]
 
-def wandb_mode(config: LoggerConfig) -> str:
+
+def wandb_mode(config: LoggerConfig) -> Mode:
     """``online``, ``offline`` or ``disabled``: what ``auto`` means on this machine.
 
     The environment's ``WANDB_MODE`` decides over ``auto``; without it, a key decides (from
@@ -23,13 +25,13 @@ def wandb_mode(config: LoggerConfig) -> str:
         return config.wandb
     asked = os.environ.get("WANDB_MODE")
     if asked in ("online", "offline", "disabled"):
-        return asked
+        return cast("Mode", asked)
     return "online" if _has_key() else "offline"
 
 
 def open_wandb(
     config: LoggerConfig,
-    mode: str,
+    mode: Mode,
     folder: Path,
     run_id: str,
     group: str,

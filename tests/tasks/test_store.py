@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,40 +10,14 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.meta import Origin, SplitCounts, fingerprint
-from tasks.rows import Rows, offsets_of
-from tasks.store import Recipe, load, prepare, stored_rows, verify
+from tasks.rows import Rows
+from tasks.store import load, prepare, verify
+from tests.tasks.samples import recipe, rows_of_samples
 
 ROOT = Path(__file__).parents[2]
-
-
-def block(*samples: tuple[list[int], int], dtype: str = "uint8") -> Rows:
-    values = np.array([value for sample, _ in samples for value in sample], dtype=dtype)
-    lengths = np.array([len(sample) for sample, _ in samples], dtype=np.int64)
-    return Rows(values, offsets_of(lengths), np.array([label for _, label in samples], np.int64))
-
-
-SAMPLES = {
-    "train": [([1, 2, 3], 0), ([], 2), ([4], 2), ([5, 6], 1)],
-    "val": [([7, 7], 1)],
-    "test": [([9] * 300, 0), ([8], 1), ([8, 8], 0), ([8], 0)],
-}
-
-
-def rows_of_samples() -> Iterator[tuple[str, Rows]]:
-    for split, samples in SAMPLES.items():
-        for start in range(0, len(samples), 3):
-            yield split, block(*samples[start : start + 3])
-
-
-def recipe(rows=rows_of_samples, dtype: str = "uint8") -> Recipe:
-    return Recipe(Origin("toy", 1, "made", {"size": 9}), dtype, rows)
 
 
 @pytest.fixture
@@ -57,9 +29,18 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
+PRELUDE = """
+import os, signal, sys, time
+from pathlib import Path
+from tasks.errors import DataError
+from tasks.store import load, prepare, verify
+from tests.tasks.samples import block, recipe, rows_of_samples
+"""
+
+
 def run(script: str, *arguments: object, **options) -> subprocess.Popen[str]:
-    """A process that has this file's names and does ``script``."""
-    text = "from tests.tasks.test_store import *\n" + textwrap.dedent(script)
+    """Another process that does ``script``."""
+    text = PRELUDE + textwrap.dedent(script)
     return subprocess.Popen(
         [sys.executable, "-c", text, *map(str, arguments)],
         cwd=ROOT,
@@ -68,92 +49,6 @@ def run(script: str, *arguments: object, **options) -> subprocess.Popen[str]:
         text=True,
         **options,
     )
-
-
-def test_what_is_prepared_is_loaded(folder: Path) -> None:
-    prepare(folder, recipe())
-    prepared = load(folder)
-    assert sorted(contents(folder)) == ["meta.json", "test.arrow", "train.arrow", "val.arrow"]
-    for split, samples in SAMPLES.items():
-        found = prepared.splits[split]
-        assert list(zip(found["values"], found["label"], strict=True)) == samples
-        assert str(found.features["values"].feature.dtype) == "uint8"
-        assert str(found.features["label"].dtype) == "int64"
-        file = folder / f"{split}.arrow"
-        assert prepared.meta.splits[split].bytes == file.stat().st_size
-    meta = prepared.meta
-    assert (meta.task, meta.version, meta.source) == ("toy", 1, "made")
-    assert meta.parameters == {"size": 9}
-    train = meta.splits["train"]
-    assert (train.rows, train.class_counts) == (4, [1, 1, 2])
-    assert (train.min_length, train.mean_length, train.max_length) == (0, 1.5, 3)
-    assert set(meta.libraries) == {"numpy", "pyarrow", "datasets"}
-    assert meta.majority_accuracy("train") == 2 / 4
-    assert meta.majority_accuracy("test") == 0  # the class most frequent in train is not in test
-    assert "4 train / 1 val / 4 test" in meta.describe()
-    assert meta.summary()["fingerprint"] == meta.fingerprint == verify(folder)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_values_keep_their_type(folder: Path, dtype: str) -> None:
-    prepare(folder, recipe(lambda: iter([("train", block(([1, 2], 0), dtype=dtype))]), dtype))
-    rows = next(stored_rows(load(folder).splits["train"]))
-    assert rows.values.dtype == dtype
-    assert rows.values.tolist() == [1, 2]
-
-
-def test_rows_of_another_type_are_refused(folder: Path) -> None:
-    with pytest.raises(TypeError, match="uint16"):
-        prepare(folder, recipe(lambda: iter([("train", block(([300], 0), dtype="uint16"))])))
-    assert not folder.exists()
-
-
-samples_of_a_split = st.lists(
-    st.tuples(st.lists(st.integers(0, 255), max_size=6), st.integers(0, 3)), min_size=1, max_size=12
-)
-
-
-def named(samples: list[tuple[list[int], int]], cuts: list[int]) -> str:
-    counts = SplitCounts()
-    bounds = [0, *sorted(cut % (len(samples) + 1) for cut in cuts), len(samples)]
-    for start, stop in itertools.pairwise(bounds):
-        counts.add(block(*samples[start:stop]))
-    return fingerprint(1, {"train": counts})
-
-
-@settings(deadline=None)
-@given(samples_of_a_split, st.lists(st.integers(0, 12), max_size=4))
-def test_the_fingerprint_is_of_the_content_not_of_its_blocks(samples, cuts) -> None:
-    assert named(samples, cuts) == named(samples, [])
-
-
-@settings(deadline=None)
-@given(samples_of_a_split, st.data())
-def test_any_change_of_the_content_changes_the_fingerprint(samples, data) -> None:
-    before = named(samples, [])
-    row = data.draw(st.integers(0, len(samples) - 1))
-    values, label = samples[row]
-    others = [(values, label + 1), ([*values, 0], label)]
-    if values:
-        others.append(([*values[:-1], values[-1] ^ 1], label))
-    for other in others:
-        assert named([*samples[:row], other, *samples[row + 1 :]], []) != before
-
-
-def test_the_fingerprint_knows_boundaries_splits_and_version() -> None:
-    def counted(*samples: tuple[list[int], int]) -> SplitCounts:
-        counts = SplitCounts()
-        counts.add(block(*samples))
-        return counts
-
-    one, other = counted(([1, 2], 0), ([3], 0)), counted(([1], 0), ([2, 3], 0))
-    names = {
-        fingerprint(1, {"train": one, "test": other}),
-        fingerprint(1, {"train": other, "test": one}),
-        fingerprint(1, {"train": one, "val": other}),
-        fingerprint(2, {"train": one, "test": other}),
-    }
-    assert len(names) == 4
 
 
 def test_what_is_there_is_not_prepared_again(folder: Path) -> None:
@@ -183,7 +78,6 @@ def test_an_interrupted_preparation_leaves_nothing(folder: Path, error: type) ->
 
 def test_a_killed_preparation_is_cleared_away_by_the_next(folder: Path) -> None:
     script = """
-        import time
         def slow():
             yield from rows_of_samples()
             print("half", flush=True)
@@ -319,68 +213,6 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing(tmp_path: Path
     assert [each.name for each in (tmp_path / "data" / "toy").iterdir()] == ["made-1.lock"]
 
 
-def test_a_truncated_file_is_named(folder: Path) -> None:
-    prepare(folder, recipe())
-    file = folder / "val.arrow"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(DataError, match=rf"val.arrow has .* instead of(.|\n)*delete {folder}"):
-        load(folder)
-
-
-def test_a_missing_file_is_named(folder: Path) -> None:
-    prepare(folder, recipe())
-    (folder / "test.arrow").unlink()
-    with pytest.raises(DataError, match=rf"test.arrow is missing(.|\n)*delete {folder}"):
-        load(folder)
-
-
-def test_a_file_of_the_right_size_that_is_none_of_ours_is_named(folder: Path) -> None:
-    prepare(folder, recipe())
-    file = folder / "train.arrow"
-    file.write_bytes(b"\0" * file.stat().st_size)
-    with pytest.raises(DataError, match=r"train.arrow cannot be read"):
-        load(folder)
-
-
-@pytest.mark.parametrize("text", [None, "", "{", "{}", '{"splits": {}}', '{"splits": {"a": {}}}'])
-def test_a_broken_meta_is_named(folder: Path, text: str | None) -> None:
-    prepare(folder, recipe())
-    (folder / "meta.json").unlink()
-    if text is not None:
-        (folder / "meta.json").write_text(text)
-    with pytest.raises(DataError, match=rf"meta.json cannot be read(.|\n)*delete {folder}"):
-        load(folder)
-
-
-def test_verify_finds_one_changed_value(folder: Path) -> None:
-    prepare(folder, recipe())
-    file = folder / "test.arrow"
-    content = file.read_bytes()
-    place = content.index(b"\x09" * 300)
-    file.write_bytes(content[:place] + b"\x08" + content[place + 1 :])
-    load(folder)  # cheap: it does not read the content
-    with pytest.raises(DataError, match=r"fingerprint(.|\n)*delete"):
-        verify(folder)
-
-
-def test_the_same_rows_in_other_blocks_are_the_same_dataset(folder: Path) -> None:
-    def one_by_one() -> Iterator[tuple[str, Rows]]:
-        for split, samples in SAMPLES.items():
-            for sample in samples:
-                yield split, block(sample)
-
-    prepare(folder, recipe())
-    other = folder.with_name("made-2")
-    prepare(other, recipe(one_by_one))
-    assert verify(folder) == verify(other)
-
-
-def test_a_prepared_folder_may_be_moved(folder: Path, tmp_path: Path) -> None:
-    prepare(folder, recipe())
-    shutil.move(folder, tmp_path / "elsewhere")
-    assert load(tmp_path / "elsewhere").splits["train"][3] == {"values": [5, 6], "label": 1}
-
-
 def test_what_is_prepared_is_said_only_when_asked(folder: Path, capfd) -> None:
     prepare(folder, recipe(), show=False)
     assert capfd.readouterr().err == ""
@@ -389,15 +221,3 @@ def test_what_is_prepared_is_said_only_when_asked(folder: Path, capfd) -> None:
     assert len(lines) == 2
     assert lines[0] == "preparing toy (made) ..."
     assert lines[1].startswith("prepared toy (made): 4 train")
-
-
-def test_the_key_names_everything_that_determines_the_content() -> None:
-    base = Origin("toy", 1, "made", {"size": 9})
-    others = [
-        Origin("toy", 2, "made", {"size": 9}),
-        Origin("toy", 1, "found", {"size": 9}),
-        Origin("toy", 1, "made", {"size": 8}),
-    ]
-    assert len({origin.key for origin in [base, *others]}) == 4
-    assert Origin("toy", 1, "made", {"size": 9}).key == base.key
-    assert base.key.startswith("made-")

@@ -1,0 +1,34 @@
+"""A dataset of nine rows, and a recipe that prepares it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tasks.meta import Origin
+from tasks.rows import Rows, offsets_of
+from tasks.store import Recipe
+
+
+def block(*samples: tuple[list[int], int], dtype: str = "uint8") -> Rows:
+    values = np.array([value for sample, _ in samples for value in sample], dtype=dtype)
+    lengths = np.array([len(sample) for sample, _ in samples], dtype=np.int64)
+    return Rows(values, offsets_of(lengths), np.array([label for _, label in samples], np.int64))
+
+
+SAMPLES = {
+    "train": [([1, 2, 3], 0), ([], 2), ([4], 2), ([5, 6], 1)],
+    "val": [([7, 7], 1)],
+    "test": [([9] * 300, 0), ([8], 1), ([8, 8], 0), ([8], 0)],
+}
+
+
+def rows_of_samples() -> Iterator[tuple[str, Rows]]:
+    for split, samples in SAMPLES.items():
+        for start in range(0, len(samples), 3):
+            yield split, block(*samples[start : start + 3])
+
+
+def recipe(rows=rows_of_samples, dtype: str = "uint8") -> Recipe:
+    return Recipe(Origin("toy", 1, "made", {"size": 9}), dtype, rows)
