@@ -38,15 +38,13 @@ def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None = None) -> Tensor:
 
 
 def fft_size(minimum: int) -> int:
-    """The least even number >= ``minimum`` without prime factors over 5: fast in every FFT."""
-    size = minimum + minimum % 2
-    while not _is_smooth(size):
-        size += 2
-    return size
+    """The least 2^k or 3 * 2^k >= ``minimum``: fast in every FFT, and at most a third too long.
 
-
-def _is_smooth(size: int) -> bool:
-    for prime in (2, 3, 5):
-        while size % prime == 0:
-            size //= prime
-    return size == 1
+    Only two sizes per octave, since each one costs cuFFT a plan and torch.compile a graph, and
+    batches come in many lengths.
+    """
+    size = 2
+    while size < minimum:
+        size *= 2
+    three_quarters = 3 * size // 4
+    return three_quarters if three_quarters >= minimum else size
