@@ -6,23 +6,26 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-import torch
 from datasets import Dataset
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tasks.loader import Batch, TrainLoader, TrainOrder, eval_loader
+from tasks.loader import Batch, Encode, TrainLoader, TrainOrder, eval_loader, symbols
 from tasks.meta import Meta, Origin
 from tasks.rows import Rows
 from tasks.store import Prepared, Recipe, load, prepare
 
 __all__ = ["Batch", "Task", "TaskSpec"]
+
+Protocol = Literal["heldout", "lra"]
+# Printed beside every number.
+PROTOCOLS: dict[Protocol, str] = {
+    "heldout": "highest accuracy on the whole validation split, which no test sample is in",
+    "lra": "highest accuracy on the test split itself, as the published numbers of this task",
+}
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class TaskSpec:
     num_classes: int
     max_length: int  # no sequence is longer, end symbol included
     vocab_size: int | None  # None: the input is continuous
-    input_dim: int  # width of a continuous input; 1 for symbols
-    pad_id: int = 0
+    input_dim: int  # channels of a continuous input; 1 for symbols
+    documents: int = 1  # sequences of a sample; 2: their features are compared
 
 
 class Task(LightningDataModule):
@@ -43,7 +46,7 @@ class Task(LightningDataModule):
     The order of use is ``prepare_data``, ``setup``, then the splits, ``meta`` and the loaders; for
     training, set ``total_batches`` when the size of the training split has told the length of the
     run. A subclass has the class attributes, ``spec``, ``origin`` and ``rows``, and ``encode`` if
-    its input is continuous.
+    its input is not one sequence of symbols.
 
     Args:
         config: an instance of the class's ``Config``.
@@ -57,7 +60,6 @@ class Task(LightningDataModule):
 
     name: str  # of the task, and of its folder below data_dir
     version: ClassVar[int]  # raise it when the same source gives other rows than before
-    protocol: ClassVar[str]  # what selects the tested weights; "heldout": a split of its own
     dtype: ClassVar[str] = "uint8"  # of the stored values
     Config: ClassVar[type]
 
@@ -107,10 +109,15 @@ class Task(LightningDataModule):
         """How many rows ``rows`` will yield in all, if that is known beforehand."""
         return None
 
-    @staticmethod  # so that reading processes are handed a function, not the task
-    def encode(stored: NDArray[Any]) -> Tensor:
-        """A padded batch (B, L) as the model takes it: symbols as int64 (B, L)."""
-        return torch.from_numpy(stored.astype(np.int64))
+    @property
+    def encode(self) -> Encode:
+        """How stored rows become what the model takes; picklable, for the reading processes."""
+        return symbols
+
+    @property
+    def protocol(self) -> Protocol:
+        """What selects the tested weights, see ``PROTOCOLS``."""
+        return "heldout"
 
     @property
     def folder(self) -> Path:
@@ -129,8 +136,8 @@ class Task(LightningDataModule):
 
     @property
     def val(self) -> Dataset:
-        """The validation split."""
-        return self._open().splits["val"]
+        """The split that selects: one of its own, or the test split where the protocol says so."""
+        return self._open().splits["test" if self.protocol == "lra" else "val"]
 
     @property
     def test(self) -> Dataset:

@@ -83,7 +83,6 @@ class ListOps(Task):
 
     name = "listops"
     version = 1
-    protocol = "heldout"
     Config = ListOpsConfig
     config: ListOpsConfig
 

@@ -24,16 +24,24 @@ from tasks.store import rows_of
 
 
 class Batch(NamedTuple):
-    """What a model is given; padded to the longest of the batch."""
+    """What a model is given; padded to the longest of the batch.
 
-    values: Tensor  # (B, L) int64 symbols, or float of a continuous input
-    lengths: Tensor  # (B,) int64, true lengths
+    A sample is one sequence, or two that are compared: then the shapes are (B, 2, L) and (B, 2).
+    """
+
+    values: Tensor  # (B, L) int64 symbols, or float of a continuous input, (B, L) or (B, L, C)
+    lengths: Tensor  # (B,) int64, true lengths in positions
     labels: Tensor  # (B,) int64
     # (B,) int64, the samples' rows in their split: named when something goes wrong
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a batch
 
 
-Encode = Callable[[NDArray[Any]], Tensor]  # (B, L) as stored -> (B, L) as the model takes it
+Encode = Callable[[Rows], tuple[Tensor, Tensor]]  # rows as stored -> a batch's values, lengths
+
+
+def symbols(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Sequences of symbols as the model takes them: int64 (B, L) and lengths (B,)."""
+    return torch.from_numpy(pad(rows).astype(np.int64)), torch.from_numpy(rows.lengths)
 
 
 @lru_cache(maxsize=4)  # a batch may lie across epochs
@@ -166,9 +174,10 @@ class BatchReader(TorchDataset[Batch]):
         """The batch of the given rows, from one query of the memory-mapped table."""
         table = self._table[rows].combine_chunks()
         found = rows_of(table["values"].chunk(0), table["label"].chunk(0))
+        values, lengths = self._encode(found)
         return Batch(
-            values=self._encode(pad(found)),
-            lengths=torch.from_numpy(found.lengths),
+            values=values,
+            lengths=lengths,
             labels=torch.tensor(found.labels),
             index=torch.tensor(rows),
         )

@@ -24,8 +24,9 @@ class Origin:
 
     task: str
     version: int  # of the task's code; raised when the same source gives other rows than before
-    source: str  # e.g. "generated" or "official"
+    source: str  # "official", "hub", "generated", or the name of a stand-in, e.g. "cifar10-jpeg"
     parameters: Mapping[str, Any]  # plain JSON values
+    stand_in: bool = False  # other data than the task's name promises: its own name goes with it
 
     @property
     def key(self) -> str:
@@ -53,6 +54,7 @@ class Meta:
     task: str
     version: int
     source: str
+    stand_in: bool
     parameters: Mapping[str, Any]
     fingerprint: str  # of the content, see ``Fingerprint``; equal content, equal fingerprint
     splits: Mapping[str, SplitMeta]
@@ -70,8 +72,9 @@ class Meta:
         """One line for the terminal."""
         sizes = " / ".join(f"{split.rows:,} {name}" for name, split in self.splits.items())
         train = self.splits["train"]
+        source = f"{self.source}, a stand-in" if self.stand_in else self.source
         return (
-            f"{self.task} ({self.source}): {sizes}; length {train.min_length} to "
+            f"{self.task} ({source}): {sizes}; length {train.min_length} to "
             f"{train.max_length}, mean {train.mean_length:.0f}; fingerprint {self.fingerprint[:12]}"
         )
 

@@ -170,6 +170,7 @@ def _write(partial: Path, recipe: Recipe, console: Console) -> None:
         task=origin.task,
         version=origin.version,
         source=origin.source,
+        stand_in=origin.stand_in,
         parameters=origin.parameters,
         fingerprint=fingerprint(origin.version, counts),
         splits={name: _split_meta(partial, name, counts[name]) for name in counts},

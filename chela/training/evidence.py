@@ -20,7 +20,7 @@ from chela.records.environment import git_state, hardware, versions
 from chela.training import build
 from chela.training.checkpoints import Checkpointer
 from chela.training.history import History
-from tasks.base import Task
+from tasks.base import PROTOCOLS, Task
 
 
 class Provenance(Callback):
@@ -72,7 +72,7 @@ def beginning(
         "data": task.meta.summary(),
         "protocol": {
             "name": task.protocol,
-            "selection": "highest accuracy on the whole validation split; the first of equals",
+            "selection": f"{PROTOCOLS[task.protocol]}; the first of equals",
             "test": "once, with the selected weights, on the whole test split",
         },
         "parameters": {

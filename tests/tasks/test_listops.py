@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.base import Batch
+from tasks.base import Batch, TaskSpec
 from tasks.errors import DataError
 from tasks.listops import PLACES, ListOps, ListOpsConfig, with_end, without_end
 from tasks.listops_generator import ListOpsLaw
@@ -58,7 +57,7 @@ def test_the_defaults_are_the_published_task() -> None:
 def test_from_source_to_batches(listops: Make) -> None:
     task = ready(listops(total_batches=20))
     assert [len(split) for split in (task.train, task.val, task.test)] == [70, 11, 13]
-    assert dataclasses.astuple(task.spec) == ("listops", 10, 2048, 18, 1, 0)
+    assert task.spec == TaskSpec("listops", 10, 2048, vocab_size=18, input_dim=1)
     assert task.meta.source == "generated"
     assert verify(task.folder) == task.meta.fingerprint
     assert len(task.train_dataloader()) == 20

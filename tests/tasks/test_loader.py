@@ -12,8 +12,15 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.base import Task
-from tasks.loader import BatchReader, TrainLoader, TrainOrder, batch_rows, eval_loader, permutation
+from tasks.loader import (
+    BatchReader,
+    TrainLoader,
+    TrainOrder,
+    batch_rows,
+    eval_loader,
+    permutation,
+    symbols,
+)
 from tasks.meta import Origin
 from tasks.rows import Rows, offsets_of
 from tasks.store import Recipe, load, prepare
@@ -37,7 +44,7 @@ def train_loader(
     dataset: Dataset, total: int, batch_size: int = 4, workers: int = 0, **order: int
 ) -> TrainLoader:
     law = TrainOrder(N, batch_size, total, **{"seed": 3, **order})
-    return TrainLoader(dataset, law, Task.encode, workers)
+    return TrainLoader(dataset, law, symbols, workers)
 
 
 def indices(batches) -> list[list[int]]:
@@ -127,7 +134,7 @@ def test_the_global_random_numbers_are_left_alone(dataset: Dataset, workers: int
     torch.manual_seed(0)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
     indices(train_loader(dataset, total=3, workers=workers))
-    indices(eval_loader(dataset, 4, Task.encode, workers))
+    indices(eval_loader(dataset, 4, symbols, workers))
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
@@ -136,7 +143,7 @@ def test_the_global_random_numbers_are_left_alone(dataset: Dataset, workers: int
 @given(batch_size=st.integers(1, 13), world_size=st.integers(1, 13))
 def test_evaluation_takes_every_row_once(shared_rows, batch_size: int, world_size: int) -> None:
     ranks = [
-        indices(eval_loader(shared_rows, batch_size, Task.encode, 0, rank, world_size))
+        indices(eval_loader(shared_rows, batch_size, symbols, 0, rank, world_size))
         for rank in range(world_size)
     ]
     assert sorted(row for rank in ranks for batch in rank for row in batch) == list(range(N))
@@ -176,7 +183,7 @@ def test_an_empty_split_is_refused() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, N - 1), min_size=1, max_size=20))
 def test_a_batch_holds_its_rows_padded_to_the_longest(shared_rows, rows: list[int]) -> None:
-    batch = BatchReader(shared_rows, Task.encode).__getitems__(rows)
+    batch = BatchReader(shared_rows, symbols).__getitems__(rows)
     assert batch.values.shape == (len(rows), max(rows))
     assert {tensor.dtype for tensor in batch} == {torch.int64}
     assert batch.index.tolist() == batch.labels.tolist() == batch.lengths.tolist() == rows
@@ -190,10 +197,10 @@ def test_a_batch_is_one_query(dataset: Dataset, monkeypatch) -> None:
     monkeypatch.setattr(
         Dataset, "__getitem__", lambda self, key: queries.append(key) or original(self, key)
     )
-    BatchReader(dataset, Task.encode).__getitems__([4, 2, 9])
+    BatchReader(dataset, symbols).__getitems__([4, 2, 9])
     assert queries == [[4, 2, 9]]
 
 
 def test_a_reader_travels_to_other_processes_without_its_task(dataset: Dataset) -> None:
-    reader = pickle.loads(pickle.dumps(BatchReader(dataset, Task.encode)))
+    reader = pickle.loads(pickle.dumps(BatchReader(dataset, symbols)))
     assert reader.__getitems__([2]).values.tolist() == [[3, 3]]
