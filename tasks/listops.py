@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
 from tasks.listops_generator import ListOpsLaw, generate
 from tasks.listops_tsv import read_tsv, write_tsv
-from tasks.listops_vocabulary import EOS, VOCABULARY_SIZE
+from tasks.listops_vocabulary import CLOSE, DIGIT, EOS, OPERATOR, SYMBOLS, VOCABULARY_SIZE
 from tasks.meta import Origin
 from tasks.rows import Rows, offsets_of, split_rows
 from tasks.store import stored_rows
@@ -104,6 +104,11 @@ class ListOps(Task):
         raw = self._generated() if self._official is None else self._read(self._official)
         for split, rows in raw:
             yield split, with_end(rows, self.config.max_tokens)
+
+    def sample(self, split: str, index: int) -> str:
+        """The tree, one node per line, each below the operator it is an argument of."""
+        row = self.split(split)[index]
+        return tree_text(row["values"])
 
     def expected_rows(self) -> int | None:
         """The sizes asked for; those of official files show when they are read."""
@@ -197,6 +202,31 @@ def with_end(rows: Rows, max_tokens: int) -> Rows:
     is_symbol[offsets[1:] - 1] = False
     values[is_symbol] = rows.values[place < np.repeat(kept, rows.lengths)]
     return Rows(values, offsets, rows.labels)
+
+
+def tree_text(symbols: Sequence[int]) -> str:
+    """A tree as an indented outline; runs of digits share a line.
+
+    Args:
+        symbols: of ``listops_vocabulary``, the end symbol among them or not.
+    """
+    lines: list[str] = []
+    depth, in_digits = 0, False
+    for symbol in symbols:
+        name = SYMBOLS[symbol]
+        if DIGIT <= symbol < OPERATOR:
+            if in_digits:
+                lines[-1] += f" {name}"
+            else:
+                lines.append("  " * depth + name)
+        elif OPERATOR <= symbol < CLOSE:
+            lines.append("  " * depth + name)
+            depth += 1
+        elif symbol == CLOSE:
+            depth -= 1
+            lines[-1] += " ]"
+        in_digits = DIGIT <= symbol < OPERATOR
+    return "\n".join(lines)
 
 
 def without_end(rows: Rows) -> Rows:

@@ -214,7 +214,8 @@ class Run:
         if warmup >= steps:
             self.console.print(
                 f"  note       the warm-up ({warmup:,} steps) is not over when the run ends: the "
-                f"learning rate reaches {steps / warmup:.0%} of its peak"
+                f"learning rate reaches {steps / warmup:.0%} of its peak",
+                soft_wrap=True,
             )
 
     def _last(self) -> str:
