@@ -13,7 +13,7 @@ import torch
 from chela.config import parse
 from chela.errors import RunError
 from chela.records.record import read_record
-from chela.training import build
+from chela.training import build, progress
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
@@ -282,3 +282,10 @@ def test_bf16_trains(composed) -> None:
     config = composed("trainer.precision=bf16")
     run(config)
     assert record_of(config)["precision"] == "bf16"
+
+
+def test_a_slow_run_shows_that_it_lives(composed, monkeypatch, capsys) -> None:
+    """Without a terminal, and before the first row of metrics is due."""
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    run(composed("trainer.progress=true", "trainer.log_every_steps=100"))
+    assert "step 1/12" in capsys.readouterr().out
