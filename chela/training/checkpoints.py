@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from chela.records.files import atomic_file
 
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -78,6 +78,8 @@ class StopSignals:
 class Checkpointer(Checkpoint):
     """Keeps ``best.ckpt`` (weights at the best validation accuracy) and ``last.ckpt`` (everything).
 
+    ``previous.ckpt`` is the last one before, for a disk that loses what it said it had written.
+
     Saves at step boundaries only, and after the validation that belongs to a step, so that a run
     resumed from ``last.ckpt`` goes on exactly as if it had never stopped. Among equal accuracies
     the first counts.
@@ -137,6 +139,8 @@ class Checkpointer(Checkpoint):
         self.signals.remove()
 
     def _save_last(self, trainer: L.Trainer) -> None:
+        if (self.folder / LAST).exists():
+            (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
         if self.signals.received is not None and trainer.global_step < trainer.max_steps:
             raise Interrupted(self.signals.received, trainer.global_step)

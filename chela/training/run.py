@@ -209,7 +209,9 @@ class Run:
             soft_wrap=True,
         )
         if self.start.checkpoint is not None:
-            self.console.print(f"  resuming   from {self.start.checkpoint}")
+            self.console.print(f"  resuming   from {self.start.checkpoint}", soft_wrap=True)
+        if self.start.notice is not None:
+            self.console.print(f"  note       {self.start.notice}", soft_wrap=True)
         warmup = self.config.schedule.warmup_steps
         if warmup >= steps:
             self.console.print(

@@ -210,16 +210,44 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(composed) ->
         run(other)
 
 
-def test_a_truncated_checkpoint_is_named_and_nothing_is_lost(composed) -> None:
+def damage(file: Path) -> bytes:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return file.read_bytes()
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(composed, capsys) -> None:
+    config = composed()
+    run(config)
+    folder, whole = RunFolder(parse(config)), record_of(config)
+    (folder.path / "record.json").unlink()  # as if the run had been killed
+    damage(folder.last)
+    run(config)
+    shown = capsys.readouterr().out
+    assert "last.ckpt cannot be read" in shown
+    assert "going on from previous.ckpt" in shown
+    assert record_of(config)["test"] == whole["test"]
+
+
+def test_a_kill_between_two_checkpoints_leaves_the_one_before(composed) -> None:
+    config = composed()
+    run(config)
+    folder, whole = RunFolder(parse(config)), record_of(config)
+    (folder.path / "record.json").unlink()
+    folder.last.unlink()
+    run(config)
+    assert record_of(config)["test"] == whole["test"]
+
+
+def test_truncated_checkpoints_are_named_and_nothing_is_lost(composed) -> None:
     config = composed()
     run(config)
     folder = RunFolder(parse(config))
-    (folder.path / "record.json").unlink()  # as if the run had been killed
-    whole = folder.last.read_bytes()
-    folder.last.write_bytes(whole[: len(whole) // 2])
+    (folder.path / "record.json").unlink()
+    left = damage(folder.last)
+    damage(folder.previous)
     with pytest.raises(RunError, match=r"cannot be read(.|\n)*resume=false"):
         run(config)
-    assert folder.last.read_bytes() == whole[: len(whole) // 2]
+    assert folder.last.read_bytes() == left
     assert folder.best.exists()
 
 
