@@ -45,6 +45,7 @@ class History(Callback):
         self.latest: dict[str, float] = {}  # the newest value of each column
         self.train_seconds = 0.0
         self.tokens = 0
+        self.skipped_steps = 0  # without an update, because something was not finite
         self._interval_tokens: int | torch.Tensor = 0
         self._interval_seconds = 0.0
         self._mark = 0.0
@@ -55,6 +56,7 @@ class History(Callback):
             "rows": self.rows,
             "train_seconds": self.train_seconds,
             "tokens": self.tokens,
+            "skipped_steps": self.skipped_steps,
             "interval_tokens": int(self._interval_tokens),
             "interval_seconds": self._interval_seconds + time.perf_counter() - self._mark,
         }
@@ -64,6 +66,7 @@ class History(Callback):
         self.rows = state["rows"]
         self.latest = {name: value for row in self.rows for name, value in row.items()}
         self.train_seconds, self.tokens = state["train_seconds"], state["tokens"]
+        self.skipped_steps = state["skipped_steps"]
         self._interval_tokens = state["interval_tokens"]
         self._interval_seconds = state["interval_seconds"]
 
@@ -85,6 +88,7 @@ class History(Callback):
         self._stop_clock()
         tokens = int(self._interval_tokens)
         self.tokens += tokens
+        self.skipped_steps = int(module.skipped)
         self.train_seconds += self._interval_seconds
         self._add(
             trainer,

@@ -20,7 +20,14 @@ STAGES = ("train", "val", "test")
 
 
 class NonFinite(RunError):
-    """The loss or the gradient is not finite; raised before any weight has changed."""
+    """The loss or the gradient is not finite; raised before any weight has changed.
+
+    ``evidence`` holds what is needed to look at that step again.
+    """
+
+    def __init__(self, message: str, evidence: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.evidence = evidence
 
 
 class ClassificationModule(L.LightningModule):
@@ -31,6 +38,8 @@ class ClassificationModule(L.LightningModule):
     what an uninterrupted one would.
     """
 
+    skipped: Tensor  # steps without an update so far, because something was not finite
+
     def __init__(
         self,
         model: nn.Module,
@@ -38,12 +47,15 @@ class ClassificationModule(L.LightningModule):
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         total_steps: int,
+        max_skipped_steps: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
         self.optimizer_config = optimizer
         self.schedule_config = schedule
         self.total_steps = total_steps
+        self.max_skipped_steps = max_skipped_steps
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
         self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in STAGES})
         self.accuracies = nn.ModuleDict(
             {
@@ -64,15 +76,16 @@ class ClassificationModule(L.LightningModule):
         """The mean loss of a batch.
 
         Raises:
-            NonFinite: the loss is infinite or not a number.
+            NonFinite: the loss is infinite or not a number, once too often.
         """
         logits, losses = self._losses(batch)
         loss = losses.mean()
-        if not torch.isfinite(loss):
-            self._stop("the loss", loss, batch)
-        self._count("train", batch, logits, losses)
         self.batch = batch
-        return loss
+        if torch.isfinite(loss):
+            self._count("train", batch, logits, losses)
+        elif self.skipped >= self.max_skipped_steps:
+            self._stop("the loss", loss, batch)
+        return loss  # if it is not finite, neither is the gradient, and the step is skipped
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the validation metrics."""
@@ -105,16 +118,20 @@ class ClassificationModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by global norm, and keep that norm for the log.
+        """Clip by global norm, and keep that norm for the log; skip the step if it is not finite.
 
         Raises:
-            NonFinite: the gradient's norm is infinite or not a number.
+            NonFinite: the gradient's norm is infinite or not a number, once too often.
         """
         limit = float("inf") if gradient_clip_val is None else gradient_clip_val
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if not torch.isfinite(norm):
-            self._stop("the gradient's norm", norm, self.batch)
         self.gradient_norm = norm.detach()
+        if not torch.isfinite(norm):
+            if self.skipped >= self.max_skipped_steps:
+                self._stop("the gradient's norm", norm, self.batch)
+            self.skipped += 1
+            for parameter in self.model.parameters():
+                parameter.grad = None  # the optimizer then leaves weight and moments as they are
 
     def configure_optimizers(self) -> Any:
         """The optimizer's groups and the schedule, stepped once per optimizer step."""
@@ -139,8 +156,11 @@ class ClassificationModule(L.LightningModule):
         metrics["accuracy"].update(logits.detach(), batch.labels)
 
     def _stop(self, what: str, value: Tensor, batch: Batch) -> None:
+        step, rows = self.global_step + 1, batch.index.tolist()
+        before = f" after {int(self.skipped)} skipped ones" if self.skipped else ""
         raise NonFinite(
-            f"{what} is {value.item()} at step {self.global_step + 1}; it has changed no weight.\n"
-            f"  the batch: rows {batch.index.tolist()} of the training split\n"
-            "  try: a lower learning rate, a longer warm-up, precision=float32"
+            f"{what} is {value.item()} at step {step}{before}; it has changed no weight.\n"
+            f"  the batch: rows {rows} of the training split\n"
+            "  try: a lower learning rate, a longer warm-up, precision=float32",
+            {"step": step, "rows": rows, "what": what, "value": value.item()},
         )

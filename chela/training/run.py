@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,13 +19,14 @@ from torch import nn
 from chela.config import RunConfig, as_dict, parse
 from chela.errors import RunError
 from chela.records.curve import draw_curve
-from chela.records.files import write_text
+from chela.records.files import atomic_file, write_text
 from chela.records.record import FILE, test_result, write_record
 from chela.records.summary import summary_table
 from chela.training import build
 from chela.training.checkpoints import Checkpointer, Interrupted, RandomState
 from chela.training.evidence import Provenance, beginning, implementations, outcome
 from chela.training.folder import RunFolder, Start
+from chela.training.guards import Plateau, out_of_memory
 from chela.training.history import History
 from chela.training.module import ClassificationModule, NonFinite
 from chela.training.progress import TrainingProgress
@@ -84,7 +86,12 @@ class Run:
         task.total_batches = steps
         model = build.build_model(config.model, task.spec)
         module = ClassificationModule(
-            model, task.spec.num_classes, config.optimizer, config.schedule, steps
+            model,
+            task.spec.num_classes,
+            config.optimizer,
+            config.schedule,
+            steps,
+            config.trainer.max_skipped_steps,
         )
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)
@@ -105,7 +112,14 @@ class Run:
             failed = {"status": "failed", "error": cause, **record, **self._outcome(steps)}
             write_record(folder.path, failed)
             if isinstance(error, NonFinite):
-                raise RunError(f"{error}\n  last good checkpoint: {self._last()}") from error
+                raise RunError(
+                    f"{error}\n  last good checkpoint: {self._last()}\n"
+                    f"  rows and random state of that step: {self._keep(error)}"
+                ) from error
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                total = torch.cuda.get_device_properties(self.device).total_memory
+                size = config.trainer.batch_size
+                raise RunError(out_of_memory(size, task.spec.max_length, total)) from error
             raise
         finally:
             close_wandb(self.wandb)
@@ -142,6 +156,7 @@ class Run:
             self.checkpointer,
             self.provenance,
             RandomState(),
+            Plateau(self.history, task.spec.num_classes, trainer.plateau_steps, self.console),
         ]
         if trainer.progress:
             callbacks.append(TrainingProgress(self.console, self.history))
@@ -219,6 +234,13 @@ class Run:
                 f"learning rate reaches {steps / warmup:.0%} of its peak",
                 soft_wrap=True,
             )
+
+    def _keep(self, error: NonFinite) -> Path:
+        """Save what is needed to look at a step again that was not finite."""
+        file = self.folder.path / "nonfinite.pt"
+        with atomic_file(file) as stream:
+            torch.save({**error.evidence, "random_state": RandomState().state_dict()}, stream)
+        return file
 
     def _last(self) -> str:
         return str(self.folder.last) if self.folder.last.exists() else "none yet"

@@ -181,6 +181,59 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(composed, monkeypatch) 
         assert torch.equal(value, seen["weights"][name]), name
 
 
+def test_the_rows_and_random_state_of_a_step_that_was_not_finite_are_kept(
+    composed, monkeypatch
+) -> None:
+    original = ClassificationModule.forward
+    poisoned = lambda self, *batch: original(self, *batch) * torch.nan  # noqa: E731
+    monkeypatch.setattr(ClassificationModule, "forward", poisoned)
+    config = composed()
+    with pytest.raises(RunError, match=r"nonfinite\.pt"):
+        run(config)
+    kept = torch.load(folder_of(config) / "nonfinite.pt", weights_only=True)
+    assert (kept["step"], len(kept["rows"])) == (1, 16)
+    assert kept["random_state"]["torch"].dtype == torch.uint8
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(composed, monkeypatch) -> None:
+    """A poisoned loss and a poisoned gradient change nothing; the third one is too many."""
+    original, weights = ClassificationModule.forward, []
+    bad = {3: torch.nan, 5: torch.inf}
+
+    def poisoned(self, values, lengths):
+        if self.training:
+            weights.append([p.detach().clone() for p in self.model.parameters()])
+            return original(self, values, lengths) * bad.get(self.global_step, 1.0)
+        return original(self, values, lengths)
+
+    monkeypatch.setattr(ClassificationModule, "forward", poisoned)
+    config = composed("trainer.max_skipped_steps=2")
+    run(config)
+    record = record_of(config)
+    assert record["training"]["skipped_steps"] == 2
+    assert record["status"] == "finished"
+    for step in range(11):
+        same = all(map(torch.equal, weights[step], weights[step + 1]))
+        assert same == (step in bad), step
+    assert all(row.get("train/loss", 0.0) is not None for row in record["metrics"])
+    with pytest.raises(RunError, match="after 1 skipped"):
+        run(composed("trainer.max_skipped_steps=1"))
+
+
+@pytest.mark.parametrize(("lr", "said"), [(1e-12, 1), (0.01, 0)])
+def test_a_loss_that_stays_at_guessing_is_spoken_of_once(composed, capsys, lr, said) -> None:
+    config = composed(
+        f"optimizer.lr={lr}",
+        f"optimizer.kernel_lr={lr}",
+        "trainer.plateau_steps=5",
+        "trainer.log_every_steps=1",
+        "task.num_train=16" if not said else "task.num_train=200",
+        "trainer.max_steps=40" if not said else "trainer.max_steps=12",
+    )
+    run(config)
+    assert capsys.readouterr().out.count("about ln(classes) = 2.303") == said
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_said_before_any_work(composed, tmp_path) -> None:
     config = composed("trainer.accelerator=gpu", f"data_dir={tmp_path / 'nothing'}")
