@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from chela.records.figures import duration
+
 
 def summary_table(record: dict[str, Any], folder: Path) -> Table:
     """A finished run's record as a table for the terminal.
@@ -30,7 +32,7 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
         "steps": f"{training['steps']:,} ({training['epochs']:.2f} epochs)",
         "speed": f"{training['tokens_per_second']:,.0f} tokens/s on {_device(record)}",
         "operations": ", ".join(f"{k}: {v}" for k, v in record["implementations"].items()),
-        "wall time": _duration(training["wall_seconds"]),
+        "wall time": duration(training["wall_seconds"]),
     }
     for name, value in rows.items():
         table.add_row(name, value)
@@ -44,9 +46,3 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
 def _device(record: dict[str, Any]) -> str:
     hardware = record["hardware"]
     return str(hardware.get("gpu") or f"{hardware['cpu']}, {hardware['torch_threads']} threads")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

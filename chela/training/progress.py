@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from chela.records.figures import human
 from chela.training.history import History
 
 LINE_EVERY_SECONDS = 20.0  # where there is no terminal: often enough to see that it lives
@@ -106,9 +106,3 @@ class TrainingProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def human(number: float) -> str:
-    """``12345678 -> '12.3M'``: three digits and a unit."""
-    power = min(3, max(0, int(math.log10(max(abs(number), 1)) / 3)))
-    return f"{number / 1000**power:.3g}{['', 'k', 'M', 'G'][power]}"

@@ -14,7 +14,7 @@ from chela.records.environment import git_state, hardware, versions
 from chela.records.files import atomic_file, write_text
 from chela.records.record import read_record, test_result, write_record
 from chela.records.summary import summary_table
-from chela.training.progress import human
+from chela.records.figures import human
 from tests.conftest import ROOT
 
 test_result.__test__ = False  # a function of the record, not a test

@@ -1,0 +1,75 @@
+"""What each cell cost: size, speed, memory, and on which hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from chela.records.collect import Run
+from chela.records.report import Report
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One cell's line of the second table; None where no record says it."""
+
+    model: str  # with its label
+    task: str  # as the column's title
+    parameters: int | None
+    tokens_per_second: float | None  # in training, true tokens: the median over the seeds
+    peak_memory: int | None  # bytes, the largest over the seeds
+    memory_of: str  # "GPU allocations" or "the process": two quantities that do not compare
+    seconds: float | None  # of one run, validation and saving included: the median over the seeds
+    steps: int | None
+    hardware: str
+
+
+def costs(report: Report) -> list[Cost]:
+    """A line for each cell of ours that has a run with any of these figures."""
+    lines = []
+    for row, column, cell in report.cells():
+        # a finished run says most; the others stand in for it only where there is none
+        runs = [run for run in cell.runs if run.accuracy is not None] or list(cell.runs)
+        if not runs:
+            continue
+        speed = _values(runs, "training.tokens_per_second")
+        memory = _values(runs, "training.peak_memory_bytes")
+        seconds = _values(runs, "training.wall_seconds")
+        lines.append(
+            Cost(
+                model=row.name,
+                task=column.title,
+                parameters=_largest(runs, "parameters.total"),
+                tokens_per_second=median(speed) if speed else None,
+                peak_memory=int(max(memory)) if memory else None,
+                memory_of=_joined(run.text("training.peak_memory_of") for run in runs),
+                seconds=median(seconds) if seconds else None,
+                steps=_largest(runs, "training.steps"),
+                hardware=_joined(hardware(run) for run in runs),
+            )
+        )
+    return lines
+
+
+def hardware(run: Run) -> str | None:
+    """The GPU's name, or the processor's with its threads; None if the record has neither."""
+    gpu, cpu, threads = (
+        run.text("hardware.gpu"),
+        run.text("hardware.cpu"),
+        run.number("hardware.torch_threads"),
+    )
+    return gpu or (cpu and (f"{cpu}, {threads:.0f} threads" if threads else cpu))
+
+
+def _values(runs: Sequence[Run], path: str) -> list[float]:
+    return [value for run in runs if (value := run.number(path)) is not None]
+
+
+def _largest(runs: Sequence[Run], path: str) -> int | None:
+    values = _values(runs, path)
+    return int(max(values)) if values else None
+
+
+def _joined(texts: Iterable[str | None]) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
