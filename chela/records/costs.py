@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from chela.records.collect import Run
+from chela.records.figures import duration, human, size
 from chela.records.report import Report
+
+HEAD = ("Model", "Task", "Parameters", "Tokens/s", "Peak memory", "Steps", "Time", "Hardware")
+LEGEND = "Tokens/s in training, padding not counted. Time of one run, with validation and saving."
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,21 @@ def costs(report: Report) -> list[Cost]:
             )
         )
     return lines
+
+
+def texts(line: Cost) -> list[str]:
+    """A line's cells under ``HEAD``, with a dash for what no record says."""
+    memory = "" if line.peak_memory is None else size(line.peak_memory)
+    return [
+        line.model,
+        line.task,
+        "—" if line.parameters is None else f"{line.parameters:,}",
+        "—" if line.tokens_per_second is None else human(line.tokens_per_second),
+        f"{memory} ({line.memory_of})" if memory and line.memory_of else memory or "—",
+        "—" if line.steps is None else f"{line.steps:,}",
+        "—" if line.seconds is None else duration(line.seconds),
+        line.hardware or "—",
+    ]
 
 
 def hardware(run: Run) -> str | None:

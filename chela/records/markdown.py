@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from chela.records.cells import Cell
-from chela.records.costs import Cost, costs
-from chela.records.figures import duration, human, percent, size, spread
+from chela.records.costs import HEAD, costs, texts
+from chela.records.costs import LEGEND as COST_LEGEND
+from chela.records.figures import percent, spread
 from chela.records.report import Report, Row
 
 LEGEND = (
@@ -34,10 +35,10 @@ def markdown(report: Report) -> str:
         "\n".join(f"<sup>{mark}</sup> {escape(text)}  " for mark, text in report.notes),
         "## Cost",
         _table(
-            ["Model", "Task", "Parameters", "Tokens/s", "Peak memory", "Steps", "Time", "Hardware"],
-            [_cost(line) for line in costs(report)],
+            HEAD,
+            [[escape(text) for text in texts(line)] for line in costs(report)],
         ),
-        "Tokens/s in training, padding not counted. Time of one run, with validation and saving.",
+        COST_LEGEND,
     ]
     if report.unfinished:
         parts += ["## Runs without a number", _list(report.unfinished)]
@@ -69,14 +70,16 @@ def _cell(cell: Cell) -> str:
     return f"{mean}{spread(cell.std)}{seeds}{['', '★', '☆'][cell.rank_all]}{_marks(cell.marks)}"
 
 
-def _cost(line: Cost) -> list[str]:
-    return [
-        escape(line.model),
-        escape(line.task),
-        *(_or_dash(value, "{:,}") for value in (line.parameters,)),
-        "—" if line.tokens_per_second is None else human(line.tokens_per_second),
-        "—" if line.peak_memory is None else f"{size(line.peak_memory)} ({line.memory_of})",
-        _or_dash(line.steps, "{:,}"),
-        "—" if line.seconds is None else duration(line.seconds),
-        escape(line.hardware) or "—",
-    ]
+def _marks(marks: Iterable[str]) -> str:
+    joined = ",".join(marks)
+    return f"<sup>{joined}</sup>" if joined else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    # the first column is text, the others are read from the right
+    lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _list(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {escape(text)}" for text in texts)

@@ -134,7 +134,7 @@ def _cells(
     for column in columns:
         cell = summary(found.get(column.key, []))
         texts = [
-            f"protocol {run.protocol}: {run.selection}"
+            f"protocol {run.protocol}: weights selected by {run.selection}"
             for run in cell.runs
             if run.protocol != USUAL
         ][:1]
@@ -168,8 +168,7 @@ def _protocols(runs: Iterable[Run]) -> list[str]:
     """How the weights behind unmarked numbers were selected."""
     selections = dict.fromkeys(run.selection for run in runs if run.protocol == USUAL)
     return [
-        f"Cells without a mark for it: protocol {USUAL}, weights selected by {selection}, then "
-        "tested once."
+        f"Unless marked, protocol {USUAL}: weights selected by {selection}; tested once."
         for selection in selections
     ]
 

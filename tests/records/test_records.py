@@ -11,10 +11,10 @@ from rich.console import Console
 
 from chela.records.curve import draw_curve
 from chela.records.environment import git_state, hardware, versions
+from chela.records.figures import human
 from chela.records.files import atomic_file, write_text
 from chela.records.record import read_record, test_result, write_record
 from chela.records.summary import summary_table
-from chela.records.figures import human
 from tests.conftest import ROOT
 
 test_result.__test__ = False  # a function of the record, not a test
