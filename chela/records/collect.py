@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from chela.identity import NOT_IDENTITY, flat
 from chela.records.record import FILE, VERSION
@@ -52,7 +51,7 @@ class Run:
     def number(self, path: str) -> float | None:
         """A number of the record by its place, ``"training.tokens_per_second"``; None if absent."""
         value = _at(self.record, path)
-        return float(value) if _is_number(value) else None
+        return float(value) if is_number(value) else None
 
     def text(self, path: str) -> str | None:
         """A text of the record by its place, ``"hardware.gpu"``; None if it is absent."""
@@ -102,7 +101,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     for file in files:
         place = _as_typed(file)
         try:
-            runs.append(parse(json.loads(file.read_text(encoding="utf-8")), place.parent))
+            runs.append(parse(_read(file), place.parent))
         except (
             OSError,
             ValueError,
@@ -164,6 +163,19 @@ def parse(record: Any, folder: Path) -> Run:
     )
 
 
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number that a float can hold; ``true`` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _read(file: Path) -> Any:
+    text = file.read_text(encoding="utf-8")
+    content = json.loads(text)
+    if "\\ud" in text.lower():  # half of a pair of code units: no format could write it
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
 def _records(folder: Path) -> Iterator[Path]:
     for path, names, files in os.walk(folder):
         if FILE in files:
@@ -196,7 +208,7 @@ def _once(runs: list[Run]) -> tuple[tuple[Run, ...], tuple[str, ...]]:
 def _tested(record: dict[str, Any]) -> tuple[float | None, int]:
     accuracy = _at(record, "test.accuracy")
     n = _need(record, "test.n", int)
-    if not _is_number(accuracy) or not 0 <= accuracy <= 1:
+    if not is_number(accuracy) or not 0 <= accuracy <= 1:
         return None, n
     return float(accuracy), n
 
@@ -215,7 +227,3 @@ def _at(record: Mapping[str, Any], path: str) -> Any:
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from chela.records.collect import Run
+from chela.records.collect import Run, is_number
 from chela.records.report import Report
 from chela.records.svg import Line, Point, chart, style
 
@@ -60,7 +60,7 @@ def points_of(run: Run, name: str, factor: float = 100.0) -> list[Point]:
     points = []
     for row in rows if isinstance(rows, list) else []:
         step, value = (row.get("step"), row.get(name)) if isinstance(row, dict) else (None, None)
-        if isinstance(step, int | float) and isinstance(value, int | float):
+        if is_number(step) and is_number(value):
             points.append((float(step), factor * value))
     return points
 

@@ -64,9 +64,9 @@ def _data(run: Run) -> str:
 
 
 def _training(run: Run) -> str:
+    steps = _number(run, "training.steps", "{:,.0f} steps") or ""
     parts = [
-        _number(run, "training.steps", "{:,.0f} steps"),
-        _number(run, "training.planned_steps", "of {:,.0f} planned"),
+        steps + (_number(run, "training.planned_steps", " of {:,.0f} planned") or ""),
         _number(run, "training.skipped_steps", "{:,.0f} skipped"),
         _number(run, "training.epochs", "{:.2f} epochs"),
     ]

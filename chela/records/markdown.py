@@ -15,7 +15,7 @@ LEGEND = (
     "**Bold**: best, <ins>underlined</ins>: second best of our own rows. ★ best, ☆ second best of "
     "all rows, the published ones included. — : not run, or no number in the source."
 )
-SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&$@])")
+SPECIAL = re.compile(r"([\\`*_\[\]#+|<>~&$@])")
 
 
 def markdown(report: Report) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,8 +17,10 @@ from chela.records.variants import Variant, describe, differing, labels
 
 Place = tuple[str, str]  # of a row: model and label
 
-GENERIC = ("official", "hub", "generated")  # sources that are no name of their own
+# Sources that are no name of their own, and names that only the benchmark's data may bear.
+NO_NAME = {"official", "hub", "generated", *LRA, *(each.title.lower() for each in LRA.values())}
 USUAL = "heldout"  # the protocol that needs no mark
+LONGEST_ERROR = 300  # characters of an error below the table; the page has the whole of it
 CHANCE = 50.0  # %: what the averages of the S4 and S5 papers count for a failed Path-X
 
 FIVE = Column("average_5", "Avg. of 5", "average")
@@ -42,6 +45,8 @@ def build(collection: Collection, published: Sequence[Published]) -> Report:
     are always there; data that are not the benchmark's have columns of their own, after them.
     """
     notes = Notes()
+    five = replace(FIVE, marks=(notes.mark(WITHOUT_PATHX),))
+    six = replace(SIX, marks=(notes.mark(WITH_PATHX),))
     tasks = _columns(collection.runs, notes)
     places = _rows(collection.runs, notes)
     ours = [
@@ -57,12 +62,7 @@ def build(collection: Collection, published: Sequence[Published]) -> Report:
         )
         for line in published
     ]
-    columns = [
-        *tasks[: len(LRA)],
-        replace(FIVE, marks=(notes.mark(WITHOUT_PATHX),)),
-        replace(SIX, marks=(notes.mark(WITH_PATHX),)),
-        *tasks[len(LRA) :],
-    ]
+    columns = [*tasks[: len(LRA)], five, six, *tasks[len(LRA) :]]
     ours, theirs = ([_with_averages(row, notes) for row in rows] for rows in (ours, theirs))
     best_of_ours, best_of_all = ranked(columns, ours, theirs)
     return Report(
@@ -105,7 +105,7 @@ def _own_name(run: Run) -> str:
     task = LRA[run.task].title if run.task in LRA else run.task
     if not run.stand_in:
         return task
-    return f"{task} ({run.source})" if run.source in GENERIC else run.source
+    return f"{task} ({run.source})" if run.source.lower() in NO_NAME else run.source
 
 
 def _rows(runs: Sequence[Run], notes: Notes) -> dict[Place, dict[str, list[Run]]]:
@@ -186,7 +186,7 @@ def _unfinished(rows: Iterable[Row], columns: Sequence[Column]) -> list[str]:
 
 def _reason(run: Run) -> str:
     if run.status == "failed":
-        return f": {' '.join((run.error or 'no reason recorded').split())}"
+        return f": {textwrap.shorten(run.error or 'no reason recorded', LONGEST_ERROR)}"
     if run.status == "running":
         return ", or killed without a word"
     done, planned = run.number("training.steps"), run.number("training.planned_steps")
