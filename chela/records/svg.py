@@ -11,6 +11,7 @@ from html import escape
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
 MOST_POINTS = 160  # of a line: more cannot be told apart at this width, and would fill the page
+SAME = 1e-6  # relative: values closer than this are one value to an axis
 COLORS = 6  # that the page's style defines, .line0 to .line5; further lines are dashed
 
 Point = tuple[float, float]
@@ -89,9 +90,14 @@ def thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Four to eight round numbers (1, 2 or 5 times a power of ten apart) that enclose both ends."""
-    if not high > low:
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    """Four to eight round numbers (1, 2 or 5 times a power of ten apart) that enclose both ends.
+
+    Ends that are (nearly) equal are moved apart first, by their own size.
+    """
+    most = max(abs(low), abs(high))
+    if high - low <= SAME * max(most, SAME):
+        around = most / 2 if most > SAME else 0.5
+        low, high = low - around, high + around
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999999)

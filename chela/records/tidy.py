@@ -46,7 +46,8 @@ def tidy(report: Report) -> str:
     cost = {(line.model, line.task): line for line in costs(report)}
     notes = dict(report.notes)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    # every text in quotes: a carriage return in a name would end the line otherwise
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writeheader()
     for rows, origin in ((report.ours, "measured"), (report.published, "published")):
         for row in rows:

@@ -78,11 +78,12 @@ def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:
 
 
 def _fitting(variant: Variant, found: Mapping[str, Mapping[str, Any]]) -> str:
-    nothing = object()
+    # compared as text: in Python 1 and True are equal, in a configuration they are not
+    choices = {key: _text(value) for key, value in variant.choices.items()}
     fits = [
         label
         for label, stated in found.items()
-        if all(variant.choices.get(key, nothing) == value for key, value in stated.items())
+        if all(choices.get(key) == _text(value) for key, value in stated.items())
     ]
     return fits[0] if len(fits) == 1 else ""
 
