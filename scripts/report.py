@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> None:
     written = write(report, target)
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(terminal_table(report))
+    for remark in report.remarks:
+        console.print(remark, markup=False, highlight=False, style="dim")
     for mark, text in report.notes:
         console.print(f"{mark}  {text}", markup=False, highlight=False)
     for sentence in [*report.unfinished, *(f"{e.file}: {e.reason}" for e in report.unread)]:

@@ -29,6 +29,7 @@ def test_it_shows_the_table_and_writes_every_format(tmp_path: Path) -> None:
     result = report(tmp_path / "outputs")
     assert result.returncode == 0, result.stderr
     assert "50.50 ± 0.71 (2)" in result.stdout
+    assert "no published value of CHELA" in result.stdout
     for suffix in FORMATS:
         file = tmp_path / "outputs" / "report" / f"report.{suffix}"
         assert file.stat().st_size > 500
@@ -79,3 +80,9 @@ def test_it_reads_records_without_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout == "[]\n", found.stderr
+
+
+def test_the_guide_names_every_file_and_has_its_picture() -> None:
+    guide = (ROOT / "docs" / "report.md").read_text()
+    assert all(f"`report.{suffix}`" in guide for suffix in FORMATS)
+    assert (ROOT / "docs" / "report.png").stat().st_size < 200_000

@@ -73,12 +73,11 @@ def texts(line: Cost) -> list[str]:
 
 def hardware(run: Run) -> str | None:
     """The GPU's name, or the processor's with its threads; None if the record has neither."""
-    gpu, cpu, threads = (
-        run.text("hardware.gpu"),
-        run.text("hardware.cpu"),
-        run.number("hardware.torch_threads"),
-    )
-    return gpu or (cpu and (f"{cpu}, {threads:.0f} threads" if threads else cpu))
+    gpu, cpu = run.text("hardware.gpu"), run.text("hardware.cpu")
+    threads = run.number("hardware.torch_threads")
+    if gpu or not cpu or threads is None:
+        return gpu or cpu
+    return f"{cpu}, {threads:.0f} thread{'' if threads == 1 else 's'}"
 
 
 def _values(runs: Sequence[Run], path: str) -> list[float]:

@@ -11,7 +11,7 @@ from chela.records.costs import LEGEND as COST_LEGEND
 from chela.records.figures import percent
 from chela.records.report import Report, Row
 
-NEEDS = r"% needs \usepackage{booktabs,graphicx}; \usepackage[T1]{fontenc} for good accents"
+NEEDS = r"% needs \usepackage{booktabs,graphicx}"
 LEGEND = (
     "Bold: best, underlined: second best of our own rows. $\\star$ best, $\\circ$ second best of "
     "all rows, the published ones included. ---: not run, or no number in the source."
@@ -41,6 +41,8 @@ SPECIAL = {
     "★": r"$\star$",
     "☆": r"$\circ$",
 }
+LAST = "\u0180"  # the end of the blocks of Latin letters that pdflatex knows by itself
+OGONEK = "\u0328"  # the one accent that the default encoding lacks
 # Tables wider than the page shrink to it; the others keep the document's size.
 FIT = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"
 
@@ -80,9 +82,10 @@ def escape(text: str) -> str:
 
 
 def _plain(letter: str) -> str:
-    # Latin letters with accents are in every T1 font; of other scripts a table cannot be sure
-    latin = letter.isascii() or ("LATIN" in unicodedata.name(letter, "") and letter < "\u0180")
-    return letter if latin and letter.isprintable() else f"U+{ord(letter):04X}"
+    # every font has the ASCII letters with an accent over them; of other letters none can be sure
+    parts = unicodedata.normalize("NFD", letter)
+    known = letter < LAST and parts[0].isascii() and OGONEK not in parts
+    return letter if known and letter.isprintable() else f"U+{ord(letter):04X}"
 
 
 def _row(row: Row) -> str:

@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
 MOST_POINTS = 160  # of a line: more cannot be told apart at this width, and would fill the page
 SAME = 1e-6  # relative: values closer than this are one value to an axis
+DOTTED = 12  # a line of at most so many points shows where they are
 COLORS = 6  # that the page's style defines, .line0 to .line5; further lines are dashed
 
 Point = tuple[float, float]
@@ -62,8 +63,10 @@ def chart(lines: Sequence[Line], x_label: str, y_label: str, description: str) -
     for line, points in kept:
         if points:
             path = "L".join("{:.1f} {:.1f}".format(*place(*point)) for point in points)
-            # a line of one point has no length: a round cap makes it a dot
-            marks.append(f'<path class="{style(line)}" d="M{path}{"h0" * (len(points) == 1)}"/>')
+            marks.append(f'<path class="{style(line)}" d="M{path}"/>')
+            if len(points) <= DOTTED:  # a stroke without length is a dot: its ends are round
+                dots = "".join("M{:.1f} {:.1f}h0".format(*place(*point)) for point in points)
+                marks.append(f'<path class="{style(line)} dot" d="{dots}"/>')
     middle = (HEIGHT - BOTTOM + TOP) / 2
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{escape(description)}</title>'

@@ -59,6 +59,9 @@ def test_points_lie_where_they_should() -> None:
     path = re.search(r'class="line line0" d="M([^"]+)"', text)
     assert path is not None
     points = [tuple(map(float, point.split())) for point in path[1].split("L")]
+    dots = re.search(r'class="line line0 dot" d="M([^"]+)h0"', text)
+    assert dots is not None
+    assert dots[1].split("h0M") == path[1].split("L")
     wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     expected = [(LEFT, TOP + high), (LEFT + wide / 2, TOP + high / 2), (LEFT + wide, TOP)]
     for point, place in zip(points, expected, strict=True):

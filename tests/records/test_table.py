@@ -259,6 +259,20 @@ def test_costs_that_no_record_says_are_dashes() -> None:
     assert texts(line) == ["chela", "ListOps", "—", "—", "—", "—", "—", "a CPU"]
 
 
+@pytest.mark.parametrize(
+    ("hardware", "text"),
+    [
+        ({"cpu": "a CPU", "torch_threads": 1}, "a CPU, 1 thread"),
+        ({"cpu": "a CPU", "torch_threads": 2}, "a CPU, 2 threads"),
+        ({"gpu": "a GPU", "cpu": "a CPU", "torch_threads": 2}, "a GPU"),
+        ({}, "—"),
+    ],
+)
+def test_hardware_by_name(hardware, text) -> None:
+    (line,) = costs(build(found(run(hardware=hardware)), []))
+    assert texts(line)[-1] == text
+
+
 def test_marks_count_like_the_columns_of_a_spreadsheet() -> None:
     assert [letters(n) for n in (0, 1, 25, 26, 27, 51, 52, 701, 702)] == (
         ["a", "b", "z", "aa", "ab", "az", "ba", "zz", "aaa"]
