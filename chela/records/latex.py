@@ -38,6 +38,7 @@ SPECIAL = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "—": "---",
+    "…": r"\ldots{}",
     "★": r"$\star$",
     "☆": r"$\circ$",
 }
@@ -90,7 +91,7 @@ def _plain(letter: str) -> str:
 
 def _row(row: Row) -> str:
     source = f" [{row.source}]" if row.source else ""
-    return _line([escape(row.name + source), *map(_cell, row.cells)])
+    return _line([escape(row.name + source) + _marks(row.marks), *map(_cell, row.cells)])
 
 
 def _cell(cell: Cell) -> str:

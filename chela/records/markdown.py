@@ -57,7 +57,7 @@ def escape(text: str) -> str:
 
 def _row(row: Row) -> list[str]:
     source = f" [{row.source}]" if row.source else ""
-    return [escape(row.name + source), *map(_cell, row.cells)]
+    return [escape(row.name + source) + _marks(row.marks), *map(_cell, row.cells)]
 
 
 def _cell(cell: Cell) -> str:

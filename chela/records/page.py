@@ -82,7 +82,7 @@ def _group(title: str, columns: Sequence[Column], rows: Sequence[Row], linked: b
     lines = [
         f'<tr><th scope="rowgroup" colspan="{len(columns) + 1}">{title}</th></tr>',
         *(
-            f'<tr><th scope="row">{escape(row.name)}'
+            f'<tr><th scope="row">{escape(row.name)}{_marks(row.marks)}'
             + (f' <a href="#sources">[{row.source}]</a>' if row.source else "")
             + "</th>"
             + "".join(

@@ -76,7 +76,8 @@ def _panel(axes: Axes, report: Report, place: int) -> None:
             )
         elif cell.state != "missing":
             axes.text(0.02, line, cell.state, transform=axes.get_yaxis_transform(), fontsize=7)
-    axes.set_yticks(range(len(report.ours)), [_plain(row.name) for row in report.ours], fontsize=8)
+    names = [_plain(row.name) + "".join(f" [{mark}]" for mark in row.marks) for row in report.ours]
+    axes.set_yticks(range(len(report.ours)), names, fontsize=8)
     axes.set_ylim(len(report.ours) - 0.4, -0.6)
     axes.tick_params(axis="x", labelsize=8)
     low, high = axes.get_xlim()

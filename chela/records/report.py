@@ -27,6 +27,7 @@ class Row:
     model: str
     cells: tuple[Cell, ...]  # one per column
     label: str = ""  # what distinguishes the configuration from others of the model
+    marks: tuple[str, ...] = ()
     source: int | None = None  # number of a published row's source, from 1
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -48,11 +47,7 @@ def build(collection: Collection, published: Sequence[Published]) -> Report:
     five = replace(FIVE, marks=(notes.mark(WITHOUT_PATHX),))
     six = replace(SIX, marks=(notes.mark(WITH_PATHX),))
     tasks = _columns(collection.runs, notes)
-    places = _rows(collection.runs, notes)
-    ours = [
-        Row(model, _cells(f"{model} ({label})" if label else model, found, tasks, notes), label)
-        for (model, label), found in sorted(places.items())
-    ]
+    ours = _rows(collection.runs, tasks, notes)
     sources = list(dict.fromkeys(line.source for line in published))
     theirs = [
         Row(
@@ -108,9 +103,10 @@ def _own_name(run: Run) -> str:
     return f"{task} ({run.source})" if run.source.lower() in NO_NAME else run.source
 
 
-def _rows(runs: Sequence[Run], notes: Notes) -> dict[Place, dict[str, list[Run]]]:
-    """Runs by row and column; the notes say what hides behind a configuration's hash."""
+def _rows(runs: Sequence[Run], columns: Sequence[Column], notes: Notes) -> list[Row]:
+    """The rows in the order of their names; a note says what hides behind a hash."""
     places: dict[Place, dict[str, list[Run]]] = {}
+    hidden: dict[Place, str] = {}
     for model in dict.fromkeys(run.model for run in runs):
         groups: dict[tuple[str, str, str], list[Run]] = {}
         for run in runs:
@@ -123,8 +119,13 @@ def _rows(runs: Sequence[Run], notes: Notes) -> dict[Place, dict[str, list[Run]]
             if label.startswith(variant.identity):
                 rivals = [each for each in variants if each.column == variant.column]
                 what = describe(variant, differing(rivals))
-                notes.mark(f"{model} ({label}): {what or 'the same configuration, other data'}")
-    return places
+                hidden[model, label] = what or "the same configuration as another row, other data"
+    rows = []
+    for place, found in sorted(places.items()):
+        row = Row(place[0], (), place[1])
+        marks = (notes.mark(f"{row.name}: {hidden[place]}"),) if place in hidden else ()
+        rows.append(replace(row, cells=_cells(row.name, found, columns, notes), marks=marks))
+    return rows
 
 
 def _cells(
@@ -148,20 +149,27 @@ def _cells(
 
 
 def _with_averages(row: Row, notes: Notes) -> Row:
-    """Both averages after the six tasks, each only where all it needs is there."""
+    """Both averages after the six tasks, each only where all it needs is there.
+
+    What must be said of a cell must be said of an average that it is in: the marks go with it.
+    """
     six, others = row.cells[: len(LRA)], row.cells[len(LRA) :]
     by_task = dict(zip(LRA, six, strict=True))
     pathx = by_task.pop("pathx")
     values = [cell.mean for cell in by_task.values() if cell.mean is not None]
+    marks = [mark for cell in by_task.values() for mark in cell.marks]
     five, all_six = Cell(), Cell()
     if len(values) == len(by_task):
-        five = Cell(math.fsum(values) / len(values))
+        five = _average(values, marks)
         if pathx.mean is not None:
-            all_six = Cell(math.fsum([*values, pathx.mean]) / len(LRA))
+            all_six = _average([*values, pathx.mean], [*marks, *pathx.marks])
         elif pathx.state in ("failed", "missing"):  # one still running has no value yet
-            mark = notes.mark(AT_CHANCE)
-            all_six = Cell(math.fsum([*values, CHANCE]) / len(LRA), marks=(mark,))
+            all_six = _average([*values, CHANCE], [*marks, notes.mark(AT_CHANCE)])
     return replace(row, cells=(*six, five, all_six, *others))
+
+
+def _average(values: Sequence[float], marks: Iterable[str]) -> Cell:
+    return Cell(math.fsum(values) / len(values), marks=tuple(dict.fromkeys(marks)))
 
 
 def _protocols(runs: Iterable[Run]) -> list[str]:
@@ -186,7 +194,8 @@ def _unfinished(rows: Iterable[Row], columns: Sequence[Column]) -> list[str]:
 
 def _reason(run: Run) -> str:
     if run.status == "failed":
-        return f": {textwrap.shorten(run.error or 'no reason recorded', LONGEST_ERROR)}"
+        error = " ".join((run.error or "no reason recorded").split())
+        return f": {error if len(error) <= LONGEST_ERROR else error[:LONGEST_ERROR] + '…'}"
     if run.status == "running":
         return ", or killed without a word"
     done, planned = run.number("training.steps"), run.number("training.planned_steps")

@@ -26,7 +26,7 @@ def terminal_table(report: Report) -> Table:
 
 
 def _row(row: Row) -> list[Text]:
-    return [Text(row.name), *map(_cell, row.cells)]
+    return [Text(" ".join([row.name, *row.marks])), *map(_cell, row.cells)]
 
 
 def _cell(cell: Cell) -> Text:

@@ -76,7 +76,7 @@ def _line(
         "n_seeds": cell.seeds or "",
         "rank_ours": cell.rank_ours or "",
         "rank_all": cell.rank_all or "",
-        "notes": "; ".join(notes[mark] for mark in (*column.marks, *cell.marks)),
+        "notes": "; ".join(notes[mark] for mark in (*row.marks, *column.marks, *cell.marks)),
     }
     if column.kind == "average" and cell.mean is not None:
         found["state"] = "computed"

@@ -82,14 +82,31 @@ def test_other_data_are_never_averaged() -> None:
     runs = [run(seed=n, accuracy=n / 4, fingerprint=letter * 64) for n, letter in enumerate("ab")]
     report = build(found(*runs), [])
     assert sorted(c.mean for row in report.ours for c in row.cells if c.mean is not None) == [0, 25]
-    assert [note for _, note in report.notes if "the same configuration, other data" in note]
+    for row in report.ours:
+        (note,) = notes(report, row.marks)
+        assert note == f"{row.name}: the same configuration as another row, other data"
 
 
 def test_what_hides_behind_a_hash_is_noted() -> None:
     runs = [run(identity=name * 8, choices={"long": name * 50}) for name in "ab"]
     report = build(found(*runs), [])
     assert [row.name for row in report.ours] == ["chela (aaaaaaaa)", "chela (bbbbbbbb)"]
-    assert f"chela (aaaaaaaa): long={'a' * 50}" in [text for _, text in report.notes]
+    for row, letter in zip(report.ours, "ab", strict=True):
+        assert notes(report, row.marks) == [f"{row.name}: long={letter * 50}"]
+
+
+def test_an_average_has_the_marks_of_its_cells() -> None:
+    runs = [run(task=task, protocol="lra" if task == "text" else "heldout") for task in SIZES]
+    report = build(found(*runs), [])
+    mark = cell(report, "chela", "Text").marks
+    assert len(mark) == 1
+    assert cell(report, "chela", "Avg. of 5").marks == mark
+    assert cell(report, "chela", "Avg. of 6").marks == mark
+
+
+def test_a_long_error_is_cut_below_the_table() -> None:
+    report = build(found(run(status="failed", accuracy=None, error="x" * 400 + "\nsecond")), [])
+    assert f": {'x' * 300}… (" in report.unfinished[0]
 
 
 def test_a_stand_in_has_its_own_column_and_name() -> None:
