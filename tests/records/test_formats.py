@@ -5,11 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
-import subprocess
-import unicodedata
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +13,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from chela.records import latex, markdown
-from chela.records.collect import Collection, Unread, parse
 from chela.records.figures import duration, human, size
 from chela.records.page import page
 from chela.records.picture import picture
@@ -26,34 +21,14 @@ from chela.records.report import Report
 from chela.records.table import build
 from chela.records.terminal import terminal_table
 from chela.records.tidy import COLUMNS, tidy
-from tests.records.samples import found, run, sweep
-
-HOSTILE = (
-    "<script>alert('1')</script>",
-    r'\input{x} % $a_b^c$ & #1 ~ {"}` [2] *3* |4| --- é ★ 中 Ω',
-    'comma, "quote",\nnew line',
-    "=1+1",
-)
+from tests.records.hostile import HOSTILE, hostile, whole_report
+from tests.records.latex_form import check_latex
+from tests.records.samples import found, run
 
 
 @pytest.fixture(scope="module")
 def whole() -> Report:
-    """Every kind of cell, note and trouble, beside the literature."""
-    runs = tuple(parse(each, Path("outputs") / each["run_id"]) for each in sweep())
-    return build(Collection(runs, (Unread(Path("a_b/record.json"), "50% of it"),), ()), published())
-
-
-def hostile() -> Report:
-    runs = [run(text, identity=f"{n}" * 8) for n, text in enumerate(HOSTILE)]
-    runs += [
-        run("b", status="failed", accuracy=None, error=text, seed=n)
-        for n, text in enumerate(HOSTILE)
-    ]
-    runs += [
-        run("c", "image", stand_in=text, identity=f"{n}", command=text)
-        for n, text in enumerate(HOSTILE)
-    ]
-    return build(found(*runs), published())
+    return whole_report()
 
 
 class Document(HTMLParser):
@@ -227,94 +202,10 @@ def test_any_text_leaves_every_format_whole(text) -> None:
 
 
 @given(st.text())
-def test_escaped_latex_has_no_active_letter_left(text) -> None:
-    made = latex.escape(text)
-    assert made.count("\n") == 0
-    plain = re.sub(
-        r"---|\\(text\w+\{\}|ldots\{\}|[{}$&#_%])|\$\\(pm|times|star|circ)\$|\{[-[*]\}", "", made
-    )
-    assert not set(plain) & set('\\{}$&#_%^~<>|"`[*-★±')
-    accents = unicodedata.normalize("NFD", plain)
-    assert all(each.isascii() or unicodedata.combining(each) for each in accents)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a_b & 50%", r"a\_b \& 50\%"),
-        ("\\{x}$^~", r"\textbackslash{}\{x\}\$\textasciicircum{}\textasciitilde{}"),
-        ("[bold] *", "{[}bold] {*}"),
-        ("a--b", "a{-}{-}b"),
-        ("é ą Ω 中", "é U+0105 U+03A9 U+4E2D"),
-        ("two\n lines", "two lines"),
-    ],
-)
-def test_latex_escapes(text, expected) -> None:
-    assert latex.escape(text) == expected
-
-
-@given(st.text())
 def test_escaped_markdown_is_one_line_without_bare_syntax(text) -> None:
     made = markdown.escape(text)
     assert not set(re.sub(r"\\.", "", made)) & set("\\`*_[]|<>&$#")
     assert made.splitlines() in ([made], [])
-
-
-def check_latex(text: str) -> None:
-    """Braces, dollars and environments balance; every row has as many cells as the head."""
-    bare = re.sub(r"\\[{}$&#_%]", "", re.sub(r"^%.*$|\{%$", "", text, flags=re.M))
-    opened = re.findall(r"\\begin\{(\w+)\}", bare)
-    assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+)\}", bare))
-    assert bare.count("$") % 2 == 0
-    depth = 0
-    for letter in text_with_fit(bare):
-        depth += {"{": 1, "}": -1}.get(letter, 0)
-        assert depth >= 0
-    assert depth == 0
-    for table in re.findall(r"\\toprule\n(.*?)\\bottomrule", bare, flags=re.S):
-        lines = [line for line in table.splitlines() if line.endswith(r"\\")]
-        widths = {line.count("&") for line in lines if "multicolumn" not in line}
-        assert len(widths) == 1
-
-
-def text_with_fit(bare: str) -> str:
-    """The opening brace of the box that ends its line with a comment was cut with the comment."""
-    return bare.replace("{!}", "{!}{")
-
-
-def test_latex_is_balanced(whole) -> None:
-    check_latex(latex.latex(whole))
-    check_latex(latex.latex(hostile()))
-
-
-COMPILERS = {
-    "pdflatex": ["-interaction=nonstopmode", "-halt-on-error"],
-    "tectonic": ["--only-cached"],
-}
-
-
-@pytest.mark.parametrize("compiler", COMPILERS)
-def test_latex_compiles(compiler, whole, tmp_path) -> None:
-    program = shutil.which(compiler)
-    if program is None:
-        pytest.skip(f"there is no {compiler} here")
-    letters = build(found(run("".join(map(chr, range(0x20, 0x250))))), [])
-    for name, report in (("whole", whole), ("hostile", hostile()), ("letters", letters)):
-        (tmp_path / f"{name}-table.tex").write_text(latex.latex(report))
-        (tmp_path / f"{name}.tex").write_text(
-            "\\documentclass{article}\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
-            f"\\input{{{name}-table.tex}}\n\\end{{document}}\n"
-        )
-        done = subprocess.run(
-            [program, *COMPILERS[compiler], f"{name}.tex"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        assert done.returncode == 0, done.stdout[-2000:]
-        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-        assert "Missing character" not in (tmp_path / f"{name}.log").read_text(errors="replace")
 
 
 # --- figures ------------------------------------------------------------------------------------
