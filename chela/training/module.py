@@ -12,6 +12,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from chela.errors import RunError
+from chela.training.distributed import total
 from chela.training.optim import build_optimizer, build_schedule
 from chela.training.settings import OptimizerConfig, ScheduleConfig
 from tasks.base import Batch
@@ -83,9 +84,10 @@ class ClassificationModule(L.LightningModule):
         self.batch = batch
         if torch.isfinite(loss):
             self._count("train", batch, logits, losses)
-        elif self.skipped >= self.max_skipped_steps:
+        elif self.skipped >= self.max_skipped_steps and self.trainer.world_size == 1:
             self._stop("the loss", loss, batch)
-        return loss  # if it is not finite, neither is the gradient, and the step is skipped
+        # If it is not finite, neither is the gradient, in every process: the step is skipped.
+        return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the validation metrics."""
@@ -106,11 +108,23 @@ class ClassificationModule(L.LightningModule):
     def read_metrics(self, stage: str) -> dict[str, float]:
         """``{"train/loss": ..., "train/accuracy": ..., "train/samples": ...}``, and begin anew."""
         weight = cast("Tensor", self.losses[f"{stage}_loss"].weight)
-        values = {f"{stage}/samples": weight.item()}
+        values = {f"{stage}/samples": total(weight).item()}
         for name, metric in self._metrics(stage).items():
             values[f"{stage}/{name}"] = metric.compute().item()
             metric.reset()
         return values
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the training metrics of all processes together, as rank 0 will have them."""
+        if self.trainer.world_size > 1:
+            for name in self._metric_states(checkpoint):
+                checkpoint["state_dict"][name] = total(checkpoint["state_dict"][name])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Begin the metrics of the other processes at zero: rank 0 has all of them."""
+        if self.trainer.global_rank > 0:
+            for name in self._metric_states(checkpoint):
+                checkpoint["state_dict"][name].zero_()
 
     def configure_gradient_clipping(
         self,
@@ -141,6 +155,12 @@ class ClassificationModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _metric_states(self, checkpoint: dict[str, Any]) -> list[str]:
+        """The names of the metrics' states, sums all of them, in a checkpoint."""
+        return [
+            name for name in checkpoint["state_dict"] if name.startswith(("losses.", "accuracies."))
+        ]
 
     def _metrics(self, stage: str) -> dict[str, Metric]:
         loss, accuracy = self.losses[f"{stage}_loss"], self.accuracies[f"{stage}_accuracy"]
