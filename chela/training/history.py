@@ -84,6 +84,7 @@ class History(Callback):
         step = trainer.global_step
         if step % self.every_steps and step < trainer.max_steps:
             return
+        module.check()
         row = module.read_metrics("train")  # waits for the device: the clock is right after it
         del row["train/samples"]
         self._stop_clock()

@@ -96,7 +96,6 @@ class Run:
         model = build.build_model(config.model, task.spec)
         module = ClassificationModule(
             model,
-            task.spec.num_classes,
             config.optimizer,
             config.schedule,
             steps,
