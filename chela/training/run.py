@@ -23,6 +23,7 @@ from chela.records.curve import draw_curve
 from chela.records.files import atomic_file, write_text
 from chela.records.record import FILE, test_result, write_record
 from chela.records.summary import summary_table
+from chela.sweep import sweep_name
 from chela.training import build
 from chela.training.checkpoints import Checkpointer, Interrupted
 from chela.training.distributed import is_leader
@@ -173,8 +174,8 @@ class Run:
             self.wandb_mode,
             self.folder.path,
             run_id=self.start.wandb_id,
-            group=f"{config.name}-{config.identity}",
-            tags=[task.name, config.model.name],
+            group=sweep_name() or f"{config.name}-{config.identity}",
+            tags=[task.name, config.model.name, task.protocol],
             content=as_dict(config),
         )
         return build.build_trainer(
