@@ -165,12 +165,12 @@ def verify(path: Path, algorithm: str, expected: str, otherwise: str) -> None:
         )
 
 
-def nothing_found(task: str, looked_for: Sequence[Path], what: str, remedy: str) -> DataError:
+def nothing_found(task: str, looked_for: Sequence[Path | str], what: str, remedy: str) -> DataError:
     """The error when a task has no source: what to get, where to put it, what to run again.
 
     Args:
         task: its name.
-        looked_for: every place, in order.
+        looked_for: every place, in order: paths, or a place elsewhere in words.
         what: what to get, from whom, and its size.
         remedy: other ways out, such as a stand-in; may be empty.
     """
