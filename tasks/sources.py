@@ -24,7 +24,7 @@ class Unreachable(Exception):
 
 
 def locate(
-    task: str, data_dir: Path, places: Sequence[str], repository: str, ask: Ask, what: str
+    task: str, data_dir: Path, places: Sequence[str], repository: str | None, ask: Ask, what: str
 ) -> Source | dict[str, Dataset]:
     """The official files below ``data_dir``, or the splits ``train`` and ``test`` of the hub.
 
@@ -32,7 +32,7 @@ def locate(
         task: its name, for the message.
         data_dir: below which ``places`` are looked for.
         places: folders or archives, in order.
-        repository: ``owner/name`` on the hub.
+        repository: ``owner/name`` on the hub; None: it has no such data.
         ask: which of the two.
         what: what to get when there is nothing: its name, size, checksum and author.
 
@@ -45,8 +45,9 @@ def locate(
         if found is not None:
             return found
         looked_for += [data_dir / place for place in places]
-    if ask == "official":
-        raise nothing_found(task, looked_for, what, "task.source=hub, with a network")
+    if ask == "official" or repository is None:
+        remedy = "" if repository is None else "task.source=hub, with a network"
+        raise nothing_found(task, looked_for, what, remedy)
     try:
         return {split: load_split(repository, split) for split in ("train", "test")}
     except Unreachable as error:

@@ -161,9 +161,8 @@ class Text(Task):
         Raises:
             DataError: there are none.
         """
-        config = self.config
-        ask = "official" if config.stand_in is not None else config.source
-        return locate(self.name, self.data_dir, PLACES, HUB, ask, WHAT)
+        hub = HUB if self.config.stand_in is None else None
+        return locate(self.name, self.data_dir, PLACES, hub, self.config.source, WHAT)
 
     def _read(self, split: str) -> list[Review]:
         source = self._source

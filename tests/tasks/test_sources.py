@@ -71,6 +71,14 @@ def test_only_files_is_only_files(tmp_path: Path, hub) -> None:
     assert hub == []
 
 
+def test_where_the_hub_has_nothing_it_is_not_named(tmp_path: Path, hub) -> None:
+    with pytest.raises(DataError) as caught:
+        locate("toy", tmp_path, PLACES, None, "auto", "toy.tar (3 MB)")
+    assert "task.source=hub" not in str(caught.value)
+    assert "Hugging Face" not in str(caught.value)
+    assert hub == []
+
+
 def test_without_a_network_no_download_is_begun(monkeypatch: pytest.MonkeyPatch, hub) -> None:
     class Api:
         def dataset_info(self, repository: str, timeout: float) -> None:
