@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
@@ -39,32 +40,42 @@ class Review(NamedTuple):
     label: int  # of CLASSES
 
 
-def read_files(source: Source, split: str) -> list[Review]:
-    """The reviews of a split, sorted.
+def read_files(source: Source) -> dict[str, list[Review]]:
+    """The reviews of ``train`` and of ``test``, sorted, from one pass over the files.
 
     Args:
         source: the folder ``aclImdb`` or its tar.
-        split: ``train`` or ``test``.
 
     Raises:
         DataError: a file is unreadable, empty or not UTF-8; a class has no file.
     """
-    return _sorted(_from_files(source, split), f"{source.path}, {split}")
+    found: dict[str, list[Review]] = {split: [] for split in OFFICIAL}
+    for name, stream in source.members(lambda name: NAME.fullmatch(name) is not None):
+        where = f"{source.path}: {name}" if source.is_archive else source.path.parent / name
+        _, split, folder, _ = name.split("/")
+        found[split].append(Review(_checked(stream.read(), where), CLASSES.index(folder)))
+    return {split: _sorted(own, f"{source.path}, {split}") for split, own in found.items()}
 
 
-def read_hub(dataset: Dataset, split: str) -> list[Review]:
-    """The reviews of a split of the hub's dataset, columns ``text`` and ``label``, sorted.
+def read_hub(splits: dict[str, Dataset]) -> dict[str, list[Review]]:
+    """The reviews of ``train`` and of ``test``, sorted.
+
+    Args:
+        splits: the hub's, columns ``text`` and ``label``.
 
     Raises:
-        DataError: it has other columns or labels; a class has no review.
+        DataError: there are other columns or labels; a class has no review.
     """
-    place = f"{HUB} on the hub, {split}"
-    if not {"text", "label"} <= set(dataset.column_names):
-        raise DataError(
-            f"{place}: the columns are {', '.join(dataset.column_names)}, not text and label.\n"
-            "  try: the official files, see data/README.md"
-        )
-    return _sorted(_from_hub(dataset, place), place)
+    found = {}
+    for split, dataset in splits.items():
+        place = f"{HUB} on the hub, {split}"
+        if not {"text", "label"} <= set(dataset.column_names):
+            raise DataError(
+                f"{place}: the columns are {', '.join(dataset.column_names)}, not text and "
+                "label.\n  try: the official files, see data/README.md"
+            )
+        found[split] = _sorted(_from_hub(dataset, place), place)
+    return found
 
 
 def checksum(reviews: Iterable[Review]) -> str:
@@ -93,24 +104,17 @@ def check_official(reviews: list[Review], split: str, place: str) -> None:
         )
 
 
-def _from_files(source: Source, split: str) -> Iterator[Review]:
-    def wanted(name: str) -> bool:
-        match = NAME.fullmatch(name)
-        return match is not None and match[1] == split
-
-    for name, stream in source.members(wanted):
-        text = stream.read()
-        where = source.path.parent / name if not source.is_archive else f"{source.path}: {name}"
-        if not text:
-            raise DataError(f"{where} is empty.\n  try: fetch and unpack the archive again")
-        try:
-            text.decode()
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{where}, byte {error.start}: 0x{text[error.start]:02x} is not UTF-8.\n"
-                "  try: fetch and unpack the archive again, or convert the file to UTF-8"
-            ) from error
-        yield Review(text, CLASSES.index(name.split("/")[2]))
+def _checked(text: bytes, where: Path | str) -> bytes:
+    if not text:
+        raise DataError(f"{where} is empty.\n  try: fetch and unpack the archive again")
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}, byte {error.start}: 0x{text[error.start]:02x} is not UTF-8.\n"
+            "  try: fetch and unpack the archive again, or convert the file to UTF-8"
+        ) from error
+    return text
 
 
 def _from_hub(dataset: Dataset, place: str) -> Iterator[Review]:

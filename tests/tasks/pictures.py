@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageFeature
 from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from tasks import cifar_files, cifar_hub
 
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 PER_BATCH = 20
+HUB_ORDER = ["data_batch_4", "data_batch_3", "data_batch_2", "data_batch_5", "data_batch_1"]
 
 
 def batch(name: str) -> dict[bytes, Any]:
@@ -33,6 +41,35 @@ def write_cifar(data_dir: Path) -> Path:
         (folder / name).write_bytes(pickle.dumps(batch(name), protocol=2))
     (folder / "readme.html").write_text("<html></html>")
     return folder
+
+
+def pictures(name: str) -> list[Pillow.Image]:
+    pixels = batch(name)[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return [Pillow.fromarray(picture) for picture in pixels]
+
+
+def hub_split(names: list[str], images: list[Pillow.Image] | None = None) -> Dataset:
+    """Batches one after the other, PNG inside, as the hub's files have it."""
+    columns: dict[str, list[Any]] = {
+        "img": images or [picture for name in names for picture in pictures(name)],
+        "label": [label for name in names for label in batch(name)[b"labels"]],
+    }
+    names_of_classes = [f"class {number}" for number in range(10)]
+    features = Features({"img": ImageFeature(), "label": ClassLabel(names=names_of_classes)})
+    return Dataset.from_dict(columns, features)
+
+
+def make_official(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the small batches have the official checksums, as files and on the hub."""
+    monkeypatch.setattr(cifar_hub, "BATCH", PER_BATCH)
+    monkeypatch.setattr(cifar_hub, "FIRST", 5)
+    for name in BATCHES:
+        content = batch(name)
+        file = hashlib.md5(pickle.dumps(content, protocol=2)).hexdigest()
+        labels = hashlib.sha256(bytes(content[b"labels"])).hexdigest()
+        pixels = hashlib.sha256(content[b"data"][:5].tobytes()).hexdigest()
+        monkeypatch.setitem(cifar_files.OFFICIAL, name, file)
+        monkeypatch.setitem(cifar_hub.OFFICIAL, name, (labels, pixels))
 
 
 def mnist(prefix: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

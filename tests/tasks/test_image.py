@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -15,13 +14,21 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from tasks import cifar_files
 from tasks.base import TaskSpec
 from tasks.errors import DataError
 from tasks.image import Image, ImageConfig
 from tasks.image_split import held_out
 from tasks.store import verify
-from tests.tasks.pictures import BATCHES, batch, mnist, write_cifar, write_mnist
+from tests.tasks.pictures import (
+    BATCHES,
+    HUB_ORDER,
+    batch,
+    hub_split,
+    make_official,
+    mnist,
+    write_cifar,
+    write_mnist,
+)
 
 Make = Callable[..., Image]
 OTHERS = {
@@ -145,9 +152,7 @@ def test_folder_tar_and_hub_are_the_same(
     image: Make, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = data_dir / "cifar-10-batches-py"
-    for name in BATCHES:
-        digest = hashlib.md5((folder / name).read_bytes()).hexdigest()
-        monkeypatch.setitem(cifar_files.OFFICIAL, name, digest)
+    make_official(monkeypatch)
     from_folder = ready(image(stand_in=None)).meta
     with tarfile.open(data_dir / "cifar-10-python.tar.gz", "w:gz") as archive:
         for name in reversed(BATCHES):
@@ -156,22 +161,18 @@ def test_folder_tar_and_hub_are_the_same(
     assert ready(image(stand_in=None)).meta == from_folder  # prepared data need no source
     shutil.rmtree(image(stand_in=None).folder)
     from_tar = ready(image(stand_in=None)).meta
-    assert from_tar.fingerprint == from_folder.fingerprint
-    assert (from_tar.source, from_tar.stand_in) == ("official", False)
-
-
-def test_without_files_the_hub_is_read(image: Make, data_dir, monkeypatch) -> None:
-    shutil.rmtree(data_dir / "cifar-10-batches-py")
-    asked = []
+    shutil.rmtree(image(stand_in=None).folder)
+    (data_dir / "cifar-10-python.tar.gz").unlink()
 
     def load_dataset(repository: str, split: str) -> datasets.Dataset:
-        asked.append((repository, split))
-        return datasets.Dataset.from_dict({"img": [0], "label": [3]})
+        assert repository == "uoft-cs/cifar10"
+        return hub_split(HUB_ORDER if split == "train" else ["test_batch"])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(DataError, match="is not the official CIFAR-10"):
-        image(stand_in=None).prepare_data()
-    assert asked == [("uoft-cs/cifar10", "train"), ("uoft-cs/cifar10", "test")]
+    from_hub = ready(image(stand_in=None)).meta
+    for meta in (from_tar, from_hub):
+        assert meta.fingerprint == from_folder.fingerprint
+        assert (meta.source, meta.stand_in) == ("official", False)
 
 
 def test_other_pixels_need_a_name_of_their_own(image: Make, data_dir: Path) -> None:

@@ -15,7 +15,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def test_grey_is_pillows_mode_l() -> None:
-    pixels = RANDOM.integers(0, 256, (200, 3, 1024), dtype=np.uint8)
+    pixels = RANDOM.integers(0, 256, (520, 3, 1024), dtype=np.uint8)
     levels = np.arange(256)
     pixels[0] = np.stack([levels, levels, levels]).repeat(4, axis=1)  # grey stays as it is
     pixels[1, :, :8] = [[0, 255] * 4, [0, 0, 255, 255] * 2, [0] * 4 + [255] * 4]  # all corners

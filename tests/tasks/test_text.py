@@ -291,7 +291,7 @@ def test_another_hub_dataset_is_refused(text: Make, data_dir, monkeypatch, chang
 
 def test_other_columns_of_the_hub_are_refused() -> None:
     with pytest.raises(DataError, match="the columns are review, label"):
-        text_reviews.read_hub(Dataset.from_dict({"review": ["a"], "label": [0]}), "train")
+        text_reviews.read_hub({"train": Dataset.from_dict({"review": ["a"], "label": [0]})})
 
 
 def test_without_data_the_error_says_what_to_get(text: Make, tmp_path: Path) -> None:
