@@ -163,16 +163,6 @@ class Task(LightningDataModule):
         """A stored split, columns ``values`` and ``label``, memory-mapped."""
         return self._open().splits[name]
 
-    def split(self, name: str) -> Dataset:
-        """``train``, ``val`` or ``test``.
-
-        Raises:
-            ValueError: it is none of them.
-        """
-        if name not in ("train", "val", "test"):
-            raise ValueError(f"the splits are train, val and test, not {name!r}")
-        return getattr(self, name)
-
     def prepare_data(self) -> None:
         """Prepare the data, unless they are there.
 

@@ -128,15 +128,10 @@ class Image(Task):
             self._source  # noqa: B018 (raises when there is none)
         super().prepare_data()
 
-    def sample(self, split_name: str, index: int) -> NDArray[np.uint8]:
-        """One image as it is looked at, (H, W) or (H, W, 3).
-
-        Args:
-            split_name: ``train``, ``val`` or ``test``.
-            index: of its row.
-        """
+    def sample(self, split: str, index: int) -> NDArray[np.uint8]:
+        """One image, (H, W) or (H, W, 3)."""
         side = SIDE[self.config.dataset]
-        levels = np.array(self.split(split_name)[index]["values"], dtype=np.uint8)
+        levels = np.array(self.split(split)[index]["values"], dtype=np.uint8)
         return levels.reshape((side, side) if self.config.channels == "grey" else (side, side, 3))
 
     @cached_property

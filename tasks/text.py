@@ -138,14 +138,9 @@ class Text(Task):
             self._source  # noqa: B018 (raises when there is none)
         super().prepare_data()
 
-    def sample(self, split_name: str, index: int) -> str:
-        """What the model is given of one review, as text.
-
-        Args:
-            split_name: ``train``, ``val`` or ``test``.
-            index: of its row.
-        """
-        return self._symbols.decode(self.split(split_name)[index]["values"])
+    def sample(self, split: str, index: int) -> str:
+        """What the model is given of one review, as text."""
+        return self._symbols.decode(self.split(split)[index]["values"])
 
     @property
     def _symbols(self) -> Characters | Bytes:

@@ -17,7 +17,7 @@ from tasks import cifar_files
 from tasks.archives import Source
 from tasks.cifar_files import read_files
 from tasks.errors import DataError
-from tests.tasks.pictures import BATCHES, PER_BATCH, batch, write_cifar
+from tests.tasks.small_images import BATCHES, PER_BATCH, batch, write_cifar
 
 
 @pytest.fixture

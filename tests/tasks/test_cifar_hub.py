@@ -11,7 +11,7 @@ from datasets import Dataset
 from tasks import cifar_hub
 from tasks.cifar_hub import read_hub
 from tasks.errors import DataError
-from tests.tasks.pictures import (
+from tests.tasks.small_images import (
     BATCHES,
     HUB_ORDER,
     PER_BATCH,

@@ -19,7 +19,7 @@ from tasks.errors import DataError
 from tasks.image import Image, ImageConfig
 from tasks.image_split import held_out
 from tasks.store import verify
-from tests.tasks.pictures import (
+from tests.tasks.small_images import (
     BATCHES,
     HUB_ORDER,
     batch,

@@ -13,7 +13,7 @@ import pytest
 from tasks import mnist_files
 from tasks.errors import DataError
 from tasks.mnist_files import read_files
-from tests.tasks.pictures import idx, mnist, write_mnist
+from tests.tasks.small_images import idx, mnist, write_mnist
 
 IMAGES, LABELS = mnist("t10k")
 

@@ -311,8 +311,6 @@ def test_what_cannot_be_is_refused(text: Make) -> None:
         text(stand_in="../x")
     with pytest.raises(ValueError, match="source=hub"):
         text(source="hub")
-    with pytest.raises(ValueError, match="train, val and test, not 'dev'"):
-        ready(text()).sample("dev", 0)
 
 
 def test_a_batch_is_the_stored_numbers_padded_with_zeros(text: Make) -> None:
