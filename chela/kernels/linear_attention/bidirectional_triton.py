@@ -25,7 +25,6 @@ def bidirectional_attention(
     lengths: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
-    tf32: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """out, and for the gradient the raw output (else empty) and the state."""
@@ -43,7 +42,7 @@ def bidirectional_attention(
             k, v, lengths, sums, launching.strides(k), launching.strides(v),
             heads, length, part_tokens,
             DB=size["DK"], DC=size["DV"], BB=size["BK"], BC=size["BV"], C=tiles.chunk,
-            RAGGED=lengths is not None, **launching.precision(v, tf32),
+            RAGGED=lengths is not None, **launching.precision(),
             num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
         _mean(sums, lengths, state, heads, length)
@@ -53,7 +52,7 @@ def bidirectional_attention(
             launching.strides(out), heads, length, part_tokens,
             EPS=launching.EPS, **size, C=tiles.chunk, RAGGED=lengths is not None,
             NORM=norm_weight is not None, GATE=gate is not None, SAVE=save,
-            **launching.precision(v, tf32), num_warps=tiles.warps, num_stages=tiles.stages,
+            **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
     return out, raw, state
 
@@ -66,7 +65,6 @@ def _(
     lengths: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
-    tf32: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _outputs(k, v, norm_weight, gate, save)
@@ -83,7 +81,6 @@ def bidirectional_attention_backward(
     gate: Tensor | None,
     raw: Tensor,
     state: Tensor,
-    tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v, norm weight and gate; the last two may be empty."""
     q, k, v = (launching.rows(x) for x in (q, k, v))
@@ -99,7 +96,7 @@ def bidirectional_attention_backward(
     grid = (batch * heads, parts)
     common = {
         **size,
-        **launching.precision(v, tf32),
+        **launching.precision(),
         "C": tiles.chunk,
         "RAGGED": lengths is not None,
         "num_warps": tiles.warps,
@@ -133,17 +130,15 @@ def _(
     gate: Tensor | None,
     raw: Tensor,
     state: Tensor,
-    tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dweight, dgate = launching.epilogue_gradients(v, norm_weight, gate)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dweight, dgate
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, lengths, norm_weight, gate, tf32, _ = inputs
+    q, k, v, lengths, norm_weight, gate, _ = inputs
     ctx.set_materialize_grads(False)  # no zeros for the two outputs nobody differentiates
     ctx.save_for_backward(q, k, v, lengths, norm_weight, gate, output[1], output[2])
-    ctx.tf32 = tf32
 
 
 def _backward(ctx: Any, dout: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -151,7 +146,7 @@ def _backward(ctx: Any, dout: Tensor | None, *_: Tensor | None) -> tuple[Tensor 
     if dout is None:
         dout = torch.zeros_like(v)
     dq, dk, dv, dweight, dgate = bidirectional_attention_backward(
-        dout, q, k, v, lengths, norm_weight, gate, raw, state, ctx.tf32
+        dout, q, k, v, lengths, norm_weight, gate, raw, state
     )
     return (
         dq,
@@ -160,7 +155,6 @@ def _backward(ctx: Any, dout: Tensor | None, *_: Tensor | None) -> tuple[Tensor 
         None,
         None if norm_weight is None else dweight,
         None if gate is None else dgate,
-        None,
         None,
     )
 

@@ -22,7 +22,6 @@ def causal_attention(
     initial_state: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
-    tf32: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """out, the final state, and for the gradient (else empty) the raw output and the states."""
@@ -34,7 +33,7 @@ def causal_attention(
     parts, part_tokens = tuning.causal_parts(batch * heads, length, v)
     before = None if initial_state is None else initial_state.float().contiguous()
     if parts > 1:
-        before = _boundaries(k, v, lengths, before, parts, part_tokens, tf32, reverse=False)
+        before = _boundaries(k, v, lengths, before, parts, part_tokens, reverse=False)
     tiles = tuning.causal_forward_tiles(v.dtype, max(size["BK"], size["BV"]))
     with launching.on(v):
         causal_forward[(batch * heads, parts)](
@@ -45,7 +44,7 @@ def causal_attention(
             EPS=launching.EPS, **size, C=tiles.chunk, SEGMENT=tuning.SEGMENT,
             RAGGED=lengths is not None, BEFORE=before is not None,
             NORM=norm_weight is not None, GATE=gate is not None, SAVE=save,
-            **launching.precision(v, tf32), num_warps=tiles.warps, num_stages=tiles.stages,
+            **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
     return out, final, raw, segments
 
@@ -59,7 +58,6 @@ def _(
     initial_state: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
-    tf32: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _outputs(q, k, v, norm_weight, gate, save)
@@ -77,7 +75,6 @@ def causal_attention_backward(
     gate: Tensor | None,
     raw: Tensor,
     segments: Tensor,
-    tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v, initial state, norm weight, gate; the last two may be empty."""
     q, k, v = (launching.rows(x) for x in (q, k, v))
@@ -91,7 +88,7 @@ def causal_attention_backward(
     parts, part_tokens = tuning.causal_parts(batch * heads, length, v)
     after = None if dfinal is None else dfinal.float().contiguous()
     if parts > 1:
-        after = _boundaries(q, dout, lengths, after, parts, part_tokens, tf32, reverse=True)
+        after = _boundaries(q, dout, lengths, after, parts, part_tokens, reverse=True)
     tiles = tuning.causal_backward_tiles(v.dtype, max(size["BK"], size["BV"]))
     with launching.on(v):
         causal_backward[(batch * heads, parts)](
@@ -101,7 +98,7 @@ def causal_attention_backward(
             heads, length, part_tokens,
             **size, C=tiles.chunk, SEGMENT=tuning.SEGMENT,
             RAGGED=lengths is not None, AFTER=after is not None,
-            **launching.precision(v, tf32), num_warps=tiles.warps, num_stages=tiles.stages,
+            **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
     return dq, dk, dv, dinitial, dweight, dgate
 
@@ -118,17 +115,15 @@ def _(
     gate: Tensor | None,
     raw: Tensor,
     segments: Tensor,
-    tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     dweight, dgate = launching.epilogue_gradients(v, norm_weight, gate)
     return *_gradients(q, k, v), dweight, dgate
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, lengths, initial_state, norm_weight, gate, tf32, _ = inputs
+    q, k, v, lengths, initial_state, norm_weight, gate, _ = inputs
     ctx.set_materialize_grads(False)  # no zeros for the two outputs nobody differentiates
     ctx.save_for_backward(q, k, v, lengths, norm_weight, gate, output[2], output[3])
-    ctx.tf32 = tf32
     ctx.state_dtype = None if initial_state is None else initial_state.dtype
 
 
@@ -139,7 +134,7 @@ def _backward(
     if dout is None:
         dout = torch.zeros_like(v)
     dq, dk, dv, dinitial, dweight, dgate = causal_attention_backward(
-        dout, dfinal, q, k, v, lengths, norm_weight, gate, raw, segments, ctx.tf32
+        dout, dfinal, q, k, v, lengths, norm_weight, gate, raw, segments
     )
     return (
         dq,
@@ -149,7 +144,6 @@ def _backward(
         None if ctx.state_dtype is None else dinitial.to(ctx.state_dtype),
         None if norm_weight is None else dweight,
         None if gate is None else dgate,
-        None,
         None,
     )
 
@@ -191,7 +185,6 @@ def _boundaries(
     initial: Tensor | None,
     parts: int,
     part_tokens: int,
-    tf32: bool,
     reverse: bool,
 ) -> Tensor:
     """(B * H, parts, db, dc): initial + the sum of b^T c over all parts before (after) each."""
@@ -206,7 +199,7 @@ def _boundaries(
             b, c, lengths, sums, launching.strides(b), launching.strides(c),
             heads, length, part_tokens,
             DB=size["DK"], DC=size["DV"], BB=size["BK"], BC=size["BV"], C=tiles.chunk,
-            RAGGED=lengths is not None, **launching.precision(c, tf32),
+            RAGGED=lengths is not None, **launching.precision(),
             num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
         running_sums[(batch * heads, triton.cdiv(elements, launching.BLOCK))](

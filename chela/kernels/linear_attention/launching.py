@@ -28,9 +28,10 @@ def sizes(k: Tensor, v: Tensor) -> dict[str, int]:
     }
 
 
-def precision(x: Tensor, tf32: bool) -> dict[str, Any]:
-    """Widening for the interpreter, and how float32 products are rounded."""
-    return {"WIDE": INTERPRETED, "PRECISION": "tf32" if tf32 else "ieee"}
+def precision() -> dict[str, Any]:
+    """Widening for the interpreter; and float32 products round to tf32 where PyTorch's own may."""
+    exact = torch.get_float32_matmul_precision() == "highest"
+    return {"WIDE": INTERPRETED, "PRECISION": "ieee" if exact else "tf32"}
 
 
 def strides(x: Tensor) -> tuple[int, int, int]:

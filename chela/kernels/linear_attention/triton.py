@@ -27,7 +27,7 @@ def bidirectional(
     """
     _check(k, v)
     save = _needs_gradient(q, k, v, norm_weight, gate)
-    out, *_ = bidirectional_attention(q, k, v, lengths, norm_weight, gate, _tf32(v), save)
+    out, *_ = bidirectional_attention(q, k, v, lengths, norm_weight, gate, save)
     return out
 
 
@@ -47,9 +47,7 @@ def causal(
     """
     _check(k, v)
     save = _needs_gradient(q, k, v, initial_state, norm_weight, gate)
-    out, final, *_ = causal_attention(
-        q, k, v, lengths, initial_state, norm_weight, gate, _tf32(v), save
-    )
+    out, final, *_ = causal_attention(q, k, v, lengths, initial_state, norm_weight, gate, save)
     return out, final
 
 
@@ -70,8 +68,3 @@ def _check(k: Tensor, v: Tensor) -> None:
 def _needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether the forward pass must leave behind what the backward pass reads."""
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-
-
-def _tf32(x: Tensor) -> bool:
-    """Float32 products round to tf32 exactly where PyTorch's own matrix products may."""
-    return x.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
