@@ -1,13 +1,12 @@
-"""Triton kernels of causal linear attention: one walk forward, and one there and back.
+"""Triton kernels of causal linear attention: walks along a sequence, the state on the chip.
 
-A program has one head of one sequence, or a part of it, and keeps the state on the chip while it
-walks from chunk to chunk. The forward walk leaves the state at the start of every segment (some
-chunks) behind. The backward walk takes the segments from the last to the first: forward through a
-segment from its stored state for dq, back through it for dk and dv. What the way there has read is
-still in the L2 cache on the way back, so that each tensor passes through memory about once.
+A program has one head of one sequence, or a part of it, and keeps the state in registers while it
+walks from chunk to chunk. The output is one walk, forward. Each gradient is one walk as well, over
+three of q, k, v and dout in other roles: dq forward, dk and dv back. The three walks of a head run
+side by side in one launch, so that what one has read the others find in the L2 cache.
 
-Where there are too few heads to fill a GPU, the sequence is split into parts, each of whole
-segments; ``states`` has the kernels that find what each part starts from.
+Where there are too few heads to fill a GPU, the sequence is split into parts; ``state_kernels``
+finds what each part starts from.
 """
 
 import triton
@@ -36,7 +35,6 @@ def causal_forward(
     before,  # (B * H, parts, DK, DV): the state each part starts from
     out,
     raw,  # out before the epilogue, kept for its gradient
-    segments,  # (B * H, ceil(L / SEGMENT), DK, DV): the state each segment starts from
     final,  # (B * H, DK, DV)
     q_strides,
     k_strides,
@@ -52,7 +50,6 @@ def causal_forward(
     BK: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
-    SEGMENT: tl.constexpr,
     RAGGED: tl.constexpr,
     BEFORE: tl.constexpr,
     NORM: tl.constexpr,
@@ -81,12 +78,8 @@ def causal_forward(
     else:
         state = tl.zeros((BK, BV), tl.float32)
     seen = tl.arange(0, C)[:, None] >= tl.arange(0, C)[None, :]
-    num_segments = tl.cdiv(L, SEGMENT)
     begin = part * part_tokens
     for first in range(begin, tl.minimum(begin + part_tokens, L), C):
-        if SAVE:
-            index = bh * num_segments + first // SEGMENT
-            store_state(segments, index, state, first % SEGMENT == 0, DK, DV, BK, BV)
         q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
         k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)
         v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
@@ -103,13 +96,51 @@ def causal_forward(
 
 
 @triton.jit
+def walk(
+    a,
+    b,
+    c,
+    out,
+    a_stride,
+    b_stride,
+    c_stride,
+    out_stride,
+    state,
+    begin,
+    stop,
+    end,
+    L,
+    DA: tl.constexpr,
+    DC: tl.constexpr,
+    BA: tl.constexpr,
+    BC: tl.constexpr,
+    C: tl.constexpr,
+    BACK: tl.constexpr,
+    WIDE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """out = causal attention of (a, b, c) over tokens begin .. stop, or anticausal going ``BACK``."""
+    rows, columns = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
+    seen = rows <= columns if BACK else rows >= columns
+    chunks = tl.cdiv(stop - begin, C)
+    for chunk in range(chunks):
+        first = begin + (chunks - 1 - chunk if BACK else chunk) * C
+        a_c = load_tile(a, a_stride, first, end, C, DA, BA, WIDE)  # (C, BA)
+        b_c = load_tile(b, b_stride, first, end, C, DA, BA, WIDE)  # (C, BA)
+        c_c = load_tile(c, c_stride, first, end, C, DC, BC, WIDE)  # (C, BC)
+        out_c, state = attend(a_c, b_c, c_c, state, seen, PRECISION)
+        store_tile(out, out_stride, first, L, out_c, C, DC, BC)
+    return state
+
+
+@triton.jit
 def causal_backward(
     q,
     k,
     v,
     dout,
     lengths,  # (B,)
-    segments,  # (B * H, ceil(L / SEGMENT), DK, DV): the state each segment starts from
+    before,  # (B * H, parts, DK, DV): the state each part starts from
     after,  # (B * H, parts, DK, DV): the state's gradient at the end of each part
     dq,
     dk,
@@ -129,51 +160,49 @@ def causal_backward(
     BK: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
-    SEGMENT: tl.constexpr,
     RAGGED: tl.constexpr,
+    BEFORE: tl.constexpr,
     AFTER: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dq, dk, dv and the initial state's gradient, for one part of one head."""
-    bh, part = tl.program_id(0), tl.program_id(1)
+    """One of dq, dk, dv (and the initial state's gradient with dv) for one part of one head."""
+    bh, part = tl.program_id(0) // 3, tl.program_id(1)
     b, h = bh // H, bh % H
     end = tl.load(lengths + b).to(tl.int32) if RAGGED else L
     q, k = head_start(q, q_strides, b, h), head_start(k, k_strides, b, h)
     v, dout = head_start(v, v_strides, b, h), head_start(dout, dout_strides, b, h)
-    dq, dk = head_start(dq, dq_strides, b, h), head_start(dk, dq_strides, b, h)
-    dv = head_start(dv, dv_strides, b, h)
-    if AFTER:
-        index = bh * tl.num_programs(1) + part
-        state_dv = load_state(after, index, DK, DV, BK, BV)  # sum of q^T dout over later tokens
-        state_dk = load_state_transposed(after, index, DK, DV, BK, BV)  # and of dout^T q
+    begin = part * part_tokens
+    stop = tl.minimum(begin + part_tokens, L)
+    index = bh * tl.num_programs(1) + part
+    if tl.program_id(0) % 3 == 0:
+        if BEFORE:
+            state = load_state_transposed(before, index, DK, DV, BK, BV)
+        else:
+            state = tl.zeros((BV, BK), tl.float32)
+        dq = head_start(dq, dq_strides, b, h)
+        walk(
+            dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], state,
+            begin, stop, end, L, DV, DK, BV, BK, C, False, WIDE, PRECISION,
+        )  # fmt: skip
+    elif tl.program_id(0) % 3 == 1:
+        if AFTER:
+            state = load_state_transposed(after, index, DK, DV, BK, BV)
+        else:
+            state = tl.zeros((BV, BK), tl.float32)
+        dk = head_start(dk, dq_strides, b, h)
+        walk(
+            v, dout, q, dk, v_strides[1], dout_strides[1], q_strides[1], dq_strides[1], state,
+            begin, stop, end, L, DV, DK, BV, BK, C, True, WIDE, PRECISION,
+        )  # fmt: skip
     else:
-        state_dv = tl.zeros((BK, BV), tl.float32)
-        state_dk = tl.zeros((BV, BK), tl.float32)
-    rows, columns = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
-    num_segments = tl.cdiv(L, SEGMENT)
-    begin = part * part_tokens // SEGMENT
-    stop = tl.minimum(begin + part_tokens // SEGMENT, num_segments)
-    for step in range(stop - begin):
-        segment = stop - 1 - step
-        start = segment * SEGMENT
-        chunks = tl.cdiv(tl.minimum(SEGMENT, L - start), C)
-        state = load_state_transposed(segments, bh * num_segments + segment, DK, DV, BK, BV)
-        for chunk in range(chunks):
-            first = start + chunk * C
-            k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
-            v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
-            do_c = load_tile(dout, dout_strides[1], first, end, C, DV, BV, WIDE)
-            dq_c, state = attend(do_c, v_c, k_c, state, rows >= columns, PRECISION)
-            store_tile(dq, dq_strides[1], first, L, dq_c, C, DK, BK)
-        for chunk in range(chunks):
-            first = start + (chunks - 1 - chunk) * C
-            q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)
-            k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)
-            v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)
-            do_c = load_tile(dout, dout_strides[1], first, end, C, DV, BV, WIDE)
-            dv_c, state_dv = attend(k_c, q_c, do_c, state_dv, rows <= columns, PRECISION)
-            dk_c, state_dk = attend(v_c, do_c, q_c, state_dk, rows <= columns, PRECISION)
-            store_tile(dk, dq_strides[1], first, L, dk_c, C, DK, BK)
-            store_tile(dv, dv_strides[1], first, L, dv_c, C, DV, BV)
-    store_state(dinitial, bh, state_dv, part == 0, DK, DV, BK, BV)
+        if AFTER:
+            state = load_state(after, index, DK, DV, BK, BV)
+        else:
+            state = tl.zeros((BK, BV), tl.float32)
+        dv = head_start(dv, dv_strides, b, h)
+        state = walk(
+            k, q, dout, dv, k_strides[1], q_strides[1], dout_strides[1], dv_strides[1], state,
+            begin, stop, end, L, DK, DV, BK, BV, C, True, WIDE, PRECISION,
+        )  # fmt: skip
+        store_state(dinitial, bh, state, part == 0, DK, DV, BK, BV)

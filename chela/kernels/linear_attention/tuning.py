@@ -43,29 +43,31 @@ def _exact(widest: int) -> Tiles:
     return Tiles(16, 4, 1) if widest <= 64 else Tiles(16, 8, 1)
 
 
-SEGMENT = 512  # tokens between stored states: an eighth of q's bytes at head dim 64, float32
+TILE = 128  # tokens that every chunk size divides
+PART_TOKENS = 512  # per part of a split sequence at least: its states are an eighth of k's bytes
 STREAM_TOKENS = 1024  # per program of a stream at least: its state is then an eighth of its bytes
 
 
 def causal_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
-    """Parts of a sequence and tokens per part for the causal kernels, in whole segments.
+    """Parts of a sequence and tokens per part for the causal kernels.
 
     Enough programs for two on every multiprocessor, and no split where the heads already fill
     most of them: a split reads k and v once more.
     """
-    segments = -(-length // SEGMENT)
     processors = _processors(x)
     if 4 * batch_heads >= 3 * processors:
-        return 1, segments * SEGMENT
-    per_part = -(-segments // max(1, min(segments, 2 * processors // max(1, batch_heads))))
-    return -(-segments // per_part), per_part * SEGMENT
+        return 1, -(-length // PART_TOKENS) * PART_TOKENS
+    return _split(length, min(-(-length // PART_TOKENS), 2 * processors // batch_heads))
 
 
 def stream_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
     """Parts of a sequence and tokens per part for the kernels without a walk."""
-    most = -(-length // STREAM_TOKENS)
-    parts = max(1, min(most, 8 * _processors(x) // max(1, batch_heads)))
-    tokens = -(-length // parts // 128) * 128  # whole tiles of any chunk size
+    return _split(length, min(-(-length // STREAM_TOKENS), 8 * _processors(x) // batch_heads))
+
+
+def _split(length: int, wanted: int) -> tuple[int, int]:
+    """At most ``wanted`` parts (at least one) of equally many tokens, in whole tiles."""
+    tokens = -(-length // max(1, wanted) // TILE) * TILE
     return -(-length // tokens), tokens
 
 
