@@ -3,6 +3,9 @@
 o = q S with S = mean of k^T v; backward, dq = do S^T and dS = mean of q^T do in one pass over q and
 do, then dk = v dS^T and dv = k dS in one pass over k and v. Each tensor is read once and written
 once.
+
+Narrow heads come packed: HEADS of them side by side look like one head, of which the rows of a tile
+are long enough for the memory. Their state is block-diagonal; ``mean_state`` sees to that.
 """
 
 import triton
@@ -23,7 +26,7 @@ from chela.kernels.linear_attention.tiles import (
 def bidirectional_output(
     q,
     gate,
-    weight,  # (DV,)
+    weight,  # (DV / HEADS,)
     lengths,  # (B,)
     states,  # (B * H, DK, DV)
     out,
@@ -35,6 +38,7 @@ def bidirectional_output(
     L,
     part_tokens,
     EPS: tl.constexpr,
+    HEADS: tl.constexpr,
     DK: tl.constexpr,
     DV: tl.constexpr,
     BK: tl.constexpr,
@@ -58,7 +62,9 @@ def bidirectional_output(
         raw = head_start(raw, out_strides, b, h)
     if NORM:
         columns = tl.arange(0, BV)
-        gain = tl.load(weight + columns, mask=columns < DV, other=0.0).to(tl.float32)
+        gain = tl.load(weight + columns % (DV // HEADS), mask=columns < DV, other=0.0).to(
+            tl.float32
+        )
     else:
         gain = 0.0
     state = load_state(states, bh, DK, DV, BK, BV)
@@ -72,7 +78,7 @@ def bidirectional_output(
             g_c = load_tile(gate, gate_strides[1], first, end, C, DV, BV, WIDE)
         else:
             g_c = 0.0
-        o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, NORM, GATE)
+        o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, HEADS, NORM, GATE)
         store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
 
 

@@ -28,9 +28,10 @@ def bidirectional_attention(
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """out, and for the gradient the raw output (else empty) and the state."""
-    q, k, v = (launching.rows(x) for x in (q, k, v))
-    gate = None if gate is None else launching.rows(gate)
     out, raw, state = _outputs(k, v, norm_weight, gate, save)
+    together = launching.heads_side_by_side(k, v)
+    q, k, v, wide_out = (launching.packed(x, together) for x in (q, k, v, out))
+    gate = None if gate is None else launching.packed(gate, together)
     batch, length, heads, _ = v.shape
     size = launching.sizes(k, v)
     parts, part_tokens = tuning.stream_parts(batch * heads, length, v)
@@ -45,12 +46,12 @@ def bidirectional_attention(
             RAGGED=lengths is not None, **launching.precision(),
             num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
-        _mean(sums, lengths, state, heads, length)
+        _mean(sums, lengths, state, heads, length, together)
         bidirectional_output[grid](
-            q, gate, norm_weight, lengths, state, out, raw,
+            q, gate, norm_weight, lengths, state, wide_out, raw,
             launching.strides(q), None if gate is None else launching.strides(gate),
-            launching.strides(out), heads, length, part_tokens,
-            EPS=launching.EPS, **size, C=tiles.chunk, RAGGED=lengths is not None,
+            launching.strides(wide_out), heads, length, part_tokens,
+            EPS=launching.EPS, HEADS=together, **size, C=tiles.chunk, RAGGED=lengths is not None,
             NORM=norm_weight is not None, GATE=gate is not None, SAVE=save,
             **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
@@ -83,12 +84,13 @@ def bidirectional_attention_backward(
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v, norm weight and gate; the last two may be empty."""
-    q, k, v = (launching.rows(x) for x in (q, k, v))
     dweight, dgate = v.new_empty(0), v.new_empty(0)
     if norm_weight is not None or gate is not None:
         dout, dgate, dweight = launching.finish_backward(dout, raw, gate, norm_weight, lengths)
-    dout = launching.rows(dout)
-    dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    gradients = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    together = launching.heads_side_by_side(k, v)
+    q, k, v, dout = (launching.packed(x, together) for x in (q, k, v, dout))
+    dq, dk, dv = (launching.packed(x, together) for x in gradients)
     batch, length, heads, _ = v.shape
     size = launching.sizes(k, v)
     parts, part_tokens = tuning.stream_parts(batch * heads, length, v)
@@ -110,13 +112,13 @@ def bidirectional_attention_backward(
             launching.strides(q), launching.strides(dout), launching.strides(dq),
             heads, length, part_tokens, **common,
         )  # fmt: skip
-        _mean(sums, lengths, dstate, heads, length)
+        _mean(sums, lengths, dstate, heads, length, together)
         bidirectional_backward_key[grid](
             k, v, lengths, dstate, dk, dv,
             launching.strides(k), launching.strides(v), launching.strides(dk),
             launching.strides(dv), heads, length, part_tokens, **common,
         )  # fmt: skip
-    return dq, dk, dv, dweight, dgate
+    return *gradients, dweight, dgate
 
 
 @bidirectional_attention_backward.register_fake
@@ -171,14 +173,17 @@ def _outputs(
     out = v.new_empty((batch, length, heads, dv))
     finished = norm_weight is not None or gate is not None
     raw = v.new_empty(out.shape if save and finished else (0,))
-    return out, raw, v.new_empty((batch, heads, k.shape[-1], dv), dtype=torch.float32)
+    together = launching.heads_side_by_side(k, v)
+    state = (batch, heads // together, together * k.shape[-1], together * dv)
+    return out, raw, v.new_empty(state, dtype=torch.float32)
 
 
-def _mean(sums: Tensor, lengths: Tensor | None, out: Tensor, heads: int, length: int) -> None:
+def _mean(
+    sums: Tensor, lengths: Tensor | None, out: Tensor, heads: int, length: int, together: int
+) -> None:
     """out (B, H, dk, dv) = the sum of sums (B * H, parts, dk, dv) over parts / true length."""
-    rows, parts, *_ = sums.shape
-    elements = out.shape[-2] * out.shape[-1]
-    mean_state[(rows, triton.cdiv(elements, launching.BLOCK))](
-        sums, lengths, out, heads, length, parts,
-        SIZE=elements, BLOCK=launching.BLOCK, RAGGED=lengths is not None,
+    rows, parts, dk, dv = sums.shape
+    mean_state[(rows, triton.cdiv(dk * dv, launching.BLOCK))](
+        sums, lengths, out, heads, length, parts, HEADS=together, DK=dk, DV=dv,
+        BLOCK=launching.BLOCK, RAGGED=lengths is not None,
     )  # fmt: skip

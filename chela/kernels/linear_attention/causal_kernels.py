@@ -90,7 +90,7 @@ def causal_forward(
             g_c = load_tile(gate, gate_strides[1], first, end, C, DV, BV, WIDE)
         else:
             g_c = 0.0
-        o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, NORM, GATE)
+        o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
         store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
     store_state(final, bh, state, part == tl.num_programs(1) - 1, DK, DV, BK, BV)
 

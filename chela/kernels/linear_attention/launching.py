@@ -44,6 +44,24 @@ def rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def heads_side_by_side(k: Tensor, v: Tensor) -> int:
+    """How many heads the bidirectional kernels take as one: up to 64 channels, 128 bytes a row."""
+    heads, dk, dv = k.shape[2], k.shape[3], v.shape[3]
+    together = 1
+    while 2 * together * max(dk, dv) <= 64 and heads % (2 * together) == 0:
+        together *= 2
+    whole = dk & (dk - 1) == 0 and dv & (dv - 1) == 0  # no padding between heads
+    return together if whole else 1
+
+
+def packed(x: Tensor, together: int) -> Tensor:
+    """``x`` (B, L, H, d) as (B, L, H / together, together * d); a copy where it must be."""
+    batch, length, heads, d = x.shape
+    if x.stride(-1) != 1 or (together > 1 and x.stride(2) != d):
+        x = x.contiguous()
+    return x.view(batch, length, heads // together, together * d) if together > 1 else x
+
+
 def on(x: Tensor) -> AbstractContextManager[Any]:
     """Triton launches on the current device: make it that of ``x``."""
     return torch.cuda.device_of(x)

@@ -72,17 +72,23 @@ def running_sums(
 
 @triton.jit
 def mean_state(
-    sums,  # (B * H, parts, SIZE)
+    sums,  # (B * H, parts, DK, DV)
     lengths,  # (B,)
-    mean,  # (B * H, SIZE)
+    mean,  # (B * H, DK, DV)
     H,
     L,
     parts,
-    SIZE: tl.constexpr,
+    HEADS: tl.constexpr,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
     BLOCK: tl.constexpr,
     RAGGED: tl.constexpr,
 ):
-    """mean = the sum over parts, divided by the sequence's true length (by 1 where it is 0)."""
+    """mean = the sum over parts, divided by the sequence's true length (by 1 where it is 0).
+
+    Of HEADS heads packed into one, what lies outside a head's own block becomes zero.
+    """
+    SIZE: tl.constexpr = DK * DV
     bh = tl.cast(tl.program_id(0), tl.int64)
     element = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = element < SIZE
@@ -90,4 +96,7 @@ def mean_state(
     for part in range(parts):
         total += tl.load(sums + (bh * parts + part) * SIZE + element, mask=mask)
     length = tl.load(lengths + bh // H).to(tl.float32) if RAGGED else tl.cast(L, tl.float32)
-    tl.store(mean + bh * SIZE + element, total / tl.maximum(length, 1.0), mask=mask)
+    row_head = element // DV // (DK // HEADS)
+    column_head = element % DV // (DV // HEADS)
+    total = tl.where(row_head == column_head, total / tl.maximum(length, 1.0), 0.0)
+    tl.store(mean + bh * SIZE + element, total, mask=mask)

@@ -101,11 +101,16 @@ def attend(a, b, c, state, seen, PRECISION: tl.constexpr):
 
     With (a, b, c) = (q, k, v) walking forward it gives the output; each gradient is the same step:
     dq from (do, v, k) walking forward, dk from (v, do, q) and dv from (k, q, do) walking back.
+
+    The order of the dots matters: with any dot between the scores and their product, ptxas runs the
+    tensor cores' instructions one by one.
     """
+    before = state.to(a.dtype)
+    state = tl.dot(tl.trans(b), c, acc=state, input_precision=PRECISION)
     scores = tl.where(seen, tl.dot(a, tl.trans(b), input_precision=PRECISION), 0.0)
-    out = tl.dot(scores.to(c.dtype), c, input_precision=PRECISION)
-    out = tl.dot(a, state.to(a.dtype), acc=out, input_precision=PRECISION)
-    return out, tl.dot(tl.trans(b), c, acc=state, input_precision=PRECISION)
+    out = tl.dot(a, before, input_precision=PRECISION)
+    out = tl.dot(scores.to(c.dtype), c, acc=out, input_precision=PRECISION)
+    return out, state
 
 
 @triton.jit
@@ -115,13 +120,20 @@ def normalise_and_gate(
     gate,
     EPS: tl.constexpr,
     DV: tl.constexpr,
+    HEADS: tl.constexpr,
     NORM: tl.constexpr,
     GATE: tl.constexpr,
 ):
-    """The epilogue o / rms(o) * weight * silu(gate) on (C, BV) in float32; weight is (BV,)."""
+    """The epilogue o / rms(o) * weight * silu(gate) on (C, BV) in float32; weight is (BV,).
+
+    The BV columns are HEADS heads side by side, together DV channels without the padding.
+    """
     if NORM:
-        scale = tl.rsqrt(tl.sum(o * o, axis=1) / DV + EPS)
-        o = o * scale[:, None] * weight[None, :]
+        C: tl.constexpr = o.shape[0]
+        BV: tl.constexpr = o.shape[1]
+        each = tl.reshape(o, (C, HEADS, BV // HEADS))
+        scale = tl.rsqrt(tl.sum(each * each, axis=2) / (DV // HEADS) + EPS)
+        o = tl.reshape(each * scale[:, :, None], (C, BV)) * weight[None, :]
     if GATE:
         g = gate.to(tl.float32)
         o = o * g * tl.sigmoid(g)
