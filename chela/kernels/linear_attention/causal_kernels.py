@@ -1,9 +1,11 @@
 """Triton kernels of causal linear attention: walks along a sequence, the state on the chip.
 
 A program has one head of one sequence, or a part of it, and keeps the state in registers while it
-walks from chunk to chunk. The output is one walk, forward. Each gradient is one walk as well, over
-three of q, k, v and dout in other roles: dq forward, dk and dv back. The three walks of a head run
-side by side in one launch, so that what one has read the others find in the L2 cache.
+walks from chunk to chunk. The output is one walk, forward, which leaves behind the state at the
+start of every segment (some chunks). Each gradient is one walk as well, over three of q, k, v and
+dout in other roles: dk and dv go back; dq goes forward through each segment from its stored state,
+but takes the segments from last to first. So the three walks of a head, side by side in one launch,
+are at the same place at the same time, and what one has read the others find in the L2 cache.
 
 Where there are too few heads to fill a GPU, the sequence is split into parts; ``state_kernels``
 finds what each part starts from.
@@ -35,6 +37,7 @@ def causal_forward(
     before,  # (B * H, parts, DK, DV): the state each part starts from
     out,
     raw,  # out before the epilogue, kept for its gradient
+    segments,  # (B * H, ceil(L / SEGMENT), DK, DV): the state each segment starts from
     final,  # (B * H, DK, DV)
     q_strides,
     k_strides,
@@ -50,6 +53,7 @@ def causal_forward(
     BK: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
+    SEGMENT: tl.constexpr,
     RAGGED: tl.constexpr,
     BEFORE: tl.constexpr,
     NORM: tl.constexpr,
@@ -80,6 +84,9 @@ def causal_forward(
     seen = tl.arange(0, C)[:, None] >= tl.arange(0, C)[None, :]
     begin = part * part_tokens
     for first in range(begin, tl.minimum(begin + part_tokens, L), C):
+        if SAVE:
+            index = bh * tl.cdiv(L, SEGMENT) + first // SEGMENT
+            store_state(segments, index, state, first % SEGMENT == 0, DK, DV, BK, BV)
         q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
         k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)
         v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
@@ -140,7 +147,7 @@ def causal_backward(
     v,
     dout,
     lengths,  # (B,)
-    before,  # (B * H, parts, DK, DV): the state each part starts from
+    segments,  # (B * H, ceil(L / SEGMENT), DK, DV): the state each segment starts from
     after,  # (B * H, parts, DK, DV): the state's gradient at the end of each part
     dq,
     dk,
@@ -160,8 +167,8 @@ def causal_backward(
     BK: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
+    SEGMENT: tl.constexpr,
     RAGGED: tl.constexpr,
-    BEFORE: tl.constexpr,
     AFTER: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -176,15 +183,16 @@ def causal_backward(
     stop = tl.minimum(begin + part_tokens, L)
     index = bh * tl.num_programs(1) + part
     if tl.program_id(0) % 3 == 0:
-        if BEFORE:
-            state = load_state_transposed(before, index, DK, DV, BK, BV)
-        else:
-            state = tl.zeros((BV, BK), tl.float32)
         dq = head_start(dq, dq_strides, b, h)
-        walk(
-            dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], state,
-            begin, stop, end, L, DV, DK, BV, BK, C, False, WIDE, PRECISION,
-        )  # fmt: skip
+        for step in range(tl.cdiv(stop - begin, SEGMENT)):
+            segment = tl.cdiv(stop, SEGMENT) - 1 - step
+            here = bh * tl.cdiv(L, SEGMENT) + segment
+            state = load_state_transposed(segments, here, DK, DV, BK, BV)
+            walk(
+                dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], state,
+                segment * SEGMENT, tl.minimum((segment + 1) * SEGMENT, stop), end, L,
+                DV, DK, BV, BK, C, False, WIDE, PRECISION,
+            )  # fmt: skip
     elif tl.program_id(0) % 3 == 1:
         if AFTER:
             state = load_state_transposed(after, index, DK, DV, BK, BV)

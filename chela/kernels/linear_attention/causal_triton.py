@@ -24,35 +24,29 @@ def causal_attention(
     gate: Tensor | None,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """out, the final state, and for the gradient the raw output and the state before each part.
-
-    The last two are empty where nothing needs them: without a gradient, an epilogue, a split.
-    """
+    """out, the final state, and for the gradient (else empty) the raw output and the states."""
     q, k, v = (launching.rows(x) for x in (q, k, v))
     gate = None if gate is None else launching.rows(gate)
-    out, final, raw, saved = _outputs(k, v, initial_state, norm_weight, gate, save)
+    out, final, raw, segments = _outputs(k, v, norm_weight, gate, save)
     batch, length, heads, _ = v.shape
     size = launching.sizes(k, v)
-    parts, part_tokens = tuning.causal_parts(batch * heads, length, v)
-    before = (
-        None
-        if initial_state is None
-        else initial_state.float().clone(memory_format=torch.contiguous_format)
-    )
+    parts, part_tokens = tuning.forward_parts(batch * heads, length, v)
+    before = None if initial_state is None else initial_state.float().contiguous()
     if parts > 1:
         before = _boundaries(k, v, lengths, before, parts, part_tokens, reverse=False)
     tiles = tuning.causal_forward_tiles(v.dtype, max(size["BK"], size["BV"]))
     with launching.on(v):
         causal_forward[(batch * heads, parts)](
-            q, k, v, gate, norm_weight, lengths, before, out, raw, final,
+            q, k, v, gate, norm_weight, lengths, before, out, raw, segments, final,
             launching.strides(q), launching.strides(k), launching.strides(v),
             None if gate is None else launching.strides(gate), launching.strides(out),
             heads, length, part_tokens,
-            EPS=launching.EPS, **size, C=tiles.chunk, RAGGED=lengths is not None, BEFORE=before is not None,
+            EPS=launching.EPS, **size, C=tiles.chunk, SEGMENT=tuning.SEGMENT,
+            RAGGED=lengths is not None, BEFORE=before is not None,
             NORM=norm_weight is not None, GATE=gate is not None, SAVE=save,
             **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
-    return out, final, raw, saved if before is None or not save else before.view(saved.shape)
+    return out, final, raw, segments
 
 
 @causal_attention.register_fake
@@ -66,7 +60,7 @@ def _(
     gate: Tensor | None,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(k, v, initial_state, norm_weight, gate, save)
+    return _outputs(k, v, norm_weight, gate, save)
 
 
 @torch.library.custom_op("chela::causal_attention_backward", mutates_args=())
@@ -80,7 +74,7 @@ def causal_attention_backward(
     norm_weight: Tensor | None,
     gate: Tensor | None,
     raw: Tensor,
-    before: Tensor,
+    segments: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v, initial state, norm weight, gate; the last two may be empty."""
     q, k, v = (launching.rows(x) for x in (q, k, v))
@@ -91,19 +85,19 @@ def causal_attention_backward(
     dq, dk, dv, dinitial = _gradients(q, k, v)
     batch, length, heads, _ = v.shape
     size = launching.sizes(k, v)
-    parts, part_tokens = tuning.causal_parts(batch * heads, length, v)
+    parts, part_tokens = tuning.backward_parts(batch * heads, length, v)
     after = None if dfinal is None else dfinal.float().contiguous()
     if parts > 1:
         after = _boundaries(q, dout, lengths, after, parts, part_tokens, reverse=True)
     tiles = tuning.causal_backward_tiles(v.dtype, max(size["BK"], size["BV"]))
     with launching.on(v):
         causal_backward[(3 * batch * heads, parts)](
-            q, k, v, dout, lengths, before, after, dq, dk, dv, dinitial,
+            q, k, v, dout, lengths, segments, after, dq, dk, dv, dinitial,
             launching.strides(q), launching.strides(k), launching.strides(v),
             launching.strides(dout), launching.strides(dq), launching.strides(dv),
             heads, length, part_tokens,
-            **size, C=tiles.chunk, RAGGED=lengths is not None,
-            BEFORE=before.numel() > 0, AFTER=after is not None,
+            **size, C=tiles.chunk, SEGMENT=tuning.SEGMENT,
+            RAGGED=lengths is not None, AFTER=after is not None,
             **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
     return dq, dk, dv, dinitial, dweight, dgate
@@ -120,7 +114,7 @@ def _(
     norm_weight: Tensor | None,
     gate: Tensor | None,
     raw: Tensor,
-    before: Tensor,
+    segments: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     dweight, dgate = launching.epilogue_gradients(v, norm_weight, gate)
     return *_gradients(q, k, v), dweight, dgate
@@ -136,11 +130,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _backward(
     ctx: Any, dout: Tensor | None, dfinal: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    q, k, v, lengths, norm_weight, gate, raw, before = ctx.saved_tensors
+    q, k, v, lengths, norm_weight, gate, raw, segments = ctx.saved_tensors
     if dout is None:
         dout = torch.zeros_like(v)
     dq, dk, dv, dinitial, dweight, dgate = causal_attention_backward(
-        dout, dfinal, q, k, v, lengths, norm_weight, gate, raw, before
+        dout, dfinal, q, k, v, lengths, norm_weight, gate, raw, segments
     )
     return (
         dq,
@@ -159,24 +153,17 @@ causal_attention_backward.register_autograd(launching.no_second_order)
 
 
 def _outputs(
-    k: Tensor,
-    v: Tensor,
-    initial_state: Tensor | None,
-    norm_weight: Tensor | None,
-    gate: Tensor | None,
-    save: bool,
+    k: Tensor, v: Tensor, norm_weight: Tensor | None, gate: Tensor | None, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Memory for out, the final state, the raw output and the states before the parts."""
+    """Memory for out, the final state, the raw output and the states before segments."""
     batch, length, heads, dv = v.shape
     dk = k.shape[-1]
     out = v.new_empty((batch, length, heads, dv))
     final = v.new_empty((batch, heads, dk, dv), dtype=torch.float32)
     finished = norm_weight is not None or gate is not None
     raw = v.new_empty(out.shape if save and finished else (0,))
-    parts, _ = tuning.causal_parts(batch * heads, length, v)
-    kept = save and (parts > 1 or initial_state is not None)
-    before = final.new_empty((batch * heads, parts, dk, dv) if kept else (0,))
-    return out, final, raw, before
+    count = -(-length // tuning.SEGMENT) if save else 0
+    return out, final, raw, final.new_empty((batch * heads, count, dk, dv))
 
 
 def _gradients(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

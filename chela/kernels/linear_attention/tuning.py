@@ -43,31 +43,40 @@ def _exact(widest: int) -> Tiles:
     return Tiles(16, 4, 1) if widest <= 64 else Tiles(16, 8, 1)
 
 
+SEGMENT = 512  # tokens between stored states: at head dim 64 an eighth of the bytes of k and v
 TILE = 128  # tokens that every chunk size divides
-PART_TOKENS = 512  # per part of a split sequence at least: its states are an eighth of k's bytes
 STREAM_TOKENS = 1024  # per program of a stream at least: its state is then an eighth of its bytes
 
 
-def causal_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
-    """Parts of a sequence and tokens per part for the causal kernels.
+def forward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
+    """Parts of a sequence and tokens per part for the causal forward walk.
 
     Enough programs for two on every multiprocessor, and no split where the heads already fill
     most of them: a split reads k and v once more.
     """
     processors = _processors(x)
     if 4 * batch_heads >= 3 * processors:
-        return 1, -(-length // PART_TOKENS) * PART_TOKENS
-    return _split(length, min(-(-length // PART_TOKENS), 2 * processors // batch_heads))
+        return 1, length
+    return _split(length, 2 * processors // batch_heads, SEGMENT)
+
+
+def backward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
+    """Parts of a sequence and tokens per part for the three walks of the causal gradient."""
+    processors = _processors(x)
+    if 4 * batch_heads >= 3 * processors:
+        return 1, length
+    return _split(length, 2 * processors // batch_heads, SEGMENT)
 
 
 def stream_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
     """Parts of a sequence and tokens per part for the kernels without a walk."""
-    return _split(length, min(-(-length // STREAM_TOKENS), 8 * _processors(x) // batch_heads))
+    wanted = min(-(-length // STREAM_TOKENS), 8 * _processors(x) // batch_heads)
+    return _split(length, wanted, TILE)
 
 
-def _split(length: int, wanted: int) -> tuple[int, int]:
-    """At most ``wanted`` parts (at least one) of equally many tokens, in whole tiles."""
-    tokens = -(-length // max(1, wanted) // TILE) * TILE
+def _split(length: int, wanted: int, step: int) -> tuple[int, int]:
+    """About ``wanted`` parts (at least one) of equally many tokens, a multiple of ``step``."""
+    tokens = -(-length // (max(1, wanted) * step)) * step
     return -(-length // tokens), tokens
 
 
