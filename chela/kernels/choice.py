@@ -1,4 +1,4 @@
-"""Which implementation of the operations runs on a device."""
+"""Which implementation of the operations runs on a device, and telling a model's modules so."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from typing import Literal
 
 import torch
+from torch import nn
 
 Implementation = Literal["torch", "triton"]
 Asked = Literal["auto", "triton", "torch"]
@@ -32,6 +33,24 @@ def choose(asked: Asked, device: torch.device) -> Implementation:
     if obstacle is not None:
         raise ValueError(f"kernels=triton, but {obstacle}; use kernels=auto or kernels=torch")
     return "triton"
+
+
+def use_kernels(model: nn.Module, asked: Asked, device: torch.device) -> None:
+    """Set ``implementation`` on every module of ``model`` whose operation has Triton kernels.
+
+    Args:
+        model: its modules declare ``operation`` and ``implementation``, and ``has_triton = True``
+            where there is a choice.
+        asked: see ``choose``.
+        device: where the model will compute.
+
+    Raises:
+        ValueError: see ``choose``.
+    """
+    implementation = choose(asked, device)
+    for module in model.modules():
+        if getattr(module, "has_triton", False):
+            module.implementation = implementation
 
 
 def _obstacle(device: torch.device) -> str | None:

@@ -120,8 +120,9 @@ class ChelaMixer(nn.Module):
         s = h if self.short_conv is None else zero_padding(self.short_conv(h), lengths)
         z = s if self.long_conv is None else self.long_conv(s, mask)  # (B, L, D)
         v = F.silu(self.value(h))  # (B, L, v_dim)
-        o = v if self.attention is None else self.attention(z, v, lengths)  # (B, L, v_dim)
-        return self.gate(h, z, o)  # (B, L, D)
+        g = self.gate.preactivation(z)  # (B, L, v_dim)
+        gated = F.silu(g) * v if self.attention is None else self.attention(z, v, g, lengths)
+        return self.gate(h, z, gated)  # (B, L, D)
 
     def fold(self) -> None:
         """Turn the long stage into one constant kernel, for inference; in place."""

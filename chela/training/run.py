@@ -45,6 +45,7 @@ def run(composed: DictConfig) -> float:
     """
     config = parse(composed)
     device = build.check_hardware(config.trainer)
+    build.check_kernels(config.kernels, device)
     console = Console(width=None if sys.stdout.isatty() else 100)
     folder = RunFolder(config)
     _quiet_lightning()
@@ -82,7 +83,7 @@ class Run:
         self._check_data(task)
         steps = build.total_steps(config.trainer, len(task.train))
         task.total_batches = steps
-        model = build.build_model(config.model, task.spec)
+        model = build.build_model(config.model, task.spec, config.kernels, self.device)
         module = ClassificationModule(
             model, task.spec.num_classes, config.optimizer, config.schedule, steps
         )

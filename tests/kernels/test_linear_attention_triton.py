@@ -122,7 +122,7 @@ def kernels_can_run() -> None:
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments and parts of one tile, so that short sequences have several."""
     monkeypatch.setattr(tuning, "TILE", 64)
-    monkeypatch.setattr(tuning, "SEGMENT", 64)
+    monkeypatch.setattr(tuning, "PART_TOKENS", 64)
     monkeypatch.setattr(tuning, "STREAM_TOKENS", 64)
 
 

@@ -1,14 +1,13 @@
 """Triton kernels of causal linear attention: walks along a sequence, the state on the chip.
 
 A program has one head of one sequence, or a part of it, and keeps the state in registers while it
-walks from chunk to chunk. The output is one walk, forward, which leaves behind the state at the
-start of every segment (some chunks). Each gradient is one walk as well, over three of q, k, v and
-dout in other roles: dk and dv go back; dq goes forward through each segment from its stored state,
-but takes the segments from last to first. So the three walks of a head, side by side in one launch,
-are at the same place at the same time, and what one has read the others find in the L2 cache.
+walks from chunk to chunk. The output is one walk, forward. Each gradient is one walk as well, over
+three of q, k, v and dout in other roles: dq forward, dk and dv back. The three walks of a head run
+side by side in one launch, so that what one has read the others find in the L2 cache.
 
-Where there are too few heads to fill a GPU, the sequence is split into parts; ``state_kernels``
-finds what each part starts from.
+Where there are too few heads to fill a GPU, the sequence is split into parts, for the gradient
+perhaps into more than for the output. What a part of the output starts from, and a part of dk and
+dv, ``state_kernels`` finds; what a part of dq starts from, the forward walk leaves behind.
 """
 
 import triton
@@ -37,7 +36,7 @@ def causal_forward(
     before,  # (B * H, parts, DK, DV): the state each part starts from
     out,
     raw,  # out before the epilogue, kept for its gradient
-    segments,  # (B * H, ceil(L / SEGMENT), DK, DV): the state each segment starts from
+    saved,  # (B * H, ceil(L / save_tokens), DK, DV): the state before each save_tokens tokens
     final,  # (B * H, DK, DV)
     q_strides,
     k_strides,
@@ -47,13 +46,13 @@ def causal_forward(
     H,
     L,
     part_tokens,
+    save_tokens,  # divides part_tokens
     EPS: tl.constexpr,
     DK: tl.constexpr,
     DV: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
-    SEGMENT: tl.constexpr,
     RAGGED: tl.constexpr,
     BEFORE: tl.constexpr,
     NORM: tl.constexpr,
@@ -83,22 +82,24 @@ def causal_forward(
         state = tl.zeros((BK, BV), tl.float32)
     seen = tl.arange(0, C)[:, None] >= tl.arange(0, C)[None, :]
     begin = part * part_tokens
-    for first in range(begin, tl.minimum(begin + part_tokens, L), C):
+    stop = tl.minimum(begin + part_tokens, L)
+    for start in range(begin, stop, save_tokens):
         if SAVE:
-            index = bh * tl.cdiv(L, SEGMENT) + first // SEGMENT
-            store_state(segments, index, state, first % SEGMENT == 0, DK, DV, BK, BV)
-        q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
-        k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)
-        v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
-        o_c, state = attend(q_c, k_c, v_c, state, seen, PRECISION)
-        if SAVE and (NORM or GATE):
-            store_tile(raw, out_strides[1], first, L, o_c, C, DV, BV)
-        if GATE:
-            g_c = load_tile(gate, gate_strides[1], first, end, C, DV, BV, WIDE)
-        else:
-            g_c = 0.0
-        o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
-        store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
+            index = bh * tl.cdiv(L, save_tokens) + start // save_tokens
+            store_state(saved, index, state, True, DK, DV, BK, BV)
+        for first in range(start, tl.minimum(start + save_tokens, stop), C):
+            q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
+            k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
+            v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
+            o_c, state = attend(q_c, k_c, v_c, state, seen, PRECISION)
+            if SAVE and (NORM or GATE):
+                store_tile(raw, out_strides[1], first, L, o_c, C, DV, BV)
+            if GATE:
+                g_c = load_tile(gate, gate_strides[1], first, end, C, DV, BV, WIDE)
+            else:
+                g_c = 0.0
+            o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
+            store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
     store_state(final, bh, state, part == tl.num_programs(1) - 1, DK, DV, BK, BV)
 
 
@@ -147,7 +148,7 @@ def causal_backward(
     v,
     dout,
     lengths,  # (B,)
-    segments,  # (B * H, ceil(L / SEGMENT), DK, DV): the state each segment starts from
+    before,  # (B * H, parts, DK, DV): the state each part starts from
     after,  # (B * H, parts, DK, DV): the state's gradient at the end of each part
     dq,
     dk,
@@ -167,7 +168,6 @@ def causal_backward(
     BK: tl.constexpr,
     BV: tl.constexpr,
     C: tl.constexpr,
-    SEGMENT: tl.constexpr,
     RAGGED: tl.constexpr,
     AFTER: tl.constexpr,
     WIDE: tl.constexpr,
@@ -183,16 +183,12 @@ def causal_backward(
     stop = tl.minimum(begin + part_tokens, L)
     index = bh * tl.num_programs(1) + part
     if tl.program_id(0) % 3 == 0:
+        state = load_state_transposed(before, index, DK, DV, BK, BV)
         dq = head_start(dq, dq_strides, b, h)
-        for step in range(tl.cdiv(stop - begin, SEGMENT)):
-            segment = tl.cdiv(stop, SEGMENT) - 1 - step
-            here = bh * tl.cdiv(L, SEGMENT) + segment
-            state = load_state_transposed(segments, here, DK, DV, BK, BV)
-            walk(
-                dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], state,
-                segment * SEGMENT, tl.minimum((segment + 1) * SEGMENT, stop), end, L,
-                DV, DK, BV, BK, C, False, WIDE, PRECISION,
-            )  # fmt: skip
+        walk(
+            dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], state,
+            begin, stop, end, L, DV, DK, BV, BK, C, False, WIDE, PRECISION,
+        )  # fmt: skip
     elif tl.program_id(0) % 3 == 1:
         if AFTER:
             state = load_state_transposed(after, index, DK, DV, BK, BV)

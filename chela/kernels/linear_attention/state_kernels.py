@@ -46,16 +46,22 @@ def part_states(
 
 @triton.jit
 def running_sums(
-    sums,  # (B * H, parts, SIZE)
-    initial,  # (B * H, SIZE)
-    running,  # (B * H, parts, SIZE)
+    sums,  # (B * H / HEADS, parts, HEADS * DK, HEADS * DV)
+    initial,  # (B * H, DK, DV)
+    running,  # (B * H, parts, DK, DV)
     parts,
-    SIZE: tl.constexpr,
+    HEADS: tl.constexpr,
+    DK: tl.constexpr,
+    DV: tl.constexpr,
     BLOCK: tl.constexpr,
     INITIAL: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """running[p] = initial + the sums of all parts before p (after p, if REVERSE)."""
+    """running[p] = initial + the sums of all parts before p (after p, if REVERSE).
+
+    Of HEADS heads packed into one, each takes its own block of the sums.
+    """
+    SIZE: tl.constexpr = DK * DV
     bh = tl.cast(tl.program_id(0), tl.int64)
     element = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = element < SIZE
@@ -65,9 +71,11 @@ def running_sums(
         total = tl.zeros((BLOCK,), tl.float32)
     for step in range(parts):
         part = parts - 1 - step if REVERSE else step
-        place = (bh * parts + part) * SIZE + element
-        tl.store(running + place, total, mask=mask)
-        total += tl.load(sums + place, mask=mask)
+        tl.store(running + (bh * parts + part) * SIZE + element, total, mask=mask)
+        row = bh % HEADS * DK + element // DV
+        column = bh % HEADS * DV + element % DV
+        matrix = sums + (bh // HEADS * parts + part) * (HEADS * HEADS * SIZE)
+        total += tl.load(matrix + row * (HEADS * DV) + column, mask=mask)
 
 
 @triton.jit

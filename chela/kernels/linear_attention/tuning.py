@@ -43,7 +43,7 @@ def _exact(widest: int) -> Tiles:
     return Tiles(16, 4, 1) if widest <= 64 else Tiles(16, 8, 1)
 
 
-SEGMENT = 512  # tokens between stored states: at head dim 64 an eighth of the bytes of k and v
+PART_TOKENS = 512  # per part of a split sequence at least: a state is then an eighth of k and v
 TILE = 128  # tokens that every chunk size divides
 STREAM_TOKENS = 1024  # per program of a stream at least: its state is then an eighth of its bytes
 
@@ -57,15 +57,20 @@ def forward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
     processors = _processors(x)
     if 4 * batch_heads >= 3 * processors:
         return 1, length
-    return _split(length, 2 * processors // batch_heads, SEGMENT)
+    return _split(length, 2 * processors // batch_heads, PART_TOKENS)
 
 
 def backward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
-    """Parts of a sequence and tokens per part for the three walks of the causal gradient."""
+    """Parts of a sequence and tokens per part for the three walks of the causal gradient.
+
+    The parts of the forward walk; or, where that was not split, more: three walks a head that do
+    not fill the multiprocessors evenly wait for the slowest.
+    """
+    parts, tokens = forward_parts(batch_heads, length, x)
     processors = _processors(x)
-    if 4 * batch_heads >= 3 * processors:
-        return 1, length
-    return _split(length, 2 * processors // batch_heads, SEGMENT)
+    if parts > 1 or 3 * batch_heads >= 4 * processors:
+        return parts, tokens
+    return _split(length, 8 * processors // batch_heads, PART_TOKENS)
 
 
 def stream_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
