@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -48,6 +48,7 @@ def use_kernels(model: nn.Module, asked: Asked, device: torch.device) -> None:
         ValueError: see ``choose``.
     """
     implementation = choose(asked, device)
+    module: Any
     for module in model.modules():
         if getattr(module, "has_triton", False):
             module.implementation = implementation

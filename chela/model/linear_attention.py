@@ -19,7 +19,7 @@ HeadNorm = Literal["rms", "layer", "none"]
 
 
 class LinearAttention(nn.Module):
-    """norm_head(linear_attention(q, k, v)) * silu(gate), q and k two affine views of one projection.
+    """norm_head(linear_attention(q, k, v)) * silu(gate), q and k two views of one projection.
 
     q = scale_q * phi(z Wz) + shift_q and k likewise: Mega's shared representation (Ma et al. 2023,
     eq. 7-9), there in front of softmax attention, with the feature map phi in place of its SiLU.

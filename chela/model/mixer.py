@@ -99,8 +99,8 @@ class ChelaMixer(nn.Module):
         self.long_conv = _long_conv(dim, max_length, causal, config)
         self.value = linear(dim, v_dim)
         self.attention = _attention(dim, v_dim, causal, config)
-        gate = {"silu": SiluGate, "mega": MegaGate}[config.gate]
-        self.gate = gate(dim, v_dim, config.dropout)
+        gate = SiluGate if config.gate == "silu" else MegaGate
+        self.gate: SiluGate | MegaGate = gate(dim, v_dim, config.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.

@@ -11,7 +11,7 @@ are long enough for the memory. Their state is block-diagonal; ``mean_state`` se
 import triton
 import triton.language as tl
 
-from chela.kernels.linear_attention.tiles import (
+from chela.kernels.linear_attention.tile_kernels import (
     head_start,
     load_state,
     load_state_transposed,

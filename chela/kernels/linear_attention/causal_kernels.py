@@ -13,7 +13,7 @@ dv, ``state_kernels`` finds; what a part of dq starts from, the forward walk lea
 import triton
 import triton.language as tl
 
-from chela.kernels.linear_attention.tiles import (
+from chela.kernels.linear_attention.tile_kernels import (
     attend,
     head_start,
     load_state,
@@ -127,7 +127,7 @@ def walk(
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """out = causal attention of (a, b, c) over tokens begin .. stop, or anticausal going ``BACK``."""
+    """out = causal attention of (a, b, c) on tokens begin .. stop; anticausal, going ``BACK``."""
     rows, columns = tl.arange(0, C)[:, None], tl.arange(0, C)[None, :]
     seen = rows <= columns if BACK else rows >= columns
     chunks = tl.cdiv(stop - begin, C)

@@ -7,7 +7,7 @@ head are added up in order. No atomics: the result does not depend on which prog
 import triton
 import triton.language as tl
 
-from chela.kernels.linear_attention.tiles import head_start, load_tile, store_state
+from chela.kernels.linear_attention.tile_kernels import head_start, load_tile, store_state
 
 
 @triton.jit
