@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from chela.errors import ConfigError, suggestion
+from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
 from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
 
@@ -76,6 +77,7 @@ class RunSettings:
     data_dir: str
     output_dir: str
     resume: str | bool  # "auto", False, or a checkpoint's path
+    kernels: Asked  # which implementation of the operations
 
 
 @dataclass(frozen=True)

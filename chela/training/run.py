@@ -51,6 +51,7 @@ def run(composed: DictConfig) -> float:
     """
     config = parse(composed)
     device = build.check_hardware(config.trainer)
+    build.check_kernels(config.kernels, device)
     leads = is_leader()
     console = Console(width=None if sys.stdout.isatty() else 100, quiet=not leads)
     folder = RunFolder(config)
@@ -94,7 +95,7 @@ class Run:
         self._check_data(task)
         steps = build.total_steps(config.trainer, len(task.train))
         task.total_batches = steps
-        model = build.build_model(config.model, task.spec)
+        model = build.build_model(config.model, task.spec, config.kernels, self.device)
         module = ClassificationModule(
             model,
             config.optimizer,
