@@ -1,0 +1,58 @@
+"""The constant matrices F and W of the tensor-core long convolution."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+LARGEST_TILE = 128  # rows of F that a kernel may take at once; smaller tiles divide it
+
+
+def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """F and W for N = rows * columns; ``monarch.py`` says what they are.
+
+    Args:
+        rows: M.
+        columns: C.
+        device: where they are made, and stay for the next call.
+
+    Returns:
+        F, filled up with zeros to whole tiles of rows and ``padded_rows`` columns, and W (M, 2 C, 2 C), its rows in alternating eights, both float16.
+    """
+    capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    # What a CUDA graph records exists after a replay only, so it is not kept for others.
+    make = _factors.__wrapped__ if capturing else _factors
+    return make(rows, columns, device)
+
+
+@functools.lru_cache(maxsize=64)  # at most 8 L C bytes each: some MB at the lengths served
+def _factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    f = torch.arange(rows, device=device)
+    shifted = 4 * f + 1  # 4 (f + 1/4): whole numbers, so that angles are exact however large
+    outer = _turns(shifted[:, None] * f, 4 * rows) * rows**-0.5  # (M, M)
+    stacked = torch.view_as_real(outer).permute(0, 2, 1).reshape(2 * rows, rows)
+    height = -(-2 * rows // LARGEST_TILE) * LARGEST_TILE
+    padded = torch.zeros(height, padded_rows(rows), dtype=torch.float16, device=device)
+    padded[: 2 * rows, :rows] = stacked
+
+    r = torch.arange(columns, device=device)
+    steps = shifted[:, None, None] * r + 4 * rows * r[:, None] * r  # (M, C, C): f, g, r
+    inner = _turns(steps, 4 * rows * columns) * columns**-0.5
+    upper = torch.cat([inner.real, -inner.imag], dim=-1)  # (M, C, 2 C)
+    lower = torch.cat([inner.imag, inner.real], dim=-1)
+    eights = [half.unflatten(1, (columns // 8, 8)) for half in (upper, lower)]
+    return padded, torch.stack(eights, dim=2).flatten(1, 3).half()
+
+
+def padded_rows(rows: int) -> int:
+    """The columns of F: a power of two, and at least what a tensor core takes."""
+    return max(16, 1 << (rows - 1).bit_length())
+
+
+def _turns(steps: Tensor, whole: int) -> Tensor:
+    """exp(-2 pi i steps / whole), complex128."""
+    angles = (steps % whole).double() * (-2 * math.pi / whole)
+    return torch.polar(torch.ones_like(angles), angles)
