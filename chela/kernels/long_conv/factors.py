@@ -20,7 +20,8 @@ def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tens
         device: where they are made, and stay for the next call.
 
     Returns:
-        F, filled up with zeros to whole tiles of rows and ``padded_rows`` columns, and W (M, 2 C, 2 C), its rows in alternating eights, both float16.
+        F, filled up with zeros to whole tiles of rows and ``padded_rows`` columns, and W
+        (M, 2 C, 2 C), its rows in alternating eights (see the kernels); both float16.
     """
     capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
     # What a CUDA graph records exists after a replay only, so it is not kept for others.

@@ -10,10 +10,10 @@ y = F^T W^T K W F x with real matrices, two rows or columns for each complex num
 with conj(K), and dK = sum_b conj(W F x) W F dy. A few sequences go through all kernels before the
 next ones follow, so that what lies between the kernels stays in the L2 cache.
 
-O(L sqrt(L)) operations; what counts at L <= 32768 is that they are dense, and that x is read once
-and y written once. A result is as exact as float16 products are, 3e-4 of the norm before the last
-rounding, for bfloat16 and float16 x of any magnitude; a value sees every other one of its sequence
-at that relative size, as in every Fourier transform.
+O(L sqrt(L)) operations; what counts at the lengths served is that they are dense. A result is as
+exact as float16 products are, about 3e-4 of the norm before the last rounding, for bfloat16 and
+float16 x of any magnitude. As in every Fourier transform a value is touched by all others of its
+sequence at that relative size, later ones included.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from chela.kernels.long_conv import monarch_kernels as kernels
 from chela.kernels.long_conv.factors import factors, padded_rows
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
 
-MAX_LENGTH = 32768  # beyond, F is too large for a multiprocessor, and FFTs have fewer operations
-DTYPES = (torch.bfloat16, torch.float16)
 SCRATCH_BYTES = 2**25  # of all sequences in flight; leaves room in an L2 cache of 50 MB
 
 
@@ -164,7 +162,7 @@ class _Kernels:
 
 
 def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:
-    """``long_conv.convolve`` after its checks, for bfloat16 or float16 x up to MAX_LENGTH.
+    """``long_conv.convolve`` after its checks, for what ``scheme`` calls monarch.
 
     Raises:
         ValueError: a device that Triton does not serve.
@@ -202,7 +200,9 @@ def _(x: Tensor, kernel: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("chela::long_conv_backward", mutates_args=())
-def _backward(dy: Tensor, x: Tensor, kernel: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(
+    dy: Tensor, x: Tensor, kernel: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, kernel and skip; the last one float32, also where there is no skip."""
     batch, length, dim = x.shape
     cut = plan(length, dim)

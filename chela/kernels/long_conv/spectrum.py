@@ -47,9 +47,7 @@ def spectrum(kernel: Tensor, skip: Tensor | None, length: int, rows: int, column
     return values.unflatten(1, (columns, rows)).permute(3, 2, 1, 0).contiguous()
 
 
-def spectrum_gradient(
-    gradient: Tensor, shape: torch.Size, length: int
-) -> tuple[Tensor, Tensor]:
+def spectrum_gradient(gradient: Tensor, shape: torch.Size, length: int) -> tuple[Tensor, Tensor]:
     """The gradients of kernel (of ``shape``) and skip, given that of the spectrum (2, M, C, D).
 
     The adjoint of ``spectrum``: float32 like it, (directions, D, K) and (D,).

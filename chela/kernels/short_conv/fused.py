@@ -91,9 +91,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, causal: bool, silu:
     grid, arguments = _launch(x, width, causal, _tile(x.shape[-1], width, backward=False))
     given = weight if bias is None else bias.contiguous()  # a pointer that is not read
     with torch.cuda.device_of(x):
-        kernels.forward[grid](
-            x, weight, given, y, BIAS=bias is not None, SILU=silu, **arguments
-        )
+        kernels.forward[grid](x, weight, given, y, BIAS=bias is not None, SILU=silu, **arguments)
     return y
 
 

@@ -35,7 +35,12 @@ def _place(L, D, STEPS, S: tl.constexpr, BD: tl.constexpr):
     part = pid // channel_blocks  # channels vary fastest: neighbours read neighbouring memory
     batch, first = part // time_blocks, (part % time_blocks) * (S * STEPS)
     start = (batch.to(tl.int64) * L + first) * D  # beyond 2^31 elements
-    return start, first, first + tl.arange(0, S) * STEPS, (pid % channel_blocks) * BD + tl.arange(0, BD)
+    return (
+        start,
+        first,
+        first + tl.arange(0, S) * STEPS,
+        (pid % channel_blocks) * BD + tl.arange(0, BD),
+    )
 
 
 @triton.jit
@@ -123,7 +128,7 @@ def backward(
     taps = _taps(weight, d, D, WIDTH)
     b = tl.load(bias + d, mask=d < D, other=0.0).to(tl.float32)[None, :] if BIAS else 0.0
     sums = ()  # of dz x[t - j + OFFSET], j = 0 .. WIDTH - 1, and of dz
-    for j in tl.static_range(WIDTH + 1):
+    for _ in tl.static_range(WIDTH + 1):
         sums = sums + (tl.zeros((S, BD), tl.float32),)
 
     x_rows = ()  # the last rows, oldest first
