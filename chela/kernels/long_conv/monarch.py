@@ -29,6 +29,7 @@ from chela.kernels.long_conv import monarch_kernels as kernels
 from chela.kernels.long_conv.factors import factors, padded_rows
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
 
+INTERPRETED = triton.knobs.runtime.interpret  # as the kernels were when they were defined
 SCRATCH_BYTES = 2**25  # of all sequences in flight; leaves room in an L2 cache of 50 MB
 
 
@@ -167,7 +168,7 @@ def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:
     Raises:
         ValueError: a device that Triton does not serve.
     """
-    if not x.is_cuda and not triton.knobs.runtime.interpret:
+    if not x.is_cuda and not INTERPRETED:
         raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
     y, _ = _forward(x, kernel, skip)
     return y

@@ -42,7 +42,7 @@ def spectrum(kernel: Tensor, skip: Tensor | None, length: int, rows: int, column
         future = kernel[1, :, : length - 1].float()  # lags -1, -2, ...
     past = F.pad(past, (0, size - past.shape[1]))
     future = F.pad(future, (0, size - future.shape[1])).flip(-1)
-    folded = torch.complex(past, future) * _quarter_turns(size, kernel.device)  # (D, N)
+    folded = torch.complex(past, future) * _quarter_turns(-1, size, kernel.device)  # (D, N)
     values = torch.view_as_real(torch.fft.fft(folded))  # (D, N, 2)
     return values.unflatten(1, (columns, rows)).permute(3, 2, 1, 0).contiguous()
 
@@ -55,7 +55,7 @@ def spectrum_gradient(gradient: Tensor, shape: torch.Size, length: int) -> tuple
     directions, dim, taps = shape
     values = gradient.permute(3, 2, 1, 0).reshape(dim, -1, 2)  # (D, N, 2)
     folded = torch.fft.ifft(torch.view_as_complex(values.contiguous()), norm="forward")
-    folded = folded * _quarter_turns(folded.shape[1], gradient.device).conj()
+    folded = folded * _quarter_turns(1, folded.shape[1], gradient.device)
     sides = [folded.real[:, :length]]
     if directions == 2:
         sides.append(folded.imag.flip(-1)[:, : length - 1])
@@ -63,7 +63,10 @@ def spectrum_gradient(gradient: Tensor, shape: torch.Size, length: int) -> tuple
     return kernel, folded.real[:, 0].contiguous()
 
 
-def _quarter_turns(size: int, device: torch.device) -> Tensor:
-    """exp(-2 pi i n / 4 N) for n < N, complex64; the angles in float64."""
-    angles = torch.arange(size, dtype=torch.float64, device=device) * (-math.pi / 2 / size)
+def _quarter_turns(sign: int, size: int, device: torch.device) -> Tensor:
+    """exp(sign 2 pi i n / 4 N) for n < N, complex64; the angles in float64.
+
+    No ``conj()`` of the one for the other: it is lazy, and lost when AOTAutograd runs an operator.
+    """
+    angles = torch.arange(size, dtype=torch.float64, device=device) * (sign * math.pi / 2 / size)
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from chela.kernels.short_conv import fused_kernels as kernels
 
+INTERPRETED = triton.knobs.runtime.interpret  # as the kernels were when they were defined
 MAX_WIDTH = 9  # the rows of a window lie in registers
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -39,7 +40,7 @@ def convolve(
             f"x is {x.dtype}: the Triton form serves bfloat16, float16 and float32; "
             "use implementation='torch'"
         )
-    if not x.is_cuda and not triton.knobs.runtime.interpret:
+    if not x.is_cuda and not INTERPRETED:
         raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
     return _forward(x, weight, bias, causal, activation == "silu")
 
