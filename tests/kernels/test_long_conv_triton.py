@@ -141,12 +141,13 @@ def test_no_gradient_is_computed_that_is_not_asked_for():
 
 @pytest.mark.parametrize("with_skip", [True, False])
 def test_is_a_well_formed_operator(with_skip):
-    x, kernel, skip = inputs(1, 5, 4, 5, 2, torch.bfloat16)
+    x, kernel, skip = inputs(1, 3, 2, 3, 2, torch.bfloat16)
     arguments = (x, kernel, skip if with_skip else None)
     torch.library.opcheck(torch.ops.chela.long_conv, arguments)
-    _, values = torch.ops.chela.long_conv(x.detach(), kernel.detach(), None)
+    x, kernel = x.detach(), kernel.detach()
+    _, values, scales = torch.ops.chela.long_conv(x, kernel, None)
     torch.library.opcheck(
-        torch.ops.chela.long_conv_backward, (x.detach(), x.detach(), kernel.detach(), values)
+        torch.ops.chela.long_conv_backward, (torch.randn_like(x), x, kernel, values, scales)
     )
 
 

@@ -161,7 +161,7 @@ def test_what_the_kernels_do_not_serve_names_the_remedy(monkeypatch):
     x, weight, bias = inputs(1, 5, 4, 10, torch.float32)
     with pytest.raises(ValueError, match="widths up to 9; use implementation='torch'"):
         convolve(x, weight, bias, causal=True, implementation="triton")
-    with pytest.raises(ValueError, match="float64.*use implementation='torch'"):
+    with pytest.raises(ValueError, match=r"float64.*use implementation='torch'"):
         convolve(x.double(), weight[:, :3], bias, causal=True, implementation="triton")
     monkeypatch.setattr(fused, "INTERPRETED", False)
     with pytest.raises(ValueError, match="needs a GPU; use implementation='torch'"):

@@ -1,4 +1,4 @@
-"""The constant matrices F and W of the tensor-core long convolution."""
+"""The constants of the tensor-core long convolution: the matrices F and W, and quarter turns."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 LARGEST_TILE = 128  # rows of F that a kernel may take at once; smaller tiles divide it
 
 
-def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """F and W for N = rows * columns; ``monarch.py`` says what they are.
+def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """F, W and turns for N = rows * columns; ``monarch.py`` says what F and W are.
 
     Args:
         rows: M.
@@ -21,7 +21,8 @@ def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tens
 
     Returns:
         F, filled up with zeros to whole tiles of rows and ``padded_rows`` columns, and W
-        (M, 2 C, 2 C), its rows in alternating eights (see the kernels); both float16.
+        (M, 2 C, 2 C), its rows in alternating eights (see the kernels), both float16;
+        exp(-2 pi i n / 4 N) (N, 2) float32.
     """
     capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
     # What a CUDA graph records exists after a replay only, so it is not kept for others.
@@ -30,7 +31,7 @@ def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tens
 
 
 @functools.lru_cache(maxsize=64)  # at most 8 L C bytes each: some MB at the lengths served
-def _factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     f = torch.arange(rows, device=device)
     shifted = 4 * f + 1  # 4 (f + 1/4): whole numbers, so that angles are exact however large
     outer = _turns(shifted[:, None] * f, 4 * rows) * rows**-0.5  # (M, M)
@@ -45,7 +46,10 @@ def _factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Ten
     upper = torch.cat([inner.real, -inner.imag], dim=-1)  # (M, C, 2 C)
     lower = torch.cat([inner.imag, inner.real], dim=-1)
     eights = [half.unflatten(1, (columns // 8, 8)) for half in (upper, lower)]
-    return padded, torch.stack(eights, dim=2).flatten(1, 3).half()
+    turns = torch.view_as_real(
+        _turns(torch.arange(rows * columns, device=device), 4 * rows * columns)
+    )
+    return padded, torch.stack(eights, dim=2).flatten(1, 3).half(), turns.float()
 
 
 def padded_rows(rows: int) -> int:

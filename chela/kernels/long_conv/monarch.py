@@ -95,15 +95,12 @@ def plan(length: int, dim: int) -> Plan:
 
 
 class _Kernels:
-    """The launches for one shape, kernel and device."""
+    """The launches for one shape, spectrum and device."""
 
-    def __init__(self, cut: Plan, x: Tensor, spectrum: Tensor) -> None:
-        self.cut = cut
+    def __init__(self, cut: Plan, x: Tensor, spectrum: Tensor, scales: Tensor) -> None:
+        self.cut, self.spectrum, self.scales = cut, spectrum, scales
         self.length, self.dim = x.shape[1:]
-        self.table, self.matrices = factors(cut.rows, cut.columns, x.device)
-        largest = spectrum.abs().amax(dim=(0, 1, 2))  # (D,)
-        self.scales = largest.clamp(min=torch.finfo(torch.float32).tiny)
-        self.spectrum = spectrum / self.scales  # at most 1, so that products fit float16
+        self.table, self.matrices, _ = factors(cut.rows, cut.columns, x.device)
         self.blocks = triton.cdiv(self.dim, cut.block)
 
     def programs(self, batch: int, tile: int) -> tuple[int, int]:
@@ -170,49 +167,49 @@ def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:
     """
     if not x.is_cuda and not INTERPRETED:
         raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
-    y, _ = _forward(x, kernel, skip)
+    y, _, _ = _forward(x, kernel, skip)
     return y
 
 
 @torch.library.custom_op("chela::long_conv", mutates_args=())
-def _forward(x: Tensor, kernel: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
-    """y, and the spectrum for the gradient."""
+def _forward(x: Tensor, kernel: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """y, and for the gradient the scaled spectrum (2, M, C, D) and its scales (D,)."""
     cut = plan(*x.shape[1:])
     x = x.contiguous()
     y = torch.empty_like(x)
-    values = spectrum(kernel, skip, x.shape[1], cut.rows, cut.columns)  # (2, M, C, D)
-    if x.numel() == 0:
-        return y, values
     with torch.cuda.device_of(x):
-        run = _Kernels(cut, x, values)
+        _, _, turns = factors(cut.rows, cut.columns, x.device)
+        values, scales = spectrum(kernel, skip, x.shape[1], cut.rows, cut.columns, turns)
+        run = _Kernels(cut, x, values, scales)
         for first in range(0, x.shape[0], cut.batch):
             part = slice(first, first + cut.batch)
             mixed, exponents = run.mix(x[part])
             run.multiply(mixed, exponents)
             run.unmix(mixed, exponents, y[part])
-    return y, values
+    return y, values, scales
 
 
 @_forward.register_fake
-def _(x: Tensor, kernel: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, kernel: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     _, length, dim = x.shape
     values = x.new_empty((2, *factor_sizes(length), dim), dtype=torch.float32)
-    return torch.empty_like(x, memory_format=torch.contiguous_format), values
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return y, values, values.new_empty(dim)
 
 
 @torch.library.custom_op("chela::long_conv_backward", mutates_args=())
 def _backward(
-    dy: Tensor, x: Tensor, kernel: Tensor, values: Tensor
+    dy: Tensor, x: Tensor, kernel: Tensor, values: Tensor, scales: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, kernel and skip; the last one float32, also where there is no skip."""
     batch, length, dim = x.shape
     cut = plan(length, dim)
     dy, x = dy.contiguous(), x.contiguous()
     dx = torch.empty_like(x)
-    if x.numel() == 0:
+    if batch == 0:
         return dx, torch.zeros_like(kernel), values.new_zeros(dim)
     with torch.cuda.device_of(x):
-        run = _Kernels(cut, x, values)
+        run = _Kernels(cut, x, values, scales)
         _, splits = run.programs(min(batch, cut.batch), cut.backward_tile)
         partial = values.new_empty((splits, *values.shape))
         for first in range(0, batch, cut.batch):
@@ -223,29 +220,31 @@ def _backward(
                 mixed_x, exponents_x, mixed_dy, exponents_dy, partial, add=first > 0
             )
             run.unmix(mixed_dy, exponents_dy, dx[part])
-    dkernel, dskip = spectrum_gradient(partial.sum(0), kernel.shape, length)
-    return dx, dkernel.to(kernel.dtype), dskip
+        _, _, turns = factors(cut.rows, cut.columns, x.device)
+        dkernel, dskip = spectrum_gradient(partial, kernel, length, turns)
+    return dx, dkernel, dskip
 
 
 @_backward.register_fake
-def _(dy: Tensor, x: Tensor, kernel: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    dy: Tensor, x: Tensor, kernel: Tensor, values: Tensor, scales: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     dkernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
     return dx, dkernel, values.new_empty(x.shape[2])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, kernel, skip = inputs
     ctx.skip_dtype = None if skip is None else skip.dtype
-    ctx.save_for_backward(x, kernel, output[1])
+    ctx.save_for_backward(x, kernel, *output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if dy is None:
         return None, None, None
-    x, kernel, values = ctx.saved_tensors
-    dx, dkernel, dskip = _backward(dy, x, kernel, values.detach())
+    dx, dkernel, dskip = _backward(dy, *ctx.saved_tensors)
     return dx, dkernel, None if ctx.skip_dtype is None else dskip.to(ctx.skip_dtype)
 
 

@@ -13,15 +13,17 @@ lies at index 2 N - l and, wrapped, at N - l with a factor i.
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
+import triton
 from torch import Tensor
 
+from chela.kernels.long_conv import spectrum_kernels as kernels
 
-def spectrum(kernel: Tensor, skip: Tensor | None, length: int, rows: int, columns: int) -> Tensor:
-    """K_j of N = rows * columns >= length lags per direction, as the Triton kernels read it.
+
+def spectrum(
+    kernel: Tensor, skip: Tensor | None, length: int, rows: int, columns: int, turns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """K_j of N = rows * columns >= length lags per direction, as the other kernels read it.
 
     Args:
         kernel: (directions, D, K); taps of ``length`` lags and more are not read.
@@ -29,44 +31,70 @@ def spectrum(kernel: Tensor, skip: Tensor | None, length: int, rows: int, column
         length: L.
         rows: M.
         columns: C.
+        turns: (N, 2) float32 of ``factors``.
 
     Returns:
-        (2, M, C, D) float32, real and imaginary parts; frequency j = f + M g lies at [:, f, g].
+        K / scale (2, M, C, D), real and imaginary parts, with frequency j = f + M g at [:, f, g],
+        and scale (D,), both float32. A scale is 8 times the norm of the channel's taps, so that
+        |K| / scale <= sqrt(2 N) / 8: float16 then holds products with unit-norm transforms.
     """
+    directions, dim, taps = kernel.shape
+    kernel, size = kernel.contiguous(), rows * columns
+    folded = torch.empty(dim, size, 2, dtype=torch.float32, device=kernel.device)
+    scales = folded.new_empty(dim)
+    kernels.fold[(dim,)](
+        kernel, kernel if skip is None else skip.contiguous(), turns, folded, scales,
+        length, taps, size, DIRECTIONS=directions, SKIP=skip is not None, BLOCK=_block(size),
+    )  # fmt: skip
+    values = torch.view_as_real(torch.fft.fft(torch.view_as_complex(folded)))  # (D, N, 2)
+    planes = folded.new_empty(2, rows, columns, dim)
+    kernels.arrange[_tiles(rows, columns, dim)](
+        values, scales, planes, dim, rows, columns, BM=TILE, BD=TILE
+    )
+    return planes, scales
+
+
+def spectrum_gradient(
+    partial: Tensor, kernel: Tensor, length: int, turns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of kernel and skip, given that of the spectrum K as summands.
+
+    The adjoint of ``spectrum`` before its scaling.
+
+    Args:
+        partial: (parts, 2, M, C, D) float32.
+        kernel: (directions, D, K), for its shape and dtype.
+        length: L.
+        turns: as above.
+
+    Returns:
+        Gradients like the kernel's, and (D,) float32.
+    """
+    directions, dim, taps = kernel.shape
+    parts, _, rows, columns, _ = partial.shape
     size = rows * columns
-    past = kernel[0, :, :length].float()  # lags 0, 1, ...
-    if skip is not None:
-        past = torch.cat([past[:, :1] + skip.float()[:, None], past[:, 1:]], dim=1)
-    future = torch.zeros_like(past)
-    if kernel.shape[0] == 2:
-        future = kernel[1, :, : length - 1].float()  # lags -1, -2, ...
-    past = F.pad(past, (0, size - past.shape[1]))
-    future = F.pad(future, (0, size - future.shape[1])).flip(-1)
-    folded = torch.complex(past, future) * _quarter_turns(-1, size, kernel.device)  # (D, N)
-    values = torch.view_as_real(torch.fft.fft(folded))  # (D, N, 2)
-    return values.unflatten(1, (columns, rows)).permute(3, 2, 1, 0).contiguous()
+    values = partial.new_empty(dim, size, 2)
+    kernels.collect[_tiles(rows, columns, dim)](
+        partial, values, parts, dim, rows, columns, BM=TILE, BD=TILE
+    )
+    folded = torch.fft.ifft(torch.view_as_complex(values), norm="forward")  # the adjoint: no 1 / N
+    dkernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
+    dskip = partial.new_empty(dim)
+    block = _block(taps)
+    kernels.unfold[(dim, triton.cdiv(taps, block))](
+        torch.view_as_real(folded), turns, dkernel, dskip, length, taps, size,
+        DIRECTIONS=directions, BLOCK=block,
+    )  # fmt: skip
+    return dkernel, dskip
 
 
-def spectrum_gradient(gradient: Tensor, shape: torch.Size, length: int) -> tuple[Tensor, Tensor]:
-    """The gradients of kernel (of ``shape``) and skip, given that of the spectrum (2, M, C, D).
-
-    The adjoint of ``spectrum``: float32 like it, (directions, D, K) and (D,).
-    """
-    directions, dim, taps = shape
-    values = gradient.permute(3, 2, 1, 0).reshape(dim, -1, 2)  # (D, N, 2)
-    folded = torch.fft.ifft(torch.view_as_complex(values.contiguous()), norm="forward")
-    folded = folded * _quarter_turns(1, folded.shape[1], gradient.device)
-    sides = [folded.real[:, :length]]
-    if directions == 2:
-        sides.append(folded.imag.flip(-1)[:, : length - 1])
-    kernel = torch.stack([F.pad(side, (0, taps))[:, :taps] for side in sides])
-    return kernel, folded.real[:, 0].contiguous()
+TILE = 32  # of the transpositions: whole 128-byte lines of float32 on the channels' side
 
 
-def _quarter_turns(sign: int, size: int, device: torch.device) -> Tensor:
-    """exp(sign 2 pi i n / 4 N) for n < N, complex64; the angles in float64.
+def _tiles(rows: int, columns: int, dim: int) -> tuple[int, int, int]:
+    return columns, triton.cdiv(rows, TILE), triton.cdiv(dim, TILE)
 
-    No ``conj()`` of the one for the other: it is lazy, and lost when AOTAutograd runs an operator.
-    """
-    angles = torch.arange(size, dtype=torch.float64, device=device) * (sign * math.pi / 2 / size)
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+
+def _block(size: int) -> int:
+    """Elements at once: few launches' worth for long kernels, no waste for short ones."""
+    return min(1024, triton.next_power_of_2(size))
