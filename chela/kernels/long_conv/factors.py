@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -24,13 +23,19 @@ def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tens
         (M, 2 C, 2 C), its rows in alternating eights (see the kernels), both float16;
         exp(-2 pi i n / 4 N) (N, 2) float32.
     """
-    capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-    # What a CUDA graph records exists after a replay only, so it is not kept for others.
-    make = _factors.__wrapped__ if capturing else _factors
-    return make(rows, columns, device)
+    key = (rows, columns, device)
+    found = _cache.get(key)
+    if found is None:
+        found = _factors(rows, columns, device)
+        # What a CUDA graph records exists after a replay only, so it is not kept for others.
+        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            _cache[key] = found
+    return found
 
 
-@functools.lru_cache(maxsize=64)  # at most 8 L C bytes each: some MB at the lengths served
+_cache: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}  # few sizes exist
+
+
 def _factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     f = torch.arange(rows, device=device)
     shifted = 4 * f + 1  # 4 (f + 1/4): whole numbers, so that angles are exact however large
