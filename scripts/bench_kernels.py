@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from chela.kernels import choose, linear_attention
+from chela.kernels import choose, linear_attention, long_conv, short_conv
 from chela.kernels.bench import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
+from chela.kernels.choice import Implementation
 
 # Image, ListOps, Text and Path-X; heads of 32 and of 64 channels.
 TASKS = [(64, 1024, 512), (64, 2048, 256), (64, 4096, 256), (16, 16384, 256)]
@@ -84,9 +85,79 @@ def attention_cases(
     ]
 
 
+def short_convolution(shape: Shape, device: torch.device) -> list[Case]:
+    """Short convolution of width 5 around each token, with SiLU."""
+
+    def convolve(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda x, weight, bias: short_conv.convolve(
+            x, weight, bias, causal=False, activation="silu", implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        x = activation(shape, device)
+        return [x, parameter(shape.channels, 5, like=x), parameter(shape.channels, like=x)]
+
+    return convolution_cases("short convolution", convolve, inputs, shape, device)
+
+
+def long_convolution(shape: Shape, device: torch.device) -> list[Case]:
+    """Long convolution in both directions, with its skip; its plain form is torch.fft."""
+
+    def convolve(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda x, kernel, skip: long_conv.convolve(
+            x, kernel, skip, implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        x = activation(shape, device)
+        kernel = parameter(2, shape.channels, shape.length, like=x)
+        return [x, kernel, parameter(shape.channels, like=x)]
+
+    return convolution_cases("long convolution", convolve, inputs, shape, device)
+
+
+def activation(shape: Shape, device: torch.device) -> Tensor:
+    """An input (B, L, D) in bfloat16."""
+    sizes = (shape.batch, shape.length, shape.channels)
+    return torch.randn(sizes, device=device, dtype=torch.bfloat16, requires_grad=True)
+
+
+def parameter(*sizes: int, like: Tensor) -> Tensor:
+    """A parameter in float32, small enough that sums over it stay of the size of the input."""
+    drawn = torch.randn(sizes, device=like.device) / max(1, sizes[-1]) ** 0.5
+    return drawn.requires_grad_()
+
+
+def convolution_cases(
+    operation: str,
+    convolve: Callable[[Implementation], Callable[..., Tensor]],
+    inputs: Callable[[Shape], list[Tensor]],
+    shape: Shape,
+    device: torch.device,
+) -> list[Case]:
+    """A case per implementation; forward x and y, backward x and two gradients: 5 passes."""
+    names: list[Implementation] = ["torch"]
+    if choose("auto", device) == "triton":
+        names.append("triton")
+    return [
+        Case(
+            operation,
+            name,
+            shape,
+            inputs=inputs,
+            call=convolve(name),
+            reference=convolve("torch"),
+            floor_bytes=lambda shape: 5 * shape.pass_bytes,
+        )
+        for name in names
+    ]
+
+
 REGISTRY: list[Callable[[Shape, torch.device], list[Case]]] = [
     causal_attention,
     bidirectional_attention,
+    short_convolution,
+    long_convolution,
 ]
 
 
