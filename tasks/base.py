@@ -109,6 +109,10 @@ class Task(LightningDataModule):
         """How many rows ``rows`` will yield in all, if that is known beforehand."""
         return None
 
+    def facts(self) -> dict[str, Any]:
+        """What ``rows`` found out, for ``meta.facts``: plain JSON values, known at its end."""
+        return {}
+
     @property
     def encode(self) -> Encode:
         """How stored rows become what the model takes; picklable, for the reading processes."""
@@ -144,13 +148,24 @@ class Task(LightningDataModule):
         """The test split."""
         return self._open().splits["test"]
 
+    def split(self, name: str) -> Dataset:
+        """``train``, ``val`` or ``test``.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        if name not in ("train", "val", "test"):
+            raise ValueError(f"the splits are train, val and test, not {name!r}")
+        return getattr(self, name)
+
     def prepare_data(self) -> None:
         """Prepare the data, unless they are there.
 
         Raises:
             DataError: the source is missing or malformed, or the disk cannot be written.
         """
-        recipe = Recipe(self.origin(), self.dtype, self.rows, self.expected_rows())
+        total = self.expected_rows()
+        recipe = Recipe(self.origin(), self.dtype, self.rows, total, self.facts)
         prepare(self.folder, recipe, show=getattr(rank_zero_only, "rank", 0) == 0)
 
     def setup(self, stage: str | None = None) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -60,6 +60,8 @@ class Meta:
     splits: Mapping[str, SplitMeta]
     libraries: Mapping[str, str]  # that wrote the files
     seconds: float  # that the preparation took
+    # What the task found out on the way, e.g. its vocabulary; plain JSON values
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def majority_accuracy(self, split: str) -> float:
         """Accuracy on ``split`` of always answering the most frequent class of train."""
