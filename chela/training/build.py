@@ -86,6 +86,7 @@ def build_model(config: ModelConfig, spec: TaskSpec) -> Classifier:
         vocab_size=spec.vocab_size,
         input_dim=spec.input_dim,
         num_classes=spec.num_classes,
+        documents=spec.documents,
     )
 
 
