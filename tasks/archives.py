@@ -70,12 +70,24 @@ class Source:
                 with readable(self.path):
                     member = archive.next()
                 if member is None:
+                    self._check_end(archive)
                     return
                 name = PurePosixPath(member.name).as_posix()  # without a leading "./"
                 if member.isfile() and wanted(name):
                     stream = archive.extractfile(member)
                     assert stream is not None  # a regular file has content
                     yield name, _guarded(stream, self.path)
+
+
+    def _check_end(self, archive: tarfile.TarFile) -> None:
+        """A tar ends in two blocks of zeros; where a member was passed over, a cut file has none.
+
+        ``tarfile`` takes the end of the file for the end of the archive without a word.
+        """
+        with readable(self.path):
+            assert archive.fileobj is not None
+            if not archive.fileobj.read(1):  # the first block has been read, the second not
+                raise tarfile.ReadError("it ends before its end mark")
 
 
 class _Guarded(io.RawIOBase):

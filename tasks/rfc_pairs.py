@@ -118,5 +118,6 @@ def _draw(candidates: Ints, degrees: Ints, wanted: int, stream: np.random.Philox
     """One of the candidates whose in-degree is nearest in ratio; equally near ones in any order."""
     distance = 1000 * np.abs(degrees - wanted) // (degrees + wanted)
     raw = stream.random_raw(len(candidates) + 1)
-    nearest = np.lexsort((raw[1:], distance))[:NEAREST]
-    return int(candidates[nearest[bits.below(bits.high(raw[:1]), len(nearest))[0]]])
+    key = distance << 32 | bits.high(raw[1:]).astype(np.int64)
+    choice = int(bits.below(bits.high(raw[:1]), min(NEAREST, len(candidates)))[0])
+    return int(candidates[np.argpartition(key, choice)[choice]])  # the choice-th nearest
