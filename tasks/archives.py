@@ -78,7 +78,6 @@ class Source:
                     assert stream is not None  # a regular file has content
                     yield name, _guarded(stream, self.path)
 
-
     def _check_end(self, archive: tarfile.TarFile) -> None:
         """A tar ends in two blocks of zeros; where a member was passed over, a cut file has none.
 

@@ -103,9 +103,9 @@ def split_pairs(pairs: Pairs, sizes: Mapping[str, int], seed: int) -> dict[str, 
         needed = int(np.searchsorted(reached, sizes[name])) + 1
         if needed > len(order):
             raise DataError(
-                f"there are {len(pairs.labels):,} pairs in all, too few for "
-                f"{', '.join(f'{size:,} of {split}' for split, size in sizes.items())}.\n"
-                f"  try: task.num_{name}={2 * (int(counts[order].sum()) // 2)} or fewer"
+                f"there are {len(pairs.labels):,} pairs in all, and {int(counts[order].sum()):,} "
+                f"left for the {sizes[name]:,} of {name}.\n"
+                f"  try: smaller {', '.join(f'task.num_{split}' for split in sizes)}"
             )
         rows = [np.arange(starts[each], starts[each] + counts[each]) for each in order[:needed]]
         chosen = np.concatenate(rows)[: sizes[name]]

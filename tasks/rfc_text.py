@@ -15,7 +15,7 @@ from typing import NamedTuple
 # one case, so that "IEEE Std 802" is left alone.
 SERIES = r"(?<![A-Za-z])(?:[Rr][Ff][Cc]|BCP|STD|FYI|IEN|bcp|std|fyi|ien)s?"
 GAP = r"[ \t]*\n?[ \t]*"  # at most one line's end, no empty line
-BEFORE = rf"(?:{GAP}[-#_:/]?{GAP}(?:[Nn][Oo]\.?{GAP})?)"
+BEFORE = rf"(?:{GAP}|[ \t]*[-#_:/]{GAP})(?:[Nn][Oo]\.?{GAP})?"
 NUMBER = r"\d{1,5}(?!\d|\.\d)"
 AND = rf"(?:{GAP},{GAP}(?:(?:and|or){GAP})?|{GAP}(?:and|or|through|to|&){GAP}|{GAP}[-/]{GAP})"
 NUMBERS = rf"{BEFORE}({NUMBER}(?:{AND}{NUMBER})*)"
@@ -41,10 +41,16 @@ SHARED = re.compile(
 ENTRY = re.compile(r"(?:\.\s?\.|\s{2}).*\d+\s*$|^\S*\d+(?:\.\d+)*\.?\s+\S.*\s\d+\s*$")
 CENTRED = 15  # columns of indent from which a line alone is a heading
 MONTH = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sep|Oct|Nov|Dec)[a-z]*\.?"
-YEAR = re.compile(rf"\b{MONTH}[\s,-]*(?:\d\d?[a-z]*[\s,]+)?((?:19|20)\d\d)\b|\b((?:19|20)\d\d)\b")
+# The first form that is found counts. A bare number may be no year: "ISSN: 2070-1721".
+DATES = (
+    re.compile(rf"\b{MONTH}[\s,-]*(?:\d\d?[a-z]*[\s,]+)?((?:19|20)\d\d)\b", re.I),
+    re.compile(rf"\b{MONTH}[\s,-]*(?:\d\d?[a-z]*[\s,]+)?(\d\d)\b", re.I),  # in the 1970s
+    re.compile(r"\b\d\d?[/-]\d\d?[/-](?:19)?(\d\d)\b"),
+)
 LISTING = re.compile(
     r"assigned numbers|official.*(?:protocol|standard)|requests? for comments summary"
-    r"|summary of \d+|\brfc (?:list|index)|survey of ipv4 addresses",
+    r"|summary of \d+|\brfc (?:list|index)|(?:list of|guide to) nwg|bibliography of request"
+    r"|comments reference guide|survey of ipv4 addresses",
     re.I | re.S,
 )
 MANY = 160  # documents cited by one that does little else; the longest true survey cites 154
@@ -67,13 +73,23 @@ def parse(number: int, raw: str) -> Parsed | None:
         raw: the whole file.
     """
     header, body = split_header(without_pages(raw))
-    dates = [a or b for a, b in YEAR.findall(header + "\n" + body[:2000])]
-    if not dates:
+    year = year_of(header + "\n" + body[:1000])
+    if year is None:
         return None
-    cited = citations(header + "\n\n" + body) - {number}
+    own = without_shared_sections(body)  # the status of all documents cites the same few
+    cited = citations(header + "\n\n" + own) - {number}
     title = body.partition("\n\n")[0]
     listing = LISTING.search(title) is not None or len(cited) >= MANY
-    return Parsed(int(dates[0]), listing, mask(without_shared_sections(body)), frozenset(cited))
+    return Parsed(year, listing, mask(own), frozenset(cited))
+
+
+def year_of(text: str) -> int | None:
+    """The year of the first date with a month, or None."""
+    for form in DATES:
+        match = form.search(text)
+        if match:
+            return int(match[1]) % 100 + (2000 if match[1].startswith("20") else 1900)
+    return None
 
 
 def mask(text: str) -> str:
