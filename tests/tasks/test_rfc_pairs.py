@@ -10,20 +10,24 @@ import pytest
 from tasks.baselines import auc
 from tasks.errors import DataError
 from tasks.rfc import Corpus
-from tasks.rfc_pairs import NEAREST, in_degrees, matched_pairs, split_pairs
+from tasks.rfc_pairs import NEAREST, Pairs, in_degrees, matched_pairs, split_pairs
 
 SIZES = {"train": 300, "val": 41 * 2, "test": 100}
 
 
-def corpus(documents: int = 220, seed: int = 0, links: int = 6) -> Corpus:
-    """Some documents are cited more than others; a few links look forward in time."""
+def corpus(
+    documents: int = 220, seed: int = 0, links: int = 6, recent: bool = False, per_year: int = 15
+) -> Corpus:
+    """A few documents are cited most, or the most recent ones; a few links look forward."""
     random = np.random.default_rng(seed)
+    popularity = random.random(documents)
     found = set()
     for citing in range(1, documents):
-        for cited in (random.random(links) ** 2 * citing).astype(int):
-            found.add((citing, int(cited)))
+        order = np.arange(citing)[::-1] if recent else np.argsort(popularity[:citing])
+        places = (random.random(links) ** 2 * citing).astype(int)
+        found |= {(citing, int(cited)) for cited in order[places]}
     found |= {(each, each + 3) for each in range(0, documents - 3, 17)}
-    years = 1970 + np.arange(documents) // 15
+    years = 1970 + np.arange(documents) // per_year
     ids = np.arange(documents) * 3 + 1
     texts = [f"text {each}" for each in range(documents)]
     return Corpus(ids, years, texts, np.array(sorted(found)))
@@ -82,21 +86,29 @@ def test_the_negative_is_among_the_nearest_in_degree() -> None:
         taken.add((citing, other))
 
 
-def test_age_and_fame_do_not_tell_the_negative() -> None:
-    """As they do where any earlier document that is not cited may be the negative."""
-    made = corpus(400)
-    pairs = matched_pairs(made, 20, 2, 0)
-    degree = in_degrees(made)
+def without_matching(pairs: Pairs) -> np.ndarray:
+    """Second documents where any earlier one may be the negative."""
+    drawn = (np.random.default_rng(1).random(len(pairs.first)) * pairs.first).astype(int)
+    return np.where(pairs.labels == 1, pairs.second, drawn)
+
+
+def test_fame_does_not_tell_the_negative() -> None:
+    made = corpus(400, links=4, per_year=80)
+    pairs, degree = matched_pairs(made, 60, 2, 0), in_degrees(made)
     assert degree.tolist() == [in_degree(made, document) for document in range(400)]
-    random = np.random.default_rng(1)
-    drawn = (random.random(len(pairs.first)) * pairs.first).astype(int)
-    anyone = np.where(pairs.labels == 1, pairs.second, drawn)
-    gap = made.years[pairs.first] - made.years[pairs.second]
-    loose_gap = made.years[pairs.first] - made.years[anyone]
-    assert abs(auc(gap * 1.0, pairs.labels) - 0.5) < 0.03
-    assert abs(auc(loose_gap * 1.0, pairs.labels) - 0.5) > 0.1
     assert abs(auc(degree[pairs.second] * 1.0, pairs.labels) - 0.5) < 0.06
-    assert abs(auc(degree[anyone] * 1.0, pairs.labels) - 0.5) > 0.1
+    assert auc(degree[without_matching(pairs)] * 1.0, pairs.labels) > 0.6
+
+
+def test_age_does_not_tell_the_negative() -> None:
+    made = corpus(400, recent=True)
+    pairs = matched_pairs(made, 20, 2, 0)
+    age, loose = (
+        made.years[pairs.first] - made.years[second]
+        for second in (pairs.second, without_matching(pairs))
+    )
+    assert abs(auc(age * 1.0, pairs.labels) - 0.5) < 0.06
+    assert auc(loose * 1.0, pairs.labels) < 0.4
 
 
 def test_splits_have_their_sizes_and_no_common_citing_document() -> None:
