@@ -44,7 +44,7 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
 
 def _baselines(record: dict[str, Any]) -> dict[str, str]:
     """The best of the trivial scores that the data came with, if they came with any."""
-    found = record["data"].get("facts", {}).get("baselines", {})
+    found = record["data"]["facts"].get("baselines", {})
     if not found:
         return {}
     best = max(found, key=lambda name: found[name]["accuracy"])

@@ -100,6 +100,13 @@ def test_folding_keeps_the_logits(mixer):
     torch.testing.assert_close(folded(ids, lengths), before, rtol=1e-8, atol=1e-8)
 
 
+def test_pairs_compile_into_one_graph():
+    model = make_pairs()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*pairs()), model(*pairs()))
+
+
 def test_every_weight_learns_from_a_pair():
     model = make_pairs()
     model(*pairs()).logsumexp(-1).sum().backward()
