@@ -47,6 +47,7 @@ NOT_IDENTITY = {
     "trainer.devices",
     "trainer.num_workers",
     "trainer.log_every_steps",
+    "trainer.plateau_steps",
     "trainer.checkpoint_every_steps",
     "trainer.progress",
 }

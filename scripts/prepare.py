@@ -1,9 +1,19 @@
-"""Prepare a task's data and stop: `python scripts/prepare.py task=listops data_dir=...`."""
+"""Prepare data and stop: `python scripts/prepare.py task=<name|all> data_dir=...`.
+
+With `task=all` a key of one task is set by the task's name: `image.stand_in=cifar10-jpeg`.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
 
 import hydra
 from omegaconf import DictConfig
+from rich.console import Console
 
 from chela.cli import plain_errors
+
+LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="config")
@@ -11,13 +21,43 @@ def main(composed: DictConfig) -> None:
     """Prepare the data that `train.py` would prepare for the same arguments, and describe them."""
     from chela.config import parse
     from chela.training.build import build_task
+    from tasks.table import table
 
     task = build_task(parse(composed))
     task.prepare_data()
     task.setup()
-    print(f"{task.meta.describe()}\nin {task.folder}")
+    Console(width=100 if not sys.stdout.isatty() else None).print(table(task))
+
+
+def arguments_of(task: str, arguments: Sequence[str]) -> list[str]:
+    """What `task=all` and the other arguments mean for one task.
+
+    Args:
+        task: one of ``LRA``.
+        arguments: of the command line; ``<task>.key=value`` counts for that task alone.
+    """
+    found = []
+    for argument in arguments:
+        owner, dot, rest = argument.lstrip("+").partition(".")
+        if dot and owner in LRA:
+            if owner == task:
+                found.append(f"task.{rest}")
+        else:
+            found.append(f"task={task}" if argument == "task=all" else argument)
+    return found
+
+
+def prepare_all(arguments: Sequence[str]) -> None:
+    """Prepare one task after the other, whatever becomes of the others; say which failed."""
+    failed = [
+        task
+        for task in LRA
+        if subprocess.run([sys.executable, __file__, *arguments_of(task, arguments)]).returncode
+    ]
+    if failed:
+        sys.exit(f"not prepared: {', '.join(failed)}; the reasons stand above")
 
 
 if __name__ == "__main__":
     with plain_errors():
-        main()
+        prepare_all(sys.argv[1:]) if "task=all" in sys.argv else main()

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from datasets import Dataset
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from tasks.loader import Batch, Encode, TrainLoader, TrainOrder, eval_loader, symbols
@@ -105,6 +107,15 @@ class Task(LightningDataModule):
             DataError: the source is malformed.
         """
 
+    @abstractmethod
+    def sample(self, split: str, index: int) -> str | NDArray[np.uint8]:
+        """What a person would look at: a text, or an image (H, W) or (H, W, 3).
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            index: the sample's row in it.
+        """
+
     def expected_rows(self) -> int | None:
         """How many rows ``rows`` will yield in all, if that is known beforehand."""
         return None
@@ -135,28 +146,22 @@ class Task(LightningDataModule):
 
     @property
     def train(self) -> Dataset:
-        """The training split, columns ``values`` and ``label``, memory-mapped."""
-        return self._open().splits["train"]
+        """The training split."""
+        return self.split("train")
 
     @property
     def val(self) -> Dataset:
         """The split that selects: one of its own, or the test split where the protocol says so."""
-        return self._open().splits["test" if self.protocol == "lra" else "val"]
+        return self.split("test" if self.protocol == "lra" else "val")
 
     @property
     def test(self) -> Dataset:
         """The test split."""
-        return self._open().splits["test"]
+        return self.split("test")
 
     def split(self, name: str) -> Dataset:
-        """``train``, ``val`` or ``test``.
-
-        Raises:
-            ValueError: it is none of them.
-        """
-        if name not in ("train", "val", "test"):
-            raise ValueError(f"the splits are train, val and test, not {name!r}")
-        return getattr(self, name)
+        """A stored split, columns ``values`` and ``label``, memory-mapped."""
+        return self._open().splits[name]
 
     def prepare_data(self) -> None:
         """Prepare the data, unless they are there.

@@ -8,10 +8,10 @@ end symbol; 18 symbols in all (``listops_vocabulary``).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,19 +20,22 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
+from tasks.archives import Source, digest, find, readable
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
 from tasks.listops_generator import ListOpsLaw, generate
 from tasks.listops_tsv import read_tsv, write_tsv
-from tasks.listops_vocabulary import EOS, VOCABULARY_SIZE
+from tasks.listops_vocabulary import CLOSE, DIGIT, EOS, OPERATOR, SYMBOLS, VOCABULARY_SIZE
 from tasks.meta import Origin
 from tasks.rows import Rows, offsets_of, split_rows
 from tasks.store import stored_rows
 
 SPLITS = ("train", "val", "test")
-# Where official files are looked for below data_dir, in this order; the last two are what the
-# archive of the Long Range Arena unpacks to.
+# Where official files are looked for below data_dir, in this order: unpacked (the two folders are
+# what the archive of the Long Range Arena unpacks to), then inside that archive.
 PLACES = ("listops", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
+ARCHIVES = ("lra_release.gz", "lra_release.tar.gz", "lra_release.tar")
+MEMBER = re.compile(r"(?:^|/)listops-1000/basic_(train|val|test)\.tsv$")
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -105,6 +108,11 @@ class ListOps(Task):
         for split, rows in raw:
             yield split, with_end(rows, self.config.max_tokens)
 
+    def sample(self, split: str, index: int) -> str:
+        """The tree, one node per line, each below the operator it is an argument of."""
+        row = self.split(split)[index]
+        return tree_text(row["values"])
+
     def expected_rows(self) -> int | None:
         """The sizes asked for; those of official files show when they are read."""
         return sum(self.config.sizes.values()) if self._official is None else None
@@ -119,16 +127,21 @@ class ListOps(Task):
     def _origin(self) -> Origin:
         config = self.config
         parameters: dict[str, object] = {"max_tokens": config.max_tokens}
+        if isinstance(self._official, Source):
+            # 8 GB take minutes to hash: the fingerprint tells what was in it
+            path = self._official.path
+            parameters["archive"] = {"name": path.name, "bytes": path.stat().st_size}
+            return Origin(self.name, self.version, "official", parameters)
         if self._official is not None:
-            parameters["sha256"] = {name: _sha256(path) for name, path in self._official.items()}
+            parameters["sha256"] = {name: digest(path) for name, path in self._official.items()}
             return Origin(self.name, self.version, "official", parameters)
         parameters["law"] = dataclasses.asdict(config.law)
         parameters |= {"rows": config.sizes, "seed": config.data_seed}
         return Origin(self.name, self.version, "generated", parameters)
 
     @cached_property
-    def _official(self) -> dict[str, Path] | None:
-        """The official file of each split, or None if the data are to be generated."""
+    def _official(self) -> dict[str, Path] | Source | None:
+        """The file of each split or the archive they are in; None: the data are generated."""
         if self.config.source == "generated":
             return None
         given = self.config.tsv_dir
@@ -144,11 +157,15 @@ class ListOps(Task):
                     f"{folder} has {found[0].name}, but not {missing}.\n"
                     "  try: put all three files there, or task.source=generated"
                 )
+        archive = find(self.data_dir, ARCHIVES) if given is None else None
+        if archive is not None:
+            return archive
         if self.config.source == "auto" and given is None:
             return None
         looked = "".join(f"\n    {folder}/basic_{{train,val,test}}.tsv" for folder in folders)
         raise DataError(
-            f"the official ListOps files were not found; looked for{looked}\n"
+            f"the official ListOps files were not found; looked for{looked}"
+            f"\n    {self.data_dir}/{ARCHIVES[0]} (the archive of the Long Range Arena)\n"
             "  try: put them there (listops-1000 in the archive of the Long Range Arena), "
             "task.tsv_dir=<their folder>, or task.source=generated"
         )
@@ -160,10 +177,24 @@ class ListOps(Task):
         trees = generate(n, config.law, config.data_seed, workers)
         return split_rows((block.rows for block in trees), config.sizes)
 
-    def _read(self, files: dict[str, Path]) -> Iterator[tuple[str, Rows]]:
-        for split, path in files.items():
-            for rows in read_tsv(path):
-                yield split, rows
+    def _read(self, official: dict[str, Path] | Source) -> Iterator[tuple[str, Rows]]:
+        if isinstance(official, Source):
+            found = set()
+            for name, stream in official.members(lambda name: MEMBER.search(name) is not None):
+                split = name.rpartition("_")[2].removesuffix(".tsv")
+                found.add(split)
+                for rows in read_tsv(stream, official.path / name):
+                    yield split, rows
+            if len(found) < len(SPLITS):
+                raise DataError(
+                    f"{official.path} has no listops-1000/basic_{{{','.join(SPLITS)}}}.tsv.\n"
+                    "  try: fetch it again, or task.source=generated"
+                )
+            return
+        for split, path in official.items():
+            with readable(path), path.open("rb") as file:
+                for rows in read_tsv(file, path):
+                    yield split, rows
 
     def _export(self, folder: Path) -> None:
         """Write the prepared data as official files; whole or absent, like the prepared ones."""
@@ -199,21 +230,33 @@ def with_end(rows: Rows, max_tokens: int) -> Rows:
     return Rows(values, offsets, rows.labels)
 
 
+def tree_text(symbols: Sequence[int]) -> str:
+    """A tree as an indented outline; runs of digits share a line.
+
+    Args:
+        symbols: of ``listops_vocabulary``, the end symbol among them or not.
+    """
+    lines: list[str] = []
+    depth, in_digits = 0, False
+    for symbol in symbols:
+        name = SYMBOLS[symbol]
+        if DIGIT <= symbol < OPERATOR:
+            if in_digits:
+                lines[-1] += f" {name}"
+            else:
+                lines.append("  " * depth + name)
+        elif OPERATOR <= symbol < CLOSE:
+            lines.append("  " * depth + name)
+            depth += 1
+        elif symbol == CLOSE:
+            depth -= 1
+            lines[-1] += " ]"
+        in_digits = DIGIT <= symbol < OPERATOR
+    return "\n".join(lines)
+
+
 def without_end(rows: Rows) -> Rows:
     """The sequences without their last symbol, the end symbol."""
     is_symbol = np.ones(len(rows.values), dtype=np.bool_)
     is_symbol[rows.offsets[1:] - 1] = False
     return Rows(rows.values[is_symbol], offsets_of(rows.lengths - 1), rows.labels)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-            return digest.hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}.\n  try: look at its permissions"
-        ) from error

@@ -31,11 +31,12 @@ STEP = np.zeros(CLOSE + 1, dtype=np.int64)
 STEP[OPERATOR:CLOSE], STEP[CLOSE] = 1, -1
 
 
-def read_tsv(path: Path) -> Iterator[Rows]:
+def read_tsv(lines: Iterable[bytes], path: Path) -> Iterator[Rows]:
     """The trees of an official file, as uint8 numbers of ``listops_vocabulary``.
 
     Args:
-        path: the file; it is streamed, not loaded.
+        lines: of the file, open in binary; it is streamed, not loaded.
+        path: its name, for messages.
 
     Raises:
         DataError: the file is unreadable or malformed; with its line and column, from 1.
@@ -43,22 +44,16 @@ def read_tsv(path: Path) -> Iterator[Rows]:
     trees: list[bytes] = []
     labels: list[int] = []
     number = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    _check_header(path, line)
-                    continue
-                tree, label = _parse(path, number, line)
-                trees.append(tree)
-                labels.append(label)
-                if len(trees) == LINES:
-                    yield _rows(trees, labels)
-                    trees, labels = [], []
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}.\n  try: look at its permissions"
-        ) from error
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            _check_header(path, line)
+            continue
+        tree, label = _parse(path, number, line)
+        trees.append(tree)
+        labels.append(label)
+        if len(trees) == LINES:
+            yield _rows(trees, labels)
+            trees, labels = [], []
     if number < 2:
         _fail(
             path, number + 1, 1, "the file is empty" if number == 0 else "no line after the header"

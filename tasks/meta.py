@@ -160,12 +160,12 @@ class SplitCounts:
 
 
 def fingerprint(task_version: int, splits: Mapping[str, SplitCounts]) -> str:
-    """64 hex digits that name a dataset's content: the task's version and all rows, in order.
+    """64 hex digits that name a dataset's content: the task's version and each split's rows.
 
-    Neither file format, nor record batches, nor the source have a part in it: official files and
-    the same rows generated have the same fingerprint.
+    Neither file format, nor record batches, nor the order of the splits, nor the source have a part
+    in it: official files and the same rows generated have the same fingerprint.
     """
-    content = [task_version, [[name, counts.digests()] for name, counts in splits.items()]]
+    content = [task_version, {name: counts.digests() for name, counts in splits.items()}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

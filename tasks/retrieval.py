@@ -8,7 +8,6 @@ Behind the pairs of texts everything is shared: 3,999 characters and an end symb
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from tasks.meta import Origin
 from tasks.pairs import Alphabet, Pair, documents, encode, readable_pair
 from tasks.rfc_pairs import Pairs, in_degrees, matched_pairs, split_pairs
 from tasks.rows import Rows
+from tasks.sources import check_name
 
 NAMES = {"aan": "retrieval", "rfc": "retrieval-rfc"}
 BLOCK = 256  # pairs encoded at once: two megabytes of characters
@@ -55,16 +55,9 @@ class RetrievalConfig:
     def __post_init__(self) -> None:
         if self.data in NAMES and self.name != NAMES[self.data]:
             raise ValueError(f"name={self.name} is not that of data={self.data}; leave it out")
-        if self.stand_in is None:
-            return
-        if self.data == "rfc":
+        check_name(self.stand_in)
+        if self.data == "rfc" and self.stand_in is not None:
             raise ValueError("data=rfc is a stand-in by itself: leave out stand_in")
-        if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.stand_in):
-            raise ValueError(
-                f"stand_in must be letters, digits and single dashes, not {self.stand_in!r}"
-            )
-        if self.stand_in in ("official", "rfc"):
-            raise ValueError(f"stand_in={self.stand_in} has another meaning; choose another name")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -143,17 +136,14 @@ class Retrieval(Task):
             self._source  # noqa: B018 (raises when there is none)
         super().prepare_data()
 
-    def sample(self, split_name: str, index: int) -> str:
+    def sample(self, split: str, index: int) -> str:
         """What the model is given of one pair: two texts with a line between them.
 
         Args:
-            split_name: ``train``, ``val`` or ``test``.
+            split: ``train``, ``val`` or ``test``.
             index: of its row.
-
-        Raises:
-            ValueError: there is no such split.
         """
-        return readable_pair(self.split(split_name)[index]["values"], self._alphabet)
+        return readable_pair(self.split(split)[index]["values"], self._alphabet)
 
     @property
     def _alphabet(self) -> Alphabet:

@@ -30,6 +30,7 @@ from tasks.meta import Meta, Origin, SplitCounts, SplitMeta, fingerprint, librar
 from tasks.rows import Rows
 
 META = "meta.json"
+SPLITS = ("train", "val", "test")  # the order in which they are shown
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,9 @@ def _write(partial: Path, recipe: Recipe, console: Console) -> None:
         stand_in=origin.stand_in,
         parameters=origin.parameters,
         fingerprint=fingerprint(origin.version, counts),
-        splits={name: _split_meta(partial, name, counts[name]) for name in counts},
+        splits={
+            name: _split_meta(partial, name, counts[name]) for name in SPLITS if name in counts
+        },
         libraries=library_versions(),
         seconds=round(seconds, 1),
         facts=recipe.facts(),

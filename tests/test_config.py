@@ -108,6 +108,24 @@ def test_a_resolved_configuration_can_be_run_again(composed) -> None:
     assert again.run_id == config.run_id
 
 
+@pytest.mark.parametrize(
+    "recipe", sorted(file.stem for file in (ROOT / "configs/experiment/lra").glob("*.yaml"))
+)
+def test_a_recipe_gives_way_to_the_command_line(recipe: str) -> None:
+    """A recipe that set a group's `name` would undo `schedule=cosine` without a word."""
+    task, model = recipe.split("-")
+    chosen = [f"task={task}", f"model={model}", "optimizer=adam", "schedule=cosine"]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = parse(compose("config", chosen))
+    assert (config.optimizer.name, config.schedule.name) == ("adam", "cosine")
+
+
+def test_the_demo_is_what_its_file_says() -> None:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = parse(compose("config", ["experiment=demo"]))
+    assert config.schedule.name == "cosine"
+
+
 def test_help_is_a_page_one_can_use() -> None:
     result = command("--help")
     assert result.returncode == 0
@@ -118,8 +136,8 @@ def test_help_is_a_page_one_can_use() -> None:
 
 def test_every_group_file_is_reached() -> None:
     """Each choice of each group composes and parses: none lies about unused and broken."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        for file in sorted((ROOT / "configs").rglob("*.yaml")):
-            group = file.parent.relative_to(ROOT / "configs")
-            if group != Path():
+    for file in sorted((ROOT / "configs").rglob("*.yaml")):
+        group = file.parent.relative_to(ROOT / "configs")
+        if group != Path():
+            with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
                 parse(compose("config", [f"{group}={file.stem}"]))

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from chela.config import ModelConfig, RunConfig
-from chela.errors import RunError
+from chela.errors import ConfigError, RunError
 from chela.model import Classifier
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.settings import TrainerConfig
@@ -68,7 +68,11 @@ def build_task(config: RunConfig) -> Task:
 
 
 def build_model(config: ModelConfig, spec: TaskSpec) -> Classifier:
-    """The backbone with the configured mixer in every block, sized for the task."""
+    """The backbone with the configured mixer in every block, sized for the task.
+
+    Raises:
+        ConfigError: the sizes do not fit together; the message says what would.
+    """
 
     def make_mixer() -> nn.Module:
         mixer = config.mixer.target(
@@ -80,14 +84,17 @@ def build_model(config: ModelConfig, spec: TaskSpec) -> Classifier:
         assert isinstance(mixer, nn.Module)
         return mixer
 
-    return Classifier(
-        config.backbone,
-        make_mixer,
-        vocab_size=spec.vocab_size,
-        input_dim=spec.input_dim,
-        num_classes=spec.num_classes,
-        documents=spec.documents,
-    )
+    try:
+        return Classifier(
+            config.backbone,
+            make_mixer,
+            vocab_size=spec.vocab_size,
+            input_dim=spec.input_dim,
+            num_classes=spec.num_classes,
+            documents=spec.documents,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model={config.name}: {error}") from error
 
 
 def steps_of(epochs: float, train_samples: int, batch_size: int) -> int:

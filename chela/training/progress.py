@@ -36,6 +36,7 @@ class TrainingProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw the bar, at the step where the run is."""
+        self._last_line = time.monotonic()
         if not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -57,7 +58,7 @@ class TrainingProgress(ProgressBar):
         """Move the bar; without a terminal, print a line when it is time."""
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, metrics=self._metrics())
-        elif self.history.rows and time.monotonic() - self._last_line > LINE_EVERY_SECONDS:
+        elif time.monotonic() - self._last_line > LINE_EVERY_SECONDS:
             self._line(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:

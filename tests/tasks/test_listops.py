@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,43 @@ def test_official_files_give_the_same_data_as_generating_them(listops: Make) -> 
         for file in target.glob("basic_*.tsv"):
             file.unlink()
     assert ready(listops(source="auto")).meta.source == "generated"
+
+
+def pack(made: ListOps, kept: float = 1.0) -> Path:
+    """The archive of the Long Range Arena, as far as ListOps needs it, perhaps cut off."""
+    path = made.data_dir / "lra_release.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(__file__, "lra_release/lra_release/README")
+        archive.add(exported(made), "lra_release/lra_release/listops-1000")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    return path
+
+
+@pytest.mark.parametrize("source", ["auto", "official"])
+def test_the_archive_serves_unopened(listops: Make, source: str) -> None:
+    made = ready(listops(export_tsv=True))
+    pack(made)
+    found = ready(listops(source=source))
+    assert found.meta.source == "official"
+    assert found.meta.fingerprint == made.meta.fingerprint
+    assert list(found.meta.splits) == ["train", "val", "test"]
+
+
+def test_a_truncated_archive_leaves_no_prepared_data(listops: Make) -> None:
+    path = pack(ready(listops(export_tsv=True)), kept=0.7)
+    task = listops(source="official")
+    with pytest.raises(DataError, match=f"{path.name} is truncated"):
+        task.prepare_data()
+    assert not task.folder.exists()
+
+
+def test_an_archive_of_something_else_is_named(listops: Make) -> None:
+    made = listops()
+    made.data_dir.mkdir()
+    with tarfile.open(made.data_dir / "lra_release.tar", "w") as archive:
+        archive.add(__file__, "lra_release/README")
+    with pytest.raises(DataError, match=r"lra_release\.tar has no listops-1000/basic_"):
+        listops(source="official").prepare_data()
 
 
 def test_the_places_are_searched_in_their_order(listops: Make) -> None:
