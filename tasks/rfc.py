@@ -26,7 +26,7 @@ from tasks.rfc_text import Parsed, mask, parse
 
 PLACES = ("rfc", "RFC-all.tar.gz", "RFC-all.tar")  # below data_dir, in this order
 WHAT = (
-    "RFC-all.tar.gz (about 200 MB), all RFCs as text, from www.rfc-editor.org; as it is, or its "
+    "RFC-all.tar.gz (some hundred MB), all RFCs as text, from www.rfc-editor.org; as it is, or its "
     "rfc<number>.txt in the folder"
 )
 DOCUMENTS, CITATIONS = "documents.jsonl", "citations.tsv"
