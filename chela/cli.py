@@ -11,8 +11,11 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from chela import resolvers
 from chela.errors import ChelaError, suggestion
 from tasks.errors import DataError
+
+resolvers.register()  # before Hydra composes, so that --cfg job --resolve can use it
 
 # Errors that the user can put right: their message is enough. Others are defects of ours.
 PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)

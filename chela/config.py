@@ -20,12 +20,15 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from chela import resolvers
 from chela.errors import ConfigError, suggestion
 from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
 from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
 
 T = TypeVar("T")
+
+resolvers.register()  # for whoever composes without a command
 
 # Where a run happens and what it shows do not change what it computes: these keys are left out of
 # its identity, so that a run can be moved to another disk or GPU and still be found and resumed.

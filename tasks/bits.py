@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 LISTOPS_TREES = 1
 TRAINING_ORDER = 2
 TEXT_HELD_OUT = 31
+RFC_NEGATIVES = 41
+RFC_SPLITS = 42
 
 
 def stream(purpose: int, seed: int, index: int) -> np.random.Philox:

@@ -115,6 +115,7 @@ def build_model(
             vocab_size=spec.vocab_size,
             input_dim=spec.input_dim,
             num_classes=spec.num_classes,
+            documents=spec.documents,
         )
     except ValueError as error:
         raise ConfigError(f"model={config.name}: {error}") from error

@@ -33,8 +33,8 @@ COLUMNS = (
 class History(Callback):
     """Collects a row every ``every_steps`` steps and at each validation; part of the checkpoint.
 
-    ``tokens_per_second`` counts true tokens (padding does not count) over the wall time of the
-    interval, with waiting for data and saving, without validation.
+    ``tokens_per_second`` counts true tokens (of both documents of a pair; padding does not count)
+    over the wall time of the interval, with waiting for data and saving, without validation.
     """
 
     def __init__(self, file: Path, every_steps: int, train_samples: int, batch_size: int) -> None:

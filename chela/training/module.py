@@ -71,7 +71,7 @@ class ClassificationModule(L.LightningModule):
             metric.persistent(True)
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (B, classes) of a padded batch (B, L) with true lengths (B,)."""
+        """Logits (B, classes) of a padded batch (B, L) with lengths (B,), or of pairs (B, 2, L)."""
         return self.model(values, lengths)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

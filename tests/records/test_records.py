@@ -82,7 +82,7 @@ def example() -> dict:
         "best": {"step": 8, "accuracy": 0.6},
         "training": {"steps": 8, "epochs": 0.5, "tokens_per_second": 1234.5, "wall_seconds": 3725},
         "protocol": {"name": "heldout"},
-        "data": {"source": "generated", "fingerprint": "ab" * 32},
+        "data": {"source": "generated", "facts": {}, "fingerprint": "ab" * 32},
         "parameters": {"total": 123_456},
         "implementations": {"long_conv": "torch"},
         "hardware": {"cpu": "a processor", "torch_threads": 2},

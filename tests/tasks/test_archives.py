@@ -64,6 +64,21 @@ def test_a_truncated_archive_is_named(tmp_path: Path, name: str, mode: str, kept
         contents(Source(path))
 
 
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("name, mode", [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tar.xz", "w:xz")])
+def test_a_cut_among_files_that_are_passed_over_is_seen(
+    tmp_path: Path, name: str, mode: str, kept: float
+) -> None:
+    (tmp_path / "set").mkdir()
+    for file in ("a", "b", "c"):
+        (tmp_path / "set" / file).write_bytes(random.Random(file).randbytes(20_000))
+    path = packed(tmp_path / "set", name, mode)
+    assert contents(Source(path), lambda name: False) == {}
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(DataError, match=rf"{name} is truncated"):
+        contents(Source(path), lambda name: False)
+
+
 @pytest.mark.parametrize(
     "name, mode", [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tar.bz2", "w:bz2")]
 )
