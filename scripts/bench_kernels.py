@@ -124,7 +124,7 @@ def activation(shape: Shape, device: torch.device) -> Tensor:
 
 def parameter(*sizes: int, like: Tensor) -> Tensor:
     """A parameter in float32, small enough that sums over it stay of the size of the input."""
-    drawn = torch.randn(sizes, device=like.device) / max(1, sizes[-1]) ** 0.5
+    drawn: Tensor = torch.randn(sizes, device=like.device) / sizes[-1] ** 0.5
     return drawn.requires_grad_()
 
 

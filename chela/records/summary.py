@@ -26,7 +26,7 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
         **_baselines(record),
         "selected at": f"step {best['step']:,}, validation accuracy {best['accuracy']:.4f}",
         "protocol": record["protocol"]["name"],
-        "data": f"{record['data']['source']}, fingerprint {record['data']['fingerprint'][:12]}",
+        "data": _data(record["data"]),
         "parameters": f"{record['parameters']['total']:,}",
         "steps": f"{training['steps']:,} ({training['epochs']:.2f} epochs)",
         "speed": f"{training['tokens_per_second']:,.0f} tokens/s on {_device(record)}",
@@ -40,6 +40,11 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     for name, file in record["files"].items():
         table.add_row(name, file)
     return table
+
+
+def _data(data: dict[str, Any]) -> str:
+    source = f"{data['source']}, a stand-in" if data["stand_in"] else data["source"]
+    return f"{data['task']} ({source}), fingerprint {data['fingerprint'][:12]}"
 
 
 def _baselines(record: dict[str, Any]) -> dict[str, str]:
