@@ -20,12 +20,16 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from chela import resolvers
 from chela.errors import ConfigError, suggestion
 from chela.identity import NOT_IDENTITY, flat, joined
+from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
 from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
 
 T = TypeVar("T")
+
+resolvers.register()  # for whoever composes without a command
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class RunSettings:
     data_dir: str
     output_dir: str
     resume: str | bool  # "auto", False, or a checkpoint's path
+    kernels: Asked  # which implementation of the operations
 
 
 @dataclass(frozen=True)

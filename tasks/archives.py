@@ -6,13 +6,15 @@ the Long Range Arena only the members that a task needs pass through memory, one
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
 import lzma
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -63,19 +65,51 @@ class Source:
                 yield name, _guarded(stream, file)
 
     def _packed(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
-        with readable(self.path):
-            archive = tarfile.open(self.path, "r|*")  # noqa: SIM115 (closed below)
-        with archive:
+        with ExitStack() as opened:
+            with readable(self.path):
+                stream = opened.enter_context(_decompressed(self.path))
+                archive = opened.enter_context(tarfile.open(fileobj=stream, mode="r|"))
             while True:
                 with readable(self.path):
                     member = archive.next()
-                if member is None:
-                    return
+                    if member is None:
+                        _check_end(archive, stream, self.path)
+                        return
                 name = PurePosixPath(member.name).as_posix()  # without a leading "./"
                 if member.isfile() and wanted(name):
-                    stream = archive.extractfile(member)
-                    assert stream is not None  # a regular file has content
-                    yield name, _guarded(stream, self.path)
+                    content = archive.extractfile(member)
+                    assert content is not None  # a regular file has content
+                    yield name, _guarded(content, self.path)
+
+
+def _decompressed(path: Path) -> io.BufferedIOBase:
+    """The file, decompressed on the way if it begins like a compressed one.
+
+    Unlike tarfile's own decompression it tells when the file ends too early.
+    """
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(path)
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(path)
+    if start == b"\xfd7zXZ\0":
+        return lzma.LZMAFile(path)
+    return path.open("rb")
+
+
+def _check_end(archive: tarfile.TarFile, stream: io.BufferedIOBase, path: Path) -> None:
+    """Tell an archive's end from a place where it is cut off between two members.
+
+    Raises:
+        tarfile.TarError: it is cut off.
+        EOFError: so is its compressed form.
+    """
+    while stream.read(CHUNK):  # the length and checksum of the compressed form stand behind it
+        pass
+    is_plain = isinstance(stream, io.BufferedReader)
+    if is_plain and path.stat().st_size < archive.offset + tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends without its end mark")
 
 
 class _Guarded(io.RawIOBase):
@@ -165,12 +199,12 @@ def verify(path: Path, algorithm: str, expected: str, otherwise: str) -> None:
         )
 
 
-def nothing_found(task: str, looked_for: Sequence[Path], what: str, remedy: str) -> DataError:
+def nothing_found(task: str, looked_for: Sequence[Path | str], what: str, remedy: str) -> DataError:
     """The error when a task has no source: what to get, where to put it, what to run again.
 
     Args:
         task: its name.
-        looked_for: every place, in order.
+        looked_for: every place, in order: paths, or a place elsewhere in words.
         what: what to get, from whom, and its size.
         remedy: other ways out, such as a stand-in; may be empty.
     """

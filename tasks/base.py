@@ -120,6 +120,10 @@ class Task(LightningDataModule):
         """How many rows ``rows`` will yield in all, if that is known beforehand."""
         return None
 
+    def facts(self) -> dict[str, Any]:
+        """What ``rows`` found out, for ``meta.facts``: plain JSON values, known at its end."""
+        return {}
+
     @property
     def encode(self) -> Encode:
         """How stored rows become what the model takes; picklable, for the reading processes."""
@@ -165,7 +169,8 @@ class Task(LightningDataModule):
         Raises:
             DataError: the source is missing or malformed, or the disk cannot be written.
         """
-        recipe = Recipe(self.origin(), self.dtype, self.rows, self.expected_rows())
+        total = self.expected_rows()
+        recipe = Recipe(self.origin(), self.dtype, self.rows, total, self.facts)
         prepare(self.folder, recipe, show=getattr(rank_zero_only, "rank", 0) == 0)
 
     def setup(self, stage: str | None = None) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -60,6 +60,9 @@ class Meta:
     splits: Mapping[str, SplitMeta]
     libraries: Mapping[str, str]  # that wrote the files
     seconds: float  # that the preparation took
+    # What the task found out on the way, e.g. its vocabulary; plain JSON values. "baselines": what
+    # trivial scores reach on test, ``{name: {"accuracy": ..., "auc": ...}}``
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def majority_accuracy(self, split: str) -> float:
         """Accuracy on ``split`` of always answering the most frequent class of train."""
@@ -76,7 +79,15 @@ class Meta:
         return (
             f"{self.task} ({source}): {sizes}; length {train.min_length} to "
             f"{train.max_length}, mean {train.mean_length:.0f}; fingerprint {self.fingerprint[:12]}"
+            f"{self._to_beat()}"
         )
+
+    def _to_beat(self) -> str:
+        baselines = self.facts.get("baselines", {}).items()
+        found = [
+            f"{name} {score['accuracy']:.1%} (AUC {score['auc']:.3f})" for name, score in baselines
+        ]
+        return f"; to beat on test: {', '.join(found)}" if found else ""
 
     def summary(self) -> dict[str, Any]:
         """What a run's record keeps: all but how and when the files were written."""

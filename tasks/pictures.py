@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COLORS = {"train": "#1f6feb", "val": "#bf8700", "test": "#1a7f37"}
 COLUMNS = {"image": 6, "text": 3}  # images are small, texts need room
 ROWS = 3
-LINES, WIDTH = 23, 62  # of a text that fit its box
+LINES, WIDTH = 20, 72  # of a text that fit its box
 LENGTH_BINS = 60
 
 

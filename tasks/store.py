@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,7 @@ class Recipe:
     dtype: str  # of the values: the smallest that holds them, e.g. "uint8"
     rows: Callable[[], Iterator[tuple[str, Rows]]]  # each split's rows, split after split
     total: int | None = None  # rows in all, if known beforehand, for the progress bar
+    facts: Callable[[], Mapping[str, Any]] = dict  # for ``meta.json``; called behind the last row
 
 
 def prepare(folder: Path, recipe: Recipe, show: bool = True) -> None:
@@ -179,6 +180,7 @@ def _write(partial: Path, recipe: Recipe, console: Console) -> None:
         },
         libraries=library_versions(),
         seconds=round(seconds, 1),
+        facts=recipe.facts(),
     )
     with (partial / META).open("w") as text:
         text.write(meta.to_json())

@@ -2,12 +2,23 @@
 
 A folder holds ``naive.py``, the formula as literally as PyTorch can say it, which is the
 specification; ``eager.py``, the fast form in plain PyTorch; and ``__init__.py``, the public
-function that checks its arguments and picks the implementation. Activations are (B, L, ...) as the
-model has them, in float64, float32 or bfloat16; sums are accumulated in float32 or better.
-Autocast is off inside: an operation computes in the precision of what it is handed.
+function that checks its arguments and picks the implementation; where there are Triton kernels,
+they are further files of that folder, and ``implementation="triton"`` asks for them. Activations
+are (B, L, ...) as the model has them, in float64, float32 or bfloat16; sums are accumulated in
+float32 or better. Autocast is off inside: an operation computes in the precision of what it is
+handed.
 """
 
 from chela.kernels import linear_attention, long_conv, short_conv
+from chela.kernels.choice import choose, use_kernels
 from chela.kernels.masking import valid_mask, zero_padding
 
-__all__ = ["linear_attention", "long_conv", "short_conv", "valid_mask", "zero_padding"]
+__all__ = [
+    "choose",
+    "linear_attention",
+    "long_conv",
+    "short_conv",
+    "use_kernels",
+    "valid_mask",
+    "zero_padding",
+]

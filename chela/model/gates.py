@@ -1,4 +1,8 @@
-"""How the attention's output meets the convolutions' abstraction on its way out."""
+"""How the attention's output meets the convolutions' abstraction on its way out.
+
+A gate is asked twice: first for ``preactivation``, so that the attention can apply its SiLU in the
+pass that writes o; then with the gated o for the mixer's output.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,13 @@ class SiluGate(nn.Module):
         self.out = linear(v_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, z: Tensor, o: Tensor) -> Tensor:
-        """The mixer's input h and z (B, L, D) and the attention's o (B, L, v_dim) to (B, L, D)."""
-        return self.out(self.dropout(F.silu(self.gate(z)) * o))
+    def preactivation(self, z: Tensor) -> Tensor:
+        """z Wg: (B, L, D) to (B, L, v_dim)."""
+        return self.gate(z)
+
+    def forward(self, h: Tensor, z: Tensor, gated: Tensor) -> Tensor:
+        """The mixer's input h and z (B, L, D) and silu(z Wg) * o (B, L, v_dim) to (B, L, D)."""
+        return self.out(self.dropout(gated))
 
 
 class MegaGate(nn.Module):
@@ -39,8 +47,11 @@ class MegaGate(nn.Module):
         self.out = linear(v_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, z: Tensor, o: Tensor) -> Tensor:
-        """The mixer's input h and z (B, L, D) and the attention's o (B, L, v_dim) to (B, L, D)."""
-        gated = self.dropout(F.silu(self.reset(z)) * o)  # (B, L, v_dim)
-        candidate = F.silu(self.candidate(z) + self.out(gated))  # (B, L, D)
+    def preactivation(self, z: Tensor) -> Tensor:
+        """z Wr: (B, L, D) to (B, L, v_dim)."""
+        return self.reset(z)
+
+    def forward(self, h: Tensor, z: Tensor, gated: Tensor) -> Tensor:
+        """The mixer's input h and z (B, L, D) and reset * o (B, L, v_dim) to (B, L, D)."""
+        candidate = F.silu(self.candidate(z) + self.out(self.dropout(gated)))  # (B, L, D)
         return self.update(z).sigmoid() * (candidate - h)

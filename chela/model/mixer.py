@@ -99,8 +99,8 @@ class ChelaMixer(nn.Module):
         self.long_conv = _long_conv(dim, max_length, causal, config)
         self.value = linear(dim, v_dim)
         self.attention = _attention(dim, v_dim, causal, config)
-        gate = {"silu": SiluGate, "mega": MegaGate}[config.gate]
-        self.gate = gate(dim, v_dim, config.dropout)
+        gate = SiluGate if config.gate == "silu" else MegaGate
+        self.gate: SiluGate | MegaGate = gate(dim, v_dim, config.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.
@@ -120,8 +120,9 @@ class ChelaMixer(nn.Module):
         s = h if self.short_conv is None else zero_padding(self.short_conv(h), lengths)
         z = s if self.long_conv is None else self.long_conv(s, mask)  # (B, L, D)
         v = F.silu(self.value(h))  # (B, L, v_dim)
-        o = v if self.attention is None else self.attention(z, v, lengths)  # (B, L, v_dim)
-        return self.gate(h, z, o)  # (B, L, D)
+        g = self.gate.preactivation(z)  # (B, L, v_dim)
+        gated = F.silu(g) * v if self.attention is None else self.attention(z, v, g, lengths)
+        return self.gate(h, z, gated)  # (B, L, D)
 
     def fold(self) -> None:
         """Turn the long stage into one constant kernel, for inference; in place."""

@@ -25,9 +25,10 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     rows = {
         "test accuracy": f"[bold]{test['accuracy']:.4f}[/bold] ± {error:.4f} (n = {test['n']:,})",
         "majority class": f"{test['majority_class_accuracy']:.4f}",
+        **_baselines(record),
         "selected at": f"step {best['step']:,}, validation accuracy {best['accuracy']:.4f}",
         "protocol": record["protocol"]["name"],
-        "data": f"{record['data']['source']}, fingerprint {record['data']['fingerprint'][:12]}",
+        "data": _data(record["data"]),
         "parameters": f"{record['parameters']['total']:,}",
         "steps": f"{training['steps']:,} ({training['epochs']:.2f} epochs)",
         "speed": f"{training['tokens_per_second']:,.0f} tokens/s on {_device(record)}",
@@ -41,6 +42,20 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     for name, file in record["files"].items():
         table.add_row(name, file)
     return table
+
+
+def _data(data: dict[str, Any]) -> str:
+    source = f"{data['source']}, a stand-in" if data["stand_in"] else data["source"]
+    return f"{data['task']} ({source}), fingerprint {data['fingerprint'][:12]}"
+
+
+def _baselines(record: dict[str, Any]) -> dict[str, str]:
+    """The best of the trivial scores that the data came with, if they came with any."""
+    found = record["data"]["facts"].get("baselines", {})
+    if not found:
+        return {}
+    best = max(found, key=lambda name: found[name]["accuracy"])
+    return {"trivial score": f"{found[best]['accuracy']:.4f} ({best})"}
 
 
 def _device(record: dict[str, Any]) -> str:

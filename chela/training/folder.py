@@ -97,6 +97,18 @@ class RunFolder:
             return self._continue_latest()
         return self._anew()
 
+    def join(self) -> Start:
+        """What the leading process decided by ``start``, for those it started; changes nothing."""
+        resume = self.config.resume
+        record = read_record(self.path)
+        if record is not None and record["status"] == "finished":
+            return Start(wandb_id=record["wandb_id"], finished=record)
+        if isinstance(resume, str) and resume != "auto":
+            return self._continue(Path(resume), adopt=False)
+        if self.last.exists() or self.previous.exists():
+            return self._continue_latest()
+        return Start(wandb_id=self.config.run_id)
+
     def _continue_latest(self) -> Start:
         """Go on from the last checkpoint, or from the one before if that cannot be read."""
         try:
@@ -108,7 +120,7 @@ class RunFolder:
             reason = str(error).splitlines()[0]
             return replace(start, notice=f"{reason}; going on from {self.previous.name} instead")
 
-    def _continue(self, checkpoint: Path) -> Start:
+    def _continue(self, checkpoint: Path, adopt: bool = True) -> Start:
         if not checkpoint.is_file():
             raise Unreadable(
                 f"resume={checkpoint}: there is no such file.\n"
@@ -123,7 +135,7 @@ class RunFolder:
                 "  try: resume=false (start anew; what is there is moved aside)"
             ) from error
         self._same_run(provenance["config"], checkpoint)
-        if checkpoint.resolve().parent != self.checkpoints.resolve():
+        if adopt and checkpoint.resolve().parent != self.checkpoints.resolve():
             self._adopt(checkpoint)
         return Start(provenance["wandb_id"], checkpoint, provenance)
 
