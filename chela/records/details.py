@@ -17,6 +17,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "status": run.status,
         "error": run.error,
         "test": _test(run),
+        "trivial scores": _trivial(run),
         "selected": _selected(run),
         "protocol": f"{run.protocol}: {run.selection}",
         "data": _data(run),
@@ -49,6 +50,16 @@ def _test(run: Run) -> str | None:
     majority = _number(run, "test.majority_class_accuracy", "; majority class {:.4f}") or ""
     loss = _number(run, "test.loss", "; loss {:.4f}") or ""
     return f"accuracy {run.accuracy:.4f}{error}, n = {run.test_n:,}{majority}{loss}"
+
+
+def _trivial(run: Run) -> str | None:
+    """What rules without learning reach on the same data, where the preparation measured it."""
+    facts = run.record["data"].get("facts")
+    scores = facts.get("baselines") if isinstance(facts, Mapping) else None
+    if not isinstance(scores, Mapping):
+        return None
+    named = {name: run.number(f"data.facts.baselines.{name}.accuracy") for name in scores}
+    return ", ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
 
 
 def _selected(run: Run) -> str | None:
