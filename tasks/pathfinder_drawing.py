@@ -130,7 +130,7 @@ def _word(state: State) -> np.uint64:
 @njit(cache=True, nogil=True)
 def _below(state: State, limit: int) -> int:
     """A random number in 0 .. limit - 1, uniform up to limit / 2**32."""
-    return np.int64(((_word(state) >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32))
+    return int(np.int64(((_word(state) >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32)))
 
 
 @njit(cache=True, nogil=True)

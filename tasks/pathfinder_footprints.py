@@ -153,7 +153,7 @@ def line(half: int, end: tuple[int, int], width: int) -> Bytes:
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     square = end[0] ** 2 + end[1] ** 2
     along, across = y * end[0] + x * end[1], y * end[1] - x * end[0]  # times the line's length
-    inside = (0 <= along) & (along <= square)
+    inside = (along >= 0) & (along <= square)
     # -width / 2 <= distance < width / 2, squared, in whole numbers
     near = 4 * across**2 < width**2 * square
     edge = (4 * across**2 == width**2 * square) & (across < 0)
