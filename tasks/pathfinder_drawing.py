@@ -73,7 +73,15 @@ class Board(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def draw(keys: State, labels: Ints, scene: Scene, tables: Tables, pixels: Mask, facts: Ints) -> int:
+def draw(
+    keys: State,
+    labels: Ints,
+    scene: Scene,
+    tables: Tables,
+    pixels: Mask,
+    contours: Ints,
+    facts: Ints,
+) -> int:
     """Draw a picture for each key, as far as its law allows.
 
     Args:
@@ -82,6 +90,7 @@ def draw(keys: State, labels: Ints, scene: Scene, tables: Tables, pixels: Mask, 
         scene: the law.
         tables: of the law and one margin.
         pixels: (n, R, R) takes the pictures.
+        contours: (n, 2, length, 5) takes the paddles of both long contours.
         facts: (n, 6) takes what ``FACTS`` names.
 
     Returns:
@@ -92,22 +101,22 @@ def draw(keys: State, labels: Ints, scene: Scene, tables: Tables, pixels: Mask, 
     image = np.zeros((size, size), dtype=np.int32)
     taken = np.zeros((size, size), dtype=np.uint8)
     board = Board(edge, edge + scene.resolution, image, taken, np.zeros_like(taken))
-    contours = np.zeros((2, scene.contour_length, 5), dtype=np.int64)
     state = np.zeros(1, dtype=np.uint64)
     for picture in range(len(keys)):
         state[0] = keys[picture]
         restarts = 0
-        while not _two_contours(state, board, scene, tables, contours):
+        its = contours[picture]
+        while not _two_contours(state, board, scene, tables, its):
             restarts += 1
             if restarts == RESTARTS:
                 return picture
         image.fill(0)
         for contour in range(2):
-            _draw_contour(image, tables, contours[contour], scene.contrast)
+            _draw_contour(image, tables, its[contour], scene.contrast)
         distractors = _distractors(state, board, scene, tables)
         one = _below(state, 2)
         other = one if labels[picture] == 1 else 1 - one
-        origin, terminal = contours[one, 0], contours[other, scene.contour_length - 1]
+        origin, terminal = its[one, 0], its[other, scene.contour_length - 1]
         _stamp(image, tables.marker, origin[1], origin[2], UNIT)
         _stamp(image, tables.marker, terminal[1], terminal[2], UNIT)
         _to_bytes(image, edge, pixels[picture])

@@ -37,6 +37,7 @@ class Pictures(NamedTuple):
     pixels: NDArray[np.uint8]  # (n, R, R)
     labels: NDArray[np.int64]  # (n,)
     margins: NDArray[np.int64]  # (n,) of their paddles
+    contours: NDArray[np.int64]  # (n, 2, length, 5) the paddles of the two long ones, see there
     facts: NDArray[np.int64]  # (n, 6) see ``pathfinder_drawing.FACTS``
 
     @property
@@ -100,18 +101,19 @@ def draw_block(
     which = bits.below(bits.low(choices), len(law.margins))
     pixels = np.zeros((size, law.resolution, law.resolution), dtype=np.uint8)
     facts = np.zeros((size, len(FACTS)), dtype=np.int64)
+    contours = np.zeros((size, 2, law.contour_length, 5), dtype=np.int64)
     for number, margin in enumerate(law.margins):
         place = np.flatnonzero(which == number)
-        some, their = pixels[place], facts[place]  # copies
-        drawn = draw(keys[place], labels[place], scene(law, margin), tables[number], some, their)
-        if drawn < len(place):
+        results = pixels[place], contours[place], facts[place]  # copies
+        inputs = keys[place], labels[place], scene(law, margin), tables[number]
+        if draw(*inputs, *results) < len(place):
             raise DataError(
                 f"two contours of {law.contour_length} paddles do not fit into "
                 f"{law.resolution} x {law.resolution} pixels.\n"
                 "  try: a smaller task.contour_length, or a larger task.resolution"
             )
-        pixels[place], facts[place] = some, their
-    return Pictures(pixels, labels, np.array(law.margins)[which], facts)
+        pixels[place], contours[place], facts[place] = results
+    return Pictures(pixels, labels, np.array(law.margins)[which], contours, facts)
 
 
 def scene(law: PathfinderLaw, margin: int) -> Scene:

@@ -35,12 +35,13 @@ def sheet(
     if columns % 2:
         raise ValueError(f"columns={columns} must be even: half of them for each label")
     half = rows * columns // 2
-    tables, found = all_tables(law), ([], [])  # type: tuple[list[NDArray[np.uint8]], ...]
+    tables = all_tables(law)
+    found: dict[int, list[NDArray[np.uint8]]] = {0: [], 1: []}
     for index in count():
         block = draw_block(law, tables, seed, index)
         for label in (0, 1):
             found[label].extend(block.pixels[block.labels == label])
-        if min(map(len, found)) >= half:
+        if min(len(pictures) for pictures in found.values()) >= half:
             break
     side = law.resolution + GAP
     page = np.full((rows * side + GAP, columns * side + 3 * GAP), GREY, dtype=np.uint8)
