@@ -333,9 +333,9 @@ def _seed(state: State, board: Board, tables: Tables, paddle: Ints) -> bool:
 @njit(cache=True, nogil=True)
 def _guess(state: State, board: Board, room: Ints) -> tuple[int, int]:
     """The first of some random places that has room, or (-1, -1): cheap where much is free."""
-    side = board.end - board.edge
+    first, side = board.edge + 1, board.end - board.edge - 2  # inside the outermost pixels
     for _ in range(GUESSES):
-        y, x = board.edge + _below(state, side), board.edge + _below(state, side)
+        y, x = first + _below(state, side), first + _below(state, side)
         if _has_room(board.taken, room, y, x):
             return y, x
     return -1, -1
@@ -346,8 +346,8 @@ def _choose(state: State, board: Board, room: Ints) -> tuple[int, int]:
     """One of all places that have room, or (-1, -1): they are listed."""
     places = np.zeros(((board.end - board.edge) ** 2, 2), dtype=np.int64)
     found = 0
-    for y in range(board.edge, board.end):
-        for x in range(board.edge, board.end):
+    for y in range(board.edge + 1, board.end - 1):
+        for x in range(board.edge + 1, board.end - 1):
             if _has_room(board.taken, room, y, x):
                 places[found, 0], places[found, 1] = y, x
                 found += 1
