@@ -25,7 +25,7 @@ from tasks.pathfinder_footprints import Tables, all_tables
 from tasks.pathfinder_law import PathfinderLaw
 from tasks.rows import Rows, offsets_of
 
-# Pictures drawn at once: a second at most, so that an interruption need not wait. Fixed: another
+# Pictures drawn at once: a second or two, so that an interruption need not wait. Fixed: another
 # number would make another data set of the same seed.
 BLOCK = 128
 SILENCE = 2.0  # seconds of compilation before a word is said
