@@ -76,6 +76,11 @@ def read_official(
         else:
             pictures = _Unpacked(source)
         listed = _listed(pictures, prefix)
+        if not listed:
+            raise DataError(
+                f"{source.path} has no lists of pictures in {prefix}metadata.\n"
+                "  try: fetch it again, or task.source=generated"
+            )
         if len(listed) != expected:
             raise DataError(
                 f"{source.path} lists {len(listed):,} pictures in {prefix}metadata, not "

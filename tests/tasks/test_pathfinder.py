@@ -194,6 +194,12 @@ def test_damage_is_named(make, tmp_path: Path, what: str, form: str) -> None:
     assert not task.folder.exists()
 
 
+def test_an_archive_without_the_set_is_named(make, tmp_path: Path) -> None:
+    packed({}, tmp_path / "lra_release.gz", PREFIX)
+    with pytest.raises(DataError, match=rf"lra_release\.gz has no lists(.|\n)*{PREFIX}metadata"):
+        make(official_rows=ROWS).prepare_data()
+
+
 def test_a_truncated_archive_is_named(make, tmp_path: Path) -> None:
     path = packed(release(), tmp_path / "lra_release.gz", PREFIX)
     path.write_bytes(path.read_bytes()[:-5000])

@@ -6,11 +6,12 @@ import dataclasses
 import functools
 import hashlib
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from tasks import bits
+from tasks import bits, pathfinder_generator
 from tasks.errors import DataError
 from tasks.pathfinder_footprints import all_tables as drawn_tables
 from tasks.pathfinder_generator import BLOCK, Pictures, draw_block, generate
@@ -164,6 +165,18 @@ def test_leaving_early_ends_the_threads() -> None:
     assert threading.active_count() > before
     pictures.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_the_terminal_hears_of_a_slow_compilation(monkeypatch, capfd) -> None:
+    monkeypatch.setattr(pathfinder_generator, "SILENCE", 0.01)
+    monkeypatch.setattr(
+        pathfinder_generator, "draw_block", lambda *_: time.sleep(0.2) or draw_block(*_)
+    )
+    next(generate(1, SMALL, seed=0, workers=1))
+    assert "compiling the generator" in capfd.readouterr().err
+    monkeypatch.undo()
+    next(generate(1, SMALL, seed=0, workers=1))
+    assert capfd.readouterr().err == ""
 
 
 def test_a_law_is_published_for_each_resolution() -> None:
