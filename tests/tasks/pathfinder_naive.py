@@ -50,6 +50,7 @@ class Naive:
     margin: int
     state: int  # of the random numbers
     footprints: dict[float, tuple[Array, Array]] = field(default_factory=dict)
+    rooms: dict[float, list[tuple[int, int]]] = field(default_factory=dict)
 
     def below(self, limit: int) -> int:
         mask = 2**64 - 1
@@ -80,16 +81,18 @@ class Naive:
     def inside(self, place: tuple[int, int]) -> bool:
         return all(0 <= each < self.law.resolution for each in place)
 
+    def room(self, angle: float) -> list[tuple[int, int]]:
+        """Which pixels must be free for a first paddle, from its tail."""
+        if angle not in self.rooms:
+            zone = self.footprint(angle)[1]
+            shift, reach = len(zone) // 2 - 1, self.law.length + self.margin
+            offsets = [(int(y) - shift, int(x) - shift) for y, x in np.argwhere(zone == 255)]
+            self.rooms[angle] = [each for each in offsets if max(map(abs, each)) <= reach]
+        return self.rooms[angle]
+
     def has_room(self, taken: Array, angle: float, tail: tuple[int, int]) -> bool:
-        zone = self.footprint(angle)[1]
-        half, reach = len(zone) // 2, self.law.length + self.margin
-        for row, column in np.argwhere(zone == 255):
-            y, x = row - half + 1, column - half + 1
-            pixel = (tail[0] + y, tail[1] + x)
-            counts = abs(y) <= reach and abs(x) <= reach and self.inside(pixel)
-            if counts and taken[pixel] > 0.3 * 255:
-                return False
-        return True
+        pixels = [(tail[0] + y, tail[1] + x) for y, x in self.room(angle)]
+        return not any(self.inside(pixel) and taken[pixel] > 0.3 * 255 for pixel in pixels)
 
     def picture(self, label: int) -> Array:
         while (grown := self.contours()) is None:
