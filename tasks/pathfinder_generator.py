@@ -67,7 +67,7 @@ def generate(
         draw_block(law, tables, seed, 0, 1)
     blocks = [(start // BLOCK, min(BLOCK, n - start)) for start in range(0, n, BLOCK)]
     workers = workers or os.cpu_count() or 1
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="pathfinder")
     try:
         ahead: deque[Future[Pictures]] = deque()
         for index, size in blocks:

@@ -159,12 +159,14 @@ def test_contours_that_do_not_fit_are_an_error() -> None:
 
 
 def test_leaving_early_ends_the_threads() -> None:
-    before = threading.active_count()
+    def drawing() -> int:
+        return sum(thread.name.startswith("pathfinder") for thread in threading.enumerate())
+
     pictures = generate(10**6, SMALL, seed=0, workers=2)
     next(pictures)
-    assert threading.active_count() > before
+    assert drawing() == 2
     pictures.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert drawing() == 0
 
 
 def test_the_terminal_hears_of_a_slow_compilation(monkeypatch, capfd) -> None:
