@@ -15,6 +15,7 @@ TRAINING_ORDER = 2
 TEXT_HELD_OUT = 31
 RFC_NEGATIVES = 41
 RFC_SPLITS = 42
+PATHFINDER = 8
 
 
 def stream(purpose: int, seed: int, index: int) -> np.random.Philox:
