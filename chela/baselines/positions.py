@@ -1,0 +1,73 @@
+"""Where a token stands, for mixers that could not tell otherwise: rotary position embedding.
+
+Attention alone sees a set of tokens. LRA's own code adds a position vector to each embedding,
+learned or sinusoidal (Tay et al. 2021); here the encoder knows no positions, so that models which
+need none do not get any, and attention turns its queries and keys instead.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from chela.kernels.precision import accumulation_dtype
+
+Positions = Literal["rotary", "none"]
+
+BASE = 10000.0  # Vaswani et al. 2017: the slowest pair turns once in 2 pi BASE > 60,000 tokens
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Turn each pair of channels by its position times its frequency (Su et al. 2021).
+
+    Pair p consists of the channels p and p + d/2; its frequency is BASE^(-2p/d). A product of two
+    rotated vectors depends on their positions by the difference alone.
+
+    Args:
+        x: queries or keys (B, L, H, d).
+
+    Returns:
+        (B, L, H, d) in the dtype of x, computed in float32 or better.
+    """
+    cos, sin = turns(x.shape[1], x.shape[-1], x)  # (L, d/2)
+    first, second = x.chunk(2, dim=-1)  # (B, L, H, d/2)
+    cos, sin = cos[:, None], sin[:, None]  # (L, 1, d/2)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat(turned, dim=-1).to(x.dtype)
+
+
+def turns(length: int, dim: int, like: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the positions ``first``, ``first`` + 1, ..., each (length, dim/2).
+
+    Args:
+        length: how many positions.
+        dim: channels d, an even number.
+        like: a tensor on whose device they shall be, in its dtype but at least float32.
+        first: the first position; relative ones may be negative.
+    """
+    dtype = accumulation_dtype(like)
+    pairs = torch.arange(dim // 2, device=like.device, dtype=dtype)
+    positions = torch.arange(first, first + length, device=like.device, dtype=dtype)
+    angles = positions[:, None] * BASE ** (-2 * pairs / dim)  # (length, dim/2)
+    return angles.cos(), angles.sin()
+
+
+def check_heads(inner_dim: int, num_heads: int, positions: Positions) -> None:
+    """Refuse heads that do not divide the attention's channels, or have an odd number to turn.
+
+    Raises:
+        ValueError: naming a size that would do.
+    """
+    if inner_dim % num_heads:
+        nearest = -(-inner_dim // num_heads) * num_heads
+        raise ValueError(
+            f"attention_dim={inner_dim} is not divisible by num_heads={num_heads}; "
+            f"set attention_dim={nearest}, or another num_heads"
+        )
+    if positions == "rotary" and (inner_dim // num_heads) % 2:
+        raise ValueError(
+            f"a head of {inner_dim // num_heads} channels: rotary positions turn pairs; "
+            f"set attention_dim={inner_dim + num_heads}, or positions=none"
+        )
