@@ -80,8 +80,10 @@ class TransformerMixer(nn.Module):
         q, k, v = self.qkv(h).unflatten(-1, (3, self.config.num_heads, -1)).unbind(2)
         if self.config.positions == "rotary":
             q, k = rotate(q), rotate(k)  # (B, L, H, d)
-        o = F.scaled_dot_product_attention(
-            *(each.transpose(1, 2) for each in (q, k, v)),  # (B, H, L, d)
+        o = F.scaled_dot_product_attention(  # wants and gives (B, H, L, d)
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
             attn_mask=self._key_mask(lengths, x.shape[1]),
             dropout_p=self.config.dropout if self.training else 0.0,
             is_causal=self.causal,

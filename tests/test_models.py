@@ -1,0 +1,105 @@
+"""Every model on every task: it composes with its recipe, builds, and trains."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from chela.model import BackboneConfig
+from chela.training.build import build_model
+from chela.training.optim import build_optimizer
+from scripts.params import CONFIGS, model_names, run_config
+from tasks.base import TaskSpec
+
+LENGTH = 64
+# Each task as a model sees it, but short: name, classes, length, symbols, channels, documents.
+SPECS = {
+    "listops": TaskSpec("listops", 10, LENGTH, 18, 1),
+    "text": TaskSpec("text", 2, LENGTH, 134, 1),
+    "retrieval": TaskSpec("retrieval", 2, LENGTH, 98, 1, 2),
+    "image": TaskSpec("image", 10, LENGTH, None, 1),
+    "cifar": TaskSpec("cifar", 10, LENGTH, None, 3),
+    "mnist": TaskSpec("mnist", 10, LENGTH, None, 1),
+    "pathfinder": TaskSpec("pathfinder", 2, LENGTH, None, 1),
+    "pathx": TaskSpec("pathx", 2, LENGTH, None, 1),
+}
+
+
+def batch_of(spec: TaskSpec, samples: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random values, ragged lengths and labels, in the shapes of the task's batches."""
+    torch.manual_seed(1)
+    rows = (samples,) if spec.documents == 1 else (samples, spec.documents)
+    if spec.vocab_size is not None:
+        values = torch.randint(spec.vocab_size, (*rows, LENGTH))
+    else:
+        channels = (spec.input_dim,) if spec.input_dim > 1 else ()
+        values = torch.randn(*rows, LENGTH, *channels)
+    lengths = torch.randint(LENGTH // 2, LENGTH + 1, rows)
+    return values, lengths, torch.arange(samples) % spec.num_classes
+
+
+def test_the_specs_cover_every_task() -> None:
+    assert sorted(SPECS) == sorted(file.stem for file in (CONFIGS / "task").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model_name", model_names())
+@pytest.mark.parametrize("task", SPECS)
+def test_every_model_trains_on_every_task(task: str, model_name: str) -> None:
+    """Two steps with the recipe's optimizer; one block, since all are alike."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = run_config(model_name, [f"task={task}", "model.depth=1", "model.dropout=0"])
+    model = build_model(config.model, SPECS[task])
+    # A recipe warms up to its rate over thousands of steps; these are the first two.
+    optimizer = build_optimizer(model, dataclasses.replace(config.optimizer, lr=3e-4))
+    values, lengths, labels = batch_of(SPECS[task])
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    losses = []
+    for _ in range(3):  # the third is not followed by a step: it shows what two did
+        loss = F.cross_entropy(model(values, lengths), labels)
+        losses.append(loss.item())
+        if len(losses) < 3:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert all(0 < loss < 20 for loss in losses)
+    assert losses[2] < losses[0]
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter).all(), name
+        assert not torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("model_name", model_names())
+def test_a_models_file_states_the_defaults_of_its_code(model_name: str) -> None:
+    """Two places name a default, the dataclass and its YAML: they must agree."""
+    config = run_config(model_name, ["~experiment/lra"]).model
+    known = {
+        "s4d": ({"ffn": "none"}, {}),  # the models whose blocks have no feed-forward part
+        "sgconv": ({"ffn": "none"}, {}),
+        "mega_chunk": ({}, {"chunk_size": 128}),
+    }
+    backbone, mixer = known.get(model_name, ({}, {}))
+    assert config.name == model_name
+    assert config.backbone == BackboneConfig(**backbone)
+    assert config.mixer.config == config.mixer.target.Config(**mixer)
+
+
+@pytest.mark.parametrize("model_name", ["s4d", "sgconv"])
+def test_a_models_file_may_choose_a_schedule_that_gives_way(model_name: str) -> None:
+    assert run_config(model_name, ["task=text"]).schedule.name == "cosine"
+    assert run_config(model_name, ["task=text", "schedule=linear"]).schedule.name == "linear"
+    assert run_config("chela", ["task=text"]).schedule.name == "linear"
+
+
+@pytest.mark.parametrize("task", ["listops", "text", "retrieval", "image", "pathfinder", "pathx"])
+def test_every_lra_task_has_a_recipe_of_every_model(task: str) -> None:
+    for name in model_names():
+        assert (CONFIGS / "experiment" / "lra" / f"{task}-{name}.yaml").exists(), name
+    chunked, whole = (run_config(name, [f"task={task}"]) for name in ("mega_chunk", "mega"))
+    assert chunked.model.mixer.config == dataclasses.replace(
+        whole.model.mixer.config, chunk_size=128
+    )
+    assert (chunked.optimizer, chunked.trainer) == (whole.optimizer, whole.trainer)

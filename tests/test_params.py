@@ -1,0 +1,92 @@
+"""The table of parameters and FLOPs, against counts made by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from chela.training.build import build_task
+from scripts import params
+from scripts.params import LRA, Size, model_names, run_config, size_of, spec_of, table
+from tasks.base import TaskSpec
+from tests.conftest import ROOT
+
+SPEC = TaskSpec("listops", 10, 256, 18, 1)
+SMALL = ["task=listops", "~experiment/lra", "model.dim=32", "model.depth=2", "trainer.batch_size=3"]
+
+
+def test_a_transformers_size_is_what_its_matrices_say() -> None:
+    size = size_of(run_config("transformer", SMALL), SPEC)
+    d, depth, length = 32, 2, 256
+    block = (4 * d * d + 4 * d) + (4 * d * d + 3 * d) + 4 * d  # attention, MLP, two layer norms
+    head = (d * 2 * d + 2 * d) + (2 * d * 10 + 10)
+    assert size.parameters == 18 * d + depth * block + 2 * d + head
+    products = 2 * (8 * d * d) + 2 * 2 * length * d  # matrices, then scores and their mean
+    pooled = 2 * (d * 2 * d + 2 * d * 10) / length
+    assert size.flops_per_token == pytest.approx(depth * products + pooled)
+
+
+def test_a_long_convolution_counts_its_transforms() -> None:
+    """S4D's kernel is built once per batch: W x W taps from 2 N numbers, W = ceil(sqrt(L))."""
+    arguments = [*SMALL, "model.mixer.state_dim=8"]
+    size = size_of(run_config("s4d", arguments), SPEC)
+    d, length, batch, n, width = 32, 256, 3, 512, 16
+    transform = 2.5 * n * math.log2(n)
+    conv = 2 * transform * d / length + transform * d / (batch * length)  # x, y; the kernel
+    kernel = 2 * d * (2 * width * width * 8) / (batch * length)  # both directions
+    pooled = 2 * (d * 2 * d + 2 * d * 10) / length
+    expected = 2 * (conv + kernel + 2 * d * 2 * d) + pooled
+    assert size.flops_per_token == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("task", LRA)
+def test_matched_recipes_are_within_ten_percent(task: str) -> None:
+    spec, _ = spec_of(build_task(run_config("chela", [f"task={task}"])))
+    short = TaskSpec(task, spec.num_classes, 64, spec.vocab_size, spec.input_dim, spec.documents)
+    # The reference's kernels grow with the length, the Transformers do not.
+    reference = size_of(run_config("chela", [f"task={task}", "trainer.batch_size=1"]), spec)
+    for name in ("transformer", "linear_transformer"):
+        size = size_of(run_config(name, [f"task={task}", "trainer.batch_size=1"]), short)
+        assert 0.9 <= size.ratio(reference) <= 1.1, name
+
+
+def test_without_data_a_usual_vocabulary_is_assumed(tmp_path) -> None:
+    for task, length, symbols, documents in (("text", 4096, 134, 1), ("retrieval", 4000, 98, 2)):
+        config = run_config("chela", [f"task={task}", f"data_dir={tmp_path}"])
+        spec, assumed = spec_of(build_task(config))
+        assert assumed
+        assert spec == TaskSpec(task, 2, length, symbols, 1, documents)
+    config = run_config("chela", ["task=image", f"data_dir={tmp_path}"])
+    assert spec_of(build_task(config)) == (TaskSpec("image", 10, 1024, None, 1), False)
+
+
+def test_the_table_says_who_breaks_the_rule() -> None:
+    sizes = [Size("chela", 1000, 1e6), Size("fits", 1100, 2e6), Size("large", 1101, 3e6)]
+    _, reference, fits, large = table(sizes).splitlines()
+    assert reference.split() == ["chela", "1,000", "1.00", "1.00"]
+    assert fits.split() == ["fits", "1,100", "1.10", "2.00"]
+    assert large.startswith("large") and "breaks LRA's rule" in large
+
+
+def test_the_command_prints_every_model(tmp_path, capsys) -> None:
+    params.main(["task=listops", "task.max_tokens=128", f"data_dir={tmp_path}"])
+    first, _, *rows = capsys.readouterr().out.strip().splitlines()
+    assert first == "listops: up to 128 tokens"
+    assert [row.split()[0] for row in rows] == model_names()
+    assert model_names()[0] == "chela"
+
+
+def test_the_documented_table_is_what_the_script_counts() -> None:
+    """docs/models.md, in thousands, for the task whose models are the quickest to count."""
+    text = (ROOT / "docs" / "models.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|(.+)\|$", text, flags=re.MULTILINE)
+    documented = {name: cells.split("|") for name, cells in rows}
+    assert sorted(documented) == sorted(model_names())
+    spec, _ = spec_of(build_task(run_config("chela", ["task=image"])))
+    for name, cells in documented.items():
+        size = size_of(run_config(name, ["task=image"]), spec)
+        parameters, flops = cells[LRA.index("image")].split("/")
+        assert round(size.parameters / 1000) == int(parameters.strip().replace(",", ""))
+        assert round(size.flops_per_token / 1e6, 2) == float(flops)
