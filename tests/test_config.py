@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from chela.config import as_dict, parse
 from chela.errors import ConfigError
 from chela.model import BackboneConfig, ChelaConfig
-from tasks.listops import ListOpsConfig
+from tasks.listops.task import ListOpsConfig
 from tests.conftest import ROOT
 
 
