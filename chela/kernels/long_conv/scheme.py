@@ -9,8 +9,6 @@ import torch
 Scheme = Literal["monarch", "fft"]
 
 MAX_LENGTH = 16384  # as far as it was measured: 4.6 times the FFT's speed there, and falling
-    32768  # beyond, a factor outgrows a multiprocessor's memory and FFTs need far less work
-)
 
 
 def scheme(length: int, directions: int, dtype: torch.dtype) -> Scheme:
