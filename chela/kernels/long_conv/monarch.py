@@ -56,7 +56,8 @@ class Plan:
 def factor_sizes(length: int) -> tuple[int, int]:
     """M and C with M C >= length, at most a quarter more; few pairs, each has its own tables.
 
-    Comparisons only, so that a compiler may trace it with a symbolic length.
+    C as small as lets M stay within what F takes at full speed: W's share of the work grows with C,
+    F's with M. Comparisons only, so that a compiler may trace it with a symbolic length.
     """
     columns = 16 if length <= 1024 else 32 if length <= 4096 else 64
     rows = (length + columns - 1) // columns
