@@ -46,7 +46,7 @@ def causal_forward(
     H,
     L,
     part_tokens,
-    save_tokens,  # divides part_tokens
+    save_tokens,  # a multiple of C that divides part_tokens, or all of L
     EPS: tl.constexpr,
     DK: tl.constexpr,
     DV: tl.constexpr,
@@ -83,23 +83,23 @@ def causal_forward(
     seen = tl.arange(0, C)[:, None] >= tl.arange(0, C)[None, :]
     begin = part * part_tokens
     stop = tl.minimum(begin + part_tokens, L)
-    for start in range(begin, stop, save_tokens):
-        if SAVE:
-            index = bh * tl.cdiv(L, save_tokens) + start // save_tokens
-            store_state(saved, index, state, True, DK, DV, BK, BV)
-        for first in range(start, tl.minimum(start + save_tokens, stop), C):
-            q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
-            k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
-            v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
-            o_c, state = attend(q_c, k_c, v_c, state, seen, PRECISION)
-            if SAVE and (NORM or GATE):
-                store_tile(raw, out_strides[1], first, L, o_c, C, DV, BV)
-            if GATE:
-                g_c = load_tile(gate, gate_strides[1], first, end, C, DV, BV, WIDE)
-            else:
-                g_c = 0.0
-            o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
-            store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
+    for first in range(begin, stop, C):
+        if SAVE:  # noqa: SIM102: decided when it is compiled, the other as it runs
+            if first % save_tokens == 0:
+                index = bh * tl.cdiv(L, save_tokens) + first // save_tokens
+                store_state(saved, index, state, True, DK, DV, BK, BV)
+        q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
+        k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
+        v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
+        o_c, state = attend(q_c, k_c, v_c, state, seen, PRECISION)
+        if SAVE and (NORM or GATE):
+            store_tile(raw, out_strides[1], first, L, o_c, C, DV, BV)
+        if GATE:
+            g_c = load_tile(gate, gate_strides[1], first, end, C, DV, BV, WIDE)
+        else:
+            g_c = 0.0
+        o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
+        store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
     store_state(final, bh, state, part == tl.num_programs(1) - 1, DK, DV, BK, BV)
 
 
