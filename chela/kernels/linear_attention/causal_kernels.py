@@ -84,7 +84,8 @@ def causal_forward(
     begin = part * part_tokens
     stop = tl.minimum(begin + part_tokens, L)
     for first in range(begin, stop, C):
-        if SAVE:  # noqa: SIM102: decided when it is compiled, the other as it runs
+        if SAVE:  # noqa: SIM102
+            # one condition is decided by the compiler, the other by the program
             if first % save_tokens == 0:
                 index = bh * tl.cdiv(L, save_tokens) + first // save_tokens
                 store_state(saved, index, state, True, DK, DV, BK, BV)
@@ -183,30 +184,30 @@ def causal_backward(
     stop = tl.minimum(begin + part_tokens, L)
     index = bh * tl.num_programs(1) + part
     if tl.program_id(0) % 3 == 0:
-        state = load_state_transposed(before, index, DK, DV, BK, BV)
+        before_q = load_state_transposed(before, index, DK, DV, BK, BV)
         dq = head_start(dq, dq_strides, b, h)
         walk(
-            dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], state,
+            dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], before_q,
             begin, stop, end, L, DV, DK, BV, BK, C, False, WIDE, PRECISION,
         )  # fmt: skip
     elif tl.program_id(0) % 3 == 1:
         if AFTER:
-            state = load_state_transposed(after, index, DK, DV, BK, BV)
+            later_k = load_state_transposed(after, index, DK, DV, BK, BV)
         else:
-            state = tl.zeros((BV, BK), tl.float32)
+            later_k = tl.zeros((BV, BK), tl.float32)
         dk = head_start(dk, dq_strides, b, h)
         walk(
-            v, dout, q, dk, v_strides[1], dout_strides[1], q_strides[1], dq_strides[1], state,
+            v, dout, q, dk, v_strides[1], dout_strides[1], q_strides[1], dq_strides[1], later_k,
             begin, stop, end, L, DV, DK, BV, BK, C, True, WIDE, PRECISION,
         )  # fmt: skip
     else:
         if AFTER:
-            state = load_state(after, index, DK, DV, BK, BV)
+            later_v = load_state(after, index, DK, DV, BK, BV)
         else:
-            state = tl.zeros((BK, BV), tl.float32)
+            later_v = tl.zeros((BK, BV), tl.float32)
         dv = head_start(dv, dv_strides, b, h)
-        state = walk(
-            k, q, dout, dv, k_strides[1], q_strides[1], dout_strides[1], dv_strides[1], state,
+        later_v = walk(
+            k, q, dout, dv, k_strides[1], q_strides[1], dout_strides[1], dv_strides[1], later_v,
             begin, stop, end, L, DK, DV, BK, BV, C, True, WIDE, PRECISION,
         )  # fmt: skip
-        store_state(dinitial, bh, state, part == 0, DK, DV, BK, BV)
+        store_state(dinitial, bh, later_v, part == 0, DK, DV, BK, BV)
