@@ -1,116 +1,23 @@
 """The Triton kernels of linear attention against the naive formula in float64.
 
 On a CPU they run in Triton's interpreter, so cases are small; with a GPU the same cases run
-compiled, and those marked ``gpu`` join them. Uninitialised memory is NaN throughout.
+compiled. Uninitialised memory is NaN throughout.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import pytest
 import torch
+from attention_case import DEVICE, Case, check, fused, specified
 from comparison import assert_close, assert_same, narrowed
 from torch import Tensor
 
 from chela.kernels import linear_attention
-from chela.kernels.linear_attention import launching, naive, tuning
+from chela.kernels.linear_attention import launching, tuning
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call: sizes, and what is given beside q, k and v."""
-
-    causal: bool
-    length: int
-    dk: int = 16
-    dv: int = 16
-    batch: int = 2
-    heads: int = 2
-    dtype: torch.dtype = torch.float32
-    ragged: bool = False
-    state: bool = False
-    norm: bool = False
-    gate: bool = False
-    scale: float = 1.0
-
-    def __str__(self) -> str:
-        fields = dataclasses.asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
-        return "-".join(f"{name}={value}" for name, value in fields.items())
-
-    @property
-    def lengths(self) -> Tensor | None:
-        full = [self.length, 0, 1, max(1, self.length - 3)]
-        picked = [full[i % 4] for i in range(self.batch)]
-        return torch.tensor(picked, device=DEVICE) if self.ragged else None
-
-    def leaves(self) -> dict[str, Tensor]:
-        """q, k, v and whatever else is given; q and k are not contiguous."""
-        torch.manual_seed(self.length)
-        shape = (self.batch, self.length, self.heads)
-        across = (self.batch, self.heads, self.length)
-        tensors = {
-            "q": torch.randn(*across, self.dk).transpose(1, 2),
-            "k": torch.randn(*across, 2 * self.dk).transpose(1, 2)[..., : self.dk],
-            "v": torch.randn(*shape, self.dv),
-        }
-        tensors = {name: (x * self.scale).to(self.dtype) for name, x in tensors.items()}
-        if self.gate:
-            tensors["gate"] = torch.randn(*shape, self.dv).to(self.dtype)
-        if self.norm:
-            tensors["norm_weight"] = torch.randn(self.dv)
-        if self.state:
-            scale = self.scale**2
-            tensors["initial_state"] = torch.randn(self.batch, self.heads, self.dk, self.dv) * scale
-        return {name: x.to(DEVICE).requires_grad_() for name, x in tensors.items()}
-
-
-def fused(case: Case, leaves: dict[str, Tensor], lengths: Tensor | None) -> list[Tensor]:
-    if case.causal:
-        return list(linear_attention.causal(**leaves, lengths=lengths, implementation="triton"))
-    return [linear_attention.bidirectional(**leaves, lengths=lengths, implementation="triton")]
-
-
-def specified(case: Case, leaves: dict[str, Tensor], lengths: Tensor | None) -> list[Tensor]:
-    qkv = [leaves[name] for name in ("q", "k", "v")]
-    epilogue = (leaves.get("norm_weight"), leaves.get("gate"))
-    if case.causal:
-        out, state = naive.causal(*qkv, lengths, initial_state=leaves.get("initial_state"))
-        return [naive.finish(out, *epilogue), state]
-    return [naive.finish(naive.bidirectional(*qkv, lengths), *epilogue)]
-
-
-def check(case: Case, tolerance: float | None = None) -> None:
-    """Output, final state and every gradient against float64."""
-    leaves = case.leaves()
-    wide = {name: x.detach().double().requires_grad_() for name, x in leaves.items()}
-    assert_same(
-        fused(case, leaves, case.lengths),
-        specified(case, wide, case.lengths),
-        list(leaves.values()),
-        list(wide.values()),
-        tolerance or TOLERANCES[case.dtype],
-    )
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """PyTorch then fills what it allocates with NaN, and refuses nondeterministic operations."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(autouse=True)
-def kernels_can_run() -> None:
-    assert DEVICE == "cuda" or launching.INTERPRETED, "set TRITON_INTERPRET=1 before triton loads"
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "kernels_can_run")
 
 
 @pytest.fixture
@@ -128,6 +35,7 @@ SMALL = [
         (1, {}),
         (63, {"dk": 24, "dv": 40, "norm": True}),
         (64, {"gate": True, "batch": 1}),
+        (130, {"batch": 1, "norm": True}),  # in parts, and two heads packed into one
         (130, {"dk": 32, "dv": 8, "ragged": True, "batch": 4, "heads": 1}),
         (130, {"norm": True, "gate": True, "ragged": True, "batch": 4, "heads": 1}),
         (130, {"batch": 1, "heads": 1, "norm": True, "gate": True}),
@@ -330,6 +238,13 @@ def test_arguments_that_do_not_fit_name_the_remedy():
         call(gate=v.half())
 
 
+def test_a_cpu_without_the_interpreter_is_refused(monkeypatch):
+    monkeypatch.setattr(launching, "INTERPRETED", False)
+    leaves = {name: x.cpu() for name, x in Case(True, 4).leaves().items()}
+    with pytest.raises(ValueError, match="do not run on cpu; use implementation='torch'"):
+        linear_attention.causal(**leaves, implementation="triton")
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_empty_batches_are_empty(causal):
     leaves = {name: x[:0].detach() for name, x in Case(causal, 4).leaves().items()}
@@ -346,93 +261,3 @@ def test_the_plain_epilogue_is_the_same():
     )
     reference = specified(case, dict(zip(leaves, wide, strict=True)), case.lengths)
     assert_same([out, state], reference, narrow, wide, 1e-5)
-
-
-GPU = pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow")
-HEADS = [(16, 16), (32, 32), (48, 48), (64, 64), (128, 128), (16, 128), (64, 32)]
-EVERYTHING = {"batch": 4, "ragged": True, "norm": True, "gate": True}
-
-
-@pytest.mark.gpu
-@GPU
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("dk", "dv"), HEADS)
-@pytest.mark.parametrize("length", [1, 63, 64, 500, 1000, 1213, 4096])
-def test_every_length_and_head_in_bfloat16(length, dk, dv, causal):
-    check(Case(causal, length, dk, dv, 1, dtype=torch.bfloat16, state=causal))
-    if length > 1:  # the norm of one product does not depend on q and k: no gradient to compare
-        check(Case(causal, length, dk, dv, dtype=torch.bfloat16, state=causal, **EVERYTHING))
-
-
-@pytest.mark.gpu
-@GPU
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize(("dk", "dv"), [(32, 32), (64, 64), (128, 128)])
-@pytest.mark.parametrize("length", [64, 1213])
-@pytest.mark.parametrize("products", ["highest", "high"])
-def test_float32_and_tf32(products, length, dk, dv, causal):
-    torch.set_float32_matmul_precision(products)
-    try:
-        tolerance = 1e-5 if products == "highest" else 1e-3
-        check(Case(causal, length, dk, dv, state=causal, **EVERYTHING), tolerance)
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
-@pytest.mark.gpu
-@GPU
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("warps", [2, 4, 8])
-@pytest.mark.parametrize("head", [32, 64])
-def test_any_number_of_warps(head, warps, causal, monkeypatch):
-    """A miscompiled product showed at particular tiles only: these are all that may be chosen."""
-    for name in ("forward_tiles", "backward_tiles", "stream_tiles"):
-        monkeypatch.setattr(tuning, name, lambda *_: tuning.Tiles(64, warps, 2))
-    check(Case(causal, 1000, head, head, 2, 4, torch.bfloat16))
-
-
-@pytest.mark.gpu
-@GPU
-@pytest.mark.parametrize("batch", [1, 64])
-@pytest.mark.parametrize("causal", [True, False])
-def test_a_cuda_graph_replays_it(causal, batch):
-    case = Case(causal, 1024, 64, 64, batch, dtype=torch.bfloat16, norm=True, gate=True)
-    leaves = case.leaves()
-    upstream = torch.randn_like(leaves["v"])
-
-    def step() -> list[Tensor]:
-        out = fused(case, leaves, None)[0]
-        return [out, *torch.autograd.grad(out, list(leaves.values()), upstream)]
-
-    plain = step()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    graph.replay()
-    torch.cuda.synchronize()
-    assert all(torch.equal(a, b) for a, b in zip(plain, captured, strict=True))
-
-
-@pytest.mark.gpu
-@GPU
-def test_a_million_tokens_of_one_sequence():
-    """The plain form in float64 is the reference: the naive one would need 16 TB."""
-    torch.manual_seed(0)
-    sizes = (1, 2**20, 2, 64)
-    narrow, wide = narrowed([torch.randn(sizes, device=DEVICE) for _ in range(3)], torch.bfloat16)
-    out, _ = linear_attention.causal(*narrow, implementation="triton")
-    reference, _ = linear_attention.causal(*wide)
-    assert_same([out], [reference], narrow, wide, 5e-3)
-
-
-@pytest.mark.gpu
-@GPU
-def test_more_elements_than_32_bits_count():
-    """The last sequence of a batch of 2^31 elements and more is computed at its own address."""
-    q = torch.zeros(33, 2**20, 1, 64, device=DEVICE, dtype=torch.bfloat16)
-    q[-1, :512].normal_()
-    out, state = linear_attention.causal(q, q, q, implementation="triton")
-    expected, last = linear_attention.causal(*[q[-1:, :512].double()] * 3)
-    assert_close(out[-1:, :512], expected, 5e-3)
-    assert_close(state[-1:], last, 5e-3)
