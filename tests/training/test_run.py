@@ -112,6 +112,16 @@ def test_the_recorded_accuracy_is_that_of_the_whole_split(composed) -> None:
     assert record_of(config)["test"]["accuracy"] == pytest.approx(right / 50)
 
 
+def test_kernels_that_cannot_run_are_refused_before_anything_is_prepared(
+    composed, monkeypatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    config = composed("kernels=triton")
+    with pytest.raises(RunError, match="the device is a CPU; use kernels=auto"):
+        run(config)
+    assert not folder_of(config).exists()
+
+
 def test_a_finished_run_is_shown_and_not_run_again(composed, capsys, monkeypatch) -> None:
     config = composed()
     first = run(config)
