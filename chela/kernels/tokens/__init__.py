@@ -1,0 +1,9 @@
+"""What the token-wise operations share: the norm they begin with, tiles of tokens, launching."""
+
+from typing import Literal
+
+from chela.kernels.tokens.norm import NO_NORM, NormKind, TokenNorm
+
+__all__ = ["NO_NORM", "Implementation", "NormKind", "TokenNorm"]
+
+Implementation = Literal["torch", "triton"]

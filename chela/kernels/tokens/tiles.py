@@ -1,0 +1,149 @@
+"""What the Triton kernels of the token-wise operations are made of.
+
+A tile is ROWS tokens of x (tokens, D), with D filled up with zeros to a power of two BD. Rows past
+the end, and padded tokens of a ragged batch, are loaded as zeros, whatever stands there.
+
+Under Triton's interpreter tl.dot and tl.sum misread bfloat16, so operands are widened to float32
+after they were rounded (``WIDE``); on a GPU they stay narrow and sums are float32.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tile_rows(first, tokens, lengths, L, ROWS: tl.constexpr, RAGGED: tl.constexpr):
+    """Tokens first .. first + ROWS: their numbers, which exist, and which are not padding."""
+    rows = first + tl.arange(0, ROWS)
+    inside = rows < tokens
+    real = inside
+    if RAGGED:
+        length = tl.load(lengths + rows // L, mask=inside, other=0)
+        real = inside & (rows % L < length)
+    return rows, inside, real
+
+
+@triton.jit
+def _places(rows, columns, mask, D: tl.constexpr, N: tl.constexpr):
+    """Offsets of (rows, columns) in (tokens, D) and which exist; N columns are asked for."""
+    offsets = rows.to(tl.int64)[:, None] * D + columns[None, :]
+    inside = mask[:, None]
+    if D % N != 0:
+        inside = inside & (columns < D)[None, :]
+    return offsets, inside
+
+
+@triton.jit
+def load_tile(x, rows, columns, mask, D: tl.constexpr, N: tl.constexpr):
+    """(rows, N columns) of x (tokens, D) as float32, zeros outside of ``mask`` and D."""
+    offsets, inside = _places(rows, columns, mask, D, N)
+    return tl.load(x + offsets, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_tile(x, tile, rows, columns, mask, D: tl.constexpr, N: tl.constexpr):
+    """Write (rows, N columns) to x (tokens, D), rounded to its dtype."""
+    offsets, inside = _places(rows, columns, mask, D, N)
+    tl.store(x + offsets, tile.to(x.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def load_vector(x, columns, D: tl.constexpr):
+    """Elements ``columns`` of x (D,) as float32, zeros from D on."""
+    return tl.load(x + columns, mask=columns < D, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_matrix(
+    w,
+    rows,
+    columns,
+    R: tl.constexpr,
+    C: tl.constexpr,
+    NR: tl.constexpr,
+    NC: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """(NR rows, NC columns) of a weight (R, C) as an operand of tl.dot, zeros outside."""
+    pointers = w + rows[:, None] * C + columns[None, :]
+    if R % NR == 0 and C % NC == 0:
+        tile = tl.load(pointers)
+    else:
+        tile = tl.load(pointers, mask=(rows < R)[:, None] & (columns < C)[None, :], other=0.0)
+    if WIDE:
+        tile = tile.to(tl.float32)
+    return tile
+
+
+@triton.jit
+def operand(x, w, WIDE: tl.constexpr):
+    """A float32 tile rounded to the dtype of the weight it is multiplied with."""
+    x = x.to(w.dtype.element_ty)
+    if WIDE:
+        x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
+def normalise(x, columns, weight, bias, eps, D: tl.constexpr, NORM: tl.constexpr):
+    """n(x), the x before the affine map, and the factor on x (ROWS,)."""
+    scale = tl.full((x.shape[0],), 1.0, tl.float32)
+    if NORM == "layer":
+        mean = tl.sum(x, axis=1) / D
+        x = tl.where((columns < D)[None, :], x - mean[:, None], 0.0)
+    if NORM == "layer" or NORM == "rms":
+        scale = tl.rsqrt(tl.sum(x * x, axis=1) / D + eps)
+        x = x * scale[:, None]
+    n = x
+    if NORM != "none":
+        n = x * load_vector(weight, columns, D)[None, :]
+        if bias is not None:
+            n += load_vector(bias, columns, D)[None, :]
+    return n, x, scale
+
+
+@triton.jit
+def normalise_backward(dn, x, scale, columns, weight, D: tl.constexpr, NORM: tl.constexpr):
+    """dx from dn; x and scale as ``normalise`` returned them."""
+    if NORM != "none":
+        dn = dn * load_vector(weight, columns, D)[None, :]
+    if NORM == "layer" or NORM == "rms":
+        along = tl.sum(dn * x, axis=1) / D
+        dx = dn - x * along[:, None]
+        if NORM == "layer":
+            dx -= (tl.sum(dn, axis=1) / D)[:, None]
+        dn = dx * scale[:, None]
+    return dn
+
+
+@triton.jit
+def silu_slope(x, sigmoid):
+    """The derivative of x * sigmoid(x)."""
+    return sigmoid * (1.0 + x * (1.0 - sigmoid))
+
+
+@triton.jit
+def store_sum(sums, tile, columns, WIDTH: tl.constexpr):
+    """The sum of a tile over its tokens to sums (WIDTH,), a program's own share of a gradient."""
+    tl.store(sums + columns, tl.sum(tile, axis=0), mask=columns < WIDTH)
+
+
+@triton.jit
+def token_keys(seed, rows):
+    """Two random numbers per token, one for each of two dropouts: Philox, counting tokens."""
+    first, second, _, _ = tl.randint4x(tl.load(seed), rows)
+    return first.to(tl.uint32, bitcast=True), second.to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def drop(x, key, columns, p):
+    """x / (1 - p) where a hash of (token's key, channel) says so, else 0: the same each time.
+
+    The hash is a finaliser of two rounds of xor-shift and multiplication, a tenth of Philox.
+    """
+    bits = key[:, None] + (columns.to(tl.uint32) * 0x9E3779B9)[None, :]
+    bits = (bits ^ (bits >> 16)) * 0x7FEB352D
+    bits = (bits ^ (bits >> 15)) * 0x846CA68B
+    bits = bits ^ (bits >> 16)
+    uniform = (bits >> 8).to(tl.float32) * 5.9604645e-08  # 24 bits, in [0, 1)
+    return tl.where(uniform >= p, x / (1.0 - p), 0.0)
