@@ -7,7 +7,23 @@ model has them, in float64, float32 or bfloat16; sums are accumulated in float32
 Autocast is off inside: an operation computes in the precision of what it is handed.
 """
 
-from chela.kernels import linear_attention, long_conv, short_conv
+from chela.kernels import (
+    linear_attention,
+    long_conv,
+    norm_linear,
+    query_key,
+    short_conv,
+    token_mlp,
+)
 from chela.kernels.masking import valid_mask, zero_padding
 
-__all__ = ["linear_attention", "long_conv", "short_conv", "valid_mask", "zero_padding"]
+__all__ = [
+    "linear_attention",
+    "long_conv",
+    "norm_linear",
+    "query_key",
+    "short_conv",
+    "token_mlp",
+    "valid_mask",
+    "zero_padding",
+]

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import linear_attention
-from chela.model.layers import linear
+from chela.kernels import linear_attention, query_key
+from chela.model.layers import compute_dtype, linear
 from chela.model.norms import make_norm
 
 FeatureMap = Literal["silu", "identity", "elu1", "relu"]
@@ -82,9 +82,7 @@ class LinearAttention(nn.Module):
         Returns:
             (B, L, v_dim).
         """
-        u = _FEATURE_MAPS[self.feature_map](self.shared(z))  # (B, L, qk_dim)
-        q = self._heads(u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype))
-        k = self._heads(u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype))
+        q, k = (self._heads(x) for x in self._queries_and_keys(z))
         if self.causal:
             o, _ = linear_attention.causal(q, k, self._heads(v), lengths, self.chunk_size)
         else:
@@ -92,6 +90,21 @@ class LinearAttention(nn.Module):
         if self.head_norm is not None:
             o = self.head_norm(o)
         return o.flatten(2)  # (B, L, v_dim)
+
+    def _queries_and_keys(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, qk_dim) each; there is a kernel for SiLU's feature map."""
+        if self.implementation == "triton" and self.feature_map == "silu":
+            return query_key.query_key(
+                z,
+                self.shared.weight,
+                self.shared.bias,
+                query_key.Affines(self.scale_q, self.shift_q, self.scale_k, self.shift_k),
+                dtype=compute_dtype(z),
+                implementation="triton",
+            )
+        u = _FEATURE_MAPS[self.feature_map](self.shared(z))
+        q = u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype)
+        return q, u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)

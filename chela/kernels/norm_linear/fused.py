@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chela.kernels.norm_linear import fused_kernels as kernels
 from chela.kernels.tokens import TokenNorm, launching
-from chela.kernels.tokens.launching import Tile, padded, tokens_of
+from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
 
 
 def norm_linear(
@@ -31,9 +31,7 @@ def norm_linear(
         ValueError: a dtype, D or device that the kernels do not serve.
     """
     launching.check(x, dtype)
-    return _forward(
-        x, norm.weight, norm.bias, weight, bias, lengths, norm.kind, norm.eps, dtype
-    )
+    return _forward(x, norm.weight, norm.bias, weight, bias, lengths, norm.kind, norm.eps, dtype)
 
 
 def _tile(dtype: torch.dtype, width: int, backward: bool) -> Tile:
@@ -85,11 +83,11 @@ def _forward(
     with launching.on(x):
         kernels.forward[(programs,)](
             flat,
-            norm_weight,
-            norm_bias,
-            weight.to(dtype).contiguous(),
-            bias,
-            lengths,
+            given(norm_weight),
+            given(norm_bias),
+            given(weight, dtype),
+            given(bias),
+            given(lengths),
             normal,
             y,
             flat.shape[0],
@@ -151,11 +149,11 @@ def _backward(
             tokens_of(dnormal),
             tokens_of(dy),
             flat,
-            norm_weight,
-            norm_bias,
-            weight.to(dtype).contiguous(),
-            bias,
-            lengths,
+            given(norm_weight),
+            given(norm_bias),
+            given(weight, dtype),
+            given(bias),
+            given(lengths),
             dx,
             dpre,
             sums,
@@ -201,7 +199,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _autograd(ctx: Any, dnormal: Tensor, dy: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    x, norm_weight, norm_bias, weight, *_ = saved
+    _, norm_weight, norm_bias, weight, *_ = saved
     dx, dweight, vectors = _backward(dnormal, dy, *saved, *ctx.options)
     features, dim = weight.shape
     dbias, dnorm_weight, dnorm_bias = vectors.split([features, dim, dim])

@@ -46,13 +46,13 @@ def forward(
     own = load_tile(x, rows, columns, real, D, BD)
     n, _, _ = normalise(own, columns, norm_weight, norm_bias, eps, D, NORM)
     n = tl.where(real[:, None], n, 0.0)
-    store_tile(normal, n, rows, columns, inside, D, BD)
+    store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
     n = operand(n, weight, WIDE)
     for start in tl.range(0, N, BN):
         c = start + tl.arange(0, BN)
         w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
         pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
-        store_tile(y, pre * tl.sigmoid(pre), rows, c, inside, N, BN)
+        store_tile(y, pre * tl.sigmoid(pre), rows, c, inside, N, BN, WIDE)
 
 
 @triton.jit
@@ -94,7 +94,7 @@ def backward(
         w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
         pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
         g = load_tile(dy, rows, c, inside, N, BN) * silu_slope(pre, tl.sigmoid(pre))
-        store_tile(dpre, g, rows, c, inside, N, BN)
+        store_tile(dpre, g, rows, c, inside, N, BN, WIDE)
         store_sum(sums, g, c, N)
         dn = tl.dot(operand(g, weight, WIDE), w, dn, input_precision=PRECISION)
     dn = tl.where(real[:, None], dn, 0.0)
@@ -104,4 +104,4 @@ def backward(
         store_sum(sums + N, dn * own, columns, D)
         store_sum(sums + N + D, dn, columns, D)
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
-    store_tile(dx, dn, rows, columns, inside, D, BD)
+    store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)

@@ -15,7 +15,7 @@ from torch import Tensor
 from chela.kernels.query_key import fused_kernels as kernels
 from chela.kernels.query_key.arguments import Affines
 from chela.kernels.tokens import launching
-from chela.kernels.tokens.launching import Tile, padded, tokens_of
+from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
 
 
 def query_key(
@@ -79,12 +79,12 @@ def _forward(
     with launching.on(z):
         kernels.forward[(programs,)](
             flat,
-            weight.to(dtype).contiguous(),
-            bias,
-            scale_q,
-            shift_q,
-            scale_k,
-            shift_k,
+            given(weight, dtype),
+            given(bias),
+            given(scale_q),
+            given(shift_q),
+            given(scale_k),
+            given(shift_k),
             q,
             k,
             flat.shape[0],
@@ -137,10 +137,10 @@ def _backward(
             tokens_of(dq),
             tokens_of(dk),
             flat,
-            weight.to(dtype).contiguous(),
-            bias,
-            scale_q,
-            scale_k,
+            given(weight, dtype),
+            given(bias),
+            given(scale_q),
+            given(scale_k),
             dz,
             dpre,
             sums,

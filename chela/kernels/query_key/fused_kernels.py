@@ -45,9 +45,9 @@ def forward(
         pre = tl.dot(own, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
         u = pre * tl.sigmoid(pre)
         one = u * load_vector(scale_q, c, N)[None] + load_vector(shift_q, c, N)[None]
-        store_tile(q, one, rows, c, inside, N, BN)
+        store_tile(q, one, rows, c, inside, N, BN, WIDE)
         one = u * load_vector(scale_k, c, N)[None] + load_vector(shift_k, c, N)[None]
-        store_tile(k, one, rows, c, inside, N, BN)
+        store_tile(k, one, rows, c, inside, N, BN, WIDE)
 
 
 @triton.jit
@@ -92,7 +92,7 @@ def backward(
         store_sum(sums + 4 * N, g, c, N)
         du += g * load_vector(scale_k, c, N)[None]
         du *= silu_slope(pre, sigmoid)
-        store_tile(dpre, du, rows, c, inside, N, BN)
+        store_tile(dpre, du, rows, c, inside, N, BN, WIDE)
         store_sum(sums, du, c, N)
         total = tl.dot(operand(du, weight, WIDE), w, total, input_precision=PRECISION)
-    store_tile(dz, total, rows, columns, inside, D, BD)
+    store_tile(dz, total, rows, columns, inside, D, BD, WIDE)

@@ -14,10 +14,11 @@ import torch
 import triton
 from torch import Tensor
 
+from chela.kernels.masking import zero_padding
 from chela.kernels.token_mlp import fused_kernels as kernels
 from chela.kernels.token_mlp.arguments import Weights
 from chela.kernels.tokens import TokenNorm, launching
-from chela.kernels.tokens.launching import Tile, padded, tokens_of
+from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
 
 
 def mlp(
@@ -133,15 +134,15 @@ def _forward(
             flat,
             None if factor is None else tokens_of(factor),
             None if residual is None else tokens_of(residual),
-            norm_weight,
-            norm_bias,
-            w_hidden.to(dtype).contiguous(),
-            b_hidden,
-            None if w_up is None else w_up.to(dtype).contiguous(),
-            b_up,
-            w_out.to(dtype).contiguous(),
-            b_out,
-            lengths,
+            given(norm_weight),
+            given(norm_bias),
+            given(w_hidden, dtype),
+            given(b_hidden),
+            given(w_up, dtype),
+            given(b_up),
+            given(w_out, dtype),
+            given(b_out),
+            given(lengths),
             seed,
             y,
             flat.shape[0],
@@ -241,14 +242,14 @@ def _backward(
             upstream,
             flat,
             None if factor is None else tokens_of(factor),
-            norm_weight,
-            norm_bias,
-            w_hidden.to(dtype).contiguous(),
-            b_hidden,
-            None if w_up is None else w_up.to(dtype).contiguous(),
-            b_up,
-            w_out.to(dtype).contiguous(),
-            lengths,
+            given(norm_weight),
+            given(norm_bias),
+            given(w_hidden, dtype),
+            given(b_hidden),
+            given(w_up, dtype),
+            given(b_up),
+            given(w_out, dtype),
+            given(lengths),
             seed,
             dx,
             None if kind == "none" else dsecond,
@@ -330,14 +331,14 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _autograd(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    _, factor, norm_weight, norm_bias, w_hidden, _, w_up, *_ = saved
+    _, factor, norm_weight, norm_bias, w_hidden, _, w_up, _, _, lengths, _ = saved
     dx, dfactor, dw_hidden, dw_up, dw_out, vectors = _backward(dy, *saved, *ctx.options)
     size, dim = w_hidden.shape
     db_hidden, db_up, db_out, dnorm_weight, dnorm_bias = vectors.split([size, size, dim, dim, dim])
     tensors = (
         dx,
         None if factor is None else dfactor,
-        dy if ctx.residual else None,
+        zero_padding(dy, lengths) if ctx.residual else None,
         None if norm_weight is None else dnorm_weight,
         None if norm_bias is None else dnorm_bias,
         dw_hidden,

@@ -97,7 +97,7 @@ def forward(
         out += load_tile(residual, rows, columns, real, D, BD)
     if RAGGED:
         out = tl.where(real[:, None], out, 0.0)
-    store_tile(y, out, rows, columns, inside, D, BD)
+    store_tile(y, out, rows, columns, inside, D, BD, WIDE)
 
 
 @triton.jit
@@ -147,7 +147,7 @@ def backward(
     own = load_tile(x, rows, columns, real, D, BD)
     n, _, _ = normalise(own, columns, norm_weight, norm_bias, eps, D, NORM)
     if normal is not None:
-        store_tile(normal, tl.where(real[:, None], n, 0.0), rows, columns, inside, D, BD)
+        store_tile(normal, tl.where(real[:, None], n, 0.0), rows, columns, inside, D, BD, WIDE)
     n = operand(n, w_hidden, WIDE)
     g = load_tile(dy, rows, columns, real, D, BD)
     if DROP_HIDDEN or DROP_OUT:
@@ -155,7 +155,7 @@ def backward(
     if DROP_OUT:
         g = drop(g, out_key, columns, p_out)
     if upstream is not None:
-        store_tile(upstream, g, rows, columns, inside, D, BD)
+        store_tile(upstream, g, rows, columns, inside, D, BD, WIDE)
     store_sum(sums + 2 * H, g, columns, D)
     g = operand(g, w_out, WIDE)
     dn = tl.zeros((ROWS, BD), tl.float32)
@@ -179,15 +179,15 @@ def backward(
             df = da * a
             da *= f
             a *= f
-            store_tile(dfactor, df, rows, h, inside, H, BH)
+            store_tile(dfactor, df, rows, h, inside, H, BH, WIDE)
             if FACTOR == "up":
                 store_sum(sums + H, df, h, H)
                 dn = tl.dot(operand(df, w_up, WIDE), w_second, dn, input_precision=PRECISION)
         if DROP_HIDDEN:
             a = drop(a, hidden_key, h, p_hidden)
-        store_tile(hidden, tl.where(real[:, None], a, 0.0), rows, h, inside, H, BH)
+        store_tile(hidden, tl.where(real[:, None], a, 0.0), rows, h, inside, H, BH, WIDE)
         dpre = da * silu_slope(pre, sigmoid)
-        store_tile(dhidden, dpre, rows, h, inside, H, BH)
+        store_tile(dhidden, dpre, rows, h, inside, H, BH, WIDE)
         store_sum(sums, dpre, h, H)
         dn = tl.dot(operand(dpre, w_hidden, WIDE), w, dn, input_precision=PRECISION)
     if NORM != "none":
@@ -198,4 +198,4 @@ def backward(
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
     if RESIDUAL == "x":
         dn += load_tile(dy, rows, columns, real, D, BD)
-    store_tile(dx, dn, rows, columns, inside, D, BD)
+    store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)

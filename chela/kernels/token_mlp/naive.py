@@ -22,7 +22,7 @@ def mlp(
     n = norm.naive(x)
     pre = torch.einsum("bld,hd->blh", n, weights.w_hidden) + weights.b_hidden
     a = pre / (1 + torch.exp(-pre))
-    if weights.w_up is not None:
+    if weights.w_up is not None and weights.b_up is not None:
         a = a * (torch.einsum("bld,hd->blh", n, weights.w_up) + weights.b_up)
     if factor is not None:
         a = a * factor

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
+from chela.kernels.tokens.limits import obstacle
 from chela.kernels.tokens.norm import NO_NORM, NormKind, TokenNorm
 
-__all__ = ["NO_NORM", "Implementation", "NormKind", "TokenNorm"]
+__all__ = ["NO_NORM", "Implementation", "NormKind", "TokenNorm", "obstacle"]
 
 Implementation = Literal["torch", "triton"]

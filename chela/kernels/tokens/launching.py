@@ -11,8 +11,9 @@ import triton
 from torch import Tensor
 from triton import knobs
 
-MAX_DIM = 512  # a tile holds whole tokens
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+from chela.kernels.precision import without_autocast
+from chela.kernels.tokens.limits import DTYPES, obstacle
+
 INTERPRETED = bool(knobs.runtime.interpret)  # read once, as triton.jit does
 
 
@@ -37,11 +38,9 @@ def check(x: Tensor, dtype: torch.dtype) -> None:
             f"x is {x.dtype}, to be computed in {dtype}: the Triton kernels serve bfloat16, "
             "float16 and float32; use implementation='torch'"
         )
-    if x.shape[-1] > MAX_DIM:
-        raise ValueError(
-            f"D={x.shape[-1]}: the Triton kernels serve up to {MAX_DIM} channels; "
-            "use implementation='torch'"
-        )
+    why = obstacle(x.shape[-1])
+    if why is not None:
+        raise ValueError(f"{why}; use implementation='torch'")
     if not x.is_cuda and not INTERPRETED:
         raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
 
@@ -62,6 +61,11 @@ def on(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device_of(x)
 
 
+def given(x: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
+    """``x`` in ``dtype`` (None for its own) as the kernels read it, without gaps."""
+    return None if x is None else x.to(dtype or x.dtype).contiguous()
+
+
 def tokens_of(x: Tensor) -> Tensor:
     """x (B, L, C) as (B * L, C), in memory token by token."""
     return x.reshape(-1, x.shape[-1]).contiguous()
@@ -69,9 +73,10 @@ def tokens_of(x: Tensor) -> Tensor:
 
 def weight_gradient(dy: Tensor, x: Tensor) -> Tensor:
     """dy^T x in float32 for dy (tokens, N) and x (tokens, K), summed in float32: (N, K)."""
-    if x.is_cuda and x.dtype != torch.float32:
-        return torch.mm(dy.t(), x, out_dtype=torch.float32)
-    return dy.t().float() @ x.float()
+    with without_autocast(x):
+        if x.is_cuda and x.dtype != torch.float32:
+            return torch.mm(dy.t(), x, out_dtype=torch.float32)
+        return dy.t().float() @ x.float()
 
 
 def no_second_order(ctx: Any, *gradients: Tensor | None) -> None:

@@ -3,8 +3,9 @@
 A tile is ROWS tokens of x (tokens, D), with D filled up with zeros to a power of two BD. Rows past
 the end, and padded tokens of a ragged batch, are loaded as zeros, whatever stands there.
 
-Under Triton's interpreter tl.dot and tl.sum misread bfloat16, so operands are widened to float32
-after they were rounded (``WIDE``); on a GPU they stay narrow and sums are float32.
+Under Triton's interpreter (``WIDE``) tl.dot and tl.sum misread bfloat16, so operands are widened to
+float32 after they were rounded, and a cast to bfloat16 truncates, so rounding is done by hand; on a
+GPU operands stay narrow and sums are float32.
 """
 
 import triton
@@ -41,10 +42,20 @@ def load_tile(x, rows, columns, mask, D: tl.constexpr, N: tl.constexpr):
 
 
 @triton.jit
-def store_tile(x, tile, rows, columns, mask, D: tl.constexpr, N: tl.constexpr):
+def rounded(x, dtype: tl.constexpr, WIDE: tl.constexpr):
+    """A float32 tile in ``dtype``, rounded to the nearest, ties to even."""
+    if WIDE and dtype == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        x = (bits & 0xFFFF0000).to(tl.float32, bitcast=True)
+    return x.to(dtype)
+
+
+@triton.jit
+def store_tile(x, tile, rows, columns, mask, D: tl.constexpr, N: tl.constexpr, WIDE: tl.constexpr):
     """Write (rows, N columns) to x (tokens, D), rounded to its dtype."""
     offsets, inside = _places(rows, columns, mask, D, N)
-    tl.store(x + offsets, tile.to(x.dtype.element_ty), mask=inside)
+    tl.store(x + offsets, rounded(tile, x.dtype.element_ty, WIDE), mask=inside)
 
 
 @triton.jit
@@ -78,7 +89,7 @@ def load_matrix(
 @triton.jit
 def operand(x, w, WIDE: tl.constexpr):
     """A float32 tile rounded to the dtype of the weight it is multiplied with."""
-    x = x.to(w.dtype.element_ty)
+    x = rounded(x, w.dtype.element_ty, WIDE)
     if WIDE:
         x = x.to(tl.float32)
     return x
