@@ -12,6 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Kernels then run interpreted; Triton reads this when it is imported, which hydra's and
+    # lightning's imports may bring about.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 

@@ -9,3 +9,12 @@ import torch
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def poisoned_memory(monkeypatch):
+    """PyTorch then fills what it allocates with NaN, and refuses nondeterministic operations."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism asks of cuBLAS
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -21,4 +21,4 @@ def norm_linear(
         real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
         h = torch.where(real[..., None], h, torch.zeros_like(h))
     pre = torch.einsum("bld,nd->bln", h, weight) + bias
-    return h, pre / (1 + torch.exp(-pre))
+    return h, pre * torch.sigmoid(pre)

@@ -21,7 +21,7 @@ def mlp(
     """y = residual + W_out (silu(W_hidden n + b_hidden) * factor) + b_out; see the package."""
     n = norm.naive(x)
     pre = torch.einsum("bld,hd->blh", n, weights.w_hidden) + weights.b_hidden
-    a = pre / (1 + torch.exp(-pre))
+    a = pre * torch.sigmoid(pre)
     if weights.w_up is not None and weights.b_up is not None:
         a = a * (torch.einsum("bld,hd->blh", n, weights.w_up) + weights.b_up)
     if factor is not None:
