@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 import token_cases
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_cases import DEVICE, NORMS, TOLERANCES, gpu_only, lengths_of, padding
+from token_cases import NORMS, TOLERANCES, gpu_only, lengths_of, padding
 from torch import Tensor
 
 from chela.kernels.norm_linear import fused, naive, norm_linear

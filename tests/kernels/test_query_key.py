@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 import token_cases
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_cases import TOLERANCES, gpu_only

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 import token_cases
+import torch
 from comparison import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
