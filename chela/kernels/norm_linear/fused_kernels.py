@@ -10,6 +10,7 @@ from chela.kernels.tokens.tiles import (
     normalise,
     normalise_backward,
     operand,
+    sigmoid,
     silu_slope,
     store_sum,
     store_tile,
@@ -52,7 +53,7 @@ def forward(
         c = start + tl.arange(0, BN)
         w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
         pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
-        store_tile(y, pre * tl.sigmoid(pre), rows, c, inside, N, BN, WIDE)
+        store_tile(y, pre * sigmoid(pre), rows, c, inside, N, BN, WIDE)
 
 
 @triton.jit
@@ -93,7 +94,7 @@ def backward(
         c = start + tl.arange(0, BN)
         w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
         pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
-        g = load_tile(dy, rows, c, inside, N, BN) * silu_slope(pre, tl.sigmoid(pre))
+        g = load_tile(dy, rows, c, inside, N, BN) * silu_slope(pre, sigmoid(pre))
         store_tile(dpre, g, rows, c, inside, N, BN, WIDE)
         store_sum(sums, g, c, N)
         dn = tl.dot(operand(g, weight, WIDE), w, dn, input_precision=PRECISION)

@@ -8,6 +8,7 @@ from chela.kernels.tokens.tiles import (
     load_tile,
     load_vector,
     operand,
+    sigmoid,
     silu_slope,
     store_sum,
     store_tile,
@@ -43,7 +44,7 @@ def forward(
         c = start + tl.arange(0, BN)
         w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
         pre = tl.dot(own, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
-        u = pre * tl.sigmoid(pre)
+        u = pre * sigmoid(pre)
         one = u * load_vector(scale_q, c, N)[None] + load_vector(shift_q, c, N)[None]
         store_tile(q, one, rows, c, inside, N, BN, WIDE)
         one = u * load_vector(scale_k, c, N)[None] + load_vector(shift_k, c, N)[None]
@@ -81,8 +82,8 @@ def backward(
         c = start + tl.arange(0, BN)
         w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
         pre = tl.dot(own, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
-        sigmoid = tl.sigmoid(pre)
-        u = pre * sigmoid
+        s = sigmoid(pre)
+        u = pre * s
         g = load_tile(dq, rows, c, inside, N, BN)
         store_sum(sums + N, g * u, c, N)
         store_sum(sums + 2 * N, g, c, N)
@@ -91,7 +92,7 @@ def backward(
         store_sum(sums + 3 * N, g * u, c, N)
         store_sum(sums + 4 * N, g, c, N)
         du += g * load_vector(scale_k, c, N)[None]
-        du *= silu_slope(pre, sigmoid)
+        du *= silu_slope(pre, s)
         store_tile(dpre, du, rows, c, inside, N, BN, WIDE)
         store_sum(sums, du, c, N)
         total = tl.dot(operand(du, weight, WIDE), w, total, input_precision=PRECISION)

@@ -18,6 +18,7 @@ from chela.kernels.tokens.tiles import (
     normalise,
     normalise_backward,
     operand,
+    sigmoid,
     silu_slope,
     store_sum,
     store_tile,
@@ -77,7 +78,7 @@ def forward(
         h = start + tl.arange(0, BH)
         w = load_matrix(w_hidden, h, columns, H, D, BH, BD, WIDE)
         pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(b_hidden, h, H)[None]
-        a = pre * tl.sigmoid(pre)
+        a = pre * sigmoid(pre)
         if FACTOR == "up":
             w = load_matrix(w_up, h, columns, H, D, BH, BD, WIDE)
             up = tl.dot(n, tl.trans(w), input_precision=PRECISION)
@@ -167,8 +168,8 @@ def backward(
         da = tl.dot(g, w_back, input_precision=PRECISION)
         if DROP_HIDDEN:
             da = drop(da, hidden_key, h, p_hidden)
-        sigmoid = tl.sigmoid(pre)
-        a = pre * sigmoid
+        s = sigmoid(pre)
+        a = pre * s
         if FACTOR != "none":
             if FACTOR == "up":
                 w_second = load_matrix(w_up, h, columns, H, D, BH, BD, WIDE)
@@ -186,7 +187,7 @@ def backward(
         if DROP_HIDDEN:
             a = drop(a, hidden_key, h, p_hidden)
         store_tile(hidden, tl.where(real[:, None], a, 0.0), rows, h, inside, H, BH, WIDE)
-        dpre = da * silu_slope(pre, sigmoid)
+        dpre = da * silu_slope(pre, s)
         store_tile(dhidden, dpre, rows, h, inside, H, BH, WIDE)
         store_sum(sums, dpre, h, H)
         dn = tl.dot(operand(dpre, w_hidden, WIDE), w, dn, input_precision=PRECISION)
