@@ -4,14 +4,16 @@ import triton
 import triton.language as tl
 
 from chela.kernels.tokens.tiles import (
+    affine,
     load_matrix,
     load_tile,
     load_vector,
-    normalise,
     normalise_backward,
     operand,
     sigmoid,
     silu_slope,
+    standardised,
+    statistics,
     store_sum,
     store_tile,
     tile_rows,
@@ -45,8 +47,11 @@ def forward(
     rows, inside, real = tile_rows(tl.program_id(0) * ROWS, tokens, lengths, L, ROWS, RAGGED)
     columns = tl.arange(0, BD)
     own = load_tile(x, rows, columns, real, D, BD)
-    n, _, _ = normalise(own, columns, norm_weight, norm_bias, eps, D, NORM)
-    n = tl.where(real[:, None], n, 0.0)
+    mean, scale = statistics(own, columns, eps, D, NORM)
+    own = standardised(own, mean, scale, columns, D, NORM)
+    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+    if RAGGED:
+        n = tl.where(real[:, None], n, 0.0)
     store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
     n = operand(n, weight, WIDE)
     for start in tl.range(0, N, BN):
@@ -87,8 +92,12 @@ def backward(
     columns = tl.arange(0, BD)
     sums += tl.program_id(0).to(tl.int64) * (N + 2 * D)
     own = load_tile(x, rows, columns, real, D, BD)
-    n, _, _ = normalise(own, columns, norm_weight, norm_bias, eps, D, NORM)
-    n = operand(tl.where(real[:, None], n, 0.0), weight, WIDE)
+    mean, scale = statistics(own, columns, eps, D, NORM)
+    own = standardised(own, mean, scale, columns, D, NORM)
+    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+    if RAGGED:
+        n = tl.where(real[:, None], n, 0.0)
+    n = operand(n, weight, WIDE)
     dn = load_tile(dnormal, rows, columns, real, D, BD)
     for start in tl.range(0, N, BN):
         c = start + tl.arange(0, BN)
@@ -98,10 +107,11 @@ def backward(
         store_tile(dpre, g, rows, c, inside, N, BN, WIDE)
         store_sum(sums, g, c, N)
         dn = tl.dot(operand(g, weight, WIDE), w, dn, input_precision=PRECISION)
-    dn = tl.where(real[:, None], dn, 0.0)
+    if RAGGED:
+        dn = tl.where(real[:, None], dn, 0.0)
     if NORM != "none":
         own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
-        _, own, scale = normalise(own, columns, norm_weight, norm_bias, eps, D, NORM)
+        own = standardised(own, mean, scale, columns, D, NORM)
         store_sum(sums + N, dn * own, columns, D)
         store_sum(sums + N + D, dn, columns, D)
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)

@@ -11,15 +11,17 @@ import triton
 import triton.language as tl
 
 from chela.kernels.tokens.tiles import (
+    affine,
     drop,
     load_matrix,
     load_tile,
     load_vector,
-    normalise,
     normalise_backward,
     operand,
     sigmoid,
     silu_slope,
+    standardised,
+    statistics,
     store_sum,
     store_tile,
     tile_rows,
@@ -66,7 +68,9 @@ def forward(
     rows, inside, real = tile_rows(tl.program_id(0) * ROWS, tokens, lengths, L, ROWS, RAGGED)
     columns = tl.arange(0, BD)
     own = load_tile(x, rows, columns, real, D, BD)
-    n, _, _ = normalise(own, columns, norm_weight, norm_bias, eps, D, NORM)
+    mean, scale = statistics(own, columns, eps, D, NORM)
+    own = standardised(own, mean, scale, columns, D, NORM)
+    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
     n = operand(n, w_hidden, WIDE)
     if DROP_HIDDEN or DROP_OUT:
         hidden_key, out_key = token_keys(seed, rows)
@@ -146,9 +150,13 @@ def backward(
     columns = tl.arange(0, BD)
     sums += tl.program_id(0).to(tl.int64) * (2 * H + 3 * D)
     own = load_tile(x, rows, columns, real, D, BD)
-    n, _, _ = normalise(own, columns, norm_weight, norm_bias, eps, D, NORM)
+    mean, scale = statistics(own, columns, eps, D, NORM)
+    own = standardised(own, mean, scale, columns, D, NORM)
+    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+    if RAGGED:
+        n = tl.where(real[:, None], n, 0.0)
     if normal is not None:
-        store_tile(normal, tl.where(real[:, None], n, 0.0), rows, columns, inside, D, BD, WIDE)
+        store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
     n = operand(n, w_hidden, WIDE)
     g = load_tile(dy, rows, columns, real, D, BD)
     if DROP_HIDDEN or DROP_OUT:
@@ -186,14 +194,16 @@ def backward(
                 dn = tl.dot(operand(df, w_up, WIDE), w_second, dn, input_precision=PRECISION)
         if DROP_HIDDEN:
             a = drop(a, hidden_key, h, p_hidden)
-        store_tile(hidden, tl.where(real[:, None], a, 0.0), rows, h, inside, H, BH, WIDE)
+        if RAGGED:
+            a = tl.where(real[:, None], a, 0.0)
+        store_tile(hidden, a, rows, h, inside, H, BH, WIDE)
         dpre = da * silu_slope(pre, s)
         store_tile(dhidden, dpre, rows, h, inside, H, BH, WIDE)
         store_sum(sums, dpre, h, H)
         dn = tl.dot(operand(dpre, w_hidden, WIDE), w, dn, input_precision=PRECISION)
     if NORM != "none":
         own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
-        _, own, scale = normalise(own, columns, norm_weight, norm_bias, eps, D, NORM)
+        own = standardised(own, mean, scale, columns, D, NORM)
         store_sum(sums + 2 * H + D, dn * own, columns, D)
         store_sum(sums + 2 * H + 2 * D, dn, columns, D)
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)

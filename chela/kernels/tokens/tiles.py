@@ -96,26 +96,43 @@ def operand(x, w, WIDE: tl.constexpr):
 
 
 @triton.jit
-def normalise(x, columns, weight, bias, eps, D: tl.constexpr, NORM: tl.constexpr):
-    """n(x), the x before the affine map, and the factor on x (ROWS,)."""
+def statistics(x, columns, eps, D: tl.constexpr, NORM: tl.constexpr):
+    """The mean (ROWS,) that the norm takes off its tokens, and the factor (ROWS,) it puts on."""
+    mean = tl.zeros((x.shape[0],), tl.float32)
     scale = tl.full((x.shape[0],), 1.0, tl.float32)
     if NORM == "layer":
         mean = tl.sum(x, axis=1) / D
-        x = tl.where((columns < D)[None, :], x - mean[:, None], 0.0)
+        x = standardised(x, mean, scale, columns, D, NORM)
     if NORM == "layer" or NORM == "rms":
         scale = tl.rsqrt(tl.sum(x * x, axis=1) / D + eps)
+    return mean, scale
+
+
+@triton.jit
+def standardised(x, mean, scale, columns, D: tl.constexpr, NORM: tl.constexpr):
+    """The tokens before the norm's affine map."""
+    if NORM == "layer":
+        x = x - mean[:, None]
+        if D != x.shape[1]:
+            x = tl.where((columns < D)[None, :], x, 0.0)
+    if NORM == "layer" or NORM == "rms":
         x = x * scale[:, None]
-    n = x
+    return x
+
+
+@triton.jit
+def affine(x, columns, weight, bias, D: tl.constexpr, NORM: tl.constexpr):
+    """n(x) from the tokens before the norm's affine map."""
     if NORM != "none":
-        n = x * load_vector(weight, columns, D)[None, :]
+        x = x * load_vector(weight, columns, D)[None, :]
         if bias is not None:
-            n += load_vector(bias, columns, D)[None, :]
-    return n, x, scale
+            x += load_vector(bias, columns, D)[None, :]
+    return x
 
 
 @triton.jit
 def normalise_backward(dn, x, scale, columns, weight, D: tl.constexpr, NORM: tl.constexpr):
-    """dx from dn; x and scale as ``normalise`` returned them."""
+    """dx from dn; x are the tokens before the norm's affine map."""
     if NORM != "none":
         dn = dn * load_vector(weight, columns, D)[None, :]
     if NORM == "layer" or NORM == "rms":
