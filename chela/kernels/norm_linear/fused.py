@@ -34,7 +34,7 @@ def norm_linear(
     return _forward(x, norm.weight, norm.bias, weight, bias, lengths, norm.kind, norm.eps, dtype)
 
 
-def _tile(dtype: torch.dtype, width: int, backward: bool) -> Tile:
+def _tile(dtype: torch.dtype, width: int) -> Tile:
     """By measurement on an H200 at a width of 128; smaller where the tiles would not fit."""
     if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
         return Tile(16, 32, 4, 1) if width <= 128 else Tile(16, 16, 8, 1)
@@ -43,13 +43,11 @@ def _tile(dtype: torch.dtype, width: int, backward: bool) -> Tile:
     return Tile(64, 64, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
 
 
-def _launch(
-    x: Tensor, features: int, dtype: torch.dtype, backward: bool
-) -> tuple[int, dict[str, Any]]:
+def _launch(x: Tensor, features: int, dtype: torch.dtype) -> tuple[int, dict[str, Any]]:
     """The number of programs, and what both kernels are compiled for."""
     dim = x.shape[-1]
     width = padded(dim)
-    tile = _tile(dtype, width, backward)
+    tile = _tile(dtype, width)
     constants = {
         "D": dim,
         "N": features,
@@ -79,7 +77,7 @@ def _forward(
     if x.numel() == 0:
         return normal, y
     flat = tokens_of(x)
-    programs, constants = _launch(flat, weight.shape[0], dtype, backward=False)
+    programs, constants = _launch(flat, weight.shape[0], dtype)
     with launching.on(x):
         kernels.forward[(programs,)](
             flat,
@@ -141,7 +139,7 @@ def _backward(
     if x.numel() == 0:
         return dx, dweight.zero_(), vectors.zero_()
     flat = tokens_of(x)
-    programs, constants = _launch(flat, weight.shape[0], dtype, backward=True)
+    programs, constants = _launch(flat, weight.shape[0], dtype)
     dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
     sums = vectors.new_empty((programs, vectors.shape[0]))
     with launching.on(x):

@@ -105,14 +105,14 @@ def backward(
         pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
         g = load_tile(dy, rows, c, inside, N, BN) * silu_slope(pre, sigmoid(pre))
         store_tile(dpre, g, rows, c, inside, N, BN, WIDE)
-        store_sum(sums, g, c, N)
+        store_sum(sums, g, c, weight, N, WIDE, PRECISION)
         dn = tl.dot(operand(g, weight, WIDE), w, dn, input_precision=PRECISION)
     if RAGGED:
         dn = tl.where(real[:, None], dn, 0.0)
     if NORM != "none":
         own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
         own = standardised(own, mean, scale, columns, D, NORM)
-        store_sum(sums + N, dn * own, columns, D)
-        store_sum(sums + N + D, dn, columns, D)
+        store_sum(sums + N, dn * own, columns, weight, D, WIDE, PRECISION)
+        store_sum(sums + N + D, dn, columns, weight, D, WIDE, PRECISION)
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
     store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)

@@ -85,15 +85,15 @@ def backward(
         s = sigmoid(pre)
         u = pre * s
         g = load_tile(dq, rows, c, inside, N, BN)
-        store_sum(sums + N, g * u, c, N)
-        store_sum(sums + 2 * N, g, c, N)
+        store_sum(sums + N, g * u, c, weight, N, WIDE, PRECISION)
+        store_sum(sums + 2 * N, g, c, weight, N, WIDE, PRECISION)
         du = g * load_vector(scale_q, c, N)[None]
         g = load_tile(dk, rows, c, inside, N, BN)
-        store_sum(sums + 3 * N, g * u, c, N)
-        store_sum(sums + 4 * N, g, c, N)
+        store_sum(sums + 3 * N, g * u, c, weight, N, WIDE, PRECISION)
+        store_sum(sums + 4 * N, g, c, weight, N, WIDE, PRECISION)
         du += g * load_vector(scale_k, c, N)[None]
         du *= silu_slope(pre, s)
         store_tile(dpre, du, rows, c, inside, N, BN, WIDE)
-        store_sum(sums, du, c, N)
+        store_sum(sums, du, c, weight, N, WIDE, PRECISION)
         total = tl.dot(operand(du, weight, WIDE), w, total, input_precision=PRECISION)
     store_tile(dz, total, rows, columns, inside, D, BD, WIDE)

@@ -65,24 +65,23 @@ def mlp(
     )
 
 
-def _tile(dtype: torch.dtype, width: int, backward: bool) -> Tile:
-    """By measurement on an H200 at a width of 128; smaller where the tiles would not fit."""
+def _tile(dtype: torch.dtype, width: int, light: bool) -> Tile:
+    """By measurement on an H200 at a width of 128; smaller where the tiles would not fit.
+
+    ``light`` is the forward kernel without a factor, which has registers for more hidden channels.
+    """
     if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
         return Tile(16, 32, 4, 1) if width <= 128 else Tile(16, 16, 8, 1)
     if width <= 128:
-        return Tile(128, 64, 8, 2)
-    if width <= 256:
-        return Tile(64, 64, 8, 2)
-    return Tile(32, 32, 8, 2) if backward else Tile(64, 32, 8, 2)
+        return Tile(64, 64, 4, 2) if light else Tile(64, 32, 4, 3)
+    return Tile(64, 32, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
 
 
-def _launch(
-    x: Tensor, hidden: int, dtype: torch.dtype, backward: bool
-) -> tuple[int, dict[str, Any]]:
+def _launch(x: Tensor, hidden: int, dtype: torch.dtype, light: bool) -> tuple[int, dict[str, Any]]:
     """The number of programs, and what both kernels are compiled for."""
     dim = x.shape[-1]
     width = padded(dim)
-    tile = _tile(dtype, width, backward)
+    tile = _tile(dtype, width, light)
     constants = {
         "D": dim,
         "H": hidden,
@@ -128,7 +127,9 @@ def _forward(
     if y.numel() == 0:
         return y
     flat = tokens_of(x)
-    programs, constants = _launch(flat, w_hidden.shape[0], dtype, backward=False)
+    programs, constants = _launch(
+        flat, w_hidden.shape[0], dtype, light=_factor_kind(factor, w_up) == "none"
+    )
     with launching.on(x):
         kernels.forward[(programs,)](
             flat,
@@ -227,7 +228,7 @@ def _backward(
     flat, upstream = tokens_of(x), tokens_of(dy)
     tokens, size = flat.shape[0], w_hidden.shape[0]
     kind = _factor_kind(factor, w_up)
-    programs, constants = _launch(flat, size, dtype, backward=True)
+    programs, constants = _launch(flat, size, dtype, light=False)
     # What the products for the weights read is x and dy themselves, unless they differ from that.
     normal = flat.new_empty(flat.shape, dtype=dtype)
     own = norm == "none" and x.dtype == dtype and lengths is None

@@ -165,7 +165,7 @@ def backward(
         g = drop(g, out_key, columns, p_out)
     if upstream is not None:
         store_tile(upstream, g, rows, columns, inside, D, BD, WIDE)
-    store_sum(sums + 2 * H, g, columns, D)
+    store_sum(sums + 2 * H, g, columns, w_out, D, WIDE, PRECISION)
     g = operand(g, w_out, WIDE)
     dn = tl.zeros((ROWS, BD), tl.float32)
     for start in tl.range(0, H, BH):
@@ -190,7 +190,7 @@ def backward(
             a *= f
             store_tile(dfactor, df, rows, h, inside, H, BH, WIDE)
             if FACTOR == "up":
-                store_sum(sums + H, df, h, H)
+                store_sum(sums + H, df, h, w_hidden, H, WIDE, PRECISION)
                 dn = tl.dot(operand(df, w_up, WIDE), w_second, dn, input_precision=PRECISION)
         if DROP_HIDDEN:
             a = drop(a, hidden_key, h, p_hidden)
@@ -199,13 +199,13 @@ def backward(
         store_tile(hidden, a, rows, h, inside, H, BH, WIDE)
         dpre = da * silu_slope(pre, s)
         store_tile(dhidden, dpre, rows, h, inside, H, BH, WIDE)
-        store_sum(sums, dpre, h, H)
+        store_sum(sums, dpre, h, w_hidden, H, WIDE, PRECISION)
         dn = tl.dot(operand(dpre, w_hidden, WIDE), w, dn, input_precision=PRECISION)
     if NORM != "none":
         own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
         own = standardised(own, mean, scale, columns, D, NORM)
-        store_sum(sums + 2 * H + D, dn * own, columns, D)
-        store_sum(sums + 2 * H + 2 * D, dn, columns, D)
+        store_sum(sums + 2 * H + D, dn * own, columns, w_hidden, D, WIDE, PRECISION)
+        store_sum(sums + 2 * H + 2 * D, dn, columns, w_hidden, D, WIDE, PRECISION)
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
     if RESIDUAL == "x":
         dn += load_tile(dy, rows, columns, real, D, BD)

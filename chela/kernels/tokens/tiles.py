@@ -5,7 +5,7 @@ the end, and padded tokens of a ragged batch, are loaded as zeros, whatever stan
 
 Under Triton's interpreter (``WIDE``) tl.dot and tl.sum misread bfloat16, so operands are widened to
 float32 after they were rounded, and a cast to bfloat16 truncates, so rounding is done by hand; on a
-GPU operands stay narrow and sums are float32.
+GPU operands stay narrow. Sums are float32 on both.
 """
 
 import triton
@@ -113,7 +113,7 @@ def standardised(x, mean, scale, columns, D: tl.constexpr, NORM: tl.constexpr):
     """The tokens before the norm's affine map."""
     if NORM == "layer":
         x = x - mean[:, None]
-        if D != x.shape[1]:
+        if x.shape[1] != D:
             x = tl.where((columns < D)[None, :], x, 0.0)
     if NORM == "layer" or NORM == "rms":
         x = x * scale[:, None]
@@ -162,9 +162,23 @@ def silu_slope(x, s):
 
 
 @triton.jit
-def store_sum(sums, tile, columns, WIDTH: tl.constexpr):
-    """The sum of a tile over its tokens to sums (WIDTH,), a program's own share of a gradient."""
-    tl.store(sums + columns, tl.sum(tile, axis=0), mask=columns < WIDTH)
+def store_sum(
+    sums, tile, columns, w, WIDTH: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr
+):
+    """The sum of a tile over its tokens to sums (WIDTH,), a program's own share of a gradient.
+
+    A product with ones, its summands rounded to the dtype of the weight w as those of the weight's
+    gradient are: tensor cores have nothing else to do then, while tl.sum shuffles every column
+    across threads. All 16 rows of the product, the least there are, are the same: one is stored.
+    """
+    row = tl.arange(0, 16)[:, None]
+    if WIDE:
+        ones = tl.full((16, tile.shape[0]), 1.0, tl.float32)
+    else:
+        ones = tl.full((16, tile.shape[0]), 1.0, w.dtype.element_ty)
+    total = tl.dot(ones, operand(tile, w, WIDE), input_precision=PRECISION)
+    mask = (row == 0) & (columns < WIDTH)[None, :]
+    tl.store(sums + columns[None, :] + row * 0, total, mask=mask)
 
 
 @triton.jit
