@@ -75,9 +75,11 @@ def check(part: str, norm: str, leaves: dict[str, Tensor], **options: Any) -> No
 
 
 @pytest.mark.parametrize("implementation", ["torch", "triton"])
-@pytest.mark.parametrize("ragged", [False, True])
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("part", "norm", "ragged"),
+    [(part, norm, True) for part in ("mlp", "glu", "gate") for norm in NORMS]
+    + [(part, "layer", False) for part in PARTS],
+)
 def test_equals_naive(part, norm, ragged, implementation):
     leaves = case(part, norm)
     lengths = lengths_of(2, 21) if ragged else None
@@ -100,7 +102,7 @@ def test_any_width(dim, hidden):
     check("gate", "none", case("gate", "none", torch.bfloat16, 1, 33, dim, hidden))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     part=st.sampled_from(PARTS),
     norm=st.sampled_from(NORMS),
@@ -174,7 +176,7 @@ def test_an_upstream_at_padding_reaches_no_gradient():
 class TestDropout:
     """The masks: their mean, their independence, and that backward has forward's."""
 
-    tokens, dim, p = 600, 24, 0.3
+    tokens, dim, p = 160, 60, 0.3
 
     def mask(self, place: str, seed: int, upstream: Tensor | None = None) -> list[Tensor]:
         """Where (1, tokens, dim) something is kept, from the output; and a bias's gradient."""
@@ -211,8 +213,7 @@ class TestDropout:
     def test_tokens_channels_places_and_seeds_are_independent(self):
         masks = {
             (place, seed): (self.mask(place, seed)[0][0] != 0).double() - (1 - self.p)
-            for place in ("dropout", "hidden_dropout")
-            for seed in (0, 1)
+            for place, seed in (("dropout", 0), ("dropout", 1), ("hidden_dropout", 0))
         }
         one = masks["dropout", 0]
         others = {
@@ -227,8 +228,9 @@ class TestDropout:
             assert abs((one * other).mean()) < 5 * deviation, name
 
     def test_the_generator_decides(self):
-        assert torch.equal(self.mask("dropout", 0)[0], self.mask("dropout", 0)[0])
-        assert not torch.equal(self.mask("dropout", 0)[0], self.mask("dropout", 1)[0])
+        first, again, other = (self.mask("dropout", seed)[0] for seed in (0, 0, 1))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
 
     def test_with_everything_else_on(self):
         """Gradients are those of the formula with forward's masks, found by differences."""
@@ -251,7 +253,7 @@ class TestDropout:
         assert_close(slope, expected, 2e-3)  # what a difference in float32 can tell
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["glu", "gate"])
 def test_operators_are_registered_well(part):
     """Schema, fake kernel, autograd, and tracing through them, by PyTorch's own examination."""
     a = arguments(part, "layer", case(part, "layer", length=5))
@@ -263,7 +265,7 @@ def test_operators_are_registered_well(part):
     torch.library.opcheck(fused._forward, (*tensors, *rest, *constants))
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["glu", "gate"])
 def test_compiles_as_one_graph(part):
     lengths = lengths_of(2, 21)
     token_cases.check_compiled(
@@ -282,7 +284,7 @@ def test_activation_checkpointing():
 def test_two_runs_agree_to_the_bit():
     token_cases.check_repeatable(
         lambda t: [mlp(**arguments("gate", "layer", t), implementation="triton")],
-        case("gate", "layer", torch.bfloat16, length=150),
+        case("gate", "layer", torch.bfloat16, length=100),
     )
 
 

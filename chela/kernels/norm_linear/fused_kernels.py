@@ -14,6 +14,7 @@ from chela.kernels.tokens.tiles import (
     silu_slope,
     standardised,
     statistics,
+    store_exact_sum,
     store_sum,
     store_tile,
     tile_rows,
@@ -112,7 +113,7 @@ def backward(
     if NORM != "none":
         own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
         own = standardised(own, mean, scale, columns, D, NORM)
-        store_sum(sums + N, dn * own, columns, weight, D, WIDE, PRECISION)
-        store_sum(sums + N + D, dn, columns, weight, D, WIDE, PRECISION)
+        store_exact_sum(sums + N, dn * own, columns, D)
+        store_exact_sum(sums + N + D, dn, columns, D)
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
     store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)

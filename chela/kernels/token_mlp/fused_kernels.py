@@ -22,6 +22,7 @@ from chela.kernels.tokens.tiles import (
     silu_slope,
     standardised,
     statistics,
+    store_exact_sum,
     store_sum,
     store_tile,
     tile_rows,
@@ -204,8 +205,8 @@ def backward(
     if NORM != "none":
         own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
         own = standardised(own, mean, scale, columns, D, NORM)
-        store_sum(sums + 2 * H + D, dn * own, columns, w_hidden, D, WIDE, PRECISION)
-        store_sum(sums + 2 * H + 2 * D, dn, columns, w_hidden, D, WIDE, PRECISION)
+        store_exact_sum(sums + 2 * H + D, dn * own, columns, D)
+        store_exact_sum(sums + 2 * H + 2 * D, dn, columns, D)
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
     if RESIDUAL == "x":
         dn += load_tile(dy, rows, columns, real, D, BD)

@@ -182,6 +182,12 @@ def store_sum(
 
 
 @triton.jit
+def store_exact_sum(sums, tile, columns, WIDTH: tl.constexpr):
+    """The same with float32 summands: those of a norm's gradients cancel more than others."""
+    tl.store(sums + columns, tl.sum(tile, axis=0), mask=columns < WIDTH)
+
+
+@triton.jit
 def token_keys(seed, rows):
     """Two random numbers per token, one for each of two dropouts: Philox, counting tokens."""
     first, second, _, _ = tl.randint4x(tl.load(seed), rows)
