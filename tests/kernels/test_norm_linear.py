@@ -200,10 +200,10 @@ def gpu_case(norm: str, dtype: torch.dtype, dim: int, features: int, length: int
     check(norm, case(norm, dtype, 4, length, dim, features), lengths=lengths_of(4, length))
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ["layer", "rms"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("dim", "features"), [(80, 160), (128, 256), (60, 120), (512, 1024)])
-@pytest.mark.parametrize("length", [1, 500, 1213])
+@pytest.mark.parametrize("length", [1, 1213])
 class TestOnTheGpu:
     """Larger sizes, compiled."""
 

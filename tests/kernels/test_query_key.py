@@ -161,7 +161,7 @@ def gpu_case(dtype: torch.dtype, dim: int, features: int, length: int) -> None:
 @pytest.mark.parametrize(
     ("dim", "features"), [(80, 64), (128, 64), (160, 96), (60, 30), (512, 128)]
 )
-@pytest.mark.parametrize("length", [1, 500, 1213])
+@pytest.mark.parametrize("length", [1, 1213])
 class TestOnTheGpu:
     """Larger sizes, compiled."""
 

@@ -356,11 +356,12 @@ def gpu_case(part: str, norm: str, dtype: torch.dtype, dim: int, hidden: int, le
     check(part, norm, leaves, lengths=lengths_of(4, length))
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("part", "norm"), [("mlp", "layer"), ("mlp", "affine"), ("glu", "rms"), ("gate", "none")]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("dim", "hidden"), [(80, 160), (128, 256), (60, 120), (256, 512)])
-@pytest.mark.parametrize("length", [1, 500, 1213])
+@pytest.mark.parametrize(("dim", "hidden"), [(80, 160), (128, 256), (60, 120), (512, 96)])
+@pytest.mark.parametrize("length", [1, 1213])
 class TestOnTheGpu:
     """Larger sizes, compiled."""
 
