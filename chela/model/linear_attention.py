@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import linear_attention
+from chela.kernels import linear_attention, query_key
 from chela.kernels.choice import Implementation
-from chela.model.layers import linear
+from chela.model.layers import compute_dtype, linear
 from chela.model.norms import RMSNorm, make_norm
 
 FeatureMap = Literal["silu", "identity", "elu1", "relu"]
@@ -61,7 +61,7 @@ class LinearAttention(nn.Module):
                     f"{name}={size} is not divisible by num_heads={num_heads}; "
                     f"set {name}={-(-size // num_heads) * num_heads}, or another num_heads"
                 )
-        self.num_heads = num_heads
+        self.num_heads, self.qk_dim, self.v_dim = num_heads, qk_dim, v_dim
         self.feature_map = feature_map
         self.causal = causal
         self.chunk_size = chunk_size
@@ -73,31 +73,34 @@ class LinearAttention(nn.Module):
         head_dim = v_dim // num_heads
         self.head_norm = None if head_norm == "none" else make_norm(head_norm, head_dim)
 
-    def forward(
-        self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
-    ) -> Tensor:
-        """Attend, and gate what comes out: together, one operation may do both in one pass.
+    def kernel_obstacle(self) -> str | None:
+        """Why the kernels cannot serve these heads; None where they can."""
+        widest = max(self.qk_dim, self.v_dim) // self.num_heads
+        if widest <= linear_attention.MAX_HEAD_DIM:
+            return None
+        return (
+            f"a head of {widest} channels is wider than {linear_attention.MAX_HEAD_DIM}: "
+            "take more num_heads"
+        )
+
+    def forward(self, z: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Attend.
 
         Args:
             z: (B, L, D), what queries and keys are made of.
             v: (B, L, v_dim).
-            gate: (B, L, v_dim) before its SiLU, None for no gate.
             lengths: (B,) true lengths, None when nothing is padded.
 
         Returns:
             (B, L, v_dim).
         """
-        u = _FEATURE_MAPS[self.feature_map](self.shared(z))  # (B, L, qk_dim)
-        q = self._heads(u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype))
-        k = self._heads(u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype))
+        q, k = (self._heads(x) for x in self._queries_and_keys(z))
         qkv = (q, k, self._heads(v))  # (B, L, H, d)
-        g = None if gate is None else self._heads(gate)
-        if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
-            weight = None if self.head_norm is None else self.head_norm.weight
-            o = self._attend(qkv, lengths, weight, g)
+        if isinstance(self.head_norm, RMSNorm):
+            o = self._attend(qkv, lengths, self.head_norm.weight)
         else:
-            o = self.head_norm(self._attend(qkv, lengths, None, None))
-            o = o if g is None else o * F.silu(g)
+            o = self._attend(qkv, lengths, None)
+            o = o if self.head_norm is None else self.head_norm(o)
         return o.flatten(2)  # (B, L, v_dim)
 
     def _attend(
@@ -105,14 +108,12 @@ class LinearAttention(nn.Module):
         qkv: tuple[Tensor, Tensor, Tensor],
         lengths: Tensor | None,
         norm_weight: Tensor | None,
-        gate: Tensor | None,
     ) -> Tensor:
         if not self.causal:
             return linear_attention.bidirectional(
                 *qkv,
                 lengths,
                 norm_weight=norm_weight,
-                gate=gate,
                 implementation=self.implementation,
             )
         o, _ = linear_attention.causal(
@@ -120,10 +121,24 @@ class LinearAttention(nn.Module):
             lengths,
             self.chunk_size,
             norm_weight=norm_weight,
-            gate=gate,
             implementation=self.implementation,
         )
         return o
+
+    def _queries_and_keys(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, qk_dim) each; there is a kernel for SiLU's feature map."""
+        if self.implementation == "triton" and self.feature_map == "silu":
+            return query_key.query_key(
+                z,
+                self.shared.weight,
+                self.shared.bias,
+                query_key.Affines(self.scale_q, self.shift_q, self.scale_k, self.shift_k),
+                dtype=compute_dtype(z),
+                implementation="triton",
+            )
+        u = _FEATURE_MAPS[self.feature_map](self.shared(z))
+        q = u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype)
+        return q, u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)

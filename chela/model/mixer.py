@@ -21,6 +21,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
+from chela.kernels.norm_linear import norm_linear
+from chela.kernels.tokens import NO_NORM, Implementation, TokenNorm, obstacle
 from chela.model.gates import MegaGate, SiluGate
 from chela.model.layers import compute_dtype, linear
 from chela.model.linear_attention import FeatureMap, HeadNorm, LinearAttention
@@ -81,6 +83,9 @@ class ChelaMixer(nn.Module):
     """
 
     Config = ChelaConfig
+    operation = "norm_linear"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(
         self,
@@ -100,7 +105,7 @@ class ChelaMixer(nn.Module):
         self.value = linear(dim, v_dim)
         self.attention = _attention(dim, v_dim, causal, config)
         gate = SiluGate if config.gate == "silu" else MegaGate
-        self.gate: SiluGate | MegaGate = gate(dim, v_dim, config.dropout)
+        self.gate = gate(dim, v_dim, config.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.
@@ -115,14 +120,53 @@ class ChelaMixer(nn.Module):
         Raises:
             ValueError: L exceeds max_length.
         """
+        return self.gate(*self._streams(x, NO_NORM, lengths))  # (B, L, D)
+
+    @property
+    def fuses_residual(self) -> bool:
+        """Whether ``add_to`` can be called: kernels take the norm and the residual along."""
+        return self.implementation == "triton" and self.gate.fuses_residual
+
+    def kernel_obstacle(self) -> str | None:
+        """Why the kernels of norm and value cannot serve this mixer; None where they can."""
+        return obstacle(self.value.in_features)
+
+    def add_to(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None, dropout: float) -> Tensor:
+        """x + dropout(self(norm(x))) for x (B, L, D), zero at padded positions.
+
+        Raises:
+            ValueError: L exceeds max_length, or ``fuses_residual`` is not true.
+        """
+        if not isinstance(self.gate, SiluGate):
+            raise ValueError("this gate has no kernel; call the mixer, and add to the result")
+        _, z, o = self._streams(x, norm, lengths)
+        return self.gate.add_to(x, z, o, lengths, dropout)
+
+    def _streams(
+        self, x: Tensor, norm: TokenNorm, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the gate joins: h = norm(x), z (B, L, D) and o (B, L, v_dim)."""
         mask = None if lengths is None else valid_mask(lengths, x.shape[1])
-        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
+        h, v = self._input(x, norm, lengths)
         s = h if self.short_conv is None else zero_padding(self.short_conv(h), lengths)
         z = s if self.long_conv is None else self.long_conv(s, mask)  # (B, L, D)
-        v = F.silu(self.value(h))  # (B, L, v_dim)
-        g = self.gate.preactivation(z)  # (B, L, v_dim)
-        gated = F.silu(g) * v if self.attention is None else self.attention(z, v, g, lengths)
-        return self.gate(h, z, gated)  # (B, L, D)
+        o = v if self.attention is None else self.attention(z, v, lengths)  # (B, L, v_dim)
+        return h, z, o
+
+    def _input(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """h (B, L, D), zero at padded positions, and v (B, L, v_dim)."""
+        if self.implementation == "torch":
+            h = zero_padding(norm.eager(x).to(compute_dtype(x)), lengths)
+            return h, F.silu(self.value(h))
+        return norm_linear(
+            x,
+            self.value.weight,
+            self.value.bias,
+            norm=norm,
+            lengths=lengths,
+            dtype=compute_dtype(x),
+            implementation=self.implementation,
+        )
 
     def fold(self) -> None:
         """Turn the long stage into one constant kernel, for inference; in place."""

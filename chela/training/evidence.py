@@ -79,7 +79,7 @@ def beginning(
             "total": sum(p.numel() for p in model.parameters()),
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         },
-        "implementations": implementations(model),
+        "implementations": implementations(model, build.compute_dtype(config.trainer, device)),
     }
 
 
@@ -116,10 +116,18 @@ def outcome(
     }
 
 
-def implementations(model: nn.Module) -> dict[str, str]:
-    """Which implementation each operation of the model uses: ``{"long_conv": "torch", ...}``."""
+def implementations(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
+    """Which implementation each operation of the model uses: ``{"long_conv": "torch", ...}``.
+
+    Args:
+        model: its modules declare ``operation`` and ``implementation``.
+        dtype: in which it computes, since not every kernel serves every one.
+    """
+    module: Any
     return {
-        str(module.operation): str(module.implementation)
+        str(module.operation): module.implementation_in(dtype)
+        if hasattr(module, "implementation_in")
+        else str(module.implementation)
         for module in model.modules()
         if hasattr(module, "operation")
     }

@@ -14,8 +14,9 @@ def one_thread():
 
 
 @pytest.fixture
-def poisoned_memory() -> Iterator[None]:
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """PyTorch fills what it allocates with NaN, and refuses nondeterministic operations."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism asks of cuBLAS
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -8,8 +8,8 @@ from torch import Tensor
 from chela.kernels.linear_attention import launching
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
+from chela.kernels.linear_attention.limits import MAX_HEAD_DIM
 
-MAX_HEAD_DIM = 128  # a state of 128 x 128 in float32 is what a program can hold
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
