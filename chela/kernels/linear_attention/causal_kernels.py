@@ -88,7 +88,7 @@ def causal_forward(
             # one condition is decided by the compiler, the other by the program
             if first % save_tokens == 0:
                 index = bh * tl.cdiv(L, save_tokens) + first // save_tokens
-                store_state(saved, index, state, True, DK, DV, BK, BV)
+                store_state(saved, index, state, DK, DV, BK, BV)
         q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
         k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
         v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
@@ -101,7 +101,8 @@ def causal_forward(
             g_c = 0.0
         o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
         store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
-    store_state(final, bh, state, part == tl.num_programs(1) - 1, DK, DV, BK, BV)
+    if part == tl.num_programs(1) - 1:
+        store_state(final, bh, state, DK, DV, BK, BV)
 
 
 @triton.jit
@@ -210,4 +211,5 @@ def causal_backward(
             k, q, dout, dv, k_strides[1], q_strides[1], dout_strides[1], dv_strides[1], later_v,
             begin, stop, end, L, DK, DV, BK, BV, C, True, WIDE, PRECISION,
         )  # fmt: skip
-        store_state(dinitial, bh, later_v, part == 0, DK, DV, BK, BV)
+        if part == 0:
+            store_state(dinitial, bh, later_v, DK, DV, BK, BV)
