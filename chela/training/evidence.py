@@ -123,14 +123,13 @@ def implementations(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
         model: its modules declare ``operation`` and ``implementation``.
         dtype: in which it computes, since not every kernel serves every one.
     """
-    module: Any
-    return {
-        str(module.operation): module.implementation_in(dtype)
-        if hasattr(module, "implementation_in")
-        else str(module.implementation)
-        for module in model.modules()
-        if hasattr(module, "operation")
-    }
+    found: dict[str, str] = {}
+    for module in model.modules():
+        operation: str | None = getattr(module, "operation", None)
+        if operation is not None:
+            tell: Any = getattr(module, "implementation_in", None)
+            found[operation] = str(module.implementation if tell is None else tell(dtype))
+    return found
 
 
 def _peak_resident() -> int:

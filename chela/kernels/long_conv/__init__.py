@@ -12,7 +12,6 @@ compute the same convolution.
 
 from __future__ import annotations
 
-from typing import Literal
 
 from torch import Tensor
 
