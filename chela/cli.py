@@ -11,8 +11,14 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from chela import resolvers
 from chela.errors import ChelaError, suggestion
 from tasks.errors import DataError
+
+resolvers.register()  # before Hydra composes, so that --cfg job --resolve can use it
+
+# Errors that the user can put right: their message is enough. Others are defects of ours.
+PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)
 
 
 @contextmanager
@@ -27,7 +33,7 @@ def plain_errors() -> Iterator[None]:
     )  # Hydra hands its exceptions on instead of printing
     try:
         yield
-    except (ChelaError, DataError, HydraException, OmegaConfBaseException) as error:
+    except PLAIN as error:
         if os.environ.get("CHELA_TRACEBACK") == "1":
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
@@ -48,7 +54,7 @@ def explain(error: BaseException) -> str:
         return f"cannot read '{error.override}': it should look like key=value"
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
         return _unknown_key(cause) or str(error)
-    text = str(error)
+    text = str(error) if isinstance(error, PLAIN) else f"{type(error).__name__}: {error}"
     return text.split("Config search path:")[0].rstrip()
 
 

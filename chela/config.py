@@ -20,33 +20,16 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from chela import resolvers
 from chela.errors import ConfigError, suggestion
+from chela.identity import NOT_IDENTITY, flat, joined
+from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
 from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
 
 T = TypeVar("T")
 
-# Where a run happens and what it shows do not change what it computes: these keys are left out of
-# its identity, so that a run can be moved to another disk or GPU and still be found and resumed.
-NOT_IDENTITY = {
-    "name",
-    "data_dir",
-    "output_dir",
-    "resume",
-    "logger.wandb",
-    "logger.project",
-    "logger.entity",
-    "logger.tags",
-    "task.workers",
-    "task.export_tsv",
-    "task.tsv_dir",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_workers",
-    "trainer.log_every_steps",
-    "trainer.checkpoint_every_steps",
-    "trainer.progress",
-}
+resolvers.register()  # for whoever composes without a command
 
 
 @dataclass(frozen=True)
@@ -75,6 +58,7 @@ class RunSettings:
     data_dir: str
     output_dir: str
     resume: str | bool  # "auto", False, or a checkpoint's path
+    kernels: Asked  # which implementation of the operations
 
 
 @dataclass(frozen=True)
@@ -196,15 +180,7 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
 
 def computation(config: RunConfig) -> dict[str, Any]:
     """The keys that decide what is computed, flat: ``{"model.dim": 128, ..., "seed": 0}``."""
-    return {key: value for key, value in _flat(as_dict(config)).items() if key not in NOT_IDENTITY}
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = isinstance(value, Mapping)
-        result |= _flat(value, _join(path, key)) if inner else {_join(path, key): value}
-    return result
+    return {key: value for key, value in flat(as_dict(config)).items() if key not in NOT_IDENTITY}
 
 
 def _model(section: Mapping[str, Any]) -> ModelConfig:
@@ -223,11 +199,11 @@ def _names(schema: Any) -> list[str]:
 def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
     for key in values:
         if key not in known:
-            raise ConfigError(f"unknown key '{_join(path, key)}'. {suggestion(key, known)}")
+            raise ConfigError(f"unknown key '{joined(path, key)}'. {suggestion(key, known)}")
 
 
 def _require(values: Mapping[str, Any], names: Iterable[str], path: str) -> None:
-    missing = [_join(path, name) for name in names if name not in values]
+    missing = [joined(path, name) for name in names if name not in values]
     if missing:
         raise ConfigError(f"missing: {', '.join(missing)}")
 
@@ -241,12 +217,8 @@ def _validated(build: Any, path: str) -> Any:
 
 
 def _explain(detail: Any, path: str) -> str:
-    key = _join(path, ".".join(str(part) for part in detail["loc"]))
+    key = joined(path, ".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "literal_error":
         return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{key}={detail['input']!r}: {message.removeprefix('value error, ')}"
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path and key else path or key

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from tasks.loader import Batch, Encode, TrainLoader, TrainOrder, eval_loader, symbols
-from tasks.meta import Meta, Origin
-from tasks.rows import Rows
-from tasks.store import Prepared, Recipe, load, prepare
+from tasks.storage.meta import Meta, Origin
+from tasks.storage.rows import Rows
+from tasks.storage.store import Prepared, Recipe, load, prepare
 
 __all__ = ["Batch", "Task", "TaskSpec"]
 
@@ -120,6 +120,10 @@ class Task(LightningDataModule):
         """How many rows ``rows`` will yield in all, if that is known beforehand."""
         return None
 
+    def facts(self) -> dict[str, Any]:
+        """What ``rows`` found out, for ``meta.facts``: plain JSON values, known at its end."""
+        return {}
+
     @property
     def encode(self) -> Encode:
         """How stored rows become what the model takes; picklable, for the reading processes."""
@@ -165,7 +169,8 @@ class Task(LightningDataModule):
         Raises:
             DataError: the source is missing or malformed, or the disk cannot be written.
         """
-        recipe = Recipe(self.origin(), self.dtype, self.rows, self.expected_rows())
+        total = self.expected_rows()
+        recipe = Recipe(self.origin(), self.dtype, self.rows, total, self.facts)
         prepare(self.folder, recipe, show=getattr(rank_zero_only, "rank", 0) == 0)
 
     def setup(self, stage: str | None = None) -> None:

@@ -17,6 +17,7 @@ from chela.config import parse
 from tests.conftest import ROOT, TINY
 
 README = (ROOT / "README.md").read_text()
+PLAIN = {"scripts/report.py", "scripts/bench_kernels.py"}  # have an argument parser of their own
 COMMANDS = sorted({line.split("#")[0].strip() for line in re.findall(r"^python .*", README, re.M)})
 
 
@@ -35,6 +36,8 @@ def test_a_command_of_the_readme_composes(command: str) -> None:
     """Each names a script that exists and a configuration that can be run."""
     _, script, *arguments = shlex.split(command)
     assert (ROOT / script).exists()
+    if script in PLAIN:
+        return
     overrides = [each for each in arguments if not each.startswith("-")]
     first = [re.sub(r"=([^,\[]+),.*", r"=\1", each) for each in overrides]  # of a sweep's values
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
@@ -92,14 +93,21 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone, pooling over the true length, and a head.
+    """A backbone, pooling over the true length, and a head; for one sequence or a pair.
+
+    Of a pair, both documents go through the same backbone, neither knowing of the other, and the
+    head reads [x1, x2, x1 - x2, x1 * x2] of their pooled features, as S4's model for Retrieval.
 
     Args:
         config: sizes and choices.
         make_mixer: called once per block, see ``Backbone``.
         vocab_size: how many token ids there are; None for real values.
         input_dim: channels of real values; unused for token ids.
-        num_classes: logits per sequence.
+        num_classes: logits per sample.
+        documents: sequences of a sample, 1 or 2.
+
+    Raises:
+        ValueError: documents is neither.
     """
 
     def __init__(
@@ -110,30 +118,48 @@ class Classifier(nn.Module):
         vocab_size: int | None,
         input_dim: int,
         num_classes: int,
+        documents: int = 1,
     ) -> None:
         super().__init__()
+        if documents not in (1, 2):
+            raise ValueError(f"documents={documents}: a sample is 1 sequence, or 2 to be compared")
         self.pooling = config.pooling
+        self.documents = documents
         self.backbone = Backbone(config, make_mixer, vocab_size=vocab_size, input_dim=input_dim)
         hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
-        self.head = Head(config.dim, hidden_dim, num_classes)
+        features = config.dim if documents == 1 else 4 * config.dim
+        self.head = Head(features, hidden_dim, num_classes)
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify.
 
         Args:
             values: token ids (B, L), or floats (B, L) or (B, L, C); padding may hold anything.
-            lengths: (B,) true lengths from 0 to L, None when nothing is padded.
+                Of pairs: (B, 2, L) or (B, 2, L, C).
+            lengths: (B,) true lengths from 0 to L, of pairs (B, 2); None when nothing is padded.
 
         Returns:
             Logits (B, classes).
 
         Raises:
-            ValueError: the values do not fit the encoder, or L exceeds a mixer's max_length.
+            ValueError: the values do not fit the encoder, or are not pairs where pairs are
+                compared, or L exceeds a mixer's max_length.
         """
-        return self.head(self.encode(values, lengths))
+        if self.documents == 1:
+            return self.head(self.encode(values, lengths))
+        if values.ndim < 3 or values.shape[1] != 2 or not _are_pairs(lengths):
+            found = None if lengths is None else tuple(lengths.shape)
+            raise ValueError(
+                f"pairs must be (B, 2, L) with lengths (B, 2), not {tuple(values.shape)} with "
+                f"{found}; for single sequences build the model with documents=1"
+            )
+        # As one batch of 2B sequences: a norm over the batch sees both documents alike.
+        flat_lengths = None if lengths is None else lengths.flatten()  # (2B,)
+        pooled = self.encode(values.flatten(0, 1), flat_lengths)  # (2B, D)
+        return self.head(compare(*pooled.unflatten(0, (-1, 2)).unbind(1)))
 
     def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Pooled features (B, D), before the head: what compares two documents."""
+        """Pooled features (B, D) of single sequences (B, L), before the head."""
         return pool(self.backbone(values, lengths), lengths, self.pooling)
 
     def fold(self) -> Classifier:
@@ -141,6 +167,15 @@ class Classifier(nn.Module):
         self.eval()
         self.backbone.fold()
         return self
+
+
+def compare(first: Tensor, second: Tensor) -> Tensor:
+    """What the head reads of two documents' features (B, D): (B, 4 D)."""
+    return torch.cat([first, second, first - second, first * second], dim=-1)
+
+
+def _are_pairs(lengths: Tensor | None) -> bool:
+    return lengths is None or (lengths.ndim == 2 and lengths.shape[1] == 2)
 
 
 def _ffn(config: BackboneConfig) -> nn.Module | None:

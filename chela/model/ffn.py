@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import token_mlp
-from chela.kernels.tokens import NO_NORM, Implementation, TokenNorm, obstacle
+from chela.kernels.choice import Implementation
+from chela.kernels.tokens import NO_NORM, TokenNorm, obstacle
 from chela.model.layers import compute_dtype, linear
 
 

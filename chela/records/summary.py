@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from chela.records.figures import duration
+
 
 def summary_table(record: dict[str, Any], folder: Path) -> Table:
     """A finished run's record as a table for the terminal.
@@ -23,14 +25,15 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     rows = {
         "test accuracy": f"[bold]{test['accuracy']:.4f}[/bold] ± {error:.4f} (n = {test['n']:,})",
         "majority class": f"{test['majority_class_accuracy']:.4f}",
+        **_baselines(record),
         "selected at": f"step {best['step']:,}, validation accuracy {best['accuracy']:.4f}",
         "protocol": record["protocol"]["name"],
-        "data": f"{record['data']['source']}, fingerprint {record['data']['fingerprint'][:12]}",
+        "data": _data(record["data"]),
         "parameters": f"{record['parameters']['total']:,}",
         "steps": f"{training['steps']:,} ({training['epochs']:.2f} epochs)",
         "speed": f"{training['tokens_per_second']:,.0f} tokens/s on {_device(record)}",
         "operations": ", ".join(f"{k}: {v}" for k, v in record["implementations"].items()),
-        "wall time": _duration(training["wall_seconds"]),
+        "wall time": duration(training["wall_seconds"]),
     }
     for name, value in rows.items():
         table.add_row(name, value)
@@ -41,12 +44,20 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     return table
 
 
+def _data(data: dict[str, Any]) -> str:
+    source = f"{data['source']}, a stand-in" if data["stand_in"] else data["source"]
+    return f"{data['task']} ({source}), fingerprint {data['fingerprint'][:12]}"
+
+
+def _baselines(record: dict[str, Any]) -> dict[str, str]:
+    """The best of the trivial scores that the data came with, if they came with any."""
+    found = record["data"]["facts"].get("baselines", {})
+    if not found:
+        return {}
+    best = max(found, key=lambda name: found[name]["accuracy"])
+    return {"trivial score": f"{found[best]['accuracy']:.4f} ({best})"}
+
+
 def _device(record: dict[str, Any]) -> str:
     hardware = record["hardware"]
     return str(hardware.get("gpu") or f"{hardware['cpu']}, {hardware['torch_threads']} threads")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

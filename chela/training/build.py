@@ -13,11 +13,14 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from chela.config import ModelConfig, RunConfig
-from chela.errors import RunError
+from chela.errors import ConfigError, RunError
+from chela.kernels.choice import Asked, choose, use_kernels
 from chela.model import Classifier
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.settings import TrainerConfig
 from tasks.base import Task, TaskSpec
+
+CPU = torch.device("cpu")
 
 
 def check_hardware(config: TrainerConfig) -> torch.device:
@@ -53,6 +56,18 @@ def precision(config: TrainerConfig, device: torch.device) -> str:
     return "bf16" if has_bf16 else "float32"
 
 
+def check_kernels(asked: Asked, device: torch.device) -> None:
+    """Refuse early what ``use_kernels`` would refuse late.
+
+    Raises:
+        RunError: Triton kernels were asked for that ``device`` cannot run.
+    """
+    try:
+        choose(asked, device)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
 def build_task(config: RunConfig) -> Task:
     """The task's data module; nothing is read or prepared yet."""
     task = config.task.target(
@@ -67,8 +82,21 @@ def build_task(config: RunConfig) -> Task:
     return task
 
 
-def build_model(config: ModelConfig, spec: TaskSpec) -> Classifier:
-    """The backbone with the configured mixer in every block, sized for the task."""
+def build_model(
+    config: ModelConfig, spec: TaskSpec, kernels: Asked = "torch", device: torch.device = CPU
+) -> Classifier:
+    """The backbone with the configured mixer in every block, sized for the task.
+
+    Args:
+        config: the checked configuration.
+        spec: what the task's samples look like.
+        kernels: which implementation its operations use.
+        device: where it will compute.
+
+    Raises:
+        ConfigError: the sizes do not fit together; the message says what would.
+        ValueError: kernels that cannot run there.
+    """
 
     def make_mixer() -> nn.Module:
         mixer = config.mixer.target(
@@ -80,13 +108,19 @@ def build_model(config: ModelConfig, spec: TaskSpec) -> Classifier:
         assert isinstance(mixer, nn.Module)
         return mixer
 
-    return Classifier(
-        config.backbone,
-        make_mixer,
-        vocab_size=spec.vocab_size,
-        input_dim=spec.input_dim,
-        num_classes=spec.num_classes,
-    )
+    try:
+        model = Classifier(
+            config.backbone,
+            make_mixer,
+            vocab_size=spec.vocab_size,
+            input_dim=spec.input_dim,
+            num_classes=spec.num_classes,
+            documents=spec.documents,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model={config.name}: {error}") from error
+    use_kernels(model, kernels, device)
+    return model
 
 
 def steps_of(epochs: float, train_samples: int, batch_size: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,13 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from chela.records.files import atomic_file
 
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -78,6 +76,8 @@ class StopSignals:
 class Checkpointer(Checkpoint):
     """Keeps ``best.ckpt`` (weights at the best validation accuracy) and ``last.ckpt`` (everything).
 
+    ``previous.ckpt`` is the last one before, for a disk that loses what it said it had written.
+
     Saves at step boundaries only, and after the validation that belongs to a step, so that a run
     resumed from ``last.ckpt`` goes on exactly as if it had never stopped. Among equal accuracies
     the first counts.
@@ -115,7 +115,7 @@ class Checkpointer(Checkpoint):
             return
         if step % self.validate_every == 0:
             return
-        if self.signals.received is not None or step % self.every_steps == 0:
+        if self._asked_to_stop(trainer) or step % self.every_steps == 0:
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -137,39 +137,15 @@ class Checkpointer(Checkpoint):
         self.signals.remove()
 
     def _save_last(self, trainer: L.Trainer) -> None:
+        if trainer.is_global_zero and (self.folder / LAST).exists():
+            (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
-        if self.signals.received is not None and trainer.global_step < trainer.max_steps:
-            raise Interrupted(self.signals.received, trainer.global_step)
+        if self._asked_to_stop(trainer) and trainer.global_step < trainer.max_steps:
+            raise Interrupted(self.signals.received or signal.SIGTERM, trainer.global_step)
 
-
-class RandomState(Callback):
-    """The state of every random number generator, saved and restored with the checkpoint."""
-
-    def __init__(self) -> None:
-        self._to_restore: dict[str, Any] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generators of Python, NumPy, torch and each GPU, as plain values and tensors."""
-        _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
-        return {
-            "python": random.getstate(),
-            "numpy": (np.asarray(keys).tolist(), position, has_gauss, gauss),
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Keep the state until training starts: what comes between may draw numbers."""
-        self._to_restore = state
-
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Set the generators to where they stood when the checkpoint was written."""
-        if self._to_restore is None:
-            return
-        state, self._to_restore = self._to_restore, None
-        random.setstate(state["python"])
-        keys, position, has_gauss, gauss = state["numpy"]
-        np.random.set_state(("MT19937", keys, position, has_gauss, gauss))  # noqa: NPY002
-        torch.set_rng_state(state["torch"].cpu())
-        if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-            torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+    def _asked_to_stop(self, trainer: L.Trainer) -> bool:
+        """Whether any process was: a signal may reach only one of a distributed run."""
+        asked = self.signals.received is not None
+        if trainer.world_size == 1:
+            return asked
+        return trainer.strategy.reduce_boolean_decision(asked, all=False)

@@ -101,6 +101,7 @@ def outcome(
         "training": {
             "steps": int(history.latest.get("step", 0)),
             "planned_steps": planned_steps,
+            "skipped_steps": history.skipped_steps,
             "epochs": history.latest.get("epoch", 0.0),
             "tokens": history.tokens,
             "tokens_per_second": median(speeds) if speeds else None,

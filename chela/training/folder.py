@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from chela.config import RunConfig, computation
 from chela.errors import RunError
 from chela.records.files import atomic_file
 from chela.records.record import read_record
-from chela.training.checkpoints import BEST, LAST
+from chela.training.checkpoints import BEST, LAST, PREVIOUS
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Start:
     checkpoint: Path | None = None
     provenance: dict[str, Any] | None = None  # what the checkpoint says of its run
     finished: dict[str, Any] | None = None  # the record, when there is nothing left to do
+    notice: str | None = None  # what the user should know of the choice
+
+
+class Unreadable(RunError):
+    """A checkpoint that is missing or damaged."""
 
 
 class RunFolder:
@@ -42,6 +47,11 @@ class RunFolder:
     def last(self) -> Path:
         """The checkpoint that holds everything."""
         return self.checkpoints / LAST
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last one."""
+        return self.checkpoints / PREVIOUS
 
     @property
     def best(self) -> Path:
@@ -83,13 +93,36 @@ class RunFolder:
         record = read_record(self.path)
         if record is not None and record["status"] == "finished":
             return Start(wandb_id=record["wandb_id"], finished=record)
-        if self.last.exists():
-            return self._continue(self.last)
+        if self.last.exists() or self.previous.exists():
+            return self._continue_latest()
         return self._anew()
 
-    def _continue(self, checkpoint: Path) -> Start:
+    def join(self) -> Start:
+        """What the leading process decided by ``start``, for those it started; changes nothing."""
+        resume = self.config.resume
+        record = read_record(self.path)
+        if record is not None and record["status"] == "finished":
+            return Start(wandb_id=record["wandb_id"], finished=record)
+        if isinstance(resume, str) and resume != "auto":
+            return self._continue(Path(resume), adopt=False)
+        if self.last.exists() or self.previous.exists():
+            return self._continue_latest()
+        return Start(wandb_id=self.config.run_id)
+
+    def _continue_latest(self) -> Start:
+        """Go on from the last checkpoint, or from the one before if that cannot be read."""
+        try:
+            return self._continue(self.last)
+        except Unreadable as error:
+            if not self.previous.exists():
+                raise
+            start = self._continue(self.previous)
+            reason = str(error).splitlines()[0]
+            return replace(start, notice=f"{reason}; going on from {self.previous.name} instead")
+
+    def _continue(self, checkpoint: Path, adopt: bool = True) -> Start:
         if not checkpoint.is_file():
-            raise RunError(
+            raise Unreadable(
                 f"resume={checkpoint}: there is no such file.\n"
                 "  try: resume=auto (continue if there is something), or resume=false (start anew)"
             )
@@ -97,12 +130,12 @@ class RunFolder:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
             provenance = content["callbacks"]["Provenance"]
         except Exception as error:  # a truncated file fails in many ways
-            raise RunError(
-                f"{checkpoint} cannot be read as a checkpoint of a run: {error}\n"
+            raise Unreadable(
+                f"{checkpoint} cannot be read as a checkpoint of a run ({_first_line(error)})\n"
                 "  try: resume=false (start anew; what is there is moved aside)"
             ) from error
         self._same_run(provenance["config"], checkpoint)
-        if checkpoint.resolve().parent != self.checkpoints.resolve():
+        if adopt and checkpoint.resolve().parent != self.checkpoints.resolve():
             self._adopt(checkpoint)
         return Start(provenance["wandb_id"], checkpoint, provenance)
 
@@ -140,3 +173,7 @@ class RunFolder:
         # a second attempt at the same run is another run in W&B, or it would overwrite the first
         suffix = f"-attempt{earlier + 1}" if earlier else ""
         return Start(wandb_id=f"{self.config.run_id}{suffix}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

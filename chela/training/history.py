@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from chela.records.files import write_text
+from chela.training.distributed import is_leader, total
 from chela.training.module import ClassificationModule
 from tasks.base import Batch
 
@@ -32,8 +33,8 @@ COLUMNS = (
 class History(Callback):
     """Collects a row every ``every_steps`` steps and at each validation; part of the checkpoint.
 
-    ``tokens_per_second`` counts true tokens (padding does not count) over the wall time of the
-    interval, with waiting for data and saving, without validation.
+    ``tokens_per_second`` counts true tokens (of both documents of a pair; padding does not count)
+    over the wall time of the interval, with waiting for data and saving, without validation.
     """
 
     def __init__(self, file: Path, every_steps: int, train_samples: int, batch_size: int) -> None:
@@ -45,6 +46,7 @@ class History(Callback):
         self.latest: dict[str, float] = {}  # the newest value of each column
         self.train_seconds = 0.0
         self.tokens = 0
+        self.skipped_steps = 0  # without an update, because something was not finite
         self._interval_tokens: int | torch.Tensor = 0
         self._interval_seconds = 0.0
         self._mark = 0.0
@@ -55,7 +57,8 @@ class History(Callback):
             "rows": self.rows,
             "train_seconds": self.train_seconds,
             "tokens": self.tokens,
-            "interval_tokens": int(self._interval_tokens),
+            "skipped_steps": self.skipped_steps,
+            "interval_tokens": self._tokens_of_all(),
             "interval_seconds": self._interval_seconds + time.perf_counter() - self._mark,
         }
 
@@ -64,7 +67,8 @@ class History(Callback):
         self.rows = state["rows"]
         self.latest = {name: value for row in self.rows for name, value in row.items()}
         self.train_seconds, self.tokens = state["train_seconds"], state["tokens"]
-        self._interval_tokens = state["interval_tokens"]
+        self.skipped_steps = state["skipped_steps"]
+        self._interval_tokens = state["interval_tokens"] if is_leader() else 0
         self._interval_seconds = state["interval_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -80,11 +84,13 @@ class History(Callback):
         step = trainer.global_step
         if step % self.every_steps and step < trainer.max_steps:
             return
+        module.check()
         row = module.read_metrics("train")  # waits for the device: the clock is right after it
         del row["train/samples"]
         self._stop_clock()
-        tokens = int(self._interval_tokens)
+        tokens = self._tokens_of_all()
         self.tokens += tokens
+        self.skipped_steps = int(module.skipped)
         self.train_seconds += self._interval_seconds
         self._add(
             trainer,
@@ -113,7 +119,8 @@ class History(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """The CSV file holds what the checkpoint holds."""
-        write_text(self.file, self.as_csv())
+        if trainer.is_global_zero:
+            write_text(self.file, self.as_csv())
 
     def as_csv(self) -> str:
         """All rows under ``COLUMNS``; a value that a row does not have is left empty."""
@@ -122,6 +129,10 @@ class History(Callback):
         writer.writeheader()
         writer.writerows(self.rows)
         return text.getvalue()
+
+    def _tokens_of_all(self) -> int:
+        """The interval's tokens in all processes together."""
+        return int(total(torch.as_tensor(self._interval_tokens)))
 
     def _stop_clock(self) -> None:
         now = time.perf_counter()

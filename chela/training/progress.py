@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from chela.records.figures import human
 from chela.training.history import History
 
 LINE_EVERY_SECONDS = 20.0  # where there is no terminal: often enough to see that it lives
@@ -36,6 +36,7 @@ class TrainingProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw the bar, at the step where the run is."""
+        self._last_line = time.monotonic()
         if not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -57,7 +58,7 @@ class TrainingProgress(ProgressBar):
         """Move the bar; without a terminal, print a line when it is time."""
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, metrics=self._metrics())
-        elif self.history.rows and time.monotonic() - self._last_line > LINE_EVERY_SECONDS:
+        elif time.monotonic() - self._last_line > LINE_EVERY_SECONDS:
             self._line(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -105,9 +106,3 @@ class TrainingProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def human(number: float) -> str:
-    """``12345678 -> '12.3M'``: three digits and a unit."""
-    power = min(3, max(0, int(math.log10(max(abs(number), 1)) / 3)))
-    return f"{number / 1000**power:.3g}{['', 'k', 'M', 'G'][power]}"

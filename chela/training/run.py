@@ -6,6 +6,8 @@ import logging
 import shlex
 import sys
 import warnings
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,16 +20,20 @@ from torch import nn
 from chela.config import RunConfig, as_dict, parse
 from chela.errors import RunError
 from chela.records.curve import draw_curve
-from chela.records.files import write_text
+from chela.records.files import atomic_file, write_text
 from chela.records.record import FILE, test_result, write_record
 from chela.records.summary import summary_table
+from chela.sweep import sweep_name
 from chela.training import build
-from chela.training.checkpoints import Checkpointer, Interrupted, RandomState
+from chela.training.checkpoints import Checkpointer, Interrupted
+from chela.training.distributed import is_leader
 from chela.training.evidence import Provenance, beginning, implementations, outcome
 from chela.training.folder import RunFolder, Start
+from chela.training.guards import Plateau, out_of_memory
 from chela.training.history import History
 from chela.training.module import ClassificationModule, NonFinite
 from chela.training.progress import TrainingProgress
+from chela.training.random_state import RandomState, random_state
 from chela.training.wandb_run import close_wandb, open_wandb, sync_hint, wandb_mode
 from tasks.base import Task
 
@@ -45,20 +51,26 @@ def run(composed: DictConfig) -> float:
     """
     config = parse(composed)
     device = build.check_hardware(config.trainer)
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    build.check_kernels(config.kernels, device)
+    leads = is_leader()
+    console = Console(width=None if sys.stdout.isatty() else 100, quiet=not leads)
     folder = RunFolder(config)
     _quiet_lightning()
-    with folder.lock():
-        start = folder.start()
+    with folder.lock() if leads else nullcontext():
+        start = folder.start() if leads else folder.join()
         if start.finished is not None:
             console.print(f"[bold]{config.run_id}[/bold] is finished; resume=false runs it anew.")
             console.print(summary_table(start.finished, folder.path))
             return float(start.finished["best"]["accuracy"])
-        return Run(config, folder, start, device, console).execute()
+        return Run(config, folder, start, device, console, leads).execute()
 
 
 class Run:
-    """One run on its way from start to record."""
+    """One run on its way from start to record.
+
+    With several devices each process runs all of this; only the one that ``leads`` writes files,
+    talks to W&B and prints.
+    """
 
     def __init__(
         self,
@@ -67,10 +79,11 @@ class Run:
         start: Start,
         device: torch.device,
         console: Console,
+        leads: bool,
     ) -> None:
         self.config, self.folder, self.start = config, folder, start
-        self.device, self.console = device, console
-        self.wandb_mode = wandb_mode(config.logger)
+        self.device, self.console, self.leads = device, console, leads
+        self.wandb_mode = wandb_mode(config.logger) if leads else "disabled"
 
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
@@ -82,35 +95,46 @@ class Run:
         self._check_data(task)
         steps = build.total_steps(config.trainer, len(task.train))
         task.total_batches = steps
-        model = build.build_model(config.model, task.spec)
+        model = build.build_model(config.model, task.spec, config.kernels, self.device)
         module = ClassificationModule(
-            model, task.spec.num_classes, config.optimizer, config.schedule, steps
+            model,
+            config.optimizer,
+            config.schedule,
+            steps,
+            config.trainer.max_skipped_steps,
         )
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)
         record = beginning(
             self.config, self.start.wandb_id, self.wandb_mode, task, model, self.device
         )
-        write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
-        write_record(folder.path, {"status": "running", **record})
+        if self.leads:
+            write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
+        self._record("running", record)
         try:
             trainer.fit(module, datamodule=task, ckpt_path=self.start.checkpoint)
             tested = self._test(trainer, module, task)
         except Interrupted as interruption:
-            write_record(folder.path, {"status": "interrupted", **record, **self._outcome(steps)})
+            self._record("interrupted", {**record, **self._outcome(steps)})
             self._say_how_to_go_on(interruption)
             raise SystemExit(128 + interruption.signal_number) from None
         except BaseException as error:
-            cause = f"{type(error).__name__}: {error}"
-            failed = {"status": "failed", "error": cause, **record, **self._outcome(steps)}
-            write_record(folder.path, failed)
+            cause = {"error": f"{type(error).__name__}: {error}"}
+            self._record("failed", {**cause, **record, **self._outcome(steps)})
             if isinstance(error, NonFinite):
-                raise RunError(f"{error}\n  last good checkpoint: {self._last()}") from error
+                raise RunError(
+                    f"{error}\n  last good checkpoint: {self._last()}\n"
+                    f"  rows and random state of that step: {self._keep(error)}"
+                ) from error
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                total = torch.cuda.get_device_properties(self.device).total_memory
+                size = config.trainer.batch_size
+                raise RunError(out_of_memory(size, task.spec.max_length, total)) from error
             raise
         finally:
             close_wandb(self.wandb)
-        record |= self._outcome(steps) | {"test": tested}
-        self._finish(record, tested)
+        if self.leads:
+            self._finish(record | self._outcome(steps) | {"test": tested}, tested)
         return self.checkpointer.best_accuracy
 
     def _check_data(self, task: Task) -> None:
@@ -141,7 +165,8 @@ class Run:
             self.history,
             self.checkpointer,
             self.provenance,
-            RandomState(),
+            RandomState(config.seed),
+            Plateau(self.history, task.spec.num_classes, trainer.plateau_steps, self.console),
         ]
         if trainer.progress:
             callbacks.append(TrainingProgress(self.console, self.history))
@@ -150,8 +175,8 @@ class Run:
             self.wandb_mode,
             self.folder.path,
             run_id=self.start.wandb_id,
-            group=f"{config.name}-{config.identity}",
-            tags=[task.name, config.model.name],
+            group=sweep_name() or f"{config.name}-{config.identity}",
+            tags=[task.name, config.model.name, task.protocol],
             content=as_dict(config),
         )
         return build.build_trainer(
@@ -186,14 +211,17 @@ class Run:
             "configuration": "config.yaml",
             "weights": str(self.folder.best.relative_to(path)),
         }
-        content = {"status": "finished", **record}
-        write_record(path, content)
-        self.console.print(summary_table(content, path))
+        self._record("finished", record)
+        self.console.print(summary_table(record, path))
         hint = sync_hint(path)
         if hint:
             self.console.print(
                 f"W&B was offline; to upload this run: [bold]{hint}[/bold]", soft_wrap=True
             )
+
+    def _record(self, status: str, content: dict[str, Any]) -> None:
+        if self.leads:
+            write_record(self.folder.path, {"status": status, **content})
 
     def _announce(self, task: Task, model: nn.Module, steps: int) -> None:
         used = ", ".join(f"{name}: {how}" for name, how in implementations(model).items())
@@ -204,12 +232,14 @@ class Run:
             f"  data       {task.meta.describe()}\n"
             f"  model      {self.config.model.name}, {count:,} parameters; {used}\n"
             f"  training   {steps:,} steps of {self.config.trainer.batch_size} on "
-            f"{self.device.type}, {how}; W&B {self.wandb_mode}",
+            f"{self.config.trainer.devices} x {self.device.type}, {how}; W&B {self.wandb_mode}",
             highlight=False,
             soft_wrap=True,
         )
         if self.start.checkpoint is not None:
-            self.console.print(f"  resuming   from {self.start.checkpoint}")
+            self.console.print(f"  resuming   from {self.start.checkpoint}", soft_wrap=True)
+        if self.start.notice is not None:
+            self.console.print(f"  note       {self.start.notice}", soft_wrap=True)
         warmup = self.config.schedule.warmup_steps
         if warmup >= steps:
             self.console.print(
@@ -217,6 +247,13 @@ class Run:
                 f"learning rate reaches {steps / warmup:.0%} of its peak",
                 soft_wrap=True,
             )
+
+    def _keep(self, error: NonFinite) -> Path:
+        """Save what is needed to look at a step again that was not finite."""
+        file = self.folder.path / "nonfinite.pt"
+        with atomic_file(file) as stream:
+            torch.save({**error.evidence, "random_state": random_state()}, stream)
+        return file
 
     def _last(self) -> str:
         return str(self.folder.last) if self.folder.last.exists() else "none yet"
@@ -235,5 +272,6 @@ def _quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # they are of all processes
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

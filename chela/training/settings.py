@@ -45,6 +45,8 @@ class TrainerConfig:
     batch_size: PositiveInt  # samples per optimizer step
     eval_batch_size: PositiveInt
     gradient_clip: Positive | None  # by global norm
+    max_skipped_steps: Annotated[int, Ge(0)]  # whose loss or gradient was not finite; then stop
+    plateau_steps: PositiveInt  # after which a loss that is still that of guessing is spoken of
     precision: Literal["auto", "float32", "bf16"]  # auto: bf16 on a GPU, float32 on a CPU
     validate_every_epochs: Positive
     validate_every_steps: PositiveInt | None  # when given, counts instead of the epochs

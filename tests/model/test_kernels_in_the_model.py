@@ -14,6 +14,7 @@ from chela.kernels.tokens import NO_NORM
 from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
 from chela.model.gates import MegaGate, SiluGate
+from chela.model.linear_attention import LinearAttention
 from chela.model.norms import make_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU interpreted
@@ -29,10 +30,12 @@ CASES = [("default", name) for name in (*NORMS, "glu", "no-ffn")] + [
 
 
 def with_kernels(module: nn.Module) -> nn.Module:
-    """A copy in float32 whose every operation runs on the kernels."""
+    """A copy in float32 whose token-wise operations run on the kernels."""
     module = copy.deepcopy(module).float().to(DEVICE)
     for part in module.modules():
-        if hasattr(part, "operation"):
+        if isinstance(part, LinearAttention):
+            part.projection = "triton"
+        elif getattr(part, "operation", None) in ("norm_linear", "token_mlp"):
             part.implementation = "triton"
     return module
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from variants import DIM, MAX_LENGTH, MIXERS, make_mixer, make_model, mixer_config, ragged
 
+from chela.kernels import use_kernels
 from chela.kernels.linear_attention import naive as attention
 from chela.kernels.long_conv import naive as long_conv
 from chela.kernels.short_conv import naive as short_conv
@@ -51,7 +52,8 @@ def test_megas_gate_mixes_input_and_candidate():
     o = torch.randn(2, 5, 2 * DIM, dtype=torch.float64)
     update = torch.sigmoid(gate.update(z))
     candidate = F.silu(gate.candidate(z) + gate.out(F.silu(gate.reset(z)) * o))
-    torch.testing.assert_close(h + gate(h, z, o), (1 - update) * h + update * candidate)
+    gated = F.silu(gate.preactivation(z)) * o
+    torch.testing.assert_close(h + gate(h, z, gated), (1 - update) * h + update * candidate)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,25 @@ def test_every_operation_says_which_implementation_runs():
     }
     names = ["linear_attention", "long_conv", "norm_linear", "short_conv", "token_mlp"]
     assert found == dict.fromkeys(names, "torch")
+
+
+@pytest.mark.parametrize("choices", [{}, {"head_norm": "none"}, {"head_norm": "layer"}], ids=str)
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_kernels_compute_the_same_mixer(causal, choices):
+    """With a length as well as without, and every parameter's gradient."""
+    mixer = make_mixer(causal, num_heads=2, **choices).float()
+    x = torch.randn(2, 13, DIM)
+    lengths = torch.tensor([13, 9])
+    results = []
+    for asked in ("torch", "triton"):
+        use_kernels(mixer, asked, x.device)
+        assert mixer.attention.implementation == asked
+        mixer.zero_grad()
+        y = mixer(x, lengths)[:, :9]
+        y.square().sum().backward()
+        results.append([y, *(p.grad for p in mixer.parameters())])
+    for plain, fused in zip(*results, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from chela.records.curve import draw_curve
 from chela.records.environment import git_state, hardware, versions
+from chela.records.figures import human
 from chela.records.files import atomic_file, write_text
 from chela.records.record import read_record, test_result, write_record
 from chela.records.summary import summary_table
-from chela.training.progress import human
 from tests.conftest import ROOT
 
 test_result.__test__ = False  # a function of the record, not a test
@@ -82,7 +82,13 @@ def example() -> dict:
         "best": {"step": 8, "accuracy": 0.6},
         "training": {"steps": 8, "epochs": 0.5, "tokens_per_second": 1234.5, "wall_seconds": 3725},
         "protocol": {"name": "heldout"},
-        "data": {"source": "generated", "fingerprint": "ab" * 32},
+        "data": {
+            "task": "listops",
+            "source": "generated",
+            "stand_in": False,
+            "facts": {},
+            "fingerprint": "ab" * 32,
+        },
         "parameters": {"total": 123_456},
         "implementations": {"long_conv": "torch"},
         "hardware": {"cpu": "a processor", "torch_threads": 2},

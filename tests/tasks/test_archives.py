@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.archives import Source, digest, find, nothing_found, verify
 from tasks.errors import DataError
+from tasks.sources.archives import Source, digest, find, nothing_found, verify
 
 FILES = {"set/b.txt": b"two", "set/a.txt": b"one", "set/deep/c.bin": bytes(range(256)) * 40}
 
@@ -62,6 +62,41 @@ def test_a_truncated_archive_is_named(tmp_path: Path, name: str, mode: str, kept
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     with pytest.raises(DataError, match=rf"{name} is truncated(.|\n)*bytes(.|\n)*fetch it again"):
         contents(Source(path))
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("name, mode", [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tar.xz", "w:xz")])
+def test_a_cut_among_files_that_are_passed_over_is_seen(
+    tmp_path: Path, name: str, mode: str, kept: float
+) -> None:
+    (tmp_path / "set").mkdir()
+    for file in ("a", "b", "c"):
+        (tmp_path / "set" / file).write_bytes(random.Random(file).randbytes(20_000))
+    path = packed(tmp_path / "set", name, mode)
+    assert contents(Source(path), lambda name: False) == {}
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(DataError, match=rf"{name} is truncated"):
+        contents(Source(path), lambda name: False)
+
+
+@pytest.mark.parametrize(
+    "name, mode", [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tar.bz2", "w:bz2")]
+)
+def test_wherever_it_is_cut_it_is_named(tmp_path: Path, name: str, mode: str) -> None:
+    """Between two members as well, where tarfile sees a regular end."""
+    (tmp_path / "set").mkdir()
+    for file in ("a", "b", "c"):
+        (tmp_path / "set" / file).write_bytes(random.Random(file).randbytes(700))
+    path = packed(tmp_path / "set", name, mode)
+    whole = path.read_bytes()
+    # the folder, three files of a header and two blocks, then the end mark
+    end = 512 * (1 + 3 * 3) if mode == "w" else len(whole) - 1
+    for kept in range(0, end + 1, 128):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(DataError, match=rf"{name} is truncated"):
+            contents(Source(path))
+    path.write_bytes(whole)
+    assert len(contents(Source(path))) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>moved</html>" * 100], ids=["empty", "html"])

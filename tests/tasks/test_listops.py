@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,12 @@ import pytest
 
 from tasks.base import Batch, TaskSpec
 from tasks.errors import DataError
-from tasks.listops import PLACES, ListOps, ListOpsConfig, with_end, without_end
-from tasks.listops_generator import ListOpsLaw
-from tasks.listops_tsv import source_text
-from tasks.listops_vocabulary import EOS, PAD, SYMBOLS, VOCABULARY_SIZE
-from tasks.rows import Rows, offsets_of
-from tasks.store import verify
+from tasks.listops.generator import ListOpsLaw
+from tasks.listops.task import PLACES, ListOps, ListOpsConfig, with_end, without_end
+from tasks.listops.tsv import source_text
+from tasks.listops.vocabulary import EOS, PAD, SYMBOLS, VOCABULARY_SIZE
+from tasks.storage.rows import Rows, offsets_of
+from tasks.storage.store import verify
 from tests.tasks.trees import read_tree
 
 Make = Callable[..., ListOps]
@@ -107,6 +108,43 @@ def test_official_files_give_the_same_data_as_generating_them(listops: Make) -> 
         for file in target.glob("basic_*.tsv"):
             file.unlink()
     assert ready(listops(source="auto")).meta.source == "generated"
+
+
+def pack(made: ListOps, kept: float = 1.0) -> Path:
+    """The archive of the Long Range Arena, as far as ListOps needs it, perhaps cut off."""
+    path = made.data_dir / "lra_release.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(__file__, "lra_release/lra_release/README")
+        archive.add(exported(made), "lra_release/lra_release/listops-1000")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    return path
+
+
+@pytest.mark.parametrize("source", ["auto", "official"])
+def test_the_archive_serves_unopened(listops: Make, source: str) -> None:
+    made = ready(listops(export_tsv=True))
+    pack(made)
+    found = ready(listops(source=source))
+    assert found.meta.source == "official"
+    assert found.meta.fingerprint == made.meta.fingerprint
+    assert list(found.meta.splits) == ["train", "val", "test"]
+
+
+def test_a_truncated_archive_leaves_no_prepared_data(listops: Make) -> None:
+    path = pack(ready(listops(export_tsv=True)), kept=0.7)
+    task = listops(source="official")
+    with pytest.raises(DataError, match=f"{path.name} is truncated"):
+        task.prepare_data()
+    assert not task.folder.exists()
+
+
+def test_an_archive_of_something_else_is_named(listops: Make) -> None:
+    made = listops()
+    made.data_dir.mkdir()
+    with tarfile.open(made.data_dir / "lra_release.tar", "w") as archive:
+        archive.add(__file__, "lra_release/README")
+    with pytest.raises(DataError, match=r"lra_release\.tar has no listops-1000/basic_"):
+        listops(source="official").prepare_data()
 
 
 def test_the_places_are_searched_in_their_order(listops: Make) -> None:
@@ -226,7 +264,7 @@ def test_an_export_is_whole_or_absent(listops: Make, monkeypatch: pytest.MonkeyP
             path.touch()
             raise OSError(28, "No space left on device")
 
-        patch.setattr("tasks.listops.write_tsv", full)
+        patch.setattr("tasks.listops.task.write_tsv", full)
         with pytest.raises(DataError, match=r"No space left(.|\n)*export_tsv=false"):
             task.prepare_data()
     assert not list(task.folder.parent.glob("*-tsv*"))

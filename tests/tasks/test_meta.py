@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.meta import Origin, SplitCounts, fingerprint
-from tasks.rows import Rows
-from tasks.store import load, prepare, stored_rows, verify
+from tasks.storage.meta import Origin, SplitCounts, fingerprint
+from tasks.storage.rows import Rows
+from tasks.storage.store import load, prepare, stored_rows, verify
 from tests.tasks.samples import SAMPLES, block, recipe
 
 
@@ -50,6 +51,20 @@ def test_what_is_prepared_is_loaded(folder: Path) -> None:
     assert meta.majority_accuracy("test") == 0  # the class most frequent in train is not in test
     assert "4 train / 1 val / 4 test" in meta.describe()
     assert meta.summary()["fingerprint"] == meta.fingerprint == verify(folder)
+
+
+def test_what_was_found_on_the_way_is_kept(folder: Path) -> None:
+    found: dict[str, str] = {}
+
+    def rows() -> Iterator[tuple[str, Rows]]:
+        yield "train", block(([1], 0))
+        found["alphabet"] = "aé"  # only now known
+
+    prepare(folder, dataclasses.replace(recipe(rows), facts=lambda: found))
+    assert load(folder).meta.facts == {"alphabet": "aé"}
+    other = folder.with_name("made-2")
+    prepare(other, recipe())
+    assert load(other).meta.facts == {}
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])

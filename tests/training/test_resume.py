@@ -172,3 +172,50 @@ def test_records_are_json(composed) -> None:
     run(config)
     text = (RunFolder(parse(config)).path / "record.json").read_text()
     assert json.loads(text)["status"] == "finished"
+
+
+KILLS = """
+import os, random, signal, sys, time
+import torch
+from hydra import compose, initialize_config_dir
+from chela.training.run import run
+
+torch.set_num_threads(1)
+with initialize_config_dir({configs!r}, version_base="1.3"):
+    config = compose("config", {overrides!r})
+chance = random.Random(0)
+killed = 0
+for attempt in range(21):
+    child = os.fork()
+    if child == 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        run(config)
+        os._exit(0)
+    if attempt < 20:
+        time.sleep(chance.uniform(0.2, 1.6))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    killed += os.WIFSIGNALED(status)
+print(killed, os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random_moments(
+    composed, uninterrupted, tmp_path, shared_data
+) -> None:
+    """Wherever SIGKILL falls, in a step, in a validation or while a checkpoint is written."""
+    whole = composed(f"output_dir={uninterrupted}")
+    run(whole)
+    places = [f"data_dir={shared_data}", f"output_dir={tmp_path / 'outputs'}"]
+    overrides = [*TINY, "trainer.checkpoint_every_steps=1", *places]
+    script = KILLS.format(configs=str(ROOT / "configs"), overrides=overrides)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    killed, status = map(int, result.stdout.split())
+    assert status == 0
+    assert killed >= 3  # the others came after the end
+    broken = composed("trainer.checkpoint_every_steps=1")
+    assert_same_run(whole, broken)
+    assert contents(broken)[1]["training"]["sessions"] > 1

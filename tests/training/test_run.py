@@ -13,7 +13,7 @@ import torch
 from chela.config import parse
 from chela.errors import RunError
 from chela.records.record import read_record
-from chela.training import build
+from chela.training import build, progress
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
@@ -112,6 +112,16 @@ def test_the_recorded_accuracy_is_that_of_the_whole_split(composed) -> None:
     assert record_of(config)["test"]["accuracy"] == pytest.approx(right / 50)
 
 
+def test_kernels_that_cannot_run_are_refused_before_anything_is_prepared(
+    composed, monkeypatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    config = composed("kernels=triton")
+    with pytest.raises(RunError, match="the device is a CPU; use kernels=auto"):
+        run(config)
+    assert not folder_of(config).exists()
+
+
 def test_a_finished_run_is_shown_and_not_run_again(composed, capsys, monkeypatch) -> None:
     config = composed()
     first = run(config)
@@ -181,6 +191,59 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(composed, monkeypatch) 
         assert torch.equal(value, seen["weights"][name]), name
 
 
+def test_the_rows_and_random_state_of_a_step_that_was_not_finite_are_kept(
+    composed, monkeypatch
+) -> None:
+    original = ClassificationModule.forward
+    poisoned = lambda self, *batch: original(self, *batch) * torch.nan  # noqa: E731
+    monkeypatch.setattr(ClassificationModule, "forward", poisoned)
+    config = composed()
+    with pytest.raises(RunError, match=r"nonfinite\.pt"):
+        run(config)
+    kept = torch.load(folder_of(config) / "nonfinite.pt", weights_only=True)
+    assert (kept["step"], len(kept["rows"])) == (1, 16)
+    assert kept["random_state"]["torch"].dtype == torch.uint8
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(composed, monkeypatch) -> None:
+    """A poisoned loss and a poisoned gradient change nothing; the third one is too many."""
+    original, weights = ClassificationModule.forward, []
+    bad = {3: torch.nan, 5: torch.inf}
+
+    def poisoned(self, values, lengths):
+        if self.training:
+            weights.append([p.detach().clone() for p in self.model.parameters()])
+            return original(self, values, lengths) * bad.get(self.global_step, 1.0)
+        return original(self, values, lengths)
+
+    monkeypatch.setattr(ClassificationModule, "forward", poisoned)
+    config = composed("trainer.max_skipped_steps=2")
+    run(config)
+    record = record_of(config)
+    assert record["training"]["skipped_steps"] == 2
+    assert record["status"] == "finished"
+    for step in range(11):
+        same = all(map(torch.equal, weights[step], weights[step + 1]))
+        assert same == (step in bad), step
+    assert all(row.get("train/loss", 0.0) is not None for row in record["metrics"])
+    with pytest.raises(RunError, match="after 1 skipped"):
+        run(composed("trainer.max_skipped_steps=1"))
+
+
+@pytest.mark.parametrize(("lr", "said"), [(1e-12, 1), (0.01, 0)])
+def test_a_loss_that_stays_at_guessing_is_spoken_of_once(composed, capsys, lr, said) -> None:
+    config = composed(
+        f"optimizer.lr={lr}",
+        f"optimizer.kernel_lr={lr}",
+        "trainer.plateau_steps=5",
+        "trainer.log_every_steps=1",
+        "task.num_train=16" if not said else "task.num_train=200",
+        "trainer.max_steps=40" if not said else "trainer.max_steps=12",
+    )
+    run(config)
+    assert capsys.readouterr().out.count("about ln(classes) = 2.303") == said
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_said_before_any_work(composed, tmp_path) -> None:
     config = composed("trainer.accelerator=gpu", f"data_dir={tmp_path / 'nothing'}")
@@ -210,16 +273,44 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(composed) ->
         run(other)
 
 
-def test_a_truncated_checkpoint_is_named_and_nothing_is_lost(composed) -> None:
+def damage(file: Path) -> bytes:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return file.read_bytes()
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(composed, capsys) -> None:
+    config = composed()
+    run(config)
+    folder, whole = RunFolder(parse(config)), record_of(config)
+    (folder.path / "record.json").unlink()  # as if the run had been killed
+    damage(folder.last)
+    run(config)
+    shown = capsys.readouterr().out
+    assert "last.ckpt cannot be read" in shown
+    assert "going on from previous.ckpt" in shown
+    assert record_of(config)["test"] == whole["test"]
+
+
+def test_a_kill_between_two_checkpoints_leaves_the_one_before(composed) -> None:
+    config = composed()
+    run(config)
+    folder, whole = RunFolder(parse(config)), record_of(config)
+    (folder.path / "record.json").unlink()
+    folder.last.unlink()
+    run(config)
+    assert record_of(config)["test"] == whole["test"]
+
+
+def test_truncated_checkpoints_are_named_and_nothing_is_lost(composed) -> None:
     config = composed()
     run(config)
     folder = RunFolder(parse(config))
-    (folder.path / "record.json").unlink()  # as if the run had been killed
-    whole = folder.last.read_bytes()
-    folder.last.write_bytes(whole[: len(whole) // 2])
+    (folder.path / "record.json").unlink()
+    left = damage(folder.last)
+    damage(folder.previous)
     with pytest.raises(RunError, match=r"cannot be read(.|\n)*resume=false"):
         run(config)
-    assert folder.last.read_bytes() == whole[: len(whole) // 2]
+    assert folder.last.read_bytes() == left
     assert folder.best.exists()
 
 
@@ -282,3 +373,10 @@ def test_bf16_trains(composed) -> None:
     config = composed("trainer.precision=bf16")
     run(config)
     assert record_of(config)["precision"] == "bf16"
+
+
+def test_a_slow_run_shows_that_it_lives(composed, monkeypatch, capsys) -> None:
+    """Without a terminal, and before the first row of metrics is due."""
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    run(composed("trainer.progress=true", "trainer.log_every_steps=100"))
+    assert "step 1/12" in capsys.readouterr().out

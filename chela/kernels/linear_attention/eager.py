@@ -9,6 +9,8 @@ from torch import Tensor
 from chela.kernels.masking import zero_padding
 from chela.kernels.precision import accumulation_dtype, without_autocast
 
+EPS = 1e-6  # of the norm per head: attention may hand it small numbers
+
 
 def bidirectional(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
     """o = q (k^T v) / length: the (dk, dv) state first, so that nothing is L x L."""
@@ -48,6 +50,18 @@ def causal(
         out = q @ before + (q @ k.mT).tril() @ v  # (B, H, N, C, dv)
     out = out.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, :length]  # (B, L, H, dv)
     return out, states[:, :, -1]
+
+
+def finish(
+    o: Tensor, norm_weight: Tensor | None, gate: Tensor | None, lengths: Tensor | None
+) -> Tensor:
+    """o / rms(o) * norm_weight * silu(gate), each factor if given, in float32 or better."""
+    wide = o.to(accumulation_dtype(o))
+    if norm_weight is not None:
+        wide = F.rms_norm(wide, o.shape[-1:], norm_weight.to(wide.dtype), EPS)
+    if gate is not None:
+        wide = wide * F.silu(zero_padding(gate, lengths).to(wide.dtype))
+    return wide.to(o.dtype)
 
 
 def recurrent_step(q_t: Tensor, k_t: Tensor, v_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,13 @@ def causal(
     return out, state
 
 
+def finish(o: Tensor, norm_weight: Tensor | None, gate: Tensor | None) -> Tensor:
+    """o / sqrt(mean(o^2) + 1e-6) * norm_weight * gate * sigmoid(gate), each factor if given."""
+    if norm_weight is not None:
+        o = o / (o.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm_weight
+    return o if gate is None else o * gate * gate.sigmoid()
+
+
 def _lengths_and_pairs(k: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     """The true lengths (B,), and 1 where both t and m are real tokens, (B, 1, L, L)."""
     batch, length = k.shape[:2]

@@ -12,26 +12,41 @@ compute the same convolution.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
 from chela.kernels.long_conv import eager
+from chela.kernels.long_conv.scheme import Scheme, scheme
 
-__all__ = ["convolve"]
+__all__ = ["Implementation", "Scheme", "convolve", "scheme"]
+
+Implementation = Literal["torch", "triton"]
 
 
-def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None = None) -> Tensor:
-    """The convolution above. O(L log L).
+def convolve(
+    x: Tensor,
+    kernel: Tensor,
+    skip: Tensor | None = None,
+    *,
+    implementation: Implementation = "torch",  # runs on every device
+) -> Tensor:
+    """The convolution above.
 
     Args:
         x: (B, L, D).
         kernel: (directions, D, K), 1 direction when causal, 2 when bidirectional; any K >= 1.
         skip: (D,) or None.
+        implementation: ``torch`` takes cuFFT or its like in float32, O(L log L). ``triton`` takes
+            what ``scheme`` says: tensor cores for bfloat16 and float16 x up to its MAX_LENGTH, with
+            an error of about 3e-4 of the norm before rounding and no second-order gradients;
+            else the same FFT as ``torch``.
 
     Returns:
-        (B, L, D) in the dtype of x, computed in float32 (float64 for float64 x).
+        (B, L, D) in the dtype of x, accumulated in float32 (float64 for float64 x).
 
     Raises:
-        ValueError: the kernel does not fit x.
+        ValueError: the kernel does not fit x, or Triton cannot run on its device.
     """
     if x.ndim != 3 or kernel.ndim != 3 or kernel.shape[1] != x.shape[-1]:
         raise ValueError(
@@ -42,4 +57,8 @@ def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None = None) -> Tensor:
         raise ValueError(
             f"a kernel {tuple(kernel.shape)}: give 1 direction (causal) or 2, and a tap at least"
         )
-    return eager.convolve(x, kernel, skip)
+    if implementation == "torch" or scheme(x.shape[1], kernel.shape[0], x.dtype) == "fft":
+        return eager.convolve(x, kernel, skip)
+    from chela.kernels.long_conv import monarch  # Triton exists on Linux only
+
+    return monarch.convolve(x, kernel, skip)

@@ -1,0 +1,48 @@
+"""Which keys of a configuration decide what a run computes; for those who only read records too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Where a run happens and what it shows do not change what it computes: these keys are left out of
+# its identity, so that a run can be moved to another disk or GPU and still be found and resumed.
+NOT_IDENTITY = {
+    "name",
+    "data_dir",
+    "output_dir",
+    "resume",
+    "logger.wandb",
+    "logger.project",
+    "logger.entity",
+    "logger.tags",
+    "task.workers",
+    "task.export_tsv",
+    "task.tsv_dir",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_workers",
+    "trainer.log_every_steps",
+    "trainer.plateau_steps",
+    "trainer.checkpoint_every_steps",
+    "trainer.progress",
+}
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested sections as one: ``{"model": {"dim": 128}} -> {"model.dim": 128}``.
+
+    Args:
+        values: a configuration or a section of one.
+        path: where the section stands in the configuration.
+    """
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = isinstance(value, Mapping)
+        result |= flat(value, joined(path, key)) if inner else {joined(path, key): value}
+    return result
+
+
+def joined(path: str, key: str) -> str:
+    """``key`` inside the section ``path``, either of which may be empty."""
+    return f"{path}.{key}" if path and key else path or key

@@ -1,0 +1,266 @@
+"""The long convolution on tensor cores: a Fourier transform in two factors, never transposed.
+
+With N = M C >= L, time t = c C + r and frequency j = f + M g, the transform of ``spectrum.py`` is
+
+    X[f + M g] = sum_r W_f[g, r] sum_c F[f, c] x[c C + r],
+    F[f, c] = exp(-2 pi i (f + 1/4) c / M),   W_f[g, r] = exp(-2 pi i ((f + 1/4) / N + g / C) r),
+
+(a Monarch factorisation; Fu et al. 2023 use one for long convolutions), so that the convolution is
+y = F^T W^T K W F x with real matrices, two rows or columns for each complex number. dx is the same
+with conj(K), and dK = sum_b conj(W F x) W F dy: F x is kept for it, in place of x.
+
+O(L sqrt(L)) operations; what counts at the lengths served is that they are dense. A result is as
+exact as float16 products are, about 3e-4 of the norm before the last rounding, for bfloat16 and
+float16 x of any magnitude. As in every Fourier transform a value is touched by all others of its
+sequence at that relative size, later ones included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from chela.kernels.long_conv import monarch_kernels as kernels
+from chela.kernels.long_conv.factors import factors
+from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
+
+INTERPRETED = triton.knobs.runtime.interpret  # as the kernels were when they were defined
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How one kernel is cut and launched."""
+
+    tile: int  # rows of F at once, or channels per program of W
+    warps: int
+    stages: int  # of the software pipeline
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a length and a number of channels are cut; by measurement on an H200."""
+
+    rows: int  # M
+    columns: int  # C
+    block: int  # channels per program of F, with a unit for each sequence
+    mix: Launch
+    unmix: Launch
+    multiply: Launch
+    backward: Launch
+
+
+def factor_sizes(length: int) -> tuple[int, int]:
+    """M and C with M C >= length, at most a quarter more; few pairs, each has its own tables.
+
+    C as small as lets M stay within what F takes at full speed: W's share of the work grows with C,
+    F's with M. Comparisons only, so that a compiler may trace it with a symbolic length.
+    """
+    columns = 16 if length <= 1024 else 32 if length <= 4096 else 64
+    rows = (length + columns - 1) // columns
+    step = 1
+    while step * 8 < rows:
+        step *= 2
+    return (rows + step - 1) // step * step, columns
+
+
+def channel_block(rows: int, dim: int) -> int:
+    """Channels per program of F: as many as registers hold beside its M rows."""
+    block = 128 if rows <= 128 else 64
+    while block > 16 and block >= 2 * dim:
+        block //= 2
+    return block
+
+
+PROGRAMS = 4 * 132  # of W: a multiple of an H200's multiprocessors, each takes several sequences
+
+
+def plan(length: int, dim: int) -> Plan:
+    """The cut for x of (B, length, dim)."""
+    rows, columns = factor_sizes(length)
+    block = channel_block(rows, dim)
+    if rows <= 64:
+        mix, unmix = Launch(64, 4, 2), Launch(64, 4, 2)
+    elif rows <= 128:
+        mix, unmix = Launch(128, 8, 1), Launch(64, 8, 3)
+    else:
+        mix, unmix = Launch(64, 8, 2), Launch(32, 8, 3)
+    if columns < 64:
+        multiply = Launch(min(128 if columns == 16 else 64, block), 4, 3)
+        backward = Launch(min(64, block), 4, 3)
+    else:
+        multiply, backward = Launch(min(64, block), 8, 3), Launch(min(32, block), 4, 3)
+    return Plan(rows, columns, block, mix, unmix, multiply, backward)
+
+
+class _Kernels:
+    """The launches for one shape and device."""
+
+    def __init__(self, x: Tensor, cut: Plan) -> None:
+        self.cut = cut
+        self.batch, self.length, self.dim = x.shape
+        self.table, self.matrices, self.turns = factors(cut.rows, cut.columns, x.device)
+        self.blocks = triton.cdiv(self.dim, cut.block)
+        self.tiles = self.batch * cut.columns * self.blocks
+
+    def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """F x (B, M, 2, C, D) and its units (B, blocks)."""
+        cut, launch = self.cut, self.cut.mix
+        shape = (self.batch, cut.rows, 2, cut.columns, self.dim)
+        mixed = torch.empty(shape, dtype=torch.float16, device=x.device)
+        units = torch.empty(self.batch, self.blocks, dtype=torch.float32, device=x.device)
+        exponents = units.new_empty((*units.shape, cut.columns), dtype=torch.int32)
+        kernels.mix_blocks[(self.tiles,)](
+            x, self.table, mixed, exponents, self.length, self.dim, cut.rows, cut.columns,
+            BQ=launch.tile, BK=self.table.shape[1], BN=cut.block,
+            num_warps=launch.warps, num_stages=launch.stages,
+        )  # fmt: skip
+        kernels.align_units[(self.tiles,)](
+            mixed, exponents, units, self.dim, cut.rows, C=cut.columns, BQ=32, BN=cut.block
+        )
+        return mixed, units
+
+    def unmix(self, mixed: Tensor, units: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        """F^T mixed as tokens (B, L, D)."""
+        cut, launch = self.cut, self.cut.unmix
+        y = torch.empty(self.batch, self.length, self.dim, dtype=dtype, device=mixed.device)
+        kernels.unmix_blocks[(self.tiles,)](
+            mixed, self.table, units, scales, y, self.length, self.dim, cut.rows, cut.columns,
+            BQ=launch.tile, BK=self.table.shape[1], BN=cut.block,
+            num_warps=launch.warps, num_stages=launch.stages,
+        )  # fmt: skip
+        return y
+
+    def multiply(self, mixed: Tensor, out: Tensor, values: Tensor) -> None:
+        """out = W^T K W mixed; ``out`` may be ``mixed``."""
+        cut, launch = self.cut, self.cut.multiply
+        kernels.multiply_frequencies[self._frequencies(launch)](
+            mixed, out, self.matrices, values, self.batch, self.dim, cut.rows,
+            C=cut.columns, BD=launch.tile, num_warps=launch.warps, num_stages=launch.stages,
+        )  # fmt: skip
+
+    def multiply_backward(
+        self, mixed_x: Tensor, mixed_dy: Tensor, units_x: Tensor, units_dy: Tensor, values: Tensor
+    ) -> Tensor:
+        """mixed_dy = W^T conj(K) W mixed_dy; the spectrum's gradient as summands."""
+        cut, launch = self.cut, self.cut.backward
+        grid = self._frequencies(launch)
+        partial = values.new_empty((grid[1], *values.shape))
+        kernels.multiply_frequencies_backward[grid](
+            mixed_x, mixed_dy, self.matrices, values, units_x, units_dy, partial,
+            self.batch, self.dim, cut.rows, C=cut.columns, BN=cut.block, BD=launch.tile,
+            num_warps=launch.warps, num_stages=launch.stages,
+        )  # fmt: skip
+        return partial
+
+    def _frequencies(self, launch: Launch) -> tuple[int, int]:
+        """A program per frequency and channels, and how many share the sequences of each."""
+        parts = self.cut.rows * triton.cdiv(self.dim, launch.tile)
+        return parts, max(1, min(self.batch, PROGRAMS // parts))
+
+
+def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:
+    """``long_conv.convolve`` after its checks, for what ``scheme`` calls monarch.
+
+    Raises:
+        ValueError: a device that Triton does not serve.
+    """
+    if not x.is_cuda and not INTERPRETED:
+        raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
+    leaves = (x, kernel) if skip is None else (x, kernel, skip)
+    keep = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
+    return _forward(x, kernel, skip, keep)[0]
+
+
+@torch.library.custom_op("chela::long_conv", mutates_args=())
+def _forward(
+    x: Tensor, kernel: Tensor, skip: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y, and what the gradient needs if ``keep``.
+
+    That is F x (B, M, 2, C, D), its units (B, blocks), the scaled spectrum (2, M, C, D) and its
+    scales (D,); nothing of F x otherwise.
+    """
+    cut = plan(*x.shape[1:])
+    with torch.cuda.device_of(x):
+        run = _Kernels(x, cut)
+        values, scales = spectrum(kernel, skip, x.shape[1], cut.rows, cut.columns, run.turns)
+        if x.shape[0] == 0:
+            kept = values.new_empty(*_kept_shape(x, keep), dtype=torch.float16)
+            return x.new_empty(x.shape), kept, values.new_empty(0, run.blocks), values, scales
+        mixed, units = run.mix(x.contiguous())
+        product = torch.empty_like(mixed) if keep else mixed
+        run.multiply(mixed, product, values)
+        y = run.unmix(product, units, scales, x.dtype)
+    return y, mixed if keep else mixed.new_empty(_kept_shape(x, keep)), units, values, scales
+
+
+def _kept_shape(x: Tensor, keep: bool) -> tuple[int, int, int, int, int]:
+    batch, length, dim = x.shape
+    rows, columns = factor_sizes(length)
+    return batch if keep else 0, rows, 2, columns, dim
+
+
+@_forward.register_fake
+def _(
+    x: Tensor, kernel: Tensor, skip: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, length, dim = x.shape
+    sizes = factor_sizes(length)
+    values = x.new_empty((2, *sizes, dim), dtype=torch.float32)
+    block = channel_block(sizes[0], dim)
+    units = values.new_empty(batch, (dim + block - 1) // block)
+    kept = x.new_empty(_kept_shape(x, keep), dtype=torch.float16)
+    return x.new_empty(x.shape), kept, units, values, values.new_empty(dim)
+
+
+@torch.library.custom_op("chela::long_conv_backward", mutates_args=())
+def _backward(
+    dy: Tensor, kernel: Tensor, mixed: Tensor, units: Tensor, values: Tensor, scales: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, kernel and skip; the last one float32, also where there is no skip."""
+    if dy.shape[0] == 0:
+        return dy.new_empty(dy.shape), torch.zeros_like(kernel), torch.zeros_like(scales)
+    length, dim = dy.shape[1:]
+    with torch.cuda.device_of(dy):
+        run = _Kernels(dy, plan(length, dim))
+        mixed_dy, units_dy = run.mix(dy.contiguous())
+        partial = run.multiply_backward(mixed, mixed_dy, units, units_dy, values)
+        dx = run.unmix(mixed_dy, units_dy, scales, dy.dtype)
+        dkernel, dskip = spectrum_gradient(partial, kernel, length, run.turns)
+    return dx, dkernel, dskip
+
+
+@_backward.register_fake
+def _(
+    dy: Tensor, kernel: Tensor, mixed: Tensor, units: Tensor, values: Tensor, scales: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    dkernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
+    return dy.new_empty(dy.shape), dkernel, torch.empty_like(scales)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, kernel, skip, _ = inputs
+    ctx.skip_dtype = None if skip is None else skip.dtype
+    ctx.save_for_backward(kernel, *output[1:])
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return None, None, None, None
+    dx, dkernel, dskip = _backward(dy, *ctx.saved_tensors)
+    return dx, dkernel, None if ctx.skip_dtype is None else dskip.to(ctx.skip_dtype), None
+
+
+def _no_second_order(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    raise RuntimeError(
+        "the Triton long convolution has no second-order gradients; use implementation='torch'"
+    )
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+_backward.register_autograd(_no_second_order)

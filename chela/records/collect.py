@@ -1,0 +1,229 @@
+"""From folders to runs: every ``record.json`` below them, read, checked, and each run once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+from chela.identity import NOT_IDENTITY, flat
+from chela.records.record import FILE, VERSION
+from tasks.errors import DataError
+
+T = TypeVar("T")
+
+STATUSES = ("finished", "running", "interrupted", "failed")
+MOVED_ASIDE = re.compile(r"\.earlier-\d+$")  # what resume=false left behind
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a table needs of one record. Accuracies are fractions."""
+
+    folder: Path
+    record: Mapping[str, Any]  # the whole of it
+    model: str
+    task: str  # of the code that made the data: "image", also for a stand-in
+    source: str  # "official", "generated", ..., or a stand-in's own name
+    stand_in: bool
+    fingerprint: str
+    rows: Mapping[str, int]  # samples by split
+    longest: int  # test sequence, in values
+    protocol: str
+    selection: str
+    seed: int
+    identity: str  # of the configuration, the seed apart: as in the folder's name
+    status: str  # one of STATUSES
+    error: str | None  # why it failed
+    accuracy: float | None  # on the test split; only of a finished run
+    test_n: int | None
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """The keys of the configuration that decide what is computed, flat, the seed apart."""
+        keys = flat(self.record["config"])
+        return {k: v for k, v in keys.items() if k not in NOT_IDENTITY and k != "seed"}
+
+    def number(self, path: str) -> float | None:
+        """A number of the record by its place, ``"training.tokens_per_second"``; None if absent."""
+        value = _at(self.record, path)
+        return float(value) if is_number(value) else None
+
+    def text(self, path: str) -> str | None:
+        """A text of the record by its place, ``"hardware.gpu"``; None if it is absent."""
+        value = _at(self.record, path)
+        return value if isinstance(value, str) else None
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A file that should be a record and could not be read as one."""
+
+    file: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What was found."""
+
+    runs: tuple[Run, ...]
+    unread: tuple[Unread, ...]
+    repeated: tuple[str, ...]  # a sentence for each run that was found in more than one place
+
+
+def collect(folders: Iterable[Path]) -> Collection:
+    """Every run below ``folders``, in the order of their names.
+
+    Folders that ``resume=false`` moved aside are left out, damaged records are listed. A run found
+    twice (a copy of its folder) counts once: the finished record, else the one started last.
+
+    Raises:
+        DataError: a folder does not exist, or no record is below any of them.
+    """
+    folders = list(folders)
+    files: dict[Path, None] = {}  # a set in order
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}\n  try: a folder that holds runs")
+        files |= dict.fromkeys(file.resolve() for file in _records(folder))
+    if not files:
+        raise DataError(
+            f"no {FILE} below {', '.join(map(str, folders))}\n"
+            "  try: train first (python train.py experiment=demo), or another folder"
+        )
+    runs: list[Run] = []
+    unread: list[Unread] = []
+    for file in files:
+        place = _as_typed(file)
+        try:
+            runs.append(parse(_read(file), place.parent))
+        except (
+            OSError,
+            ValueError,
+            RecursionError,
+        ) as error:  # ValueError: JSON's too
+            unread.append(Unread(place, str(error) or type(error).__name__))
+    once, repeated = _once(runs)
+    return Collection(once, tuple(unread), repeated)
+
+
+def parse(record: Any, folder: Path) -> Run:
+    """A record's content as a run.
+
+    Args:
+        record: as JSON gave it.
+        folder: where it lies.
+
+    Raises:
+        ValueError: it is no record, one of a newer form, or lacks what every record has.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("it is not a run's record")
+    version = _need(record, "record_version", int)
+    if version > VERSION:
+        raise ValueError(
+            f"its form {version} is newer than this program reads ({VERSION}): update the project"
+        )
+    status = _need(record, "status", str)
+    if status not in STATUSES:
+        raise ValueError(f"status {status!r} is not one of {', '.join(STATUSES)}")
+    error = record.get("error")
+    accuracy, n = None, None
+    if status == "finished":
+        accuracy, n = _tested(record)
+        if accuracy is None:
+            status, error = "failed", "its test accuracy is not a number between 0 and 1"
+    splits = _need(record, "data.splits", dict)
+    seed = _need(record, "config.seed", int)
+    name = _need(record, "config.name", str)
+    run_id = _need(record, "run_id", str)
+    return Run(
+        folder=folder,
+        record=record,
+        model=_need(record, "config.model.name", str),
+        task=_need(record, "data.task", str),
+        source=_need(record, "data.source", str),
+        stand_in=_need(record, "data.stand_in", bool),
+        fingerprint=_need(record, "data.fingerprint", str),
+        rows={split: _need(record, f"data.splits.{split}.rows", int) for split in splits},
+        longest=_need(record, "data.splits.test.max_length", int),
+        protocol=_need(record, "protocol.name", str),
+        selection=_need(record, "protocol.selection", str),
+        seed=seed,
+        identity=run_id.removeprefix(f"{name}-").removesuffix(f"-seed{seed}"),
+        status=status,
+        error=None if error is None else str(error),
+        accuracy=accuracy,
+        test_n=n,
+    )
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number that a float can hold; ``true`` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _read(file: Path) -> Any:
+    text = file.read_text(encoding="utf-8")
+    content = json.loads(text)
+    if "\\ud" in text.lower():  # half of a pair of code units: no format could write it
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _records(folder: Path) -> Iterator[Path]:
+    for path, names, files in os.walk(folder):
+        if FILE in files:
+            names.clear()  # nothing below a run's folder is another run
+            yield Path(path) / FILE
+        names[:] = sorted(name for name in names if not MOVED_ASIDE.search(name))
+
+
+def _as_typed(file: Path) -> Path:
+    """Relative to the working directory where it is inside it: what a user can paste."""
+    here = Path.cwd()
+    return file.relative_to(here) if file.is_relative_to(here) else file
+
+
+def _once(runs: list[Run]) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    groups: dict[tuple[str, str, str, str, int], list[Run]] = {}
+    for run in runs:
+        key = (run.model, run.task, run.identity, run.fingerprint, run.seed)
+        groups.setdefault(key, []).append(run)
+    kept, sentences = [], []
+    for group in groups.values():
+        best = max(group, key=lambda run: (run.status == "finished", run.text("started") or ""))
+        kept.append(best)
+        if len(group) > 1:
+            others = ", ".join(str(run.folder) for run in group if run is not best)
+            sentences.append(f"{best.folder} is also in {others}: counted once")
+    return tuple(kept), tuple(sentences)
+
+
+def _tested(record: dict[str, Any]) -> tuple[float | None, int]:
+    accuracy = _at(record, "test.accuracy")
+    n = _need(record, "test.n", int)
+    if not is_number(accuracy) or not 0 <= accuracy <= 1:
+        return None, n
+    return float(accuracy), n
+
+
+def _need(record: Mapping[str, Any], path: str, kind: type[T]) -> T:
+    value = _at(record, path)
+    # a bool is an int in Python, not in a record
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        what = "missing" if value is None else f"{value!r:.40}, not {kind.__name__}"
+        raise ValueError(f"{path} is {what}")
+    return value
+
+
+def _at(record: Mapping[str, Any], path: str) -> Any:
+    value: Any = record
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,36 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+
+def human(number: float) -> str:
+    """``12345678 -> '12.3M'``: three digits and a unit."""
+    rounded = float(f"{number:.3g}")  # first, or 999,999 would be 1000k
+    power = min(3, max(0, int(math.log10(max(abs(rounded), 1)) / 3 + 1e-9)))
+    return f"{rounded / 1000**power:.3g}{['', 'k', 'M', 'G'][power]}"
+
+
+def size(count: float) -> str:
+    """``733687808 -> '734 MB'``: bytes in decimal units, three digits."""
+    text = human(count)
+    digits = text.rstrip("kMG")
+    return f"{digits} {text[len(digits) :]}B"
+
+
+def percent(value: float) -> str:
+    """``57.9`` (%) as ``'57.90'``: two decimals, as the published tables."""
+    return f"{value:.2f}"
+
+
+def spread(value: float | None) -> str:
+    """A standard deviation in percent after its mean; nothing where one seed has none."""
+    return "" if value is None else f" ± {value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """``3725 -> '1 h 02 min'``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

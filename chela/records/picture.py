@@ -1,0 +1,97 @@
+"""The report as a picture: each task's accuracies with their error bars."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chela.records.report import Report
+
+OURS, THEIRS = "#1f6feb", "#9aa5b1"
+PER_LINE = 3  # panels side by side: the width of a page
+NARROWEST = 4.0  # %: the least that a panel spans
+LETTERS = 60  # of a note, per panel of width
+NAME = 28  # characters of a row's name that the margin has room for
+
+
+def picture(report: Report) -> bytes:
+    """A panel per column that has a number of ours, as PNG.
+
+    A point is a mean, its bar the standard deviation over the seeds; the grey strokes are the
+    published values. Panels do not share their scale: the tasks do not share their difficulty.
+    """
+    places = [
+        place
+        for place in range(len(report.columns))
+        if any(row.cells[place].mean is not None for row in report.ours)
+    ]
+    across = max(1, min(PER_LINE, len(places)))
+    down = max(1, math.ceil(len(places) / across))
+    height = 0.6 + 0.22 * max(1, len(report.ours))
+    size = (2.2 + 3 * across, 0.5 + height * down + 0.12 * len(report.notes))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False, sharey=True)
+    for axes, place in zip(grid.flat, places, strict=False):
+        _panel(axes, report, place)
+    for axes in grid.flat[len(places) :]:
+        axes.set_axis_off()
+    if not places:
+        figure.text(0.5, 0.5, "no finished run", ha="center")
+    lines = [
+        "test accuracy (%), mean and standard deviation over seeds; grey: published",
+        *(f"[{mark}] {text}" for mark, text in report.notes),
+    ]
+    wrapped = [part for line in lines for part in textwrap.wrap(line, LETTERS * across)]
+    figure.supxlabel(_safe("\n".join(wrapped)), fontsize=7, x=0.02, ha="left")
+    target = io.BytesIO()
+    # without the library's version in it the same table is the same file
+    figure.savefig(target, format="png", metadata={"Software": None})
+    return target.getvalue()
+
+
+def _panel(axes: Axes, report: Report, place: int) -> None:
+    column = report.columns[place]
+    marks = f" [{', '.join(column.marks)}]" if column.marks else ""
+    axes.set_title(_plain(column.title + marks), fontsize=9)
+    for row in report.published:
+        mean = row.cells[place].mean
+        if mean is not None:
+            axes.axvline(mean, color=THEIRS, linewidth=0.8, alpha=0.6, zorder=0)
+    for line, row in enumerate(report.ours):
+        cell = row.cells[place]
+        if cell.mean is not None:
+            bar = None if cell.std is None else [cell.std]
+            axes.errorbar([cell.mean], [line], xerr=bar, fmt="o", color=OURS, capsize=3, ms=4)
+            axes.annotate(
+                ", ".join(cell.marks),
+                (cell.mean, line),
+                xytext=(0, 4),
+                textcoords="offset points",
+                fontsize=6,
+                ha="center",
+            )
+        elif cell.state != "missing":
+            axes.text(0.02, line, cell.state, transform=axes.get_yaxis_transform(), fontsize=7)
+    names = [_plain(row.name) + "".join(f" [{mark}]" for mark in row.marks) for row in report.ours]
+    axes.set_yticks(range(len(report.ours)), names, fontsize=8)
+    axes.set_ylim(len(report.ours) - 0.4, -0.6)
+    axes.tick_params(axis="x", labelsize=8)
+    low, high = axes.get_xlim()
+    if high - low < NARROWEST:  # a tenth of a percent must not look like a world apart
+        middle = (low + high) / 2
+        axes.set_xlim(middle - NARROWEST / 2, middle + NARROWEST / 2)
+    axes.grid(axis="x", linewidth=0.4, alpha=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _plain(text: str) -> str:
+    cut = text if len(text) <= NAME else text[: NAME - 1] + "…"
+    return _safe(cut)
+
+
+def _safe(text: str) -> str:
+    return text.replace("$", r"\$")  # a pair would be taken for a formula

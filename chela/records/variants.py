@@ -1,0 +1,92 @@
+"""Names for the configurations of one model, so that two of them are never taken for one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+LONGEST = 44  # characters of a label; beyond, a table has no room for it
+
+
+@dataclass(frozen=True)
+class Variant:
+    """All runs of a model in one column that may be averaged: one configuration, the same data."""
+
+    column: str
+    identity: str  # of the configuration, the seed apart
+    fingerprint: str  # of the data
+    choices: Mapping[str, Any]  # the configuration, flat
+
+
+def labels(variants: Sequence[Variant]) -> list[str]:
+    """What distinguishes each variant of one model, in the order given.
+
+    - Alone in its column: nothing (``""``), or the label of a row whose every choice it shares if
+      there is exactly one such row, so that an ablation of one task still fills one row.
+    - Else the choices that differ within the column, ``"depth=3"``: the same sweep over several
+      tasks has the same labels in each, and its rows line up.
+    - Where these are too long, or are none: the configuration's hash, as in the folder's name.
+    - Where the configuration is the same and the data are not: the data's fingerprint too.
+    """
+    columns: dict[str, list[Variant]] = {}
+    for variant in variants:
+        columns.setdefault(variant.column, []).append(variant)
+    shared = {column: differing(group) for column, group in columns.items() if len(group) > 1}
+    found: dict[str, dict[str, Any]] = {}  # label -> the choices that it states
+    named: list[str] = []
+    for variant in variants:
+        keys = shared.get(variant.column, [])
+        text = describe(variant, keys)
+        others = [describe(each, keys) for each in columns[variant.column]]
+        if not keys or len(text) > LONGEST or others.count(text) > 1:
+            named.append(_by_hash(variant, columns[variant.column]))
+        else:
+            found[text] = {key: variant.choices[key] for key in keys}
+            named.append(text)
+    return [
+        _fitting(variant, found) if len(columns[variant.column]) == 1 else label
+        for variant, label in zip(variants, named, strict=True)
+    ]
+
+
+def differing(variants: Sequence[Variant]) -> list[str]:
+    """The keys that all of them have and not all have the same value of, in order of appearance."""
+    first = variants[0].choices
+    return [
+        key
+        for key in first
+        if all(key in each.choices for each in variants)
+        and len({_text(each.choices[key]) for each in variants}) > 1
+    ]
+
+
+def describe(variant: Variant, keys: Sequence[str]) -> str:
+    """``"depth=3, lr=0.01"``: the values of ``keys``, each by the shortest name that is clear."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return ", ".join(
+        f"{end if ends.count(end) == 1 else key}={_text(variant.choices[key])}"
+        for key, end in zip(keys, ends, strict=True)
+    )
+
+
+def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:
+    same = [each for each in column if each.identity == variant.identity]
+    data = f", data {variant.fingerprint[:8]}" if len(same) > 1 else ""
+    return f"{variant.identity}{data}"
+
+
+def _fitting(variant: Variant, found: Mapping[str, Mapping[str, Any]]) -> str:
+    # compared as text: in Python 1 and True are equal, in a configuration they are not
+    choices = {key: _text(value) for key, value in variant.choices.items()}
+    fits = [
+        label
+        for label, stated in found.items()
+        if all(choices.get(key) == _text(value) for key, value in stated.items())
+    ]
+    return fits[0] if len(fits) == 1 else ""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

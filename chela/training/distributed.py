@@ -1,0 +1,20 @@
+"""The few things that the processes of one run have to agree on, if there are several."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+
+def is_leader() -> bool:
+    """Whether this process writes files and prints: rank 0, which starts the others."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes; a copy of itself if there is one."""
+    value = value.clone()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value)
+    return value

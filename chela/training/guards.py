@@ -1,0 +1,84 @@
+"""What is watched while a model trains, so that a lost run is noticed early and explained."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+
+from chela.training.history import History
+from tasks.base import Batch
+
+# A loss within 2 % of that of guessing has learned nothing yet.
+NEAR = 0.98
+
+
+class Plateau(Callback):
+    """Says once that the loss has never left that of guessing, and what has helped others.
+
+    Pathfinder in particular stays at ln 2 for thousands of steps before it breaks away, or never.
+
+    Args:
+        history: where the training loss is read, as often as it is logged.
+        num_classes: guessing among them costs ln(num_classes).
+        steps: how long to wait before saying so.
+        console: where it is said.
+    """
+
+    def __init__(self, history: History, num_classes: int, steps: int, console: Console) -> None:
+        self.history, self.steps, self.console = history, steps, console
+        self.guessing = math.log(num_classes)
+        self.left = self.said = False
+
+    def state_dict(self) -> dict[str, bool]:
+        """Whether the loss has left the plateau, and whether it was said that it has not."""
+        return {"left": self.left, "said": self.said}
+
+    def load_state_dict(self, state: dict[str, bool]) -> None:
+        """Go on from the checkpoint's."""
+        self.left, self.said = state["left"], state["said"]
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        """Look at the newest logged loss."""
+        if self.left or self.said or "train/loss" not in self.history.latest:
+            return
+        if self.history.latest["train/loss"] < NEAR * self.guessing:
+            self.left = True
+        elif trainer.global_step >= self.steps:
+            self.said = True
+            loss = self.history.latest["train/loss"]
+            self.console.print(
+                f"note: after {trainer.global_step:,} steps the training loss is still {loss:.3f}, "
+                f"about ln(classes) = {self.guessing:.3f}, as by guessing.\n"
+                "  It may still break away (Pathfinder often takes thousands of steps). If not, "
+                "try: a learning rate 3 times smaller or larger, a longer warm-up, "
+                "model.norm=batch, less dropout",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def out_of_memory(batch_size: int, length: int, total: int) -> str:
+    """What to change when the GPU's memory did not suffice, and what that would need.
+
+    Activations are what fills it, and they grow in proportion to the tokens of a batch.
+
+    Args:
+        batch_size: samples of a step.
+        length: the task's longest sequence.
+        total: memory of the GPU, in bytes.
+    """
+    peak = torch.cuda.max_memory_allocated()
+    half = max(1, batch_size // 2)
+    return (
+        f"the GPU's memory ({total / 2**30:.0f} GiB) is too small for trainer.batch_size="
+        f"{batch_size} at length {length:,}; {peak / 2**30:.1f} GiB were in use.\n"
+        f"  try: trainer.batch_size={half} (about {peak * half / batch_size / 2**30:.1f} GiB), "
+        "a smaller trainer.eval_batch_size if it was a validation, or a smaller model.dim"
+    )

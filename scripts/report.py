@@ -1,0 +1,65 @@
+"""Make the paper's table of the runs below some folders: `python scripts/report.py outputs/`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from chela.records.collect import collect
+from chela.records.published import published
+from chela.records.table import build
+from chela.records.terminal import terminal_table
+from tasks.errors import DataError
+
+
+def main(arguments: list[str]) -> None:
+    """Read the records, write every format, show the table.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        DataError: there is nothing to report, or an argument is none of the known ones.
+    """
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s FOLDER [FOLDER ...] [out=FOLDER]",
+        description="Make the paper's table (Markdown, LaTeX, CSV, PNG, HTML) of local records.",
+        epilog="To leave configurations out, name the run folders to read one by one.",
+    )
+    parser.add_argument(
+        "given",
+        nargs="+",
+        metavar="FOLDER",
+        help="a folder with runs below it; out=FOLDER says where to write (default: report/ "
+        "inside the first)",
+    )
+    given = parser.parse_args(arguments).given
+    settings = [each for each in given if each.startswith("out=")]
+    folders = [Path(each) for each in given if each not in settings]
+    if not folders or len(settings) > 1:
+        raise DataError("name at least one folder with runs, and at most one out=FOLDER")
+    target = Path(settings[0].removeprefix("out=")) if settings else folders[0] / "report"
+    report = build(collect(folders), published())
+
+    from chela.records.outputs import write  # after the errors: drawing takes a while to import
+
+    written = write(report, target)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(terminal_table(report))
+    for remark in report.remarks:
+        console.print(remark, markup=False, highlight=False, style="dim")
+    for mark, text in report.notes:
+        console.print(f"{mark}  {text}", markup=False, highlight=False)
+    for sentence in [*report.unfinished, *(f"{e.file}: {e.reason}" for e in report.unread)]:
+        console.print(f"!  {sentence}", markup=False, highlight=False, soft_wrap=True)
+    for file in written:
+        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,294 @@
+"""The Triton kernels of linear attention against the naive formula in float64.
+
+On a CPU they run in Triton's interpreter, so cases are small; with a GPU the same cases run
+compiled. Uninitialised memory is NaN throughout.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from attention_case import DEVICE, Case, check, fused, specified
+from comparison import assert_close, assert_same, narrowed
+from torch import Tensor
+
+from chela.kernels import linear_attention
+from chela.kernels.linear_attention import launching, tuning
+from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
+from chela.kernels.linear_attention.causal_triton import causal_attention
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "kernels_can_run")
+
+
+@pytest.fixture
+def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments and parts of one tile, so that short sequences have several."""
+    monkeypatch.setattr(tuning, "TILE", 64)
+    monkeypatch.setattr(tuning, "PART_TOKENS", 64)
+    monkeypatch.setattr(tuning, "STREAM_TOKENS", 64)
+
+
+SMALL = [
+    Case(causal, length, **options)
+    for causal in (True, False)
+    for length, options in [
+        (1, {}),
+        (63, {"dk": 24, "dv": 40, "norm": True}),
+        (64, {"gate": True, "batch": 1}),
+        (130, {"batch": 1, "norm": True}),  # in parts, and two heads packed into one
+        (130, {"dk": 32, "dv": 8, "ragged": True, "batch": 4, "heads": 1}),
+        (130, {"norm": True, "gate": True, "ragged": True, "batch": 4, "heads": 1}),
+        (130, {"batch": 1, "heads": 1, "norm": True, "gate": True}),
+        (200, {"batch": 1, "heads": 1, "dv": 32, "ragged": True}),
+    ]
+]
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_equals_naive(case, short_parts):
+    check(case)
+
+
+@pytest.mark.parametrize("batch", [1, 3])  # in parts, and one program per head
+@pytest.mark.parametrize("epilogue", [False, True])
+def test_causal_continues_from_a_state(batch, epilogue, short_parts):
+    options = {"state": True, "ragged": batch > 1, "norm": epilogue, "gate": epilogue}
+    check(Case(True, 150, 16, 32, batch, heads=1, **options))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("causal", [True, False])
+def test_narrow_dtypes(causal, dtype, short_parts):
+    check(Case(causal, 150, 32, 16, 4, 1, dtype, ragged=True, norm=True, gate=True))
+    check(Case(causal, 150, 16, 48, 1, 1, dtype, state=causal))
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e-8])
+@pytest.mark.parametrize("causal", [True, False])
+def test_extreme_values(causal, scale):
+    for dtype in (torch.float32, torch.bfloat16):
+        check(Case(causal, 70, dtype=dtype, batch=1, scale=scale, state=causal))
+
+
+def test_the_norm_keeps_large_outputs_finite():
+    check(Case(True, 70, dtype=torch.bfloat16, norm=True, gate=True, scale=1e4, state=True))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_may_hold_anything_and_gets_zeros(causal):
+    case = Case(
+        causal, 70, batch=4, heads=1, ragged=True, norm=True, gate=True, dtype=torch.float16
+    )
+    leaves, lengths = case.leaves(), case.lengths
+    clean = fused(case, leaves, lengths)
+    padded = torch.arange(70, device=DEVICE) >= lengths[:, None]
+    with torch.no_grad():
+        for name in ("q", "k", "v", "gate"):
+            leaves[name][padded] = float("nan")
+    dirty = fused(case, leaves, lengths)
+    assert all(torch.equal(a, b) for a, b in zip(clean, dirty, strict=True))
+    assert not dirty[0][padded].any()
+    upstream = torch.ones_like(dirty[0])
+    upstream[padded] = float("nan")
+    gradients = torch.autograd.grad(dirty[0], list(leaves.values()), upstream)
+    for name, gradient in zip(leaves, gradients, strict=True):
+        assert torch.isfinite(gradient).all(), name
+        if name != "norm_weight":
+            assert not gradient[padded].any(), name
+
+
+def test_the_state_alone_has_gradients():
+    """No gradient arrives at the output: k, v and the first state have theirs, q has zeros."""
+    leaves = Case(True, 70, state=True, batch=1).leaves()
+    wide = {name: x.detach().double().requires_grad_() for name, x in leaves.items()}
+    _, ours = fused(Case(True, 70), leaves, None)
+    _, reference = specified(Case(True, 70), wide, None)
+    upstream = torch.randn_like(ours)
+    gradients = torch.autograd.grad(ours, list(leaves.values()), upstream)
+    names = ("k", "v", "initial_state")
+    expected = torch.autograd.grad(reference, [wide[n] for n in names], upstream.double())
+    assert not gradients[0].any()
+    for mine, true in zip(gradients[1:], expected, strict=True):
+        assert_close(mine, true, 1e-5)
+
+
+def test_two_pieces_equal_the_whole(short_parts):
+    q, k, v = (x.detach() for x in Case(True, 150, batch=1).leaves().values())
+    whole, end = linear_attention.causal(q, k, v, implementation="triton")
+    head, middle = linear_attention.causal(
+        q[:, :100], k[:, :100], v[:, :100], implementation="triton"
+    )
+    tail, final = linear_attention.causal(
+        q[:, 100:], k[:, 100:], v[:, 100:], initial_state=middle, implementation="triton"
+    )
+    assert_close(torch.cat([head, tail], 1), whole.double(), 1e-5)
+    assert_close(final, end.double(), 1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_upstream_of_any_layout_and_no_gradient_at_all(causal):
+    case = Case(causal, 70, norm=True, gate=True)
+    leaves = case.leaves()
+    out = fused(case, leaves, None)[0]
+    broadcast = torch.autograd.grad(out.sum(), list(leaves.values()), retain_graph=True)
+    dense = torch.autograd.grad(out, list(leaves.values()), torch.ones_like(out))
+    assert all(torch.equal(a, b) for a, b in zip(broadcast, dense, strict=True))
+    with torch.no_grad():
+        assert torch.equal(fused(case, leaves, None)[0], out)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_two_runs_agree_to_the_bit(causal, short_parts):
+    case = Case(causal, 200, batch=1, heads=1, norm=True, gate=True, dtype=torch.bfloat16)
+    runs = []
+    for _ in range(2):
+        leaves = case.leaves()
+        out = fused(case, leaves, None)
+        runs.append([*out, *torch.autograd.grad(out[0].float().sum(), list(leaves.values()))])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("epilogue", [False, True])
+@pytest.mark.parametrize("causal", [True, False])
+def test_operators_are_registered_well(causal, epilogue):
+    """Schema, fake kernel, autograd, and tracing through them, by PyTorch's own examination."""
+    options = {"norm": epilogue, "gate": epilogue, "state": causal and epilogue}
+    case = Case(causal, 20, batch=1, heads=1, **options)
+    leaves = case.leaves()
+    qkv = [leaves[name] for name in ("q", "k", "v")]
+    rest = [leaves.get("norm_weight"), leaves.get("gate"), True]
+    torch.use_deterministic_algorithms(False)  # opcheck compares the memory of unused outputs
+    if causal:
+        torch.library.opcheck(causal_attention, (*qkv, None, leaves.get("initial_state"), *rest))
+    else:
+        torch.library.opcheck(bidirectional_attention, (*qkv, None, *rest))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_compiles_as_one_graph(causal):
+    case = Case(causal, 70, ragged=True, norm=True, gate=True)
+    leaves, lengths = case.leaves(), case.lengths
+    backend = "inductor" if DEVICE == "cuda" else "aot_eager"  # the CPU's needs a C++ compiler
+    compiled = torch.compile(
+        lambda x: fused(case, {n: t * 2 for n, t in x.items()}, lengths)[0] * 3,
+        fullgraph=True,
+        backend=backend,
+    )
+    plain = fused(case, {name: x * 2 for name, x in leaves.items()}, lengths)[0] * 3
+    ours = compiled(leaves)
+    gradients = [torch.autograd.grad(out.sum(), list(leaves.values())) for out in (ours, plain)]
+    for mine, true in zip((ours, *gradients[0]), (plain, *gradients[1]), strict=True):
+        assert_close(mine, true.double(), 1e-5)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing(reentrant):
+    case = Case(True, 70, norm=True, gate=True)
+    leaves = case.leaves()
+    names = list(leaves)
+
+    def block(*tensors: Tensor) -> Tensor:
+        return fused(case, dict(zip(names, tensors, strict=True)), None)[0]
+
+    plain = block(*leaves.values())
+    again = torch.utils.checkpoint.checkpoint(block, *leaves.values(), use_reentrant=reentrant)
+    assert torch.equal(plain, again)
+    gradients = []
+    for out in (plain, again):
+        for leaf in leaves.values():
+            leaf.grad = None
+        out.sum().backward()
+        gradients.append([leaf.grad for leaf in leaves.values()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_autocast_does_not_change_the_precision():
+    case = Case(True, 20, batch=1)
+    leaves = case.leaves()
+    plain = fused(case, leaves, None)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        again = fused(case, leaves, None)
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_second_derivative_is_refused(causal):
+    case = Case(causal, 5, batch=1, heads=1)
+    leaves = case.leaves()
+    out = fused(case, leaves, None)[0]
+    (gradient,) = torch.autograd.grad(out.sum(), leaves["v"], create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative; use implementation='torch'"):
+        gradient.sum().backward()
+
+
+def test_arguments_that_do_not_fit_name_the_remedy():
+    leaves = {name: x.detach() for name, x in Case(True, 4).leaves().items()}
+    v = leaves["v"]
+
+    def call(**changed: Tensor) -> None:
+        linear_attention.causal(**(leaves | changed), implementation="triton")
+
+    with pytest.raises(ValueError, match="give bfloat16, float16 or float32"):
+        call(**{name: x.double() for name, x in leaves.items()})
+    with pytest.raises(ValueError, match="use more heads"):
+        call(v=torch.zeros(*v.shape[:3], 129, device=DEVICE))
+    with pytest.raises(ValueError, match=r"norm_weight is \(3,\); give \(dv,\) = \(16,\)"):
+        call(norm_weight=torch.ones(3, device=DEVICE))
+    with pytest.raises(ValueError, match="give it like v"):
+        call(gate=v.half())
+
+
+def test_a_cpu_without_the_interpreter_is_refused(monkeypatch):
+    monkeypatch.setattr(launching, "INTERPRETED", False)
+    leaves = {name: x.cpu() for name, x in Case(True, 4).leaves().items()}
+    with pytest.raises(ValueError, match="do not run on cpu; use implementation='torch'"):
+        linear_attention.causal(**leaves, implementation="triton")
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_empty_batches_are_empty(causal):
+    leaves = {name: x[:0].detach() for name, x in Case(causal, 4).leaves().items()}
+    assert fused(Case(causal, 4), leaves, None)[0].shape == (0, 4, 2, 16)
+
+
+def test_the_plain_epilogue_is_the_same():
+    """``norm_weight`` and ``gate`` mean the same to the form in plain PyTorch."""
+    case = Case(True, 70, ragged=True, batch=4, norm=True, gate=True)
+    leaves = case.leaves()
+    narrow, wide = narrowed(list(leaves.values()), torch.float32)
+    out, state = linear_attention.causal(
+        **dict(zip(leaves, narrow, strict=True)), lengths=case.lengths
+    )
+    reference = specified(case, dict(zip(leaves, wide, strict=True)), case.lengths)
+    assert_same([out, state], reference, narrow, wide, 1e-5)
+
+
+def test_every_kernel_compiles_for_a_hopper_gpu():
+    """Also without one: what the interpreter lets pass a compiler may refuse."""
+    script = Path(__file__).with_name("compile_for_hopper.py")
+    root = script.parents[2]
+    compiled_not_interpreted = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=root,
+        env=compiled_not_interpreted,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {
+        "bidirectional_backward_key",
+        "bidirectional_backward_query",
+        "bidirectional_output",
+        "causal_backward",
+        "causal_forward",
+        "epilogue_backward",
+        "mean_state",
+        "part_states",
+        "running_sums",
+    }

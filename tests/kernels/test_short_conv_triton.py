@@ -1,0 +1,209 @@
+"""The fused short convolution: against the specification, and as a PyTorch operator.
+
+On a CPU the kernels run interpreted, so cases are small; with a GPU the same cases run compiled,
+and those marked ``gpu`` join them. Uninitialised memory is NaN throughout.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comparison import assert_close, assert_same, narrowed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from chela.kernels.short_conv import convolve, eager, fused, fused_kernels, naive
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
+
+gpu_only = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow"),
+]
+
+
+@pytest.fixture(autouse=True)
+def uninitialised_memory_is_nan():
+    torch.use_deterministic_algorithms(True, warn_only=True)  # a reference may have no such form
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def inputs(
+    batch: int, length: int, dim: int, width: int, dtype: torch.dtype, scale: float = 1.0
+) -> list[Tensor]:
+    """x (not contiguous) in ``dtype``, weight and bias in float32."""
+    torch.manual_seed(length * 100 + width)
+    x = (torch.randn(batch, dim, length, device=DEVICE) * scale).to(dtype).mT.requires_grad_()
+    weight = torch.randn(dim, width, device=DEVICE, requires_grad=True)
+    bias = torch.randn(dim, device=DEVICE, requires_grad=True)
+    return [x, weight, bias]
+
+
+def check(leaves: list[Tensor], reference, causal: bool, activation: str | None) -> None:
+    """The fused form against ``reference`` in float64, with every gradient."""
+    _, wide = narrowed(leaves, torch.float64)
+    ours = convolve(*leaves, causal=causal, activation=activation, implementation="triton")
+    assert ours.dtype == leaves[0].dtype
+    true = reference(*wide, causal=causal, activation=activation)
+    assert_same([ours], [true], leaves, wide, TOLERANCES[ours.dtype])
+
+
+CASES = [  # batch, length, dim, width, causal, activation, bias
+    (1, 1, 40, 4, True, "silu", True),  # every tap but one looks outside
+    (2, 63, 10, 5, False, "silu", True),
+    (1, 130, 128, 4, True, "silu", True),  # two programs share a sequence
+    (3, 20, 17, 2, True, None, False),  # two channel blocks, the second nearly empty
+    (1, 33, 20, 9, True, "silu", False),
+    (1, 34, 20, 9, False, "silu", True),
+    (1, 3, 20, 7, False, "silu", True),  # shorter than the window
+    (2, 9, 20, 1, False, "silu", True),
+]
+
+
+NARROW = [(case, dtype) for case in CASES[:3] for dtype in (torch.bfloat16, torch.float16)]
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"), [(case, torch.float32) for case in CASES] + NARROW, ids=str
+)
+def test_equals_naive_with_every_gradient(case, dtype):
+    batch, length, dim, width, causal, activation, with_bias = case
+    leaves = inputs(batch, length, dim, width, dtype)
+    check(leaves if with_bias else leaves[:2], naive.convolve, causal, activation)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # SiLU of -1e4 is 0 through it
+@pytest.mark.parametrize("scale", [1e4, 1e-8])
+def test_extreme_values(scale):
+    check(inputs(1, 40, 24, 5, torch.bfloat16, scale), naive.convolve, False, None)
+    check(inputs(1, 40, 24, 4, torch.bfloat16, scale)[:2], naive.convolve, True, "silu")
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    batch=st.integers(0, 2),
+    length=st.integers(1, 40),
+    dim=st.integers(1, 40),
+    width=st.integers(1, 9),
+    causal=st.booleans(),
+)
+def test_any_sizes(batch, length, dim, width, causal):
+    width += not causal and width % 2 == 0
+    x, weight, bias = inputs(batch, length, dim, width, torch.float32)
+    ours = convolve(x, weight, bias, causal=causal, implementation="triton")
+    assert_close(ours, naive.convolve(x, weight, bias, causal=causal).double(), 1e-5)
+    gradients = torch.autograd.grad(ours.sum(), [x, weight, bias])
+    for gradient in gradients:
+        assert torch.isfinite(gradient).all()
+
+
+def test_parts_beyond_one_tile_of_the_reduction_are_summed():
+    torch.manual_seed(0)
+    partial = torch.randn(300, 4, 40, device=DEVICE)
+    dweight, dbias = torch.empty(40, 3, device=DEVICE), torch.empty(40, device=DEVICE)
+    fused_kernels.sum_parts[(2, 4)](partial, dweight, dbias, 300, 40, WIDTH=3, ROWS=128, BD=32)
+    assert_close(dweight, partial[:, :3].double().sum(0).T, 1e-5)
+    assert_close(dbias, partial[:, 3].double().sum(0), 1e-5)
+
+
+def test_twice_the_same_bits():
+    leaves = inputs(2, 60, 12, 5, torch.bfloat16)
+    upstream = torch.randn(2, 60, 12, device=DEVICE).bfloat16()
+
+    def run() -> list[Tensor]:
+        y = convolve(*leaves, causal=True, activation="silu", implementation="triton")
+        return [y, *torch.autograd.grad(y, leaves, upstream)]
+
+    assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_is_a_well_formed_operator(with_bias):
+    x, weight, bias = inputs(1, 5, 4, 3, torch.float32)
+    arguments = (x, weight, bias if with_bias else None, True, True)
+    torch.library.opcheck(torch.ops.chela.short_conv, arguments)
+    values = [None if a is None else a.detach() for a in arguments[:3]]
+    torch.library.opcheck(torch.ops.chela.short_conv_backward, (x.detach(), *values, True, True))
+
+
+def test_survives_compile_autocast_and_checkpointing():
+    leaves = inputs(1, 12, 8, 3, torch.float32)
+
+    def form(*tensors: Tensor) -> Tensor:
+        y = convolve(*tensors, causal=False, activation="silu", implementation="triton")
+        return y * 2
+
+    backend = "inductor" if DEVICE == "cuda" else "aot_eager"
+    compiled = torch.compile(form, fullgraph=True, backend=backend)
+    plain = form(*leaves)
+    expected = torch.autograd.grad(plain.sum(), leaves)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        outputs = [compiled(*leaves), checkpoint(form, *leaves, use_reentrant=False), form(*leaves)]
+    for y in outputs:
+        assert torch.equal(y, plain)
+        gradients = torch.autograd.grad(y.sum(), leaves)
+        assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+
+
+def test_second_order_gradients_name_the_remedy():
+    leaves = inputs(1, 5, 4, 3, torch.float32)
+    y = convolve(*leaves, causal=True, activation="silu", implementation="triton")
+    (dx,) = torch.autograd.grad(y.sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="implementation='torch'"):
+        dx.sum().backward()
+
+
+def test_what_the_kernels_do_not_serve_names_the_remedy(monkeypatch):
+    x, weight, bias = inputs(1, 5, 4, 10, torch.float32)
+    with pytest.raises(ValueError, match="widths up to 9; use implementation='torch'"):
+        convolve(x, weight, bias, causal=True, implementation="triton")
+    with pytest.raises(ValueError, match=r"float64.*use implementation='torch'"):
+        convolve(x.double(), weight[:, :3], bias, causal=True, implementation="triton")
+    monkeypatch.setattr(fused, "INTERPRETED", False)
+    with pytest.raises(ValueError, match="needs a GPU; use implementation='torch'"):
+        convolve(x.cpu(), weight[:, :3], bias, causal=True, implementation="triton")
+
+
+@pytest.mark.parametrize("dim", [60, 80, 128, 200, 512])
+@pytest.mark.parametrize("length", [1, 63, 64, 500, 1000, 1213, 4096])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=gpu_only, id=f"{case}") for case in [(4, True), (5, False)]]
+)
+def test_full_sizes(case, length, dim):
+    width, causal = case
+    for dtype in TOLERANCES:
+        for batch in (1, 3):
+            check(inputs(batch, length, dim, width, dtype), eager.convolve, causal, "silu")
+
+
+@pytest.mark.parametrize("width", [pytest.param(width, marks=gpu_only) for width in range(2, 10)])
+def test_all_widths(width):
+    for dtype in TOLERANCES:
+        leaves = inputs(2, 777, 96, width, dtype)
+        check(leaves, eager.convolve, True, "silu")
+        if width % 2:
+            check(leaves, eager.convolve, False, None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU")
+def test_replays_in_a_cuda_graph():
+    leaves = inputs(2, 500, 64, 4, torch.bfloat16)
+
+    def run() -> list[Tensor]:
+        y = convolve(*leaves, causal=True, activation="silu", implementation="triton")
+        return [y, *torch.autograd.grad(y.float().sum(), leaves)]
+
+    run()  # compiles
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = run()
+    with torch.no_grad():
+        leaves[0].normal_()
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(recorded, run(), strict=True))

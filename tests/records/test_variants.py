@@ -1,0 +1,90 @@
+"""Names of configurations: true, unique, and the same where the same was varied."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chela.records.variants import LONGEST, Variant, describe, differing, labels
+
+
+def variant(column: str, identity: str, data: str = "d" * 64, **choices: object) -> Variant:
+    return Variant(column, identity, data, {f"model.{key}": v for key, v in choices.items()})
+
+
+def test_one_configuration_has_no_label() -> None:
+    assert labels([variant("listops", "a", depth=6), variant("text", "b", depth=4)]) == ["", ""]
+
+
+def test_a_sweep_over_tasks_lines_up() -> None:
+    variants = [
+        variant(column, f"{column}{kernel}", kernel=kernel, depth=depth)
+        for column, depth in (("listops", 6), ("text", 4))
+        for kernel in ("multiscale", "ema")
+    ]
+    assert labels(variants) == ["kernel=multiscale", "kernel=ema"] * 2
+
+
+def test_a_run_alone_joins_the_row_it_fits() -> None:
+    variants = [
+        variant("listops", "a", kernel="ema", depth=6),
+        variant("listops", "b", kernel="explicit", depth=6),
+        variant("text", "c", kernel="ema", depth=4),
+        variant("image", "d", kernel="multiscale", depth=8),
+    ]
+    assert labels(variants) == ["kernel=ema", "kernel=explicit", "kernel=ema", ""]
+
+
+def test_a_run_alone_that_fits_two_rows_joins_neither() -> None:
+    variants = [
+        variant("listops", "a", kernel="ema", depth=6),
+        variant("listops", "b", kernel="x", depth=6),
+        variant("text", "c", kernel="ema", depth=6),
+        variant("text", "d", kernel="ema", depth=4),
+        variant("image", "e", kernel="ema", depth=6),
+    ]
+    assert labels(variants)[-1] == ""
+
+
+def test_too_long_a_difference_is_a_hash() -> None:
+    variants = [variant("listops", name, text=letter * LONGEST) for name, letter in ("ax", "by")]
+    assert labels(variants) == ["a", "b"]
+
+
+def test_a_key_that_only_newer_runs_have_is_no_difference() -> None:
+    old, new = variant("listops", "a", depth=6), variant("listops", "b", depth=6, new=1)
+    assert differing([old, new]) == []
+    assert labels([old, new]) == ["a", "b"]
+
+
+def test_the_same_configuration_on_other_data_says_so() -> None:
+    variants = [variant("listops", "a", data * 64, depth=6) for data in "xy"]
+    assert labels(variants) == ["a, data xxxxxxxx", "a, data yyyyyyyy"]
+
+
+def test_equal_ends_of_keys_are_written_out() -> None:
+    one = Variant("c", "a", "", {"optimizer.name": "adam", "schedule.name": "cosine", "x.lr": 0.1})
+    keys = ["optimizer.name", "schedule.name", "x.lr"]
+    assert describe(one, keys) == "optimizer.name=adam, schedule.name=cosine, lr=0.1"
+
+
+CHOICES = st.fixed_dictionaries(
+    {"model.a": st.integers(0, 2), "model.b": st.sampled_from(["x", "y", None])},
+    optional={"model.c": st.booleans()},
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqr"), CHOICES), min_size=1, max_size=9))
+def test_no_two_variants_of_a_column_share_a_label(drawn) -> None:
+    """Else their runs would be averaged; and what a label states is so."""
+    variants = [Variant(c, f"id{n}", "d" * 64, keys) for n, (c, keys) in enumerate(drawn)]
+    found = labels(variants)
+    places = [(each.column, label) for each, label in zip(variants, found, strict=True)]
+    assert len(set(places)) == len(places)
+    for each, label in zip(variants, found, strict=True):
+        for part in filter(lambda part: "=" in part, label.split(", ")):
+            key, _, value = part.partition("=")
+            stated = each.choices[f"model.{key}"]
+            assert value == (stated if isinstance(stated, str) else json.dumps(stated))

@@ -1,0 +1,88 @@
+"""scripts/report.py, as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.records.samples import record, save
+
+FORMATS = ("md", "tex", "csv", "png", "html")
+
+
+def report(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "scripts/report.py", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_it_shows_the_table_and_writes_every_format(tmp_path: Path) -> None:
+    for seed in range(2):
+        save(tmp_path / "outputs", record(seed=seed, accuracy=0.5 + 0.01 * seed))
+    result = report(tmp_path / "outputs")
+    assert result.returncode == 0, result.stderr
+    assert "50.50 ± 0.71 (2)" in result.stdout
+    assert "no published value of CHELA" in result.stdout
+    for suffix in FORMATS:
+        file = tmp_path / "outputs" / "report" / f"report.{suffix}"
+        assert file.stat().st_size > 500
+        assert str(file) in result.stdout
+    again = report(tmp_path / "outputs", f"out={tmp_path / 'elsewhere'}")
+    for suffix in FORMATS:
+        before, after = (
+            (tmp_path / folder / f"report.{suffix}").read_bytes()
+            for folder in ("outputs/report", "elsewhere")
+        )
+        assert before == after
+    assert again.stderr == ""
+
+
+def test_what_cannot_be_read_is_told_beside_what_can(tmp_path: Path) -> None:
+    save(tmp_path, record())
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "record.json").write_text('{"record')
+    result = report(tmp_path, f"out={tmp_path}/out")
+    assert result.returncode == 0, result.stderr
+    assert f"{tmp_path}/half/record.json: Unterminated string" in result.stdout
+    for suffix in ("md", "csv", "html"):
+        assert "half/record.json" in (tmp_path / "out" / f"report.{suffix}").read_text()
+
+
+def test_an_empty_folder_is_one_message(tmp_path: Path) -> None:
+    result = report(tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: no record.json below ")
+    assert "try:" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_or_two_targets_are_one_message(tmp_path: Path) -> None:
+    for arguments in (["out=a"], [tmp_path, "out=a", "out=b"]):
+        result = report(*arguments)
+        assert result.returncode == 1
+        assert result.stderr == (
+            "error: name at least one folder with runs, and at most one out=FOLDER\n"
+        )
+
+
+def test_it_reads_records_without_torch() -> None:
+    """Else it would take seconds to start."""
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); import report, chela.records.outputs;"
+        "print(sorted({'torch', 'lightning', 'hydra', 'wandb'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == "[]\n", found.stderr
+
+
+def test_the_guide_names_every_file_and_has_its_picture() -> None:
+    guide = (ROOT / "docs" / "report.md").read_text()
+    assert all(f"`report.{suffix}`" in guide for suffix in FORMATS)
+    assert (ROOT / "docs" / "report.png").stat().st_size < 200_000

@@ -1,0 +1,98 @@
+"""Two processes compute what one does with the same global batch; interrupted or not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, TINY
+
+QUIET = ["model.dropout=0", "trainer.log_every_steps=1", "trainer.checkpoint_every_steps=1"]
+
+
+def train(
+    output: Path, data: Path, *overrides: str, before: str = ""
+) -> subprocess.CompletedProcess:
+    """train.py in a process of its own, after a line of Python."""
+    places = [f"data_dir={data}", f"output_dir={output}"]
+    script = output.parent / f"{output.name}.py"
+    script.write_text(
+        f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch; torch.set_num_threads(1)\n"
+        f"{before}\n"
+        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+    )
+    return subprocess.run(
+        [sys.executable, str(script), *TINY, *QUIET, *places, *overrides],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    (file,) = output.glob("*/seed0/metrics.csv")
+    return list(csv.DictReader(file.open()))
+
+
+def record(output: Path) -> dict:
+    (file,) = output.glob("*/seed0/record.json")
+    return json.loads(file.read_text())
+
+
+def assert_same_curve(one: Path, two: Path) -> None:
+    assert len(rows(one)) == len(rows(two)) == 12
+    for a, b in zip(rows(one), rows(two), strict=True):
+        for name in ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "gradient_norm"]:
+            assert (a[name] == "") == (b[name] == ""), name
+            if a[name]:
+                assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-6, abs=1e-6), name
+    first, second = record(one), record(two)
+    assert second["test"]["n"] == first["test"]["n"] == 50
+    assert second["test"]["loss"] == pytest.approx(first["test"]["loss"], rel=1e-6)
+    assert second["training"]["tokens"] == first["training"]["tokens"]
+
+
+STOP_AT_7 = """
+import os, signal
+from chela.training.history import History
+original = History.on_train_batch_end
+def patched(self, trainer, *rest):
+    if trainer.global_step == 7:
+        os.kill(trainer.strategy.launcher.procs[0].pid, signal.SIGTERM)
+    original(self, trainer, *rest)
+History.on_train_batch_end = patched
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(tmp_path: Path, shared_data: Path) -> None:
+    """Uninterrupted, and stopped by a signal that reaches only the second of them."""
+    one, two, broken = tmp_path / "one", tmp_path / "two", tmp_path / "broken"
+    assert train(one, shared_data).returncode == 0
+    result = train(two, shared_data, "trainer.devices=2")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("test accuracy") == 1
+    assert_same_curve(one, two)
+
+    stopped = train(broken, shared_data, "trainer.devices=2", before=STOP_AT_7)
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
+    assert record(broken)["status"] == "interrupted"
+    assert 7 <= record(broken)["training"]["steps"] < 12
+    resumed = train(broken, shared_data, "trainer.devices=2")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_curve(two, broken)
+    assert os.listdir(broken) == os.listdir(two)  # noqa: PTH208
+
+
+def test_a_batch_that_cannot_be_split_is_refused(tmp_path: Path, shared_data: Path) -> None:
+    result = train(tmp_path / "odd", shared_data, "trainer.devices=2", "trainer.batch_size=15")
+    assert result.returncode != 0
+    assert "batch_size=15 cannot be split over 2 devices; try 16" in result.stderr
