@@ -18,6 +18,7 @@ class FeedForward(nn.Module):
     """What the two forms share: how they reach the kernels."""
 
     operation = "token_mlp"
+    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
     implementation: Implementation = "torch"
 
     dropout: nn.Dropout  # on the hidden channels

@@ -20,6 +20,7 @@ class SiluGate(nn.Module):
     """Wo (silu(z Wg) * o): the convolutions decide what of the attention passes."""
 
     operation = "token_mlp"
+    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
     implementation: Implementation = "torch"
 
     def __init__(self, dim: int, v_dim: int, dropout: float) -> None:

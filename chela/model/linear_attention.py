@@ -42,7 +42,7 @@ class LinearAttention(nn.Module):
     operation = "linear_attention"
     has_triton = True
     implementation: Implementation = "torch"  # use_kernels sets it
-    projection: Implementation = "torch"  # of queries and keys; the kernel knows SiLU only
+    projection: Implementation = "torch"  # of queries and keys: by hand, until checked on a GPU
 
     def __init__(
         self,

@@ -85,6 +85,7 @@ class ChelaMixer(nn.Module):
 
     Config = ChelaConfig
     operation = "norm_linear"
+    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
     implementation: Implementation = "torch"
 
     def __init__(
