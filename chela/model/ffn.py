@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import token_mlp
-from chela.kernels.tokens import NO_NORM, Implementation, TokenNorm, obstacle
+from chela.kernels.choice import Implementation
+from chela.kernels.tokens import NO_NORM, TokenNorm, obstacle
 from chela.model.layers import compute_dtype, linear
 
 
@@ -17,8 +18,8 @@ class FeedForward(nn.Module):
     """What the two forms share: how they reach the kernels."""
 
     operation = "token_mlp"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
+    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
+    implementation: Implementation = "torch"
 
     dropout: nn.Dropout  # on the hidden channels
     out: nn.Linear

@@ -1,4 +1,9 @@
-"""How the attention's output meets the convolutions' abstraction on its way out."""
+"""How the attention's output meets the convolutions' abstraction on its way out.
+
+A gate is asked twice: first for ``preactivation``, so that the attention can apply its SiLU in the
+pass that writes o; then with the gated o for the mixer's output. A gate on kernels of its own
+takes o as it is, and does the rest, the block's residual included, in one pass: ``add_to``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import token_mlp
-from chela.kernels.tokens import Implementation, obstacle
+from chela.kernels.choice import Implementation
+from chela.kernels.tokens import obstacle
 from chela.model.layers import compute_dtype, linear
 
 
@@ -14,8 +20,8 @@ class SiluGate(nn.Module):
     """Wo (silu(z Wg) * o): the convolutions decide what of the attention passes."""
 
     operation = "token_mlp"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
+    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
+    implementation: Implementation = "torch"
 
     def __init__(self, dim: int, v_dim: int, dropout: float) -> None:
         super().__init__()
@@ -23,15 +29,17 @@ class SiluGate(nn.Module):
         self.out = linear(v_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, z: Tensor, o: Tensor) -> Tensor:
-        """The mixer's input h and z (B, L, D) and the attention's o (B, L, v_dim) to (B, L, D)."""
-        if self.implementation == "triton":
-            return self._fused(None, z, o, None, 0.0)
-        return self.out(self.dropout(F.silu(self.gate(z)) * o))
+    def preactivation(self, z: Tensor) -> Tensor:
+        """z Wg: (B, L, D) to (B, L, v_dim)."""
+        return self.gate(z)
+
+    def forward(self, h: Tensor, z: Tensor, gated: Tensor) -> Tensor:
+        """The mixer's input h and z (B, L, D) and silu(z Wg) * o (B, L, v_dim) to (B, L, D)."""
+        return self.out(self.dropout(gated))
 
     @property
     def fuses_residual(self) -> bool:
-        """Whether ``add_to`` can be called: the kernel adds to the residual stream itself."""
+        """Whether ``add_to`` is to be called instead of the two steps."""
         return self.implementation == "triton"
 
     def kernel_obstacle(self) -> str | None:
@@ -39,14 +47,20 @@ class SiluGate(nn.Module):
         return obstacle(self.out.out_features)
 
     def add_to(
-        self, x: Tensor, z: Tensor, o: Tensor, lengths: Tensor | None, dropout: float
-    ) -> Tensor:
-        """x + dropout(self(h, z, o)) for the block's x (B, L, D), zero at padded positions."""
-        return self._fused(x, z, o, lengths, dropout)
-
-    def _fused(
         self, x: Tensor | None, z: Tensor, o: Tensor, lengths: Tensor | None, dropout: float
     ) -> Tensor:
+        """x + dropout(Wo (silu(z Wg) * o)) for the block's x, zero at padded positions.
+
+        Args:
+            x: (B, L, D), None to add to nothing.
+            z: (B, L, D).
+            o: (B, L, v_dim), not gated yet.
+            lengths: (B,) true lengths, None when nothing is padded.
+            dropout: on what is added to x.
+
+        Returns:
+            (B, L, D).
+        """
         gate, out = self.gate, self.out
         return token_mlp.mlp(
             z,
@@ -68,7 +82,7 @@ class MegaGate(nn.Module):
     update * (candidate - h), so that the residual around the mixer makes the convex mix
     (1 - update) * h + update * candidate. That is exact with post-norm, where the residual is h;
     with pre-norm the residual is the unnormalised x (our definition: a mixer sees h only).
-    There is no kernel for it: it runs in plain PyTorch everywhere.
+    There is no kernel for it.
     """
 
     fuses_residual = False
@@ -81,8 +95,11 @@ class MegaGate(nn.Module):
         self.out = linear(v_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, z: Tensor, o: Tensor) -> Tensor:
-        """The mixer's input h and z (B, L, D) and the attention's o (B, L, v_dim) to (B, L, D)."""
-        gated = self.dropout(F.silu(self.reset(z)) * o)  # (B, L, v_dim)
-        candidate = F.silu(self.candidate(z) + self.out(gated))  # (B, L, D)
+    def preactivation(self, z: Tensor) -> Tensor:
+        """z Wr: (B, L, D) to (B, L, v_dim)."""
+        return self.reset(z)
+
+    def forward(self, h: Tensor, z: Tensor, gated: Tensor) -> Tensor:
+        """The mixer's input h and z (B, L, D) and reset * o (B, L, v_dim) to (B, L, D)."""
+        candidate = F.silu(self.candidate(z) + self.out(self.dropout(gated)))  # (B, L, D)
         return self.update(z).sigmoid() * (candidate - h)

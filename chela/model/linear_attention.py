@@ -42,6 +42,7 @@ class LinearAttention(nn.Module):
     operation = "linear_attention"
     has_triton = True
     implementation: Implementation = "torch"  # use_kernels sets it
+    projection: Implementation = "torch"  # of queries and keys: by hand, until checked on a GPU
 
     def __init__(
         self,
@@ -83,51 +84,33 @@ class LinearAttention(nn.Module):
             "take more num_heads"
         )
 
-    def forward(self, z: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Attend.
+    def forward(
+        self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Attend, and gate what comes out: together, one operation may do both in one pass.
 
         Args:
             z: (B, L, D), what queries and keys are made of.
             v: (B, L, v_dim).
+            gate: (B, L, v_dim) before its SiLU, None for no gate.
             lengths: (B,) true lengths, None when nothing is padded.
 
         Returns:
             (B, L, v_dim).
         """
-        q, k = (self._heads(x) for x in self._queries_and_keys(z))
-        qkv = (q, k, self._heads(v))  # (B, L, H, d)
-        if isinstance(self.head_norm, RMSNorm):
-            o = self._attend(qkv, lengths, self.head_norm.weight)
+        q, k = self._queries_and_keys(z)  # (B, L, qk_dim)
+        qkv = (self._heads(q), self._heads(k), self._heads(v))  # (B, L, H, d)
+        g = None if gate is None else self._heads(gate)
+        if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
+            weight = None if self.head_norm is None else self.head_norm.weight
+            o = self._attend(qkv, lengths, weight, g)
         else:
-            o = self._attend(qkv, lengths, None)
-            o = o if self.head_norm is None else self.head_norm(o)
+            o = self.head_norm(self._attend(qkv, lengths, None, None))
+            o = o if g is None else o * F.silu(g)
         return o.flatten(2)  # (B, L, v_dim)
 
-    def _attend(
-        self,
-        qkv: tuple[Tensor, Tensor, Tensor],
-        lengths: Tensor | None,
-        norm_weight: Tensor | None,
-    ) -> Tensor:
-        if not self.causal:
-            return linear_attention.bidirectional(
-                *qkv,
-                lengths,
-                norm_weight=norm_weight,
-                implementation=self.implementation,
-            )
-        o, _ = linear_attention.causal(
-            *qkv,
-            lengths,
-            self.chunk_size,
-            norm_weight=norm_weight,
-            implementation=self.implementation,
-        )
-        return o
-
     def _queries_and_keys(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L, qk_dim) each; there is a kernel for SiLU's feature map."""
-        if self.implementation == "triton" and self.feature_map == "silu":
+        if self.projection == "triton" and self.feature_map == "silu":
             return query_key.query_key(
                 z,
                 self.shared.weight,
@@ -139,6 +122,31 @@ class LinearAttention(nn.Module):
         u = _FEATURE_MAPS[self.feature_map](self.shared(z))
         q = u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype)
         return q, u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype)
+
+    def _attend(
+        self,
+        qkv: tuple[Tensor, Tensor, Tensor],
+        lengths: Tensor | None,
+        norm_weight: Tensor | None,
+        gate: Tensor | None,
+    ) -> Tensor:
+        if not self.causal:
+            return linear_attention.bidirectional(
+                *qkv,
+                lengths,
+                norm_weight=norm_weight,
+                gate=gate,
+                implementation=self.implementation,
+            )
+        o, _ = linear_attention.causal(
+            *qkv,
+            lengths,
+            self.chunk_size,
+            norm_weight=norm_weight,
+            gate=gate,
+            implementation=self.implementation,
+        )
+        return o
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)

@@ -21,8 +21,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
+from chela.kernels.choice import Implementation
 from chela.kernels.norm_linear import norm_linear
-from chela.kernels.tokens import NO_NORM, Implementation, TokenNorm, obstacle
+from chela.kernels.tokens import NO_NORM, TokenNorm, obstacle
 from chela.model.gates import MegaGate, SiluGate
 from chela.model.layers import compute_dtype, linear
 from chela.model.linear_attention import FeatureMap, HeadNorm, LinearAttention
@@ -84,8 +85,8 @@ class ChelaMixer(nn.Module):
 
     Config = ChelaConfig
     operation = "norm_linear"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
+    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
+    implementation: Implementation = "torch"
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class ChelaMixer(nn.Module):
         self.value = linear(dim, v_dim)
         self.attention = _attention(dim, v_dim, causal, config)
         gate = SiluGate if config.gate == "silu" else MegaGate
-        self.gate = gate(dim, v_dim, config.dropout)
+        self.gate: SiluGate | MegaGate = gate(dim, v_dim, config.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.
@@ -120,7 +121,11 @@ class ChelaMixer(nn.Module):
         Raises:
             ValueError: L exceeds max_length.
         """
-        return self.gate(*self._streams(x, NO_NORM, lengths))  # (B, L, D)
+        h, z, v = self._streams(x, NO_NORM, lengths)
+        if isinstance(self.gate, SiluGate) and self.gate.fuses_residual:
+            return self.gate.add_to(None, z, self._attend(z, v, None, lengths), lengths, 0.0)
+        g = self.gate.preactivation(z)  # (B, L, v_dim)
+        return self.gate(h, z, self._attend(z, v, g, lengths))  # (B, L, D)
 
     @property
     def fuses_residual(self) -> bool:
@@ -135,23 +140,22 @@ class ChelaMixer(nn.Module):
         """x + dropout(self(norm(x))) for x (B, L, D), zero at padded positions.
 
         Raises:
-            ValueError: L exceeds max_length, or ``fuses_residual`` is not true.
+            ValueError: L exceeds max_length, or the gate has no kernel.
         """
         if not isinstance(self.gate, SiluGate):
             raise ValueError("this gate has no kernel; call the mixer, and add to the result")
-        _, z, o = self._streams(x, norm, lengths)
-        return self.gate.add_to(x, z, o, lengths, dropout)
+        _, z, v = self._streams(x, norm, lengths)
+        return self.gate.add_to(x, z, self._attend(z, v, None, lengths), lengths, dropout)
 
     def _streams(
         self, x: Tensor, norm: TokenNorm, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the gate joins: h = norm(x), z (B, L, D) and o (B, L, v_dim)."""
+        """h = norm(x) and z, (B, L, D) each, and v (B, L, v_dim)."""
         mask = None if lengths is None else valid_mask(lengths, x.shape[1])
         h, v = self._input(x, norm, lengths)
         s = h if self.short_conv is None else zero_padding(self.short_conv(h), lengths)
-        z = s if self.long_conv is None else self.long_conv(s, mask)  # (B, L, D)
-        o = v if self.attention is None else self.attention(z, v, lengths)  # (B, L, v_dim)
-        return h, z, o
+        z = s if self.long_conv is None else self.long_conv(s, mask)
+        return h, z, v
 
     def _input(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """h (B, L, D), zero at padded positions, and v (B, L, v_dim)."""
@@ -167,6 +171,12 @@ class ChelaMixer(nn.Module):
             dtype=compute_dtype(x),
             implementation=self.implementation,
         )
+
+    def _attend(self, z: Tensor, v: Tensor, gate: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """o (B, L, v_dim), times silu(gate) where a gate (B, L, v_dim) is given."""
+        if self.attention is not None:
+            return self.attention(z, v, gate, lengths)
+        return v if gate is None else F.silu(gate) * v
 
     def fold(self) -> None:
         """Turn the long stage into one constant kernel, for inference; in place."""

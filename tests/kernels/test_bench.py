@@ -102,4 +102,5 @@ def test_the_script_prints_a_line_per_case():
         "frac",
     ]
     shapes = [line.split()[-5] for line in lines[2:]]
-    assert shapes == ["2x100x64/32", "2x100x64/64"] * 2
+    heads = ["2x100x64/32", "2x100x64/64"] * 2  # causal and bidirectional attention
+    assert shapes == [*heads, "2x100x64", "2x100x64"]  # short and long convolution

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -349,6 +353,21 @@ def test_what_the_kernels_do_not_serve_names_the_remedy():
 def test_no_norm_is_x_itself():
     x = torch.randn(2, 3, 4)
     assert torch.equal(NO_NORM.eager(x), x)
+
+
+def test_every_token_wise_kernel_compiles_for_a_hopper_gpu():
+    """Also without one: what the interpreter lets pass a compiler may refuse."""
+    script = Path(__file__).with_name("compile_token_kernels_for_hopper.py")
+    root = script.parents[2]
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=root,
+        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == ["backward"] * 5 + ["forward"] * 5
 
 
 def gpu_case(part: str, norm: str, dtype: torch.dtype, dim: int, hidden: int, length: int) -> None:

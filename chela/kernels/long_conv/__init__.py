@@ -12,7 +12,6 @@ compute the same convolution.
 
 from __future__ import annotations
 
-
 from torch import Tensor
 
 from chela.kernels.choice import Implementation

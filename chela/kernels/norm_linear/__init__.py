@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from chela.kernels.choice import Implementation
 from chela.kernels.norm_linear import eager
-from chela.kernels.tokens import NO_NORM, Implementation, TokenNorm
+from chela.kernels.tokens import NO_NORM, TokenNorm
 
 __all__ = ["norm_linear"]
 

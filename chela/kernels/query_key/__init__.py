@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from chela.kernels.choice import Implementation
 from chela.kernels.query_key import eager
 from chela.kernels.query_key.arguments import Affines
-from chela.kernels.tokens import Implementation
 
 __all__ = ["Affines", "query_key"]
 

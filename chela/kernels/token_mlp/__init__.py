@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from chela.kernels.choice import Implementation
 from chela.kernels.token_mlp import eager
 from chela.kernels.token_mlp.arguments import Weights
-from chela.kernels.tokens import NO_NORM, Implementation, TokenNorm
+from chela.kernels.tokens import NO_NORM, TokenNorm
 
 __all__ = ["Weights", "mlp"]
 
