@@ -2,16 +2,18 @@
 
     python scripts/bench_kernels.py                              the shapes of four LRA tasks
     python scripts/bench_kernels.py --operation causal           those whose name contains it
+    python scripts/bench_kernels.py --shape 8x2048x512           one shape: batch, length, channels
     python scripts/bench_kernels.py --plot lengths.png           time against length, 1K to 1M
 
-A further operation is a further function in ``REGISTRY``: from a shape and a device to its cases.
+A further operation is a further function in ``REGISTRY``, from a shape and a device to its cases,
+with the head dims to measure it at, (0,) where it has no heads.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -21,10 +23,8 @@ from chela.kernels import choose, linear_attention, long_conv, short_conv
 from chela.kernels.bench import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
 from chela.kernels.choice import Implementation
 
-# Image, ListOps, Text and Path-X; heads of 32 and of 64 channels.
-TASKS = [(64, 1024, 512), (64, 2048, 256), (64, 4096, 256), (16, 16384, 256)]
-TASK_SHAPES = [Shape(*sizes, head) for sizes in TASKS for head in (32, 64)]
-LENGTH_SHAPES = [Shape(1, 2**power, 128, 64) for power in range(10, 21, 2)]  # 1K to 1M
+TASKS = ["64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256"]  # Image to Path-X
+LENGTHS = [f"1x{2**power}x128" for power in range(10, 21, 2)]  # 1K to 1M
 
 
 def qkv(shape: Shape, device: torch.device) -> list[Tensor]:
@@ -153,12 +153,21 @@ def convolution_cases(
     ]
 
 
-REGISTRY: list[Callable[[Shape, torch.device], list[Case]]] = [
-    causal_attention,
-    bidirectional_attention,
-    short_convolution,
-    long_convolution,
+REGISTRY: list[tuple[Callable[[Shape, torch.device], list[Case]], tuple[int, ...]]] = [
+    (causal_attention, (32, 64)),
+    (bidirectional_attention, (32, 64)),
+    (short_convolution, (0,)),
+    (long_convolution, (0,)),
 ]
+
+
+def all_cases(sizes: list[str], device: torch.device) -> Iterator[Case]:
+    """Every implementation of every operation, the implementations of a shape side by side."""
+    for make_cases, heads in REGISTRY:
+        for size in sizes:
+            batch, length, channels = (int(number) for number in size.split("x"))
+            for head in heads:
+                yield from make_cases(Shape(batch, length, channels, head), device)
 
 
 def main() -> None:
@@ -168,6 +177,7 @@ def main() -> None:
     )
     parser.add_argument("--operation", default="", help="part of an operation's name")
     parser.add_argument("--implementation", default="", help="part of an implementation's name")
+    parser.add_argument("--shape", action="append", help="BxLxD; may be given several times")
     parser.add_argument("--plot", type=Path, help="draw time against length into this file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -176,21 +186,17 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, copies at {bandwidth / 1e12:.2f} TB/s\n{HEADER}")
     results: list[Result] = []
-    for shape in LENGTH_SHAPES if arguments.plot else TASK_SHAPES:
-        for make_cases in REGISTRY:
-            for case in make_cases(shape, device):
-                if (
-                    arguments.operation in case.operation
-                    and arguments.implementation in case.implementation
-                ):
-                    try:
-                        results.append(measure(case, bandwidth))
-                    except torch.OutOfMemoryError:
-                        print(
-                            f"{case.operation:25} {case.implementation:15} {shape!s:18} no memory"
-                        )
-                    else:
-                        print(results[-1].row(), flush=True)
+    for case in all_cases(arguments.shape or (LENGTHS if arguments.plot else TASKS), device):
+        if arguments.operation not in case.operation:
+            continue
+        if arguments.implementation not in case.implementation:
+            continue
+        try:
+            results.append(measure(case, bandwidth))
+        except torch.OutOfMemoryError:
+            print(f"{case.label}  does not fit into memory")
+        else:
+            print(results[-1].row(), flush=True)
     if arguments.plot:
         draw(results, arguments.plot)
         print(f"drawn: {arguments.plot}")

@@ -21,7 +21,7 @@ def main(composed: DictConfig) -> None:
     """Prepare the data that `train.py` would prepare for the same arguments, and describe them."""
     from chela.config import parse
     from chela.training.build import build_task
-    from tasks.table import table
+    from tasks.show.table import table
 
     task = build_task(parse(composed))
     task.prepare_data()

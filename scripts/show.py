@@ -13,7 +13,7 @@ def main(composed: DictConfig) -> None:
     """Prepare the data if need be, and draw samples with labels, lengths and classes."""
     from chela.config import parse
     from chela.training.build import build_task
-    from tasks.pictures import draw_sheet
+    from tasks.show.pictures import draw_sheet
 
     config = parse(composed)
     task = build_task(config)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from tasks.loader import Batch, Encode, TrainLoader, TrainOrder, eval_loader, symbols
-from tasks.meta import Meta, Origin
-from tasks.rows import Rows
-from tasks.store import Prepared, Recipe, load, prepare
+from tasks.storage.meta import Meta, Origin
+from tasks.storage.rows import Rows
+from tasks.storage.store import Prepared, Recipe, load, prepare
 
 __all__ = ["Batch", "Task", "TaskSpec"]
 

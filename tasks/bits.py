@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 # One number per use, so that no two uses ever share a stream, whatever their seeds.
 LISTOPS_TREES = 1
 TRAINING_ORDER = 2
+PATHFINDER = 8
 TEXT_HELD_OUT = 31
 RFC_NEGATIVES = 41
 RFC_SPLITS = 42
-PATHFINDER = 8
 
 
 def stream(purpose: int, seed: int, index: int) -> np.random.Philox:

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from tasks import bits
-from tasks.rows import Rows
-from tasks.store import rows_of
+from tasks.storage.rows import Rows
+from tasks.storage.store import rows_of
 
 
 class Batch(NamedTuple):

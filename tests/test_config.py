@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from chela.config import as_dict, parse
 from chela.errors import ConfigError
 from chela.model import BackboneConfig, ChelaConfig
-from tasks.listops import ListOpsConfig
+from tasks.listops.task import ListOpsConfig
 from tests.conftest import ROOT
 
 
@@ -55,6 +55,7 @@ def test_the_command_line_names_the_choices(overrides: list[str], parts: list[st
         ("trainer.batch_size", -1, ["trainer.batch_size=-1"]),
         ("task.source", "hub", ["task.source=hub", "'official'", "'generated'"]),
         ("seed", -1, ["seed=-1"]),
+        ("kernels", "cuda", ["kernels=cuda", "'auto'", "'triton'", "'torch'"]),
         ("resume", True, ["resume=True"]),
     ],
 )
@@ -86,7 +87,13 @@ def test_identity_comes_from_what_is_computed(composed) -> None:
     base = parse(composed())
     for same in ["seed=7", "logger=wandb", "trainer.num_workers=2", "resume=false", "name=other"]:
         assert parse(composed(same)).identity == base.identity, same
-    for other in ["model.depth=2", "optimizer.lr=0.5", "task.num_train=201", "optimizer=adam"]:
+    for other in [
+        "model.depth=2",
+        "optimizer.lr=0.5",
+        "task.num_train=201",
+        "optimizer=adam",
+        "kernels=torch",
+    ]:
         assert parse(composed(other)).identity != base.identity, other
     assert parse(composed("seed=7")).run_id != base.run_id
 

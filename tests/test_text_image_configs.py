@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from chela.config import RunConfig, parse
-from tasks.image import ImageConfig
-from tasks.text import TextConfig
+from tasks.image.task import ImageConfig
+from tasks.text.task import TextConfig
 from tests.conftest import ROOT
 
 

@@ -9,7 +9,14 @@ float32 or better. Autocast is off inside: an operation computes in the precisio
 handed.
 """
 
-from chela.kernels import linear_attention, long_conv, short_conv
+from chela.kernels import (
+    linear_attention,
+    long_conv,
+    norm_linear,
+    query_key,
+    short_conv,
+    token_mlp,
+)
 from chela.kernels.choice import choose, use_kernels
 from chela.kernels.masking import valid_mask, zero_padding
 
@@ -17,7 +24,10 @@ __all__ = [
     "choose",
     "linear_attention",
     "long_conv",
+    "norm_linear",
+    "query_key",
     "short_conv",
+    "token_mlp",
     "use_kernels",
     "valid_mask",
     "zero_padding",

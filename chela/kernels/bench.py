@@ -62,6 +62,11 @@ class Case:
     reference: Callable[..., Tensor]
     floor_bytes: Callable[[Shape], int]
 
+    @property
+    def label(self) -> str:
+        """The first columns of its line in the table."""
+        return f"{self.operation:25} {self.implementation:15} {self.shape!s:18}"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -74,8 +79,7 @@ class Result:
 
     def row(self) -> str:
         """One line of the table."""
-        case = self.case
-        start = f"{case.operation:25} {case.implementation:15} {case.shape!s:18} {self.error:8.1e}"
+        start = f"{self.case.label} {self.error:8.1e}"
         if self.seconds is None:
             return f"{start}  wrong: no speed (error above {MAX_ERROR})"
         times = f"{self.seconds * 1e3:9.3f} {self.floor * 1e3:9.3f}"
@@ -176,18 +180,29 @@ def _wall_times(step: Callable[[], Sequence[Tensor]]) -> list[float]:
 
 
 def draw(results: Sequence[Result], file: Path) -> None:
-    """Time against length on logarithmic axes, a panel per operation, a line per implementation."""
+    """Time against length on logarithmic axes: a panel per operation, a line per implementation.
+
+    Args:
+        results: of any shapes; those without a speed are left out.
+        file: what to write; its suffix says the format.
+
+    Raises:
+        ValueError: nothing has a speed.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    operations = sorted({r.case.operation for r in results})
+    results = [r for r in results if r.seconds is not None]
+    if not results:
+        raise ValueError("nothing to draw: no case was right and fitted into memory")
+    panels = sorted({(r.case.operation, r.case.shape.head) for r in results})
     figure, axes = pyplot.subplots(
-        1, len(operations), figsize=(6 * len(operations), 4.5), squeeze=False, layout="constrained"
+        1, len(panels), figsize=(6 * len(panels), 4.5), squeeze=False, layout="constrained"
     )
-    for axis, operation in zip(axes[0], operations, strict=True):
-        shown = [r for r in results if r.case.operation == operation and r.seconds is not None]
+    for axis, (operation, head) in zip(axes[0], panels, strict=True):
+        shown = [r for r in results if (r.case.operation, r.case.shape.head) == (operation, head)]
         for name in sorted({r.case.implementation for r in shown}):
             line = sorted(
                 (r.case.shape.length, r.seconds) for r in shown if r.case.implementation == name
@@ -195,7 +210,8 @@ def draw(results: Sequence[Result], file: Path) -> None:
             axis.loglog(*zip(*line, strict=True), marker="o", label=name)
         floors = sorted({(r.case.shape.length, r.floor) for r in shown})
         axis.loglog(*zip(*floors, strict=True), "--", color="gray", label="floor: memory traffic")
-        axis.set(title=operation, xlabel="length (tokens)", ylabel="forward + backward (s)")
+        title = f"{operation}, heads of {head}" if head else operation
+        axis.set(title=title, xlabel="length (tokens)", ylabel="forward + backward (s)")
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(file, dpi=150)

@@ -41,17 +41,22 @@ def use_kernels(model: nn.Module, asked: Asked, device: torch.device) -> None:
     Args:
         model: its modules declare ``operation`` and ``implementation``, and ``has_triton = True``
             where there is a choice.
-        asked: see ``choose``.
+        asked: see ``choose``; ``auto`` leaves a module on plain PyTorch whose ``kernel_obstacle()``
+            names something that its kernels do not have, such as very wide heads.
         device: where the model will compute.
 
     Raises:
-        ValueError: see ``choose``.
+        ValueError: see ``choose``; or ``triton`` was asked for, and a module has such an obstacle.
     """
     implementation = choose(asked, device)
     module: Any
     for module in model.modules():
-        if getattr(module, "has_triton", False):
-            module.implementation = implementation
+        if not getattr(module, "has_triton", False):
+            continue
+        obstacle = module.kernel_obstacle() if hasattr(module, "kernel_obstacle") else None
+        if obstacle is not None and asked == "triton":
+            raise ValueError(f"kernels=triton, but {module.operation}: {obstacle}")
+        module.implementation = implementation if obstacle is None else "torch"
 
 
 def _obstacle(device: torch.device) -> str | None:

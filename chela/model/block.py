@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
@@ -10,6 +12,10 @@ from chela.model.norms import NormName, make_norm
 
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + ffn(norm(x)); with post-norm norm(x + ...) instead.
+
+    A part may take a pre-norm block's norm, dropout and residual into its own kernels: it then has
+    ``fuses_residual`` true and ``add_to(x, norm, lengths, dropout)``, which returns
+    x + dropout(part(norm(x))).
 
     Args:
         mixer: called with (x (B, L, D), lengths (B,) or None), returns (B, L, D).
@@ -40,13 +46,27 @@ class Block(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(B, L, D) to (B, L, D), zero at padded positions."""
         mask = None if lengths is None else valid_mask(lengths, x.shape[1])  # (B, L)
-        if self.prenorm:
+        if self._fuses(self.mixer):
+            x = self._added(self.mixer, self.mixer_norm, x, mask, lengths)
+        elif self.prenorm:
             x = x + self.dropout(self.mixer(self.mixer_norm(x, mask), lengths))
         else:
             x = self.mixer_norm(x + self.dropout(self.mixer(x, lengths)), mask)
         if self.ffn is not None and self.ffn_norm is not None:
+            if self._fuses(self.ffn):
+                return self._added(self.ffn, self.ffn_norm, x, mask, lengths)
             if self.prenorm:
                 x = x + self.dropout(self.ffn(self.ffn_norm(x, mask)))
             else:
                 x = self.ffn_norm(x + self.dropout(self.ffn(x)), mask)
         return zero_padding(x, lengths)
+
+    def _fuses(self, part: nn.Module) -> bool:
+        return self.prenorm and bool(getattr(part, "fuses_residual", False))
+
+    def _added(
+        self, part: Any, norm: Any, x: Tensor, mask: Tensor | None, lengths: Tensor | None
+    ) -> Tensor:
+        """x + dropout(part(norm(x))) by the part's own kernels, zero at padded positions."""
+        dropout = self.dropout.p if self.training else 0.0
+        return part.add_to(x, norm.per_token(x, mask), lengths, dropout)

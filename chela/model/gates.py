@@ -1,7 +1,8 @@
 """How the attention's output meets the convolutions' abstraction on its way out.
 
 A gate is asked twice: first for ``preactivation``, so that the attention can apply its SiLU in the
-pass that writes o; then with the gated o for the mixer's output.
+pass that writes o; then with the gated o for the mixer's output. A gate on kernels of its own
+takes o as it is, and does the rest, the block's residual included, in one pass: ``add_to``.
 """
 
 from __future__ import annotations
@@ -9,11 +10,18 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.model.layers import linear
+from chela.kernels import token_mlp
+from chela.kernels.choice import Implementation
+from chela.kernels.tokens import obstacle
+from chela.model.layers import compute_dtype, linear
 
 
 class SiluGate(nn.Module):
     """Wo (silu(z Wg) * o): the convolutions decide what of the attention passes."""
+
+    operation = "token_mlp"
+    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
+    implementation: Implementation = "torch"
 
     def __init__(self, dim: int, v_dim: int, dropout: float) -> None:
         super().__init__()
@@ -29,6 +37,43 @@ class SiluGate(nn.Module):
         """The mixer's input h and z (B, L, D) and silu(z Wg) * o (B, L, v_dim) to (B, L, D)."""
         return self.out(self.dropout(gated))
 
+    @property
+    def fuses_residual(self) -> bool:
+        """Whether ``add_to`` is to be called instead of the two steps."""
+        return self.implementation == "triton"
+
+    def kernel_obstacle(self) -> str | None:
+        """Why the kernels cannot serve this gate; None where they can."""
+        return obstacle(self.out.out_features)
+
+    def add_to(
+        self, x: Tensor | None, z: Tensor, o: Tensor, lengths: Tensor | None, dropout: float
+    ) -> Tensor:
+        """x + dropout(Wo (silu(z Wg) * o)) for the block's x, zero at padded positions.
+
+        Args:
+            x: (B, L, D), None to add to nothing.
+            z: (B, L, D).
+            o: (B, L, v_dim), not gated yet.
+            lengths: (B,) true lengths, None when nothing is padded.
+            dropout: on what is added to x.
+
+        Returns:
+            (B, L, D).
+        """
+        gate, out = self.gate, self.out
+        return token_mlp.mlp(
+            z,
+            token_mlp.Weights(gate.weight, gate.bias, out.weight, out.bias),
+            factor=o,
+            residual=x,
+            lengths=lengths,
+            hidden_dropout=self.dropout.p if self.training else 0.0,
+            dropout=dropout,
+            dtype=compute_dtype(z),
+            implementation=self.implementation,
+        )
+
 
 class MegaGate(nn.Module):
     """Mega's reset and update gates (Ma et al. 2023), with z for its EMA output.
@@ -37,7 +82,10 @@ class MegaGate(nn.Module):
     update * (candidate - h), so that the residual around the mixer makes the convex mix
     (1 - update) * h + update * candidate. That is exact with post-norm, where the residual is h;
     with pre-norm the residual is the unnormalised x (our definition: a mixer sees h only).
+    There is no kernel for it.
     """
+
+    fuses_residual = False
 
     def __init__(self, dim: int, v_dim: int, dropout: float) -> None:
         super().__init__()

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import linear_attention
+from chela.kernels import linear_attention, query_key
 from chela.kernels.choice import Implementation
-from chela.model.layers import linear
+from chela.model.layers import compute_dtype, linear
 from chela.model.norms import RMSNorm, make_norm
 
 FeatureMap = Literal["silu", "identity", "elu1", "relu"]
@@ -42,6 +42,7 @@ class LinearAttention(nn.Module):
     operation = "linear_attention"
     has_triton = True
     implementation: Implementation = "torch"  # use_kernels sets it
+    projection: Implementation = "torch"  # of queries and keys: by hand, until checked on a GPU
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class LinearAttention(nn.Module):
                     f"{name}={size} is not divisible by num_heads={num_heads}; "
                     f"set {name}={-(-size // num_heads) * num_heads}, or another num_heads"
                 )
-        self.num_heads = num_heads
+        self.num_heads, self.qk_dim, self.v_dim = num_heads, qk_dim, v_dim
         self.feature_map = feature_map
         self.causal = causal
         self.chunk_size = chunk_size
@@ -72,6 +73,16 @@ class LinearAttention(nn.Module):
         self.shift_q, self.shift_k = (nn.Parameter(torch.zeros(qk_dim)) for _ in range(2))
         head_dim = v_dim // num_heads
         self.head_norm = None if head_norm == "none" else make_norm(head_norm, head_dim)
+
+    def kernel_obstacle(self) -> str | None:
+        """Why the kernels cannot serve these heads; None where they can."""
+        widest = max(self.qk_dim, self.v_dim) // self.num_heads
+        if widest <= linear_attention.MAX_HEAD_DIM:
+            return None
+        return (
+            f"a head of {widest} channels is wider than {linear_attention.MAX_HEAD_DIM}: "
+            "take more num_heads"
+        )
 
     def forward(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
@@ -87,10 +98,8 @@ class LinearAttention(nn.Module):
         Returns:
             (B, L, v_dim).
         """
-        u = _FEATURE_MAPS[self.feature_map](self.shared(z))  # (B, L, qk_dim)
-        q = self._heads(u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype))
-        k = self._heads(u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype))
-        qkv = (q, k, self._heads(v))  # (B, L, H, d)
+        q, k = self._queries_and_keys(z)  # (B, L, qk_dim)
+        qkv = (self._heads(q), self._heads(k), self._heads(v))  # (B, L, H, d)
         g = None if gate is None else self._heads(gate)
         if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
             weight = None if self.head_norm is None else self.head_norm.weight
@@ -99,6 +108,20 @@ class LinearAttention(nn.Module):
             o = self.head_norm(self._attend(qkv, lengths, None, None))
             o = o if g is None else o * F.silu(g)
         return o.flatten(2)  # (B, L, v_dim)
+
+    def _queries_and_keys(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.projection == "triton" and self.feature_map == "silu":
+            return query_key.query_key(
+                z,
+                self.shared.weight,
+                self.shared.bias,
+                query_key.Affines(self.scale_q, self.shift_q, self.scale_k, self.shift_k),
+                dtype=compute_dtype(z),
+                implementation="triton",
+            )
+        u = _FEATURE_MAPS[self.feature_map](self.shared(z))
+        q = u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype)
+        return q, u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype)
 
     def _attend(
         self,

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import long_conv, short_conv
+from chela.kernels.choice import Implementation
 from chela.kernels.precision import without_autocast
 from chela.model.long_kernels import LongKernel
 from chela.model.norms import BatchNorm
@@ -39,7 +40,24 @@ class ChannelScale(nn.Module):
         return self.weight, None
 
 
-class LongConv(nn.Module):
+class _LongStage(nn.Module):
+    """What the stage's two forms say of how they compute."""
+
+    operation = "long_conv"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
+
+    max_length: int
+
+    def implementation_in(self, dtype: torch.dtype) -> str:
+        """What computes in ``dtype``: the kernels leave float32 and long sequences to the FFT."""
+        if self.implementation == "torch":
+            return "torch"
+        found = long_conv.scheme(self.max_length, 2, dtype)
+        return f"triton ({found})" if found == "monarch" else "torch (fft)"
+
+
+class LongConv(_LongStage):
     """z = sum over branches of norm_b(conv_b(s)) + skip * s.
 
     Args:
@@ -52,9 +70,6 @@ class LongConv(nn.Module):
     Raises:
         ValueError: a short branch cannot be centred.
     """
-
-    operation = "long_conv"
-    implementation = "torch"
 
     def __init__(
         self,
@@ -73,6 +88,7 @@ class LongConv(nn.Module):
             )
         self.causal = causal
         self.kernel = kernel
+        self.max_length = kernel.max_length
         self.branches = nn.ParameterList(
             torch.empty(dim, width).uniform_(-(width**-0.5), width**-0.5)  # as PyTorch's convs
             for width in branch_widths
@@ -94,14 +110,19 @@ class LongConv(nn.Module):
         """
         if self.training and not self.sums_branches_first:
             return self.unmerged(s, mask)
-        return _convolve(s, *self.merged(_checked_length(s, self.kernel.max_length)))
+        length = _checked_length(s, self.kernel.max_length)
+        return _convolve(s, *self.merged(length), self.implementation)
 
     def unmerged(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
         """The same, branch by branch: what the definition says, and BatchNorm needs to train."""
         with without_autocast(s):
             long = self.kernel(_checked_length(s, self.kernel.max_length))
-        outputs = [long_conv.convolve(s, long)]
-        outputs += [short_conv.convolve(s, taps, causal=self.causal) for taps in self.branches]
+        how = self.implementation
+        outputs = [long_conv.convolve(s, long, implementation=how)]
+        outputs += [
+            short_conv.convolve(s, taps, causal=self.causal, implementation=how)
+            for taps in self.branches
+        ]
         z = s * self.skip.to(s.dtype)
         for norm, output in zip(self.norms, outputs, strict=True):
             z = z + norm(output, mask)
@@ -127,7 +148,9 @@ class LongConv(nn.Module):
         """The stage in evaluation as constants: one kernel and one bias, nothing to train."""
         self.eval()
         with torch.no_grad():
-            return FoldedLongConv(*self.merged(self.kernel.max_length))
+            folded = FoldedLongConv(*self.merged(self.kernel.max_length))
+        folded.implementation = self.implementation
+        return folded
 
     def _as_long(self, taps: Tensor, length: int) -> Tensor:
         """A short branch's taps (D, width) as a long kernel; taps that L cuts off are unused."""
@@ -138,11 +161,8 @@ class LongConv(nn.Module):
         return torch.stack([F.pad(side, (0, length - side.shape[1])) for side in sides])
 
 
-class FoldedLongConv(nn.Module):
+class FoldedLongConv(_LongStage):
     """What a trained ``LongConv`` is in inference; behind the same interface."""
-
-    operation = "long_conv"
-    implementation = "torch"
 
     kernel: Tensor
     bias: Tensor | None
@@ -150,16 +170,19 @@ class FoldedLongConv(nn.Module):
     def __init__(self, kernel: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         self.register_buffer("kernel", kernel)  # (directions, D, max_length)
+        self.max_length = kernel.shape[-1]
         self.register_buffer("bias", bias)  # (D,)
 
     def forward(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
         """Convolve s (B, L, D), zero at padded positions."""
         length = _checked_length(s, self.kernel.shape[-1])
-        return _convolve(s, self.kernel[..., :length], self.bias)
+        return _convolve(s, self.kernel[..., :length], self.bias, self.implementation)
 
 
-def _convolve(s: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    z = long_conv.convolve(s, kernel)
+def _convolve(
+    s: Tensor, kernel: Tensor, bias: Tensor | None, implementation: Implementation
+) -> Tensor:
+    z = long_conv.convolve(s, kernel, implementation=implementation)
     return z if bias is None else z + bias.to(z.dtype)
 
 

@@ -21,6 +21,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
+from chela.kernels.choice import Implementation
+from chela.kernels.norm_linear import norm_linear
+from chela.kernels.tokens import NO_NORM, TokenNorm, obstacle
 from chela.model.gates import MegaGate, SiluGate
 from chela.model.layers import compute_dtype, linear
 from chela.model.linear_attention import FeatureMap, HeadNorm, LinearAttention
@@ -81,6 +84,9 @@ class ChelaMixer(nn.Module):
     """
 
     Config = ChelaConfig
+    operation = "norm_linear"
+    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
+    implementation: Implementation = "torch"
 
     def __init__(
         self,
@@ -115,14 +121,62 @@ class ChelaMixer(nn.Module):
         Raises:
             ValueError: L exceeds max_length.
         """
-        mask = None if lengths is None else valid_mask(lengths, x.shape[1])
-        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
-        s = h if self.short_conv is None else zero_padding(self.short_conv(h), lengths)
-        z = s if self.long_conv is None else self.long_conv(s, mask)  # (B, L, D)
-        v = F.silu(self.value(h))  # (B, L, v_dim)
+        h, z, v = self._streams(x, NO_NORM, lengths)
+        if isinstance(self.gate, SiluGate) and self.gate.fuses_residual:
+            return self.gate.add_to(None, z, self._attend(z, v, None, lengths), lengths, 0.0)
         g = self.gate.preactivation(z)  # (B, L, v_dim)
-        gated = F.silu(g) * v if self.attention is None else self.attention(z, v, g, lengths)
-        return self.gate(h, z, gated)  # (B, L, D)
+        return self.gate(h, z, self._attend(z, v, g, lengths))  # (B, L, D)
+
+    @property
+    def fuses_residual(self) -> bool:
+        """Whether ``add_to`` can be called: kernels take the norm and the residual along."""
+        return self.implementation == "triton" and self.gate.fuses_residual
+
+    def kernel_obstacle(self) -> str | None:
+        """Why the kernels of norm and value cannot serve this mixer; None where they can."""
+        return obstacle(self.value.in_features)
+
+    def add_to(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None, dropout: float) -> Tensor:
+        """x + dropout(self(norm(x))) for x (B, L, D), zero at padded positions.
+
+        Raises:
+            ValueError: L exceeds max_length, or the gate has no kernel.
+        """
+        if not isinstance(self.gate, SiluGate):
+            raise ValueError("this gate has no kernel; call the mixer, and add to the result")
+        _, z, v = self._streams(x, norm, lengths)
+        return self.gate.add_to(x, z, self._attend(z, v, None, lengths), lengths, dropout)
+
+    def _streams(
+        self, x: Tensor, norm: TokenNorm, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """h = norm(x) and z, (B, L, D) each, and v (B, L, v_dim)."""
+        mask = None if lengths is None else valid_mask(lengths, x.shape[1])
+        h, v = self._input(x, norm, lengths)
+        s = h if self.short_conv is None else zero_padding(self.short_conv(h), lengths)
+        z = s if self.long_conv is None else self.long_conv(s, mask)
+        return h, z, v
+
+    def _input(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """h (B, L, D), zero at padded positions, and v (B, L, v_dim)."""
+        if self.implementation == "torch":
+            h = zero_padding(norm.eager(x).to(compute_dtype(x)), lengths)
+            return h, F.silu(self.value(h))
+        return norm_linear(
+            x,
+            self.value.weight,
+            self.value.bias,
+            norm=norm,
+            lengths=lengths,
+            dtype=compute_dtype(x),
+            implementation=self.implementation,
+        )
+
+    def _attend(self, z: Tensor, v: Tensor, gate: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """o (B, L, v_dim), times silu(gate) where a gate (B, L, v_dim) is given."""
+        if self.attention is not None:
+            return self.attention(z, v, gate, lengths)
+        return v if gate is None else F.silu(gate) * v
 
     def fold(self) -> None:
         """Turn the long stage into one constant kernel, for inference; in place."""

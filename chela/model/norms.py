@@ -1,5 +1,8 @@
 """Normalisations behind one interface, ``norm(x, mask)``, that padding cannot touch.
 
+``norm.per_token(x, mask)`` says what the norm does to each token of x, for kernels that do it
+themselves; BatchNorm takes its statistics then.
+
 All compute in float32 or better and return the dtype of x. What they return at padded positions is
 finite for finite x, but not zero: who reads across positions zeroes it first.
 """
@@ -13,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels.precision import accumulation_dtype
+from chela.kernels.tokens import TokenNorm
 
 NormName = Literal["layer", "rms", "batch", "scale"]
 
@@ -44,6 +48,10 @@ class LayerNorm(nn.Module):
         wide = x.to(accumulation_dtype(x))
         return F.layer_norm(wide, x.shape[-1:], self.weight, self.bias, EPS).to(x.dtype)
 
+    def per_token(self, x: Tensor, mask: Tensor | None = None) -> TokenNorm:
+        """The same as an argument of a token-wise operation."""
+        return TokenNorm("layer", self.weight, self.bias, EPS)
+
 
 class RMSNorm(nn.Module):
     """Root mean square 1 over the channels of each token (Zhang and Sennrich 2019).
@@ -61,6 +69,10 @@ class RMSNorm(nn.Module):
         wide = x.to(accumulation_dtype(x))
         return F.rms_norm(wide, x.shape[-1:], self.weight, self.eps).to(x.dtype)
 
+    def per_token(self, x: Tensor, mask: Tensor | None = None) -> TokenNorm:
+        """The same as an argument of a token-wise operation."""
+        return TokenNorm("rms", self.weight, None, self.eps)
+
 
 class ScaleNorm(nn.Module):
     """RMSNorm with one gain for all channels (Nguyen and Salazar 2019, in Mega's scaling)."""
@@ -73,6 +85,10 @@ class ScaleNorm(nn.Module):
         """Normalise x (..., D); each token by itself, so the mask is not needed."""
         wide = x.to(accumulation_dtype(x))
         return (F.rms_norm(wide, x.shape[-1:], eps=EPS) * self.weight).to(x.dtype)
+
+    def per_token(self, x: Tensor, mask: Tensor | None = None) -> TokenNorm:
+        """The same as an argument of a token-wise operation."""
+        return TokenNorm("rms", self.weight.expand(x.shape[-1]), None, EPS)
 
 
 class BatchNorm(nn.Module):
@@ -98,15 +114,22 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise x (B, L, D) over the positions where mask (B, L) is true; None: over all."""
         wide = x.to(accumulation_dtype(x))
-        if self.training:
-            scale, shift = self._affine(*self._batch_statistics(wide, mask))
-        else:
-            scale, shift = self.scale_and_shift()
+        scale, shift = self._scale_and_shift_of(wide, mask)
         return torch.addcmul(shift, wide, scale).to(x.dtype)
+
+    def per_token(self, x: Tensor, mask: Tensor | None = None) -> TokenNorm:
+        """The same as an argument of a token-wise operation; statistics are taken here."""
+        scale, shift = self._scale_and_shift_of(x.to(accumulation_dtype(x)), mask)
+        return TokenNorm("affine", scale, shift)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """The affine map (D,), (D,) that the norm is in evaluation."""
         return self._affine(self.running_mean, self.running_var)
+
+    def _scale_and_shift_of(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.training:
+            return self._affine(*self._batch_statistics(x, mask))
+        return self.scale_and_shift()
 
     def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.weight * (variance + EPS).rsqrt()

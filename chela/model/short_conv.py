@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from chela.kernels import short_conv
+from chela.kernels.choice import Implementation
 
 
 class ShortConv(nn.Module):
     """s = silu(shortconv(h)): depthwise, causal or centred."""
 
     operation = "short_conv"
-    implementation = "torch"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(self, dim: int, width: int, causal: bool) -> None:
         super().__init__()
@@ -28,4 +30,11 @@ class ShortConv(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, L, D), zero at padded positions, to (B, L, D), which is not."""
-        return short_conv.convolve(h, self.weight, self.bias, causal=self.causal, activation="silu")
+        return short_conv.convolve(
+            h,
+            self.weight,
+            self.bias,
+            causal=self.causal,
+            activation="silu",
+            implementation=self.implementation,
+        )

@@ -68,6 +68,11 @@ def check_kernels(asked: Asked, device: torch.device) -> None:
         raise RunError(str(error)) from error
 
 
+def compute_dtype(config: TrainerConfig, device: torch.device) -> torch.dtype:
+    """In which the model's activations are."""
+    return torch.bfloat16 if precision(config, device) == "bf16" else torch.float32
+
+
 def build_task(config: RunConfig) -> Task:
     """The task's data module; nothing is read or prepared yet."""
     task = config.task.target(

@@ -79,7 +79,7 @@ def beginning(
             "total": sum(p.numel() for p in model.parameters()),
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         },
-        "implementations": implementations(model),
+        "implementations": implementations(model, build.compute_dtype(config.trainer, device)),
     }
 
 
@@ -116,13 +116,20 @@ def outcome(
     }
 
 
-def implementations(model: nn.Module) -> dict[str, str]:
-    """Which implementation each operation of the model uses: ``{"long_conv": "torch", ...}``."""
-    return {
-        str(module.operation): str(module.implementation)
-        for module in model.modules()
-        if hasattr(module, "operation")
-    }
+def implementations(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
+    """Which implementation each operation of the model uses: ``{"long_conv": "torch", ...}``.
+
+    Args:
+        model: its modules declare ``operation`` and ``implementation``.
+        dtype: in which it computes, since not every kernel serves every one.
+    """
+    found: dict[str, str] = {}
+    for module in model.modules():
+        operation: str | None = getattr(module, "operation", None)
+        if operation is not None:
+            tell: Any = getattr(module, "implementation_in", None)
+            found[operation] = str(module.implementation if tell is None else tell(dtype))
+    return found
 
 
 def _peak_resident() -> int:

@@ -224,7 +224,8 @@ class Run:
             write_record(self.folder.path, {"status": status, **content})
 
     def _announce(self, task: Task, model: nn.Module, steps: int) -> None:
-        used = ", ".join(f"{name}: {how}" for name, how in implementations(model).items())
+        dtype = build.compute_dtype(self.config.trainer, self.device)
+        used = ", ".join(f"{name}: {how}" for name, how in implementations(model, dtype).items())
         count = sum(p.numel() for p in model.parameters())
         how = build.precision(self.config.trainer, self.device)
         self.console.print(

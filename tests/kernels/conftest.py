@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -9,3 +11,20 @@ import torch
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """PyTorch fills what it allocates with NaN, and refuses nondeterministic operations."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what determinism asks of cuBLAS
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def kernels_can_run() -> None:
+    from chela.kernels.linear_attention import launching
+
+    able = torch.cuda.is_available() or launching.INTERPRETED
+    assert able, "set TRITON_INTERPRET=1 before triton loads"

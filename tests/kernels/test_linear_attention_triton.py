@@ -1,121 +1,28 @@
 """The Triton kernels of linear attention against the naive formula in float64.
 
 On a CPU they run in Triton's interpreter, so cases are small; with a GPU the same cases run
-compiled, and those marked ``gpu`` join them. Uninitialised memory is NaN throughout.
+compiled. Uninitialised memory is NaN throughout.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from attention_case import DEVICE, Case, check, fused, specified
 from comparison import assert_close, assert_same, narrowed
 from torch import Tensor
 
 from chela.kernels import linear_attention
-from chela.kernels.linear_attention import launching, naive, tuning
+from chela.kernels.linear_attention import launching, tuning
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
-
-gpu_only = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow"),
-]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call: sizes, and what is given beside q, k and v."""
-
-    causal: bool
-    length: int
-    dk: int = 16
-    dv: int = 16
-    batch: int = 2
-    heads: int = 2
-    dtype: torch.dtype = torch.float32
-    ragged: bool = False
-    state: bool = False
-    norm: bool = False
-    gate: bool = False
-    scale: float = 1.0
-
-    def __str__(self) -> str:
-        fields = dataclasses.asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
-        return "-".join(f"{name}={value}" for name, value in fields.items())
-
-    @property
-    def lengths(self) -> Tensor | None:
-        full = [self.length, 0, 1, max(1, self.length - 3)]
-        picked = [full[i % 4] for i in range(self.batch)]
-        return torch.tensor(picked, device=DEVICE) if self.ragged else None
-
-    def leaves(self) -> dict[str, Tensor]:
-        """q, k, v and whatever else is given; q and k are not contiguous."""
-        torch.manual_seed(self.length)
-        shape = (self.batch, self.length, self.heads)
-        across = (self.batch, self.heads, self.length)
-        tensors = {
-            "q": torch.randn(*across, self.dk).transpose(1, 2),
-            "k": torch.randn(*across, 2 * self.dk).transpose(1, 2)[..., : self.dk],
-            "v": torch.randn(*shape, self.dv),
-        }
-        tensors = {name: (x * self.scale).to(self.dtype) for name, x in tensors.items()}
-        if self.gate:
-            tensors["gate"] = torch.randn(*shape, self.dv).to(self.dtype)
-        if self.norm:
-            tensors["norm_weight"] = torch.randn(self.dv)
-        if self.state:
-            scale = self.scale**2
-            tensors["initial_state"] = torch.randn(self.batch, self.heads, self.dk, self.dv) * scale
-        return {name: x.to(DEVICE).requires_grad_() for name, x in tensors.items()}
-
-
-def fused(case: Case, leaves: dict[str, Tensor], lengths: Tensor | None) -> list[Tensor]:
-    if case.causal:
-        return list(linear_attention.causal(**leaves, lengths=lengths, implementation="triton"))
-    return [linear_attention.bidirectional(**leaves, lengths=lengths, implementation="triton")]
-
-
-def specified(case: Case, leaves: dict[str, Tensor], lengths: Tensor | None) -> list[Tensor]:
-    qkv = [leaves[name] for name in ("q", "k", "v")]
-    epilogue = (leaves.get("norm_weight"), leaves.get("gate"))
-    if case.causal:
-        out, state = naive.causal(*qkv, lengths, initial_state=leaves.get("initial_state"))
-        return [naive.finish(out, *epilogue), state]
-    return [naive.finish(naive.bidirectional(*qkv, lengths), *epilogue)]
-
-
-def check(case: Case, tolerance: float | None = None) -> None:
-    """Output, final state and every gradient against float64."""
-    leaves = case.leaves()
-    wide = {name: x.detach().double().requires_grad_() for name, x in leaves.items()}
-    assert_same(
-        fused(case, leaves, case.lengths),
-        specified(case, wide, case.lengths),
-        list(leaves.values()),
-        list(wide.values()),
-        tolerance or TOLERANCES[case.dtype],
-    )
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory() -> Iterator[None]:
-    """PyTorch then fills what it allocates with NaN, and refuses nondeterministic operations."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture(autouse=True)
-def kernels_can_run() -> None:
-    assert DEVICE == "cuda" or launching.INTERPRETED, "set TRITON_INTERPRET=1 before triton loads"
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "kernels_can_run")
 
 
 @pytest.fixture
@@ -133,6 +40,7 @@ SMALL = [
         (1, {}),
         (63, {"dk": 24, "dv": 40, "norm": True}),
         (64, {"gate": True, "batch": 1}),
+        (130, {"batch": 1, "norm": True}),  # in parts, and two heads packed into one
         (130, {"dk": 32, "dv": 8, "ragged": True, "batch": 4, "heads": 1}),
         (130, {"norm": True, "gate": True, "ragged": True, "batch": 4, "heads": 1}),
         (130, {"batch": 1, "heads": 1, "norm": True, "gate": True}),
@@ -335,6 +243,13 @@ def test_arguments_that_do_not_fit_name_the_remedy():
         call(gate=v.half())
 
 
+def test_a_cpu_without_the_interpreter_is_refused(monkeypatch):
+    monkeypatch.setattr(launching, "INTERPRETED", False)
+    leaves = {name: x.cpu() for name, x in Case(True, 4).leaves().items()}
+    with pytest.raises(ValueError, match="do not run on cpu; use implementation='torch'"):
+        linear_attention.causal(**leaves, implementation="triton")
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_empty_batches_are_empty(causal):
     leaves = {name: x[:0].detach() for name, x in Case(causal, 4).leaves().items()}
@@ -351,3 +266,29 @@ def test_the_plain_epilogue_is_the_same():
     )
     reference = specified(case, dict(zip(leaves, wide, strict=True)), case.lengths)
     assert_same([out, state], reference, narrow, wide, 1e-5)
+
+
+def test_every_kernel_compiles_for_a_hopper_gpu():
+    """Also without one: what the interpreter lets pass a compiler may refuse."""
+    script = Path(__file__).with_name("compile_for_hopper.py")
+    root = script.parents[2]
+    compiled_not_interpreted = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=root,
+        env=compiled_not_interpreted,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {
+        "bidirectional_backward_key",
+        "bidirectional_backward_query",
+        "bidirectional_output",
+        "causal_backward",
+        "causal_forward",
+        "epilogue_backward",
+        "mean_state",
+        "part_states",
+        "running_sums",
+    }

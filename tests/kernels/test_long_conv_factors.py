@@ -97,7 +97,7 @@ def test_the_factors_multiply_to_the_transform(rows, columns):
 def test_sizes_cover_the_length_and_waste_at_most_a_quarter(length):
     rows, columns = factor_sizes(length)
     assert length <= rows * columns <= max(columns, 1.25 * (length + columns))
-    assert rows <= 512
+    assert rows <= 256
 
 
 def test_there_are_few_sizes():

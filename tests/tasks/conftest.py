@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks.listops import ListOps, ListOpsConfig
+from tasks.listops.task import ListOps, ListOpsConfig
 
 TINY: dict[str, Any] = {
     "source": "generated",

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.pathfinder_footprints import line
-from tasks.pathfinder_law import PathfinderLaw
+from tasks.pathfinder.footprints import line
+from tasks.pathfinder.law import PathfinderLaw
 
 Array = NDArray[Any]
 

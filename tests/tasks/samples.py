@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tasks.meta import Origin
-from tasks.rows import Rows, offsets_of
-from tasks.store import Recipe
+from tasks.storage.meta import Origin
+from tasks.storage.rows import Rows, offsets_of
+from tasks.storage.store import Recipe
 
 
 def block(*samples: tuple[list[int], int], dtype: str = "uint8") -> Rows:

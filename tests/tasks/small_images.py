@@ -15,7 +15,7 @@ from datasets import Image as ImageFeature
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from tasks import cifar_files, cifar_hub
+from tasks.image import cifar_files, cifar_hub
 
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 PER_BATCH = 20

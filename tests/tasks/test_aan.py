@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.aan import FILES, PLACES, ROWS, check_official, locate, read_lines, read_pairs
-from tasks.archives import Source
 from tasks.errors import DataError
-from tasks.pairs import Pair
+from tasks.retrieval.aan import FILES, PLACES, ROWS, check_official, locate, read_lines, read_pairs
+from tasks.retrieval.pairs import Pair
+from tasks.sources.archives import Source
 
 GOOD = b"1.0\tW01\tP02\tA text.\tAnother one."
 SPLITS = {

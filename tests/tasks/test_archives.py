@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.archives import Source, digest, find, nothing_found, verify
 from tasks.errors import DataError
+from tasks.sources.archives import Source, digest, find, nothing_found, verify
 
 FILES = {"set/b.txt": b"two", "set/a.txt": b"one", "set/deep/c.bin": bytes(range(256)) * 40}
 

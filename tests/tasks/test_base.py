@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.base import Batch
-from tasks.listops import ListOps
+from tasks.listops.task import ListOps
 
 Make = Callable[..., ListOps]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.baselines import auc, fit_threshold, judge, tfidf_cosines
+from tasks.retrieval.baselines import auc, fit_threshold, judge, tfidf_cosines
 
 scored = st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 1)), min_size=2, max_size=30).filter(
     lambda rows: {label for _, label in rows} == {0, 1}

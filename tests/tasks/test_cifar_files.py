@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import cifar_files
-from tasks.archives import Source
-from tasks.cifar_files import read_files
 from tasks.errors import DataError
+from tasks.image import cifar_files
+from tasks.image.cifar_files import read_files
+from tasks.sources.archives import Source
 from tests.tasks.small_images import BATCHES, PER_BATCH, batch, write_cifar
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from tasks import cifar_hub
-from tasks.cifar_hub import read_hub
 from tasks.errors import DataError
+from tasks.image import cifar_hub
+from tasks.image.cifar_hub import read_hub
 from tests.tasks.small_images import (
     BATCHES,
     HUB_ORDER,

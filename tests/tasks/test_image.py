@@ -16,9 +16,9 @@ from PIL import Image as Pillow
 
 from tasks.base import TaskSpec
 from tasks.errors import DataError
-from tasks.image import Image, ImageConfig
-from tasks.image_split import held_out
-from tasks.store import verify
+from tasks.image.split import held_out
+from tasks.image.task import Image, ImageConfig
+from tasks.storage.store import verify
 from tests.tasks.small_images import (
     BATCHES,
     HUB_ORDER,

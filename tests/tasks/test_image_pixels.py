@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from tasks.image_pixels import Images, Standardised, grey, stored
+from tasks.image.pixels import Images, Standardised, grey, stored
 
 RANDOM = np.random.default_rng(0)
 

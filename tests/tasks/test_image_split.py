@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import random_split
 
-from tasks.image_split import held_out, shuffled
+from tasks.image.split import held_out, shuffled
 
 
 @given(st.integers(0, 700), st.integers(0, 2**32 - 1))

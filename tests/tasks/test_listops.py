@@ -14,12 +14,12 @@ import pytest
 
 from tasks.base import Batch, TaskSpec
 from tasks.errors import DataError
-from tasks.listops import PLACES, ListOps, ListOpsConfig, with_end, without_end
-from tasks.listops_generator import ListOpsLaw
-from tasks.listops_tsv import source_text
-from tasks.listops_vocabulary import EOS, PAD, SYMBOLS, VOCABULARY_SIZE
-from tasks.rows import Rows, offsets_of
-from tasks.store import verify
+from tasks.listops.generator import ListOpsLaw
+from tasks.listops.task import PLACES, ListOps, ListOpsConfig, with_end, without_end
+from tasks.listops.tsv import source_text
+from tasks.listops.vocabulary import EOS, PAD, SYMBOLS, VOCABULARY_SIZE
+from tasks.storage.rows import Rows, offsets_of
+from tasks.storage.store import verify
 from tests.tasks.trees import read_tree
 
 Make = Callable[..., ListOps]
@@ -264,7 +264,7 @@ def test_an_export_is_whole_or_absent(listops: Make, monkeypatch: pytest.MonkeyP
             path.touch()
             raise OSError(28, "No space left on device")
 
-        patch.setattr("tasks.listops.write_tsv", full)
+        patch.setattr("tasks.listops.task.write_tsv", full)
         with pytest.raises(DataError, match=r"No space left(.|\n)*export_tsv=false"):
             task.prepare_data()
     assert not list(task.folder.parent.glob("*-tsv*"))

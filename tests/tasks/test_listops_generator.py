@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.listops_generator import BLOCK, ListOpsLaw, draw_block, generate
-from tasks.listops_tsv import source_text, write_tsv
-from tasks.listops_vocabulary import SYMBOLS
-from tasks.rows import Rows
+from tasks.listops.generator import BLOCK, ListOpsLaw, draw_block, generate
+from tasks.listops.tsv import source_text, write_tsv
+from tasks.listops.vocabulary import SYMBOLS
+from tasks.storage.rows import Rows
 from tests.tasks.trees import Tree, read_tree
 
 REAL = ListOpsLaw()

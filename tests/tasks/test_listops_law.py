@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tasks.listops_generator import BLOCK, ListOpsLaw, draw_block
+from tasks.listops.generator import BLOCK, ListOpsLaw, draw_block
 
 
 def length_distribution(law: ListOpsLaw) -> np.ndarray:

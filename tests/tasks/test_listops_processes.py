@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import listops_generator
 from tasks.errors import DataError
-from tasks.listops_generator import ListOpsLaw, generate
+from tasks.listops import generator
+from tasks.listops.generator import ListOpsLaw, generate
 
 REAL = ListOpsLaw()
 
@@ -61,13 +61,13 @@ def test_few_blocks_are_computed_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def shutdown(self, **_) -> None: ...
 
-    monkeypatch.setattr(listops_generator, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(generator, "ProcessPoolExecutor", Pool)
     list(generate(9_000, REAL, seed=0, workers=3))
     assert most == 6
 
 
 ENDLESS = """
-from tasks.listops_generator import *
+from tasks.listops.generator import *
 try:
     for _ in generate(10**6, ListOpsLaw(), 0, 2):
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.listops_tsv import read_tsv, source_text, write_tsv
-from tasks.listops_vocabulary import SYMBOLS
-from tasks.rows import Rows, offsets_of
+from tasks.listops.tsv import read_tsv, source_text, write_tsv
+from tasks.listops.vocabulary import SYMBOLS
+from tasks.storage.rows import Rows, offsets_of
 from tests.tasks.trees import read_tree
 
 digits = st.sampled_from("0123456789").map(lambda digit: [digit])

@@ -21,9 +21,9 @@ from tasks.loader import (
     permutation,
     symbols,
 )
-from tasks.meta import Origin
-from tasks.rows import Rows, offsets_of
-from tasks.store import Recipe, load, prepare
+from tasks.storage.meta import Origin
+from tasks.storage.rows import Rows, offsets_of
+from tasks.storage.store import Recipe, load, prepare
 
 N = 11
 

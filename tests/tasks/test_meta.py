@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.meta import Origin, SplitCounts, fingerprint
-from tasks.rows import Rows
-from tasks.store import load, prepare, stored_rows, verify
+from tasks.storage.meta import Origin, SplitCounts, fingerprint
+from tasks.storage.rows import Rows
+from tasks.storage.store import load, prepare, stored_rows, verify
 from tests.tasks.samples import SAMPLES, block, recipe
 
 

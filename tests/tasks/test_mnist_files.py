@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import mnist_files
 from tasks.errors import DataError
-from tasks.mnist_files import read_files
+from tasks.image import mnist_files
+from tasks.image.mnist_files import read_files
 from tests.tasks.small_images import idx, mnist, write_mnist
 
 IMAGES, LABELS = mnist("t10k")

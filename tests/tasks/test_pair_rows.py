@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.pairs import (
+from tasks.retrieval.pairs import (
     EOS,
     LIMIT,
     SPECIAL,
@@ -23,7 +23,7 @@ from tasks.pairs import (
     readable_pair,
     separate,
 )
-from tasks.rows import Rows
+from tasks.storage.rows import Rows
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 many_pairs = st.lists(st.builds(Pair, texts, texts, st.integers(0, 1)), min_size=1, max_size=6)

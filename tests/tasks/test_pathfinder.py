@@ -17,11 +17,11 @@ from PIL import Image
 
 from chela.config import parse
 from tasks.errors import DataError
-from tasks.pathfinder import Pathfinder, PathfinderConfig, grey
-from tasks.pathfinder_generator import generate
-from tasks.pathfinder_law import PUBLISHED
-from tasks.pathfinder_official import membership
-from tasks.pathx import PathX, PathXConfig
+from tasks.pathfinder.generator import generate
+from tasks.pathfinder.law import PUBLISHED
+from tasks.pathfinder.official import membership
+from tasks.pathfinder.pathx import PathX, PathXConfig
+from tasks.pathfinder.task import Pathfinder, PathfinderConfig, grey
 from tests.conftest import ROOT
 from tests.tasks.pathfinder_release import SET, packed, png, release, unpacked
 from tests.tasks.samples import block

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
-from tasks.pathfinder_footprints import all_tables, dilated, disk, line, marker, reduced, tables
-from tasks.pathfinder_law import PUBLISHED
+from tasks.pathfinder.footprints import all_tables, dilated, disk, line, marker, reduced, tables
+from tasks.pathfinder.law import PUBLISHED
 from tests.tasks.pathfinder_naive import dilate, translate
 
 LAW = PUBLISHED[128]

@@ -11,12 +11,13 @@ import time
 import numpy as np
 import pytest
 
-from tasks import bits, pathfinder_generator
+from tasks import bits
 from tasks.errors import DataError
-from tasks.pathfinder_footprints import all_tables as drawn_tables
-from tasks.pathfinder_generator import BLOCK, Pictures, draw_block, generate
-from tasks.pathfinder_law import PUBLISHED, PathfinderLaw
-from tasks.pathfinder_sheet import sheet
+from tasks.pathfinder import generator
+from tasks.pathfinder.footprints import all_tables as drawn_tables
+from tasks.pathfinder.generator import BLOCK, Pictures, draw_block, generate
+from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
+from tasks.pathfinder.sheet import sheet
 from tests.tasks.pathfinder_naive import Naive
 from tests.tasks.pathfinder_tracer import look
 
@@ -170,10 +171,8 @@ def test_leaving_early_ends_the_threads() -> None:
 
 
 def test_the_terminal_hears_of_a_slow_compilation(monkeypatch, capfd) -> None:
-    monkeypatch.setattr(pathfinder_generator, "SILENCE", 0.01)
-    monkeypatch.setattr(
-        pathfinder_generator, "draw_block", lambda *_: time.sleep(0.2) or draw_block(*_)
-    )
+    monkeypatch.setattr(generator, "SILENCE", 0.01)
+    monkeypatch.setattr(generator, "draw_block", lambda *_: time.sleep(0.2) or draw_block(*_))
     next(generate(1, SMALL, seed=0, workers=1))
     assert "compiling the generator" in capfd.readouterr().err
     monkeypatch.undo()

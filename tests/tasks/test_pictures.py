@@ -10,10 +10,10 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from tasks.listops import ListOps, tree_text
-from tasks.listops_vocabulary import SYMBOLS
-from tasks.pictures import draw_sheet
-from tasks.table import table
+from tasks.listops.task import ListOps, tree_text
+from tasks.listops.vocabulary import SYMBOLS
+from tasks.show.pictures import draw_sheet
+from tasks.show.table import table
 
 Make = Callable[..., ListOps]
 

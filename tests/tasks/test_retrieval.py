@@ -14,12 +14,12 @@ from chela.errors import ConfigError
 from chela.records.record import read_record
 from chela.training.folder import RunFolder
 from chela.training.run import run
-from tasks.aan import FILES
 from tasks.base import TaskSpec
 from tasks.errors import DataError
-from tasks.pairs import EOS, SPECIAL
-from tasks.retrieval import BLOCK, Retrieval, RetrievalConfig
-from tasks.store import verify
+from tasks.retrieval.aan import FILES
+from tasks.retrieval.pairs import EOS, SPECIAL
+from tasks.retrieval.task import BLOCK, Retrieval, RetrievalConfig
+from tasks.storage.store import verify
 from tests.conftest import ROOT
 from tests.tasks.rfcs import made, write_packed
 from tests.tasks.test_aan import SPLITS, write

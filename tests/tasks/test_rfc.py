@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.archives import Source
 from tasks.errors import DataError
-from tasks.rfc import locate, read_corpus, without
+from tasks.retrieval.rfc import locate, read_corpus, without
+from tasks.sources.archives import Source
 from tests.tasks.rfcs import made, official, write_packed
 
 

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from tasks.baselines import auc
 from tasks.errors import DataError
-from tasks.rfc import Corpus
-from tasks.rfc_pairs import NEAREST, Pairs, in_degrees, matched_pairs, split_pairs
+from tasks.retrieval.baselines import auc
+from tasks.retrieval.rfc import Corpus
+from tasks.retrieval.rfc_pairs import NEAREST, Pairs, in_degrees, matched_pairs, split_pairs
 
 SIZES = {"train": 300, "val": 41 * 2, "test": 100}
 

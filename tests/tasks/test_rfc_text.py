@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.rfc_text import (
+from tasks.retrieval.rfc_text import (
     citations,
     mask,
     parse,

@@ -8,10 +8,10 @@ import datasets
 import pytest
 from datasets import Dataset
 
-from tasks import sources
-from tasks.archives import Source
 from tasks.errors import DataError
-from tasks.sources import Unreachable, check_name, load_split, locate
+from tasks.sources import locate as sources
+from tasks.sources.archives import Source
+from tasks.sources.locate import Unreachable, check_name, load_split, locate
 
 PLACES = ["toy", "toy.tar"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError
-from tasks.rows import Rows
-from tasks.store import load, prepare, verify
+from tasks.storage.rows import Rows
+from tasks.storage.store import load, prepare, verify
 from tests.tasks.samples import recipe, rows_of_samples
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
 from tasks.errors import DataError
-from tasks.store import load, prepare, verify
+from tasks.storage.store import load, prepare, verify
 from tests.tasks.samples import block, recipe, rows_of_samples
 """
 

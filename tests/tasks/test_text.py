@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from tasks import text_reviews
 from tasks.base import TaskSpec
 from tasks.errors import DataError
-from tasks.store import verify
-from tasks.text import Text, TextConfig, held_out
-from tasks.text_reviews import Review, checksum
+from tasks.storage.store import verify
+from tasks.text import reviews as text_reviews
+from tasks.text.reviews import Review, checksum
+from tasks.text.task import Text, TextConfig, held_out
 
 Make = Callable[..., Text]
 WORDS = ["good", "BAD", "<br /><br />", '"quoted"', "tab\there", "café", "\x96", "naïve", "🎬"]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import text_symbols
-from tasks.text_symbols import Bytes, Characters, alphabet_of
+from tasks.text import symbols as text_symbols
+from tasks.text.symbols import Bytes, Characters, alphabet_of
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=6)
 SOME = 'The <br />"quick"\tCafé\x96 – 🎬'

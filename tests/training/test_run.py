@@ -47,8 +47,8 @@ def test_a_run_leaves_a_complete_record(composed, capsys) -> None:
     assert record["config"]["model"]["mixer"]["_target_"].endswith("ChelaMixer")
     assert len(record["data"]["fingerprint"]) == 64
     assert record["data"]["source"] == "generated"
-    expected = {"short_conv": "torch", "long_conv": "torch", "linear_attention": "torch"}
-    assert record["implementations"] == expected
+    operations = ["linear_attention", "long_conv", "norm_linear", "short_conv", "token_mlp"]
+    assert record["implementations"] == dict.fromkeys(operations, "torch")
     assert record["parameters"]["total"] > 1000
     assert record["test"]["n"] == 50
     assert [row["step"] for row in record["metrics"]] == [4, 5, 8, 10, 12]
@@ -110,6 +110,16 @@ def test_the_recorded_accuracy_is_that_of_the_whole_split(composed) -> None:
             logits = model(values, torch.tensor([values.shape[1]]))
             right += int(logits.argmax() == int(row["label"]))
     assert record_of(config)["test"]["accuracy"] == pytest.approx(right / 50)
+
+
+def test_kernels_that_cannot_run_are_refused_before_anything_is_prepared(
+    composed, monkeypatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    config = composed("kernels=triton")
+    with pytest.raises(RunError, match="the device is a CPU; use kernels=auto"):
+        run(config)
+    assert not folder_of(config).exists()
 
 
 def test_a_finished_run_is_shown_and_not_run_again(composed, capsys, monkeypatch) -> None:

@@ -4,9 +4,10 @@ q and k are (B, L, H, dk) and v is (B, L, H, dv), all of one dtype; ``lengths`` 
 true length of each sequence, or None when nothing is padded. Padded q, k and v may hold anything:
 they take no part, and the output there is zero. Feature maps and normalisation are the model's
 business, but for what the Triton kernels take along: given ``norm_weight`` and ``gate``, the output
-is rms(o) * norm_weight * silu(gate), with the root mean square over each head's channels. Tiling
-the causal form into chunks is CHELA's point (arXiv 2406.08128); the formulas are
-our definition, since the paper's own equations were not available to us.
+is o / rms(o) * norm_weight * silu(gate), with the root mean square over each head's channels.
+
+Tiling the causal form into chunks is CHELA's point (arXiv 2406.08128); the formulas are our
+definition, since the paper's own equations were not available to us.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from chela.kernels.choice import Implementation
 from chela.kernels.linear_attention import eager
+from chela.kernels.linear_attention.limits import MAX_HEAD_DIM
 
-__all__ = ["bidirectional", "causal", "recurrent_step"]
+__all__ = ["MAX_HEAD_DIM", "bidirectional", "causal", "recurrent_step"]
 
 
 def bidirectional(

@@ -120,7 +120,7 @@ def bidirectional_backward_query(
         dq_c = tl.dot(do_c, state.to(do_c.dtype), input_precision=PRECISION)
         store_tile(dq, dq_strides[1], first, L, dq_c, C, DK, BK)
         dstate = tl.dot(tl.trans(q_c), do_c, acc=dstate, input_precision=PRECISION)
-    store_state(sums, bh * tl.num_programs(1) + part, dstate, True, DK, DV, BK, BV)
+    store_state(sums, bh * tl.num_programs(1) + part, dstate, DK, DV, BK, BV)
 
 
 @triton.jit

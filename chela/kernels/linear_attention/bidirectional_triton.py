@@ -35,7 +35,7 @@ def bidirectional_attention(
     batch, length, heads, _ = v.shape
     size = launching.sizes(k, v)
     parts, part_tokens = tuning.stream_parts(batch * heads, length, v)
-    tiles = tuning.stream_tiles(v.dtype, max(size["BK"], size["BV"]))
+    tiles = tuning.stream_tiles(v, max(size["BK"], size["BV"]))
     grid = (batch * heads, parts)
     sums = state.new_empty((batch * heads, parts, size["DK"], size["DV"]))
     with launching.on(v):
@@ -43,8 +43,8 @@ def bidirectional_attention(
             k, v, lengths, sums, launching.strides(k), launching.strides(v),
             heads, length, part_tokens,
             DB=size["DK"], DC=size["DV"], BB=size["BK"], BC=size["BV"], C=tiles.chunk,
-            RAGGED=lengths is not None, **launching.precision(),
-            num_warps=tiles.warps, num_stages=tiles.stages,
+            RAGGED=lengths is not None, **launching.precision(v),
+            **tiles.options,
         )  # fmt: skip
         _mean(sums, lengths, state, heads, length, together)
         bidirectional_output[grid](
@@ -53,7 +53,7 @@ def bidirectional_attention(
             launching.strides(wide_out), heads, length, part_tokens,
             EPS=launching.EPS, HEADS=together, **size, C=tiles.chunk, RAGGED=lengths is not None,
             NORM=norm_weight is not None, GATE=gate is not None, SAVE=save,
-            **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
+            **launching.precision(v), **tiles.options,
         )  # fmt: skip
     return out, raw, state
 
@@ -94,15 +94,14 @@ def bidirectional_attention_backward(
     batch, length, heads, _ = v.shape
     size = launching.sizes(k, v)
     parts, part_tokens = tuning.stream_parts(batch * heads, length, v)
-    tiles = tuning.stream_tiles(v.dtype, max(size["BK"], size["BV"]))
+    tiles = tuning.stream_tiles(v, max(size["BK"], size["BV"]))
     grid = (batch * heads, parts)
     common = {
         **size,
-        **launching.precision(),
+        **launching.precision(v),
         "C": tiles.chunk,
         "RAGGED": lengths is not None,
-        "num_warps": tiles.warps,
-        "num_stages": tiles.stages,
+        **tiles.options,
     }
     sums = state.new_empty((batch * heads, parts, size["DK"], size["DV"]))
     dstate = torch.empty_like(state)

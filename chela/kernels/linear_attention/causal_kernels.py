@@ -46,7 +46,7 @@ def causal_forward(
     H,
     L,
     part_tokens,
-    save_tokens,  # divides part_tokens
+    save_tokens,  # a multiple of C that divides part_tokens, or all of L
     EPS: tl.constexpr,
     DK: tl.constexpr,
     DV: tl.constexpr,
@@ -83,24 +83,26 @@ def causal_forward(
     seen = tl.arange(0, C)[:, None] >= tl.arange(0, C)[None, :]
     begin = part * part_tokens
     stop = tl.minimum(begin + part_tokens, L)
-    for start in range(begin, stop, save_tokens):
-        if SAVE:
-            index = bh * tl.cdiv(L, save_tokens) + start // save_tokens
-            store_state(saved, index, state, True, DK, DV, BK, BV)
-        for first in range(start, tl.minimum(start + save_tokens, stop), C):
-            q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
-            k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
-            v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
-            o_c, state = attend(q_c, k_c, v_c, state, seen, PRECISION)
-            if SAVE and (NORM or GATE):
-                store_tile(raw, out_strides[1], first, L, o_c, C, DV, BV)
-            if GATE:
-                g_c = load_tile(gate, gate_strides[1], first, end, C, DV, BV, WIDE)
-            else:
-                g_c = 0.0
-            o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
-            store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
-    store_state(final, bh, state, part == tl.num_programs(1) - 1, DK, DV, BK, BV)
+    for first in range(begin, stop, C):
+        if SAVE:  # noqa: SIM102
+            # one condition is decided by the compiler, the other by the program
+            if first % save_tokens == 0:
+                index = bh * tl.cdiv(L, save_tokens) + first // save_tokens
+                store_state(saved, index, state, DK, DV, BK, BV)
+        q_c = load_tile(q, q_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
+        k_c = load_tile(k, k_strides[1], first, end, C, DK, BK, WIDE)  # (C, BK)
+        v_c = load_tile(v, v_strides[1], first, end, C, DV, BV, WIDE)  # (C, BV)
+        o_c, state = attend(q_c, k_c, v_c, state, seen, PRECISION)
+        if SAVE and (NORM or GATE):
+            store_tile(raw, out_strides[1], first, L, o_c, C, DV, BV)
+        if GATE:
+            g_c = load_tile(gate, gate_strides[1], first, end, C, DV, BV, WIDE)
+        else:
+            g_c = 0.0
+        o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
+        store_tile(out, out_strides[1], first, L, o_c, C, DV, BV)
+    if part == tl.num_programs(1) - 1:
+        store_state(final, bh, state, DK, DV, BK, BV)
 
 
 @triton.jit
@@ -183,30 +185,31 @@ def causal_backward(
     stop = tl.minimum(begin + part_tokens, L)
     index = bh * tl.num_programs(1) + part
     if tl.program_id(0) % 3 == 0:
-        state = load_state_transposed(before, index, DK, DV, BK, BV)
+        before_q = load_state_transposed(before, index, DK, DV, BK, BV)
         dq = head_start(dq, dq_strides, b, h)
         walk(
-            dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], state,
+            dout, v, k, dq, dout_strides[1], v_strides[1], k_strides[1], dq_strides[1], before_q,
             begin, stop, end, L, DV, DK, BV, BK, C, False, WIDE, PRECISION,
         )  # fmt: skip
     elif tl.program_id(0) % 3 == 1:
         if AFTER:
-            state = load_state_transposed(after, index, DK, DV, BK, BV)
+            later_k = load_state_transposed(after, index, DK, DV, BK, BV)
         else:
-            state = tl.zeros((BV, BK), tl.float32)
+            later_k = tl.zeros((BV, BK), tl.float32)
         dk = head_start(dk, dq_strides, b, h)
         walk(
-            v, dout, q, dk, v_strides[1], dout_strides[1], q_strides[1], dq_strides[1], state,
+            v, dout, q, dk, v_strides[1], dout_strides[1], q_strides[1], dq_strides[1], later_k,
             begin, stop, end, L, DV, DK, BV, BK, C, True, WIDE, PRECISION,
         )  # fmt: skip
     else:
         if AFTER:
-            state = load_state(after, index, DK, DV, BK, BV)
+            later_v = load_state(after, index, DK, DV, BK, BV)
         else:
-            state = tl.zeros((BK, BV), tl.float32)
+            later_v = tl.zeros((BK, BV), tl.float32)
         dv = head_start(dv, dv_strides, b, h)
-        state = walk(
-            k, q, dout, dv, k_strides[1], q_strides[1], dout_strides[1], dv_strides[1], state,
+        later_v = walk(
+            k, q, dout, dv, k_strides[1], q_strides[1], dout_strides[1], dv_strides[1], later_v,
             begin, stop, end, L, DK, DV, BK, BV, C, True, WIDE, PRECISION,
         )  # fmt: skip
-        store_state(dinitial, bh, state, part == 0, DK, DV, BK, BV)
+        if part == 0:
+            store_state(dinitial, bh, later_v, DK, DV, BK, BV)

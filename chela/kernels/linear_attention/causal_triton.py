@@ -35,7 +35,7 @@ def causal_attention(
     before = None if initial_state is None else initial_state.float().contiguous()
     if parts > 1:
         before = _boundaries(k, v, lengths, before, parts, part_tokens, reverse=False)
-    tiles = tuning.causal_forward_tiles(v.dtype, max(size["BK"], size["BV"]))
+    tiles = tuning.forward_tiles(v, max(size["BK"], size["BV"]))
     with launching.on(v):
         causal_forward[(batch * heads, parts)](
             q, k, v, gate, norm_weight, lengths, before, out, raw, saved, final,
@@ -45,7 +45,7 @@ def causal_attention(
             EPS=launching.EPS, **size, C=tiles.chunk,
             RAGGED=lengths is not None, BEFORE=before is not None,
             NORM=norm_weight is not None, GATE=gate is not None, SAVE=save,
-            **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
+            **launching.precision(v), **tiles.options,
         )  # fmt: skip
     return out, final, raw, saved
 
@@ -90,7 +90,7 @@ def causal_attention_backward(
     after = None if dfinal is None else dfinal.float().contiguous()
     if parts > 1:
         after = _boundaries(q, dout, lengths, after, parts, part_tokens, reverse=True)
-    tiles = tuning.causal_backward_tiles(v.dtype, max(size["BK"], size["BV"]))
+    tiles = tuning.backward_tiles(v, max(size["BK"], size["BV"]), part_tokens)
     with launching.on(v):
         causal_backward[(3 * batch * heads, parts)](
             q, k, v, dout, lengths, saved, after, dq, dk, dv, dinitial,
@@ -99,7 +99,7 @@ def causal_attention_backward(
             heads, length, part_tokens,
             **size, C=tiles.chunk,
             RAGGED=lengths is not None, AFTER=after is not None,
-            **launching.precision(), num_warps=tiles.warps, num_stages=tiles.stages,
+            **launching.precision(v), **tiles.options,
         )  # fmt: skip
     return dq, dk, dv, dinitial, dweight, dgate
 
@@ -191,14 +191,14 @@ def _boundaries(
     size = launching.sizes(b, c)
     programs = batch * heads // together
     sums = running.new_empty((programs, parts, size["DK"], size["DV"]))
-    tiles = tuning.stream_tiles(c.dtype, max(size["BK"], size["BV"]))
+    tiles = tuning.stream_tiles(c, max(size["BK"], size["BV"]))
     with launching.on(c):
         part_states[(programs, parts)](
             b, c, lengths, sums, launching.strides(b), launching.strides(c),
             heads // together, length, part_tokens,
             DB=size["DK"], DC=size["DV"], BB=size["BK"], BC=size["BV"], C=tiles.chunk,
-            RAGGED=lengths is not None, **launching.precision(),
-            num_warps=tiles.warps, num_stages=tiles.stages,
+            RAGGED=lengths is not None, **launching.precision(c),
+            **tiles.options,
         )  # fmt: skip
         elements = running.shape[-2] * running.shape[-1]
         running_sums[(batch * heads, triton.cdiv(elements, launching.BLOCK))](

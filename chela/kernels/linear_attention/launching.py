@@ -10,6 +10,7 @@ import triton
 from torch import Tensor
 from triton import knobs
 
+from chela.kernels.linear_attention import tuning
 from chela.kernels.linear_attention.epilogue_kernels import epilogue_backward
 
 EPS = 1e-6  # of the norm per head; as the model's RMSNorm
@@ -28,10 +29,9 @@ def sizes(k: Tensor, v: Tensor) -> dict[str, int]:
     }
 
 
-def precision() -> dict[str, Any]:
-    """Widening for the interpreter; and float32 products round to tf32 where PyTorch's own may."""
-    exact = torch.get_float32_matmul_precision() == "highest"
-    return {"WIDE": INTERPRETED, "PRECISION": "ieee" if exact else "tf32"}
+def precision(x: Tensor) -> dict[str, Any]:
+    """Widening for the interpreter, and how products of float32 tiles round."""
+    return {"WIDE": INTERPRETED, "PRECISION": "ieee" if tuning.exact(x) else "tf32"}
 
 
 def strides(x: Tensor) -> tuple[int, int, int]:

@@ -41,7 +41,7 @@ def part_states(
         b_c = load_tile(b, b_strides[1], first, end, C, DB, BB, WIDE)  # (C, BB)
         c_c = load_tile(c, c_strides[1], first, end, C, DC, BC, WIDE)  # (C, BC)
         state = tl.dot(tl.trans(b_c), c_c, acc=state, input_precision=PRECISION)
-    store_state(sums, bh * tl.num_programs(1) + part, state, True, DB, DC, BB, BC)
+    store_state(sums, bh * tl.num_programs(1) + part, state, DB, DC, BB, BC)
 
 
 @triton.jit

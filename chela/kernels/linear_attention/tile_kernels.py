@@ -87,12 +87,12 @@ def load_state_transposed(
 
 @triton.jit
 def store_state(
-    states, index, x, wanted, DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr
+    states, index, x, DK: tl.constexpr, DV: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr
 ):
-    """Write (BK, BV) as state ``index`` of float32 states (N, DK, DV), if ``wanted``."""
+    """Write (BK, BV) as state ``index`` of float32 states (N, DK, DV)."""
     rows, columns = tl.arange(0, BK)[:, None], tl.arange(0, BV)[None, :]
     pointers, mask = state_pointers(states, index, DK, DV, rows, columns)
-    tl.store(pointers, x, mask=mask & wanted)
+    tl.store(pointers, x, mask=mask)
 
 
 @triton.jit

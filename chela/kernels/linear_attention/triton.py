@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from chela.kernels.linear_attention import launching
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
+from chela.kernels.linear_attention.limits import MAX_HEAD_DIM
 
-MAX_HEAD_DIM = 128  # a state of 128 x 128 in float32 is what a program can hold
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -23,7 +24,7 @@ def bidirectional(
     """See the package.
 
     Raises:
-        ValueError: a dtype or head dim that the kernels do not have.
+        ValueError: a device, dtype or head dim that the kernels do not have.
     """
     _check(k, v)
     save = _needs_gradient(q, k, v, norm_weight, gate)
@@ -43,7 +44,7 @@ def causal(
     """See the package.
 
     Raises:
-        ValueError: a dtype or head dim that the kernels do not have.
+        ValueError: a device, dtype or head dim that the kernels do not have.
     """
     _check(k, v)
     save = _needs_gradient(q, k, v, initial_state, norm_weight, gate)
@@ -52,6 +53,11 @@ def causal(
 
 
 def _check(k: Tensor, v: Tensor) -> None:
+    if not (v.is_cuda or launching.INTERPRETED):
+        raise ValueError(
+            f"the Triton kernels do not run on {v.device}; use implementation='torch', "
+            "or for a test set TRITON_INTERPRET=1 before Python starts"
+        )
     if v.dtype not in DTYPES:
         raise ValueError(
             f"the Triton kernels do not compute in {v.dtype}; "

@@ -12,16 +12,13 @@ compute the same convolution.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
+from chela.kernels.choice import Implementation
 from chela.kernels.long_conv import eager
 from chela.kernels.long_conv.scheme import Scheme, scheme
 
-__all__ = ["Implementation", "Scheme", "convolve", "scheme"]
-
-Implementation = Literal["torch", "triton"]
+__all__ = ["Scheme", "convolve", "scheme"]
 
 
 def convolve(

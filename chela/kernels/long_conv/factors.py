@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 LARGEST_TILE = 128  # rows of F that a kernel may take at once; smaller tiles divide it
+_cache: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}  # few sizes exist
 
 
 def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,9 +32,6 @@ def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tens
         if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
             _cache[key] = found
     return found
-
-
-_cache: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}  # few sizes exist
 
 
 def _factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

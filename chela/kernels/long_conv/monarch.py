@@ -25,7 +25,7 @@ import triton
 from torch import Tensor
 
 from chela.kernels.long_conv import monarch_kernels as kernels
-from chela.kernels.long_conv.factors import factors, padded_rows
+from chela.kernels.long_conv.factors import factors
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
 
 INTERPRETED = triton.knobs.runtime.interpret  # as the kernels were when they were defined
@@ -35,10 +35,9 @@ INTERPRETED = triton.knobs.runtime.interpret  # as the kernels were when they we
 class Launch:
     """How one kernel is cut and launched."""
 
-    tile: int  # rows of F, or channels per program of W
+    tile: int  # rows of F at once, or channels per program of W
     warps: int
     stages: int  # of the software pipeline
-    programs: int  # in all, where there is work for as many
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Plan:
 
     rows: int  # M
     columns: int  # C
-    block: int  # channels that F takes at once, with a unit for each sequence
+    block: int  # channels per program of F, with a unit for each sequence
     mix: Launch
     unmix: Launch
     multiply: Launch
@@ -57,7 +56,8 @@ class Plan:
 def factor_sizes(length: int) -> tuple[int, int]:
     """M and C with M C >= length, at most a quarter more; few pairs, each has its own tables.
 
-    Comparisons only, so that a compiler may trace it with a symbolic length.
+    C as small as lets M stay within what F takes at full speed: W's share of the work grows with C,
+    F's with M. Comparisons only, so that a compiler may trace it with a symbolic length.
     """
     columns = 16 if length <= 1024 else 32 if length <= 4096 else 64
     rows = (length + columns - 1) // columns
@@ -68,28 +68,32 @@ def factor_sizes(length: int) -> tuple[int, int]:
 
 
 def channel_block(rows: int, dim: int) -> int:
-    """Channels that F takes at once: as many as shared memory holds beside it."""
-    block = 128 if rows <= 64 else 64
+    """Channels per program of F: as many as registers hold beside its M rows."""
+    block = 128 if rows <= 128 else 64
     while block > 16 and block >= 2 * dim:
         block //= 2
     return block
 
 
+PROGRAMS = 4 * 132  # of W: a multiple of an H200's multiprocessors, each takes several sequences
+
+
 def plan(length: int, dim: int) -> Plan:
     """The cut for x of (B, length, dim)."""
     rows, columns = factor_sizes(length)
-    height = 2 * padded_rows(rows)
     block = channel_block(rows, dim)
-    tile = min(64, block)
-    return Plan(
-        rows=rows,
-        columns=columns,
-        block=block,
-        mix=Launch(min(128, height), 4, 2, 132 * 3),
-        unmix=Launch(min(256, height), 4, 2, 132 * 3),
-        multiply=Launch(tile, 4 if columns < 64 else 8, 3, 132 * 8),
-        backward=Launch(tile, 4 if columns < 64 else 8, 2, 132 * 4),
-    )
+    if rows <= 64:
+        mix, unmix = Launch(64, 4, 2), Launch(64, 4, 2)
+    elif rows <= 128:
+        mix, unmix = Launch(128, 8, 1), Launch(64, 8, 3)
+    else:
+        mix, unmix = Launch(64, 8, 2), Launch(32, 8, 3)
+    if columns < 64:
+        multiply = Launch(min(128 if columns == 16 else 64, block), 4, 3)
+        backward = Launch(min(64, block), 4, 3)
+    else:
+        multiply, backward = Launch(min(64, block), 8, 3), Launch(min(32, block), 4, 3)
+    return Plan(rows, columns, block, mix, unmix, multiply, backward)
 
 
 class _Kernels:
@@ -109,13 +113,12 @@ class _Kernels:
         mixed = torch.empty(shape, dtype=torch.float16, device=x.device)
         units = torch.empty(self.batch, self.blocks, dtype=torch.float32, device=x.device)
         exponents = units.new_empty((*units.shape, cut.columns), dtype=torch.int32)
-        parts = triton.cdiv(2 * cut.rows, launch.tile)
-        kernels.mix_blocks[(min(self.tiles, triton.cdiv(launch.programs, parts)), parts)](
-            x, self.table, mixed, exponents, self.tiles, self.length, self.dim, cut.rows,
-            cut.columns, BQ=launch.tile, BK=self.table.shape[1], BN=cut.block,
+        kernels.mix_blocks[(self.tiles,)](
+            x, self.table, mixed, exponents, self.length, self.dim, cut.rows, cut.columns,
+            BQ=launch.tile, BK=self.table.shape[1], BN=cut.block,
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
-        kernels.align_units[(cut.columns, self.batch * self.blocks)](
+        kernels.align_units[(self.tiles,)](
             mixed, exponents, units, self.dim, cut.rows, C=cut.columns, BQ=32, BN=cut.block
         )
         return mixed, units
@@ -124,10 +127,9 @@ class _Kernels:
         """F^T mixed as tokens (B, L, D)."""
         cut, launch = self.cut, self.cut.unmix
         y = torch.empty(self.batch, self.length, self.dim, dtype=dtype, device=mixed.device)
-        kernels.unmix_blocks[(min(self.tiles, launch.programs),)](
-            mixed, self.table, units, scales, y, self.tiles, self.length, self.dim, cut.rows,
-            cut.columns, BQ=launch.tile, BK=self.table.shape[1], BN=cut.block,
-            RESIDENT=launch.tile >= 2 * cut.rows,
+        kernels.unmix_blocks[(self.tiles,)](
+            mixed, self.table, units, scales, y, self.length, self.dim, cut.rows, cut.columns,
+            BQ=launch.tile, BK=self.table.shape[1], BN=cut.block,
             num_warps=launch.warps, num_stages=launch.stages,
         )  # fmt: skip
         return y
@@ -157,7 +159,7 @@ class _Kernels:
     def _frequencies(self, launch: Launch) -> tuple[int, int]:
         """A program per frequency and channels, and how many share the sequences of each."""
         parts = self.cut.rows * triton.cdiv(self.dim, launch.tile)
-        return parts, max(1, min(self.batch, launch.programs // parts))
+        return parts, max(1, min(self.batch, PROGRAMS // parts))
 
 
 def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:

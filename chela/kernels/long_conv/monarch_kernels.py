@@ -22,6 +22,13 @@ def _power(exponent):
 
 
 @triton.jit
+def _tile(blocks, C):
+    """This program's block, r and b; blocks vary fastest, neighbours read neighbouring memory."""
+    tile = tl.program_id(0)
+    return tile % blocks, (tile // blocks) % C, tile // (blocks * C)
+
+
+@triton.jit
 def _exponent(largest):
     """e with largest / 2^(e - 127) in [2^-6, 2^2).
 
@@ -38,37 +45,33 @@ def mix_blocks(
     table,  # (2 * M or more, BK) float16: F, zeros beyond M
     mixed,  # (B, M, 2, C, D) float16, each tile in the unit of its exponent
     exponents,  # (B, channel blocks, C) int32
-    tiles,  # B * C * channel blocks
     L,
     D,
     M,
     C,
-    BQ: tl.constexpr,  # rows of F in this program
+    BQ: tl.constexpr,  # rows of F at once
     BK: tl.constexpr,  # >= M
     BN: tl.constexpr,  # channels per block
 ):
-    """mixed[b, :, :, r] = F x[b, r::C] for every program_id(0)-th of all b, r and blocks.
-
-    The rows of F stay in shared memory: they are larger than what they are multiplied with.
-    """
+    """mixed[b, :, :, r] = F x[b, r::C] for one b, r and block of channels."""
     blocks = tl.cdiv(D, BN)
+    block, r, b = _tile(blocks, C)
     c = tl.arange(0, BK)
-    q = tl.program_id(1) * BQ + tl.arange(0, BQ)
-    factor = tl.load(table + q[:, None] * BK + c[None, :])  # (BQ, BK)
-    for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0)):
-        block, r, b = tile % blocks, (tile // blocks) % C, tile // (blocks * C)
-        d = block * BN + tl.arange(0, BN)
-        t = c * C + r
-        inside = ((c < M) & (t < L))[:, None] & (d < D)[None, :]
-        source = x + tl.cast(b, tl.int64) * L * D
-        values = tl.load(source + t[:, None] * D + d[None, :], inside, 0.0).to(tl.float32)
-        exponent = _exponent(tl.max(tl.max(tl.abs(values), axis=1), axis=0))
-        tl.store(exponents + (b * blocks + block) * C + r, exponent)
-        operand = (values * _power(254 - exponent)).to(tl.float16)  # (BK, BN)
+    d = block * BN + tl.arange(0, BN)
+    t = c * C + r
+    inside = ((c < M) & (t < L))[:, None] & (d < D)[None, :]
+    x += b.to(tl.int64) * L * D
+    values = tl.load(x + t[:, None] * D + d[None, :], inside, 0.0).to(tl.float32)  # (BK, BN)
+    exponent = _exponent(tl.max(tl.max(tl.abs(values), axis=1), axis=0))
+    tl.store(exponents + (b * blocks + block) * C + r, exponent)
+    operand = (values * _power(254 - exponent)).to(tl.float16)
+    mixed += (b.to(tl.int64) * 2 * M * C + r) * D
+    for first in tl.range(0, 2 * M, BQ):
+        q = first + tl.arange(0, BQ)
+        factor = tl.load(table + q[:, None] * BK + c[None, :])  # (BQ, BK)
         product = tl.dot(factor, operand).to(tl.float16)  # (BQ, BN)
-        target = mixed + (tl.cast(b, tl.int64) * 2 * M * C + r) * D
         valid = (q < 2 * M)[:, None] & (d < D)[None, :]
-        tl.store(target + q[:, None] * (C * D) + d[None, :], product, valid)
+        tl.store(mixed + q[:, None] * (C * D) + d[None, :], product, valid)
 
 
 @triton.jit
@@ -84,8 +87,8 @@ def align_units(
 ):
     """The largest unit of one b and block for all its r; a tile that has it is not touched."""
     blocks = tl.cdiv(D, BN)
-    r, place = tl.program_id(0), tl.program_id(1)  # place = b * blocks + block
-    block, b = place % blocks, place // blocks
+    block, r, b = _tile(blocks, C)
+    place = b * blocks + block
     largest = tl.max(tl.load(exponents + place * C + tl.arange(0, C)), axis=0)
     if r == 0:
         tl.store(units + place, _power(largest))
@@ -96,20 +99,9 @@ def align_units(
         for first in tl.range(0, 2 * M, BQ):
             q = first + tl.arange(0, BQ)
             valid = (q < 2 * M)[:, None] & (d < D)[None, :]
-            place = mixed + q[:, None] * (C * D) + d[None, :]
-            values = tl.load(place, valid, 0.0).to(tl.float32)
-            tl.store(place, (values * _power(127 + exponent - largest)).to(tl.float16), valid)
-
-
-@triton.jit
-def _store_tokens(y, total, units, scales, place, r, b, d, L, D, M, C, BK: tl.constexpr):
-    """y[b, r::C] = total in the units of y."""
-    c = tl.arange(0, BK)
-    total *= tl.load(units + place) * tl.load(scales + d, d < D, 0.0)[None, :]
-    t = c * C + r
-    inside = ((c < M) & (t < L))[:, None] & (d < D)[None, :]
-    y += tl.cast(b, tl.int64) * L * D
-    tl.store(y + t[:, None] * D + d[None, :], total.to(y.dtype.element_ty), inside)
+            cells = mixed + q[:, None] * (C * D) + d[None, :]
+            values = tl.load(cells, valid, 0.0).to(tl.float32)
+            tl.store(cells, (values * _power(127 + exponent - largest)).to(tl.float16), valid)
 
 
 @triton.jit
@@ -119,7 +111,6 @@ def unmix_blocks(
     units,  # (B, channel blocks) float32
     scales,  # (D,) float32
     y,  # (B, L, D)
-    tiles,
     L,
     D,
     M,
@@ -127,36 +118,25 @@ def unmix_blocks(
     BQ: tl.constexpr,
     BK: tl.constexpr,
     BN: tl.constexpr,
-    RESIDENT: tl.constexpr,  # F stays in shared memory, which takes BQ >= 2 M
 ):
-    """y[b, r::C] = F^T mixed[b, :, :, r] for every program_id(0)-th of all b, r and blocks."""
+    """y[b, r::C] = F^T mixed[b, :, :, r] for one b, r and block, in the units of y."""
     blocks = tl.cdiv(D, BN)
+    block, r, b = _tile(blocks, C)
     c = tl.arange(0, BK)
-    q = tl.arange(0, BQ)
-    corner = table + q[:, None] * BK + c[None, :]
-    if RESIDENT:
-        factor = tl.load(corner)  # (BQ, BK)
-        for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0)):
-            place, r, b = tile % blocks, (tile // blocks) % C, tile // (blocks * C)
-            d = place * BN + tl.arange(0, BN)
-            source = mixed + (tl.cast(b, tl.int64) * 2 * M * C + r) * D
-            valid = (q < 2 * M)[:, None] & (d < D)[None, :]
-            values = tl.load(source + q[:, None] * (C * D) + d[None, :], valid, 0.0)  # (BQ, BN)
-            total = tl.dot(tl.trans(factor), values)  # (BK, BN)
-            _store_tokens(y, total, units, scales, b * blocks + place, r, b, d, L, D, M, C, BK)
-    else:
-        for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0)):
-            place, r, b = tile % blocks, (tile // blocks) % C, tile // (blocks * C)
-            d = place * BN + tl.arange(0, BN)
-            source = mixed + (tl.cast(b, tl.int64) * 2 * M * C + r) * D
-            total = tl.zeros((BK, BN), tl.float32)
-            for first in tl.range(0, 2 * M, BQ):
-                factor = tl.load(corner + first * BK)  # (BQ, BK)
-                row = first + q
-                valid = (row < 2 * M)[:, None] & (d < D)[None, :]
-                values = tl.load(source + row[:, None] * (C * D) + d[None, :], valid, 0.0)
-                total = tl.dot(tl.trans(factor), values, total)
-            _store_tokens(y, total, units, scales, b * blocks + place, r, b, d, L, D, M, C, BK)
+    d = block * BN + tl.arange(0, BN)
+    mixed += (b.to(tl.int64) * 2 * M * C + r) * D
+    total = tl.zeros((BK, BN), tl.float32)
+    for first in tl.range(0, 2 * M, BQ):
+        q = first + tl.arange(0, BQ)
+        factor = tl.load(table + q[:, None] * BK + c[None, :])  # (BQ, BK)
+        valid = (q < 2 * M)[:, None] & (d < D)[None, :]
+        values = tl.load(mixed + q[:, None] * (C * D) + d[None, :], valid, 0.0)  # (BQ, BN)
+        total = tl.dot(tl.trans(factor), values, total)
+    total *= tl.load(units + b * blocks + block) * tl.load(scales + d, d < D, 0.0)[None, :]
+    t = c * C + r
+    inside = ((c < M) & (t < L))[:, None] & (d < D)[None, :]
+    y += b.to(tl.int64) * L * D
+    tl.store(y + t[:, None] * D + d[None, :], total.to(y.dtype.element_ty), inside)
 
 
 @triton.jit

@@ -8,9 +8,7 @@ import torch
 
 Scheme = Literal["monarch", "fft"]
 
-MAX_LENGTH = (
-    32768  # beyond, a factor outgrows a multiprocessor's memory and FFTs need far less work
-)
+MAX_LENGTH = 16384  # as far as it was measured: 4.6 times the FFT's speed there, and falling
 
 
 def scheme(length: int, directions: int, dtype: torch.dtype) -> Scheme:
@@ -27,4 +25,4 @@ def scheme(length: int, directions: int, dtype: torch.dtype) -> Scheme:
     if directions not in (1, 2):
         raise ValueError(f"directions={directions}: give 1 (causal) or 2 (bidirectional)")
     narrow = dtype in (torch.bfloat16, torch.float16)
-    return "monarch" if narrow and length <= MAX_LENGTH else "fft"
+    return "monarch" if narrow and 0 < length <= MAX_LENGTH else "fft"

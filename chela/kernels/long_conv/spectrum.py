@@ -19,6 +19,8 @@ from torch import Tensor
 
 from chela.kernels.long_conv import spectrum_kernels as kernels
 
+TILE = 32  # of the transpositions: whole 128-byte lines of float32 on the channels' side
+
 
 def spectrum(
     kernel: Tensor, skip: Tensor | None, length: int, rows: int, columns: int, turns: Tensor
@@ -88,13 +90,10 @@ def spectrum_gradient(
     return dkernel, dskip
 
 
-TILE = 32  # of the transpositions: whole 128-byte lines of float32 on the channels' side
-
-
 def _tiles(rows: int, columns: int, dim: int) -> tuple[int, int, int]:
     return columns, triton.cdiv(rows, TILE), triton.cdiv(dim, TILE)
 
 
 def _block(size: int) -> int:
-    """Elements at once: few launches' worth for long kernels, no waste for short ones."""
+    """Taps at once: all of a short kernel, else what a program holds without spilling."""
     return min(1024, triton.next_power_of_2(size))

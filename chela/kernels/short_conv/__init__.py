@@ -14,12 +14,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from chela.kernels.choice import Implementation
 from chela.kernels.short_conv import eager
 
-__all__ = ["Activation", "Implementation", "convolve"]
+__all__ = ["Activation", "convolve"]
 
 Activation = Literal["silu"]
-Implementation = Literal["torch", "triton"]
 
 
 def convolve(

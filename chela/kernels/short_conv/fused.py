@@ -47,25 +47,37 @@ def convolve(
 
 @dataclass(frozen=True)
 class Tile:
-    """How a kernel is cut and launched; by measurement on an H200, see ``_tile``."""
+    """How a kernel is cut."""
 
-    streams: int
-    steps: int
-    channels: int
-    unroll: int
-    warps: int
+    channels: int  # BD
+    streams: int  # S
+    steps: int  # tokens of each stream, at least MAX_WIDTH - 1: the rows its window begins with
 
 
-def _tile(dim: int, width: int, backward: bool) -> Tile:
-    """The widest channel block that leaves at most a seventh of its lanes idle."""
-    blocks = (128, 64, 32)
-    channels = next((c for c in blocks if -dim % c * 7 <= dim), 16)
-    streams = 1024 // channels  # 8 elements, a 16-byte load, for each of 128 threads
-    return Tile(streams, 16, channels, 4, 4)
+WARPS = 4
+UNROLL = 4  # rows in flight: enough to hide memory's latency, few enough for the registers
+REGISTERS = 128  # per thread, so that four programs share a multiprocessor; wide windows need more
+PROGRAMS = 4 * 132  # four on each of an H200's multiprocessors
+
+
+def _tile(x: Tensor, backward: bool) -> Tile:
+    """By measurement on an H200, shorter where a sequence or the whole batch is short."""
+    batch, length, dim = x.shape
+    # The widest channel block that leaves at most a seventh of its lanes idle.
+    channels = next((c for c in (128, 64, 32) if -dim % c * 7 <= dim), 16)
+    streams = 32 * WARPS * 4 // channels  # four elements per thread, so that many warps fit
+    steps = 128 if backward else 32  # backward recomputes width - 1 rows of each stream
+    while steps >= 2 * (MAX_WIDTH - 1):
+        longer_than_needed = steps // 2 * streams >= length
+        idle = batch * length * dim < PROGRAMS * channels * streams * steps
+        if not (longer_than_needed or (idle and steps > 16)):
+            break
+        steps //= 2
+    return Tile(channels, streams, steps)
 
 
 def _launch(x: Tensor, width: int, causal: bool, tile: Tile) -> tuple[tuple[int], dict[str, int]]:
-    """The grid, and the arguments that all kernels share."""
+    """The grid, and the arguments that both kernels share."""
     batch, length, dim = x.shape
     parts = batch * triton.cdiv(length, tile.streams * tile.steps)
     arguments = {
@@ -76,8 +88,8 @@ def _launch(x: Tensor, width: int, causal: bool, tile: Tile) -> tuple[tuple[int]
         "OFFSET": 0 if causal else (width - 1) // 2,
         "S": tile.streams,
         "BD": tile.channels,
-        "UNROLL": tile.unroll,
-        "num_warps": tile.warps,
+        "UNROLL": UNROLL,
+        "num_warps": WARPS,
     }
     return (parts * triton.cdiv(dim, tile.channels),), arguments
 
@@ -89,7 +101,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, causal: bool, silu:
     if x.numel() == 0:
         return y
     width = weight.shape[1]
-    grid, arguments = _launch(x, width, causal, _tile(x.shape[-1], width, backward=False))
+    grid, arguments = _launch(x, width, causal, _tile(x, backward=False))
     given = weight if bias is None else bias.contiguous()  # a pointer that is not read
     with torch.cuda.device_of(x):
         kernels.forward[grid](x, weight, given, y, BIAS=bias is not None, SILU=silu, **arguments)
@@ -112,15 +124,16 @@ def _backward(
     dbias = (weight if bias is None else bias).new_empty(dim)
     if x.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_()
-    tile = _tile(dim, width, backward=True)
+    tile = _tile(x, backward=True)
     grid, arguments = _launch(x, width, causal, tile)
     parts = grid[0] // triton.cdiv(dim, tile.channels)
     partial = torch.empty(parts, width + 1, dim, dtype=torch.float32, device=x.device)
     given = weight if bias is None else bias.contiguous()  # a pointer that is not read
     with torch.cuda.device_of(x):
         kernels.backward[grid](
-            x, weight, given, dy, dx, partial, BIAS=bias is not None, SILU=silu, **arguments
-        )
+            x, weight, given, dy, dx, partial, BIAS=bias is not None, SILU=silu,
+            maxnreg=REGISTERS if width <= 5 else None, **arguments,
+        )  # fmt: skip
         kernels.sum_parts[(triton.cdiv(dim, 32), width + 1)](
             partial, dweight, dbias, parts, dim, WIDTH=width, ROWS=128, BD=32
         )

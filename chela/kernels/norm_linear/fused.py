@@ -1,0 +1,216 @@
+"""Norm, linear map and SiLU as one Triton kernel per direction, behind a PyTorch operator.
+
+The weight's gradient is a plain matrix product of what the backward kernel writes; gradients of
+vectors are summed per program, then over programs, so all sums run in float32 and a fixed order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from chela.kernels.norm_linear import fused_kernels as kernels
+from chela.kernels.tokens import TokenNorm, launching
+from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
+
+
+def norm_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm: TokenNorm,
+    lengths: Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """``norm_linear.norm_linear`` after its checks.
+
+    Raises:
+        ValueError: a dtype, D or device that the kernels do not serve.
+    """
+    launching.check(x, dtype)
+    return _forward(x, norm.weight, norm.bias, weight, bias, lengths, norm.kind, norm.eps, dtype)
+
+
+def _tile(dtype: torch.dtype, width: int) -> Tile:
+    """By a sweep on an H200 at width 128, of an earlier form; smaller where it would not fit."""
+    if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
+        return Tile(16, 32, 4, 1) if width <= 128 else Tile(16, 16, 8, 1)
+    if width <= 128:
+        return Tile(64, 64, 4, 2)
+    return Tile(64, 64, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
+
+
+def _launch(x: Tensor, features: int, dtype: torch.dtype) -> tuple[int, dict[str, Any]]:
+    """The number of programs, and what both kernels are compiled for."""
+    dim = x.shape[-1]
+    width = padded(dim)
+    tile = _tile(dtype, width)
+    constants = {
+        "D": dim,
+        "N": features,
+        "BD": width,
+        "BN": min(tile.hidden, padded(features)),
+        "ROWS": tile.rows,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        **launching.precision(),
+    }
+    return triton.cdiv(x.shape[0], tile.rows), constants
+
+
+@torch.library.custom_op("chela::norm_linear", mutates_args=())
+def _forward(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: Tensor | None,
+    norm: str,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    normal, y = _outputs(x, weight, dtype)
+    if x.numel() == 0:
+        return normal, y
+    flat = tokens_of(x)
+    programs, constants = _launch(flat, weight.shape[0], dtype)
+    with launching.on(x):
+        kernels.forward[(programs,)](
+            flat,
+            given(norm_weight),
+            given(norm_bias),
+            given(weight, dtype),
+            given(bias),
+            given(lengths),
+            normal,
+            y,
+            flat.shape[0],
+            x.shape[1],
+            eps,
+            NORM=norm,
+            RAGGED=lengths is not None,
+            **constants,
+        )
+    return normal, y
+
+
+@_forward.register_fake
+def _(
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: Tensor | None,
+    norm: str,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    return _outputs(x, weight, dtype)
+
+
+def _outputs(x: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Memory for h and y."""
+    shape = (*x.shape[:-1], weight.shape[0])
+    return x.new_empty(x.shape, dtype=dtype), x.new_empty(shape, dtype=dtype)
+
+
+@torch.library.custom_op("chela::norm_linear_backward", mutates_args=())
+def _backward(
+    dnormal: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: Tensor | None,
+    normal: Tensor,
+    norm: str,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight, and in one vector (N + 2 D,) of bias, norm weight, norm bias."""
+    dx, dweight, vectors = _gradients(x, weight)
+    if x.numel() == 0:
+        return dx, dweight.zero_(), vectors.zero_()
+    flat = tokens_of(x)
+    programs, constants = _launch(flat, weight.shape[0], dtype)
+    dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
+    sums = vectors.new_empty((programs, vectors.shape[0]))
+    with launching.on(x):
+        kernels.backward[(programs,)](
+            tokens_of(dnormal),
+            tokens_of(dy),
+            flat,
+            given(norm_weight),
+            given(norm_bias),
+            given(weight, dtype),
+            given(bias),
+            given(lengths),
+            dx,
+            dpre,
+            sums,
+            flat.shape[0],
+            x.shape[1],
+            eps,
+            NORM=norm,
+            RAGGED=lengths is not None,
+            **constants,
+        )
+    return dx, launching.weight_gradient(dpre, tokens_of(normal)), sums.sum(0)
+
+
+@_backward.register_fake
+def _(
+    dnormal: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    lengths: Tensor | None,
+    normal: Tensor,
+    norm: str,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _gradients(x, weight)
+
+
+def _gradients(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for what ``_backward`` returns; the weight's gradient is in float32."""
+    wide = x.new_empty(weight.shape, dtype=torch.float32)
+    return x.new_empty(x.shape), wide, wide.new_empty(weight.shape[0] + 2 * x.shape[-1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, norm, eps, dtype = inputs
+    ctx.options = (norm, eps, dtype)
+    ctx.save_for_backward(*tensors, output[0])
+
+
+def _autograd(ctx: Any, dnormal: Tensor, dy: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    _, norm_weight, norm_bias, weight, *_ = saved
+    dx, dweight, vectors = _backward(dnormal, dy, *saved, *ctx.options)
+    features, dim = weight.shape
+    dbias, dnorm_weight, dnorm_bias = vectors.split([features, dim, dim])
+    return (
+        dx,
+        None if norm_weight is None else dnorm_weight,
+        None if norm_bias is None else dnorm_bias,
+        dweight,
+        dbias,
+        None,
+        *[None] * len(ctx.options),
+    )
+
+
+_forward.register_autograd(_autograd, setup_context=_save)
+_backward.register_autograd(launching.no_second_order)

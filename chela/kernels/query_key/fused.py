@@ -1,0 +1,184 @@
+"""Queries and keys as one Triton kernel per direction, behind a PyTorch operator.
+
+The weight's gradient is a plain matrix product of what the backward kernel writes; gradients of
+vectors are summed per program, then over programs, so all sums run in float32 and a fixed order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from chela.kernels.query_key import fused_kernels as kernels
+from chela.kernels.query_key.arguments import Affines
+from chela.kernels.tokens import launching
+from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
+
+
+def query_key(
+    z: Tensor, weight: Tensor, bias: Tensor, affines: Affines, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """``query_key.query_key`` after its checks.
+
+    Raises:
+        ValueError: a dtype, D or device that the kernels do not serve.
+    """
+    launching.check(z, dtype)
+    a = affines
+    return _forward(z, weight, bias, a.scale_q, a.shift_q, a.scale_k, a.shift_k, dtype)
+
+
+def _tile(dtype: torch.dtype, width: int) -> Tile:
+    """By a sweep on an H200 at width 128, of an earlier form; smaller where it would not fit."""
+    if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
+        return Tile(16, 32, 4, 1) if width <= 128 else Tile(16, 16, 8, 1)
+    if width <= 128:
+        return Tile(64, 64, 4, 1)
+    return Tile(64, 64, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
+
+
+def _launch(z: Tensor, features: int, dtype: torch.dtype) -> tuple[int, dict[str, Any]]:
+    """The number of programs, and what both kernels are compiled for."""
+    dim = z.shape[-1]
+    width = padded(dim)
+    tile = _tile(dtype, width)
+    constants = {
+        "D": dim,
+        "N": features,
+        "BD": width,
+        "BN": min(tile.hidden, padded(features)),
+        "ROWS": tile.rows,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        **launching.precision(),
+    }
+    return triton.cdiv(z.shape[0], tile.rows), constants
+
+
+@torch.library.custom_op("chela::query_key", mutates_args=())
+def _forward(
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale_q: Tensor,
+    shift_q: Tensor,
+    scale_k: Tensor,
+    shift_k: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    q, k = _outputs(z, weight, dtype)
+    if q.numel() == 0:
+        return q, k
+    flat = tokens_of(z)
+    programs, constants = _launch(flat, weight.shape[0], dtype)
+    with launching.on(z):
+        kernels.forward[(programs,)](
+            flat,
+            given(weight, dtype),
+            given(bias),
+            given(scale_q),
+            given(shift_q),
+            given(scale_k),
+            given(shift_k),
+            q,
+            k,
+            flat.shape[0],
+            **constants,
+        )
+    return q, k
+
+
+@_forward.register_fake
+def _(
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale_q: Tensor,
+    shift_q: Tensor,
+    scale_k: Tensor,
+    shift_k: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    return _outputs(z, weight, dtype)
+
+
+def _outputs(z: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Memory for q and k."""
+    shape = (*z.shape[:-1], weight.shape[0])
+    return z.new_empty(shape, dtype=dtype), z.new_empty(shape, dtype=dtype)
+
+
+@torch.library.custom_op("chela::query_key_backward", mutates_args=())
+def _backward(
+    dq: Tensor,
+    dk: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale_q: Tensor,
+    scale_k: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of z, weight, and in one vector (5 N,) of bias, scales and shifts."""
+    dz, dweight, vectors = _gradients(z, weight)
+    if z.numel() == 0:
+        return dz, dweight.zero_(), vectors.zero_()
+    flat = tokens_of(z)
+    programs, constants = _launch(flat, weight.shape[0], dtype)
+    dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
+    sums = vectors.new_empty((programs, vectors.shape[0]))
+    with launching.on(z):
+        kernels.backward[(programs,)](
+            tokens_of(dq),
+            tokens_of(dk),
+            flat,
+            given(weight, dtype),
+            given(bias),
+            given(scale_q),
+            given(scale_k),
+            dz,
+            dpre,
+            sums,
+            flat.shape[0],
+            **constants,
+        )
+    return dz, launching.weight_gradient(dpre, flat.to(dtype)), sums.sum(0)
+
+
+@_backward.register_fake
+def _(
+    dq: Tensor,
+    dk: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    scale_q: Tensor,
+    scale_k: Tensor,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _gradients(z, weight)
+
+
+def _gradients(z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for what ``_backward`` returns; the weight's gradient is in float32."""
+    wide = z.new_empty(weight.shape, dtype=torch.float32)
+    return z.new_empty(z.shape), wide, wide.new_empty(5 * weight.shape[0])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    z, weight, bias, scale_q, _, scale_k, _, ctx.dtype = inputs
+    ctx.save_for_backward(z, weight, bias, scale_q, scale_k)
+
+
+def _autograd(ctx: Any, dq: Tensor, dk: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    dz, dweight, vectors = _backward(dq, dk, *saved, ctx.dtype)
+    dbias, dscale_q, dshift_q, dscale_k, dshift_k = vectors.chunk(5)
+    return dz, dweight, dbias, dscale_q, dshift_q, dscale_k, dshift_k, None
+
+
+_forward.register_autograd(_autograd, setup_context=_save)
+_backward.register_autograd(launching.no_second_order)

@@ -1,0 +1,356 @@
+"""The token-wise MLP as one Triton kernel per direction, behind a PyTorch operator.
+
+Forward reads the tokens and writes the result; nothing is kept for the backward pass but the
+inputs. Backward writes the hidden channels and their gradients, of which the weights' gradients are
+plain matrix products; gradients of vectors are summed per program, then over programs, so all sums
+run in float32 and in a fixed order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from chela.kernels.masking import zero_padding
+from chela.kernels.token_mlp import fused_kernels as kernels
+from chela.kernels.token_mlp.arguments import Weights
+from chela.kernels.tokens import TokenNorm, launching
+from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
+
+
+def mlp(
+    x: Tensor,
+    weights: Weights,
+    norm: TokenNorm,
+    factor: Tensor | None,
+    residual: Tensor | None,
+    add_x: bool,
+    lengths: Tensor | None,
+    hidden_dropout: float,
+    dropout: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """``token_mlp.mlp`` after its checks.
+
+    Raises:
+        ValueError: a dtype, D or device that the kernels do not serve.
+    """
+    launching.check(x, dtype)
+    seed = None
+    if hidden_dropout or dropout:
+        seed = torch.randint(2**62, (1,), device=x.device)  # PyTorch's generator decides
+    return _forward(
+        x,
+        factor,
+        residual,
+        norm.weight,
+        norm.bias,
+        weights.w_hidden,
+        weights.b_hidden,
+        weights.w_up,
+        weights.b_up,
+        weights.w_out,
+        weights.b_out,
+        lengths,
+        seed,
+        norm.kind,
+        norm.eps,
+        add_x,
+        hidden_dropout,
+        dropout,
+        dtype,
+    )
+
+
+def _tile(dtype: torch.dtype, width: int, light: bool) -> Tile:
+    """By a sweep on an H200 at width 128, of an earlier form; smaller where it would not fit.
+
+    ``light`` is the forward kernel without a factor, which has registers for more hidden channels.
+    """
+    if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
+        return Tile(16, 32, 4, 1) if width <= 128 else Tile(16, 16, 8, 1)
+    if width <= 128:
+        return Tile(64, 64, 4, 2) if light else Tile(64, 32, 4, 3)
+    return Tile(64, 32, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
+
+
+def _launch(x: Tensor, hidden: int, dtype: torch.dtype, light: bool) -> tuple[int, dict[str, Any]]:
+    """The number of programs, and what both kernels are compiled for."""
+    dim = x.shape[-1]
+    width = padded(dim)
+    tile = _tile(dtype, width, light)
+    constants = {
+        "D": dim,
+        "H": hidden,
+        "BD": width,
+        "BH": min(tile.hidden, padded(hidden)),
+        "ROWS": tile.rows,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        **launching.precision(),
+    }
+    return triton.cdiv(x.shape[0], tile.rows), constants
+
+
+def _factor_kind(factor: Tensor | None, w_up: Tensor | None) -> str:
+    if w_up is not None:
+        return "up"
+    return "none" if factor is None else "given"
+
+
+@torch.library.custom_op("chela::token_mlp", mutates_args=())
+def _forward(
+    x: Tensor,
+    factor: Tensor | None,
+    residual: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_hidden: Tensor,
+    b_hidden: Tensor,
+    w_up: Tensor | None,
+    b_up: Tensor | None,
+    w_out: Tensor,
+    b_out: Tensor,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    norm: str,
+    eps: float,
+    add_x: bool,
+    p_hidden: float,
+    p_out: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    y = _output(x, residual, add_x, dtype)
+    if y.numel() == 0:
+        return y
+    flat = tokens_of(x)
+    programs, constants = _launch(
+        flat, w_hidden.shape[0], dtype, light=_factor_kind(factor, w_up) == "none"
+    )
+    with launching.on(x):
+        kernels.forward[(programs,)](
+            flat,
+            None if factor is None else tokens_of(factor),
+            None if residual is None else tokens_of(residual),
+            given(norm_weight),
+            given(norm_bias),
+            given(w_hidden, dtype),
+            given(b_hidden),
+            given(w_up, dtype),
+            given(b_up),
+            given(w_out, dtype),
+            given(b_out),
+            given(lengths),
+            seed,
+            y,
+            flat.shape[0],
+            x.shape[1],
+            eps,
+            p_hidden,
+            p_out,
+            NORM=norm,
+            FACTOR=_factor_kind(factor, w_up),
+            RESIDUAL="x" if add_x else "none" if residual is None else "given",
+            DROP_HIDDEN=p_hidden > 0,
+            DROP_OUT=p_out > 0,
+            RAGGED=lengths is not None,
+            **constants,
+        )
+    return y
+
+
+@_forward.register_fake
+def _(
+    x: Tensor,
+    factor: Tensor | None,
+    residual: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_hidden: Tensor,
+    b_hidden: Tensor,
+    w_up: Tensor | None,
+    b_up: Tensor | None,
+    w_out: Tensor,
+    b_out: Tensor,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    norm: str,
+    eps: float,
+    add_x: bool,
+    p_hidden: float,
+    p_out: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    return _output(x, residual, add_x, dtype)
+
+
+def _output(x: Tensor, residual: Tensor | None, add_x: bool, dtype: torch.dtype) -> Tensor:
+    """Memory for y."""
+    if add_x:
+        residual = x
+    if residual is not None:
+        dtype = torch.promote_types(dtype, residual.dtype)
+    return x.new_empty(x.shape, dtype=dtype)
+
+
+@torch.library.custom_op("chela::token_mlp_backward", mutates_args=())
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    factor: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_hidden: Tensor,
+    b_hidden: Tensor,
+    w_up: Tensor | None,
+    b_up: Tensor | None,
+    w_out: Tensor,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    norm: str,
+    eps: float,
+    add_x: bool,
+    p_hidden: float,
+    p_out: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x, factor, w_hidden, w_up, w_out, and one vector for all vectors.
+
+    Those of what is not given are empty. The vector (2 H + 3 D,) holds the gradients of b_hidden,
+    b_up, b_out, norm weight and norm bias.
+    """
+    dx, dfactor, dw_hidden, dw_up, dw_out, vectors = _gradients(x, factor, w_hidden, w_up)
+    if x.numel() == 0:
+        return dx, dfactor, dw_hidden.zero_(), dw_up.zero_(), dw_out.zero_(), vectors.zero_()
+    flat, upstream = tokens_of(x), tokens_of(dy)
+    tokens, size = flat.shape[0], w_hidden.shape[0]
+    kind = _factor_kind(factor, w_up)
+    programs, constants = _launch(flat, size, dtype, light=False)
+    # What the products for the weights read is x and dy themselves, unless they differ from that.
+    normal = flat.new_empty(flat.shape, dtype=dtype)
+    own = norm == "none" and x.dtype == dtype and lengths is None
+    rounded = flat.new_empty(flat.shape, dtype=dtype)
+    same = p_out == 0 and dy.dtype == dtype and lengths is None
+    hidden = flat.new_empty((tokens, size), dtype=dtype)
+    dhidden = torch.empty_like(hidden)
+    dsecond = torch.empty_like(hidden) if kind == "up" else dfactor
+    sums = vectors.new_empty((programs, vectors.shape[0]))
+    with launching.on(x):
+        kernels.backward[(programs,)](
+            upstream,
+            flat,
+            None if factor is None else tokens_of(factor),
+            given(norm_weight),
+            given(norm_bias),
+            given(w_hidden, dtype),
+            given(b_hidden),
+            given(w_up, dtype),
+            given(b_up),
+            given(w_out, dtype),
+            given(lengths),
+            seed,
+            dx,
+            None if kind == "none" else dsecond,
+            None if own else normal,
+            None if same else rounded,
+            hidden,
+            dhidden,
+            sums,
+            tokens,
+            x.shape[1],
+            eps,
+            p_hidden,
+            p_out,
+            NORM=norm,
+            FACTOR=kind,
+            RESIDUAL="x" if add_x else "none",
+            DROP_HIDDEN=p_hidden > 0,
+            DROP_OUT=p_out > 0,
+            RAGGED=lengths is not None,
+            **constants,
+        )
+    n, g = flat if own else normal, upstream if same else rounded
+    dw_hidden = launching.weight_gradient(dhidden, n)
+    if kind == "up":
+        dw_up = launching.weight_gradient(dsecond, n)
+    dw_out = launching.weight_gradient(g, hidden)
+    return dx, dfactor, dw_hidden, dw_up, dw_out, sums.sum(0)
+
+
+@_backward.register_fake
+def _(
+    dy: Tensor,
+    x: Tensor,
+    factor: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_hidden: Tensor,
+    b_hidden: Tensor,
+    w_up: Tensor | None,
+    b_up: Tensor | None,
+    w_out: Tensor,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    norm: str,
+    eps: float,
+    add_x: bool,
+    p_hidden: float,
+    p_out: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _gradients(x, factor, w_hidden, w_up)
+
+
+def _gradients(
+    x: Tensor, factor: Tensor | None, w_hidden: Tensor, w_up: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Memory for what ``_backward`` returns; the weights' gradients are in float32."""
+    size, dim = w_hidden.shape
+    wide = x.new_empty((size, dim), dtype=torch.float32)
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(0) if factor is None else factor.new_empty(factor.shape),
+        wide,
+        wide.new_empty(0 if w_up is None else (size, dim)),
+        wide.new_empty((dim, size)),
+        wide.new_empty(2 * size + 3 * dim),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, factor, residual, *rest = inputs
+    norm_weight, norm_bias, w_hidden, b_hidden, w_up, b_up, w_out, _, lengths, seed = rest[:10]
+    ctx.options = rest[10:]
+    ctx.residual = residual is not None
+    ctx.save_for_backward(
+        x, factor, norm_weight, norm_bias, w_hidden, b_hidden, w_up, b_up, w_out, lengths, seed
+    )
+
+
+def _autograd(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    _, factor, norm_weight, norm_bias, w_hidden, _, w_up, _, _, lengths, _ = saved
+    dx, dfactor, dw_hidden, dw_up, dw_out, vectors = _backward(dy, *saved, *ctx.options)
+    size, dim = w_hidden.shape
+    db_hidden, db_up, db_out, dnorm_weight, dnorm_bias = vectors.split([size, size, dim, dim, dim])
+    tensors = (
+        dx,
+        None if factor is None else dfactor,
+        zero_padding(dy, lengths) if ctx.residual else None,
+        None if norm_weight is None else dnorm_weight,
+        None if norm_bias is None else dnorm_bias,
+        dw_hidden,
+        db_hidden,
+        None if w_up is None else dw_up,
+        None if w_up is None else db_up,
+        dw_out,
+        db_out,
+    )
+    return (*tensors, None, None, *[None] * len(ctx.options))
+
+
+_forward.register_autograd(_autograd, setup_context=_save)
+_backward.register_autograd(launching.no_second_order)

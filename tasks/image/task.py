@@ -1,0 +1,172 @@
+"""Image: what a small picture shows, from its pixels in a row; ten classes.
+
+CIFAR-10 in grey is the arena's task. The same in colour (sequential CIFAR-10) and MNIST (sequential
+MNIST) are other settings with names of their own. Neither has a validation split: a tenth of train
+is held out, by S4's rule or Tay's (``image_split``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from tasks.base import Task, TaskSpec
+from tasks.image import cifar_files, cifar_hub, mnist_files
+from tasks.image.pixels import CLASSES, Images, Standardised, grey, stored
+from tasks.image.split import Split, held_out
+from tasks.loader import Encode, symbols
+from tasks.sources.archives import Source
+from tasks.sources.locate import check_name, locate
+from tasks.storage.meta import Origin
+from tasks.storage.rows import Rows
+
+BLOCK = 1000  # images written at once
+
+# What each name promises, so that no number stands under another task's name.
+DATASET = {"image": ("cifar10", "grey"), "cifar": ("cifar10", "rgb"), "mnist": ("mnist", "grey")}
+SIDE = {"cifar10": 32, "mnist": mnist_files.SIDE}  # pixels
+ROWS = {"cifar10": 60_000, "mnist": 70_000}  # of the official data, in all
+# S4's: of levels in [0, 1]. It takes MNIST as it is.
+STANDARD = {
+    "image": Standardised(mean=(122.6 / 255,), std=(61 / 255,)),
+    "cifar": Standardised(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.243, 0.261)),
+    "mnist": Standardised(mean=(0.0,), std=(1.0,)),
+}
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """The defaults are S4's Image task; ``configs/task/{image,cifar,mnist}.yaml`` mirror it."""
+
+    name: Literal["image", "cifar", "mnist"] = "image"
+    # auto: the official files if they are found, else the hub (CIFAR-10 alone)
+    source: Literal["auto", "official", "hub"] = "auto"
+    stand_in: str | None = None  # other files in the official form: a name for them
+    dataset: Literal["cifar10", "mnist"] = "cifar10"
+    channels: Literal["grey", "rgb"] = "grey"
+    input: Literal["continuous", "symbols"] = "continuous"  # S4's, or 256 grey levels as Tay
+    split: Split = "s4"  # s4: a random tenth of train, seed 42; tay: its last tenth
+
+    def __post_init__(self) -> None:
+        check_name(self.stand_in)
+        if (self.dataset, self.channels) != DATASET[self.name]:
+            names = [name for name, of in DATASET.items() if of == (self.dataset, self.channels)]
+            other = f"that is task={names[0]}" if names else "there is no such task"
+            raise ValueError(f"{self.name} is not {self.dataset} in {self.channels}; {other}")
+        if self.input == "symbols" and self.channels == "rgb":
+            raise ValueError("input=symbols needs channels=grey: a symbol is one level")
+        if self.source == "hub" and (self.stand_in is not None or self.dataset == "mnist"):
+            raise ValueError("the hub is for CIFAR-10, not for stand-ins: leave out source=hub")
+
+
+class Image(Task):
+    """The Image task, sequential CIFAR-10 and sequential MNIST."""
+
+    version = 1
+    Config = ImageConfig
+    config: ImageConfig
+
+    def __init__(self, config: ImageConfig, **common: Any) -> None:
+        super().__init__(config, **common)
+        self.name = config.name
+
+    @property
+    def spec(self) -> TaskSpec:
+        """Ten classes; one or three real channels, or 256 symbols."""
+        length = SIDE[self.config.dataset] ** 2
+        if self.config.input == "symbols":
+            return TaskSpec(self.name, CLASSES, length, vocab_size=256, input_dim=1)
+        channels = len(STANDARD[self.name].mean)
+        return TaskSpec(self.name, CLASSES, length, vocab_size=None, input_dim=channels)
+
+    @property
+    def encode(self) -> Encode:
+        """Standardised levels (B, L) or (B, L, 3), or the levels themselves as symbols (B, L)."""
+        return symbols if self.config.input == "symbols" else STANDARD[self.name]
+
+    def origin(self) -> Origin:
+        """The official images, from wherever they are read, or a stand-in; and the split.
+
+        Prepared data are found without their source: the official content is known by its
+        checksums, a stand-in by its name.
+        """
+        config = self.config
+        parameters = {
+            "dataset": config.dataset,
+            "channels": config.channels,
+            "split": config.split,
+        }
+        source = config.stand_in or "official"
+        return Origin(self.name, self.version, source, parameters, config.stand_in is not None)
+
+    def rows(self) -> Iterator[tuple[str, Rows]]:
+        """The images in the order of the files, their levels from 0 to 255."""
+        train: list[Images] = []  # kept until they can be counted: 50 MB in grey, 150 in colour
+        for split, images in self._images():
+            if self.config.dataset == "cifar10" and self.config.channels == "grey":
+                images = images._replace(pixels=grey(images.pixels))
+            if split == "train":
+                train.append(images)
+                continue
+            yield from self._of_train(train)
+            train = []
+            yield from _blocks(split, images)
+
+    def expected_rows(self) -> int | None:
+        """The official number; that of a stand-in shows when it is read."""
+        return ROWS[self.config.dataset] if self.config.stand_in is None else None
+
+    def prepare_data(self) -> None:
+        """Prepare the data, unless they are there; say at once what is missing."""
+        if not self.folder.exists():
+            self._source  # noqa: B018 (raises when there is none)
+        super().prepare_data()
+
+    def sample(self, split: str, index: int) -> NDArray[np.uint8]:
+        """One image, (H, W) or (H, W, 3)."""
+        side = SIDE[self.config.dataset]
+        levels = np.array(self.split(split)[index]["values"], dtype=np.uint8)
+        return levels.reshape((side, side) if self.config.channels == "grey" else (side, side, 3))
+
+    @cached_property
+    def _source(self) -> Source | dict[str, Dataset]:
+        """The official files, or the splits of the hub.
+
+        Raises:
+            DataError: there are none.
+        """
+        config = self.config
+        files = {"cifar10": cifar_files, "mnist": mnist_files}[config.dataset]
+        hub = cifar_hub.HUB if config.dataset == "cifar10" and config.stand_in is None else None
+        return locate(self.name, self.data_dir, files.PLACES, hub, config.source, files.WHAT)
+
+    def _images(self) -> Iterator[tuple[str, Images]]:
+        """The images of ``train``, then those of ``test``."""
+        source, is_official = self._source, self.config.stand_in is None
+        if not isinstance(source, Source):
+            return cifar_hub.read_hub(source)
+        if self.config.dataset == "mnist":
+            return mnist_files.read_files(source.path, is_official)
+        return cifar_files.read_files(source, is_official)
+
+    def _of_train(self, parts: list[Images]) -> Iterator[tuple[str, Rows]]:
+        count = sum(len(images.labels) for images in parts)
+        held = held_out(count, self.config.split)
+        for split, keep in (("train", ~held), ("val", held)):
+            start = 0
+            for pixels, labels in parts:
+                own = keep[start : start + len(labels)]
+                yield from _blocks(split, Images(pixels[own], labels[own]))
+                start += len(labels)
+
+
+def _blocks(split: str, images: Images) -> Iterator[tuple[str, Rows]]:
+    for start in range(0, len(images.labels), BLOCK):
+        stop = start + BLOCK
+        yield split, stored(Images(images.pixels[start:stop], images.labels[start:stop]))

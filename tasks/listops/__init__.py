@@ -1,0 +1,1 @@
+"""ListOps: nested expressions; official files or a generator of the same law."""

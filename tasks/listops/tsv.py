@@ -1,0 +1,179 @@
+"""The official files of ListOps, ``basic_{train,val,test}.tsv``: reading and writing.
+
+A header ``Source<TAB>Target``, then a tree and its value per line. The tree is written as the
+left-nested binary tree that the official generator builds: ``[MAX 3 5 ]`` is
+``( ( ( [MAX 3 ) 5 ) ] )``. The round brackets say nothing that operator and ``]`` do not say:
+reading deletes them, and keeps ``]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.errors import DataError
+from tasks.listops.vocabulary import CLOSE, DIGIT, OPERATOR, SYMBOLS
+from tasks.storage.rows import Rows, offsets_of
+
+HEADER = b"Source\tTarget"
+LINES = 1000  # read at once
+ROUND = bytes.maketrans(b"()", b"  ")
+
+NUMBER = {SYMBOLS[number].encode(): number for number in range(DIGIT, CLOSE + 1)}
+LABELS = {str(digit).encode(): digit for digit in range(10)}
+# How each symbol changes the number of open operators.
+STEP = np.zeros(CLOSE + 1, dtype=np.int64)
+STEP[OPERATOR:CLOSE], STEP[CLOSE] = 1, -1
+
+
+def read_tsv(lines: Iterable[bytes], path: Path) -> Iterator[Rows]:
+    """The trees of an official file, as uint8 numbers of ``vocabulary``.
+
+    Args:
+        lines: of the file, open in binary; it is streamed, not loaded.
+        path: its name, for messages.
+
+    Raises:
+        DataError: the file is unreadable or malformed; with its line and column, from 1.
+    """
+    trees: list[bytes] = []
+    labels: list[int] = []
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            _check_header(path, line)
+            continue
+        tree, label = _parse(path, number, line)
+        trees.append(tree)
+        labels.append(label)
+        if len(trees) == LINES:
+            yield _rows(trees, labels)
+            trees, labels = [], []
+    if number < 2:
+        _fail(
+            path, number + 1, 1, "the file is empty" if number == 0 else "no line after the header"
+        )
+    if trees:
+        yield _rows(trees, labels)
+
+
+def write_tsv(path: Path, blocks: Iterable[Rows]) -> None:
+    """Write trees (symbols without eos) as an official file.
+
+    Args:
+        path: of the file; its folder exists.
+        blocks: uint8 numbers of ``vocabulary``, and the values as labels.
+    """
+    with path.open("wb") as file:
+        file.write(HEADER + b"\n")
+        for values, offsets, labels in blocks:
+            text, bounds = values.tobytes(), offsets.tolist()
+            for row, label in enumerate(labels.tolist()):
+                source = source_text(text[bounds[row] : bounds[row + 1]])
+                file.write(b"%s\t%d\n" % (source, label))
+
+
+def source_text(tree: bytes) -> bytes:
+    """The ``Source`` column of one tree, given as symbol numbers in order.
+
+    Each argument closes one round bracket behind it, and so does ``]``; all of them are opened
+    before the operator.
+    """
+    words: list[bytes] = []
+    open_words: list[int] = []  # where the word of each open operator is,
+    arguments: list[int] = []  # and how many arguments it has so far
+    for symbol in tree:
+        if OPERATOR <= symbol < CLOSE:
+            open_words.append(len(words))
+            arguments.append(0)
+            words.append(SYMBOLS[symbol].encode())
+            continue
+        words.append(SYMBOLS[symbol].encode())
+        if symbol == CLOSE:
+            words.append(b")")
+            operator = open_words.pop()
+            words[operator] = b"( " * (arguments.pop() + 1) + words[operator]
+        if open_words:  # a digit or a finished operator is an argument of the one around it
+            words.append(b")")
+            arguments[-1] += 1
+    return b" ".join(words)
+
+
+def _parse(path: Path, number: int, line: bytes) -> tuple[bytes, int]:
+    source, _, target = line.partition(b"\t")
+    words = source.translate(ROUND).split()
+    label = LABELS.get(target.rstrip(b"\r\n"))
+    if label is None or not words:
+        _explain(path, number, line)
+    try:
+        tree = bytes(map(NUMBER.__getitem__, words))
+    except KeyError:
+        _explain(path, number, line)
+    if not _is_whole(np.frombuffer(tree, dtype=np.uint8)):
+        _explain(path, number, line)
+    return tree, label
+
+
+def _is_whole(tree: NDArray[np.uint8]) -> bool:
+    """Whether the symbols are exactly one tree, and every operator has an argument."""
+    depth = np.cumsum(STEP[tree])
+    childless = (STEP[tree[:-1]] > 0) & (tree[1:] == CLOSE)
+    return bool(depth[-1] == 0 and (depth[:-1] > 0).all() and not childless.any())
+
+
+def _rows(trees: list[bytes], labels: list[int]) -> Rows:
+    lengths = np.array([len(tree) for tree in trees], dtype=np.int64)
+    values = np.frombuffer(b"".join(trees), dtype=np.uint8)
+    return Rows(values, offsets_of(lengths), np.array(labels, dtype=np.int64))
+
+
+def _check_header(path: Path, line: bytes) -> None:
+    if line.rstrip(b"\r\n") != HEADER:
+        _fail(path, 1, 1, "the header 'Source<TAB>Target' is missing")
+
+
+def _explain(path: Path, number: int, line: bytes) -> NoReturn:
+    """Find what ``_parse`` stumbled over, and raise a DataError that names the place."""
+    cut = "" if line.endswith(b"\n") else "; the file ends here, it may be truncated"
+    text = line.rstrip(b"\r\n")
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        column = len(text[: error.start].decode()) + 1
+        _fail(path, number, column, f"byte 0x{text[error.start]:02x} is not UTF-8")
+    source, tab, target = text.decode().partition("\t")
+    if not tab:
+        _fail(path, number, len(source) + 1, f"no tab and label after the tree{cut}")
+    open_columns: list[int] = []
+    words = list(re.finditer(r"[^\s()]+", source, re.ASCII))
+    if not words:
+        _fail(path, number, 1, "the tree is empty")
+    for place, word in enumerate(words):
+        column, symbol = word.start() + 1, NUMBER.get(word[0].encode())
+        if symbol is None:
+            _fail(path, number, column, f"unknown symbol {word[0][:20]!r}")
+        if place and not open_columns:
+            _fail(path, number, column, f"{word[0]!r} after the end of the tree")
+        if symbol == CLOSE:
+            if not open_columns:
+                _fail(path, number, column, "']' without an operator")
+            if STEP[NUMBER[words[place - 1][0].encode()]] > 0:
+                _fail(path, number, column, "']' right after its operator, which has no argument")
+            open_columns.pop()
+        elif symbol >= OPERATOR:
+            open_columns.append(column)
+    if open_columns:
+        _fail(path, number, open_columns[-1], f"an operator without its ']'{cut}")
+    _fail(path, number, len(source) + 2, f"the label {target[:20]!r} is not one of 0 .. 9{cut}")
+
+
+def _fail(path: Path, line: int, column: int, what: str) -> NoReturn:
+    raise DataError(
+        f"{path}, line {line}, column {column}: {what}.\n"
+        "  try: copy the file again, or task.source=generated"
+    )

@@ -1,0 +1,1 @@
+"""Pathfinder and Path-X: are two markers on one contour? Official release or a generator."""

@@ -1,0 +1,23 @@
+"""Path-X: Pathfinder at 128 x 128, sequences of 16,384 pixels (Tay et al. 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from tasks.pathfinder.task import Pathfinder, PictureConfig
+
+
+@dataclass(frozen=True)
+class PathXConfig(PictureConfig):
+    """Pathfinder's, at its own size; ``configs/task/pathx.yaml`` says the same."""
+
+    name: Literal["pathx"] = "pathx"
+    resolution: Literal[32, 64, 128, 256] = 128
+
+
+class PathX(Pathfinder):
+    """The Path-X task."""
+
+    name = "pathx"
+    Config: ClassVar[type] = PathXConfig

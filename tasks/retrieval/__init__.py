@@ -1,0 +1,1 @@
+"""Retrieval: pairs of documents; the official pairs, and a stand-in from RFCs."""

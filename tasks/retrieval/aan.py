@@ -1,0 +1,148 @@
+"""The official pairs of papers of the ACL Anthology Network (Radev et al. 2013; Tay et al. 2021).
+
+``new_aan_pairs.{train,eval,test}.tsv`` in ``tsv_data`` of the Long Range Arena's archive, 8.5 GB:
+no header; label (a float), two ids, two texts; UTF-8, columns parted by tabs, lines by newlines,
+and nothing quoted: a quotation mark is a character like any other. One line is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, NoReturn
+
+from tasks.errors import DataError
+from tasks.retrieval.pairs import Pair
+from tasks.sources.archives import Source, find, nothing_found
+
+# Below data_dir, in this order: what the archive unpacks to, then the archive, as its own name is
+# and as it might be renamed; it is a tar whatever it is called.
+PLACES = (
+    "aan",
+    "lra_release/tsv_data",
+    "lra_release/lra_release/tsv_data",
+    "lra_release.gz",
+    "lra_release.tar.gz",
+    "lra_release.tar",
+)
+WHAT = (
+    "lra_release.gz (7.7 GB), the archive of the Long Range Arena (Tay et al. 2021), from "
+    "github.com/google-research/long-range-arena; as it is or unpacked. Of it "
+    "tsv_data/new_aan_pairs.{train,eval,test}.tsv (8.5 GB) are needed"
+)
+# No checksum of the files is published; the paper's numbers of pairs are.
+ROWS = {"train": 147_086, "val": 18_090, "test": 17_437}
+FILES = {
+    "train": "new_aan_pairs.train.tsv",
+    "val": "new_aan_pairs.eval.tsv",
+    "test": "new_aan_pairs.test.tsv",
+}
+COLUMNS = ("label", "id 1", "id 2", "text 1", "text 2")
+LABELS = {b"0": 0, b"0.0": 0, b"1": 1, b"1.0": 1}
+BYTES_PER_CHARACTER = 4  # at most, in UTF-8
+
+
+def locate(data_dir: Path, remedy: str) -> Source:
+    """The folder or archive with the pairs.
+
+    Args:
+        data_dir: below which the known places are looked for.
+        remedy: what else one can do when there is none.
+
+    Raises:
+        DataError: there is none; it says what to get.
+    """
+    source = find(data_dir, PLACES)
+    if source is None:
+        raise nothing_found("retrieval", [data_dir / place for place in PLACES], WHAT, remedy)
+    return source
+
+
+def read_pairs(source: Source, max_length: int) -> Iterator[tuple[str, Pair]]:
+    """All pairs, those of train first, as ``(split, pair)``.
+
+    Args:
+        source: as from ``locate``. An archive that has train behind the others is read twice.
+        max_length: characters of a text that are needed; the rest is not even decoded.
+
+    Raises:
+        DataError: a file is missing, truncated or malformed; with its line.
+    """
+    yield from _read(source, ["train"], max_length)
+    yield from _read(source, ["val", "test"], max_length)
+
+
+def check_official(split: str, rows: int, place: Path) -> None:
+    """Compare a split's number of pairs with the published one.
+
+    Raises:
+        DataError: it is another.
+    """
+    if rows != ROWS[split]:
+        raise DataError(
+            f"{place}: {FILES[split]} has {rows:,} pairs, not the official {ROWS[split]:,}.\n"
+            "  try: copy it again; for other pairs on purpose task.stand_in=<a name of theirs>, "
+            "which then stands beside every number"
+        )
+
+
+def read_lines(stream: IO[bytes], place: str, max_length: int) -> Iterator[Pair]:
+    """The pairs of one file.
+
+    Args:
+        stream: its content.
+        place: its name, for messages.
+        max_length: characters of a text that are needed.
+
+    Raises:
+        DataError: see ``read_pairs``.
+    """
+    number = 0
+    for number, line in enumerate(stream, start=1):
+        columns = line.rstrip(b"\r\n").split(b"\t")
+        cut = "" if line.endswith(b"\n") else "; the file ends here, it may be truncated"
+        if len(columns) != len(COLUMNS):
+            _fail(place, number, f"{len(columns)} columns instead of {len(COLUMNS)}{cut}")
+        label = LABELS.get(columns[0])
+        if label is None:
+            _fail(place, number, f"the label {columns[0][:20]!r} is not 0.0 or 1.0{cut}")
+        first, second = (
+            _decoded(columns[column], max_length, place, number, COLUMNS[column] + cut)
+            for column in (3, 4)
+        )
+        yield Pair(first, second, label)
+    if number == 0:
+        raise DataError(f"{place} is empty.\n  try: copy the file again")
+
+
+def _read(source: Source, splits: list[str], max_length: int) -> Iterator[tuple[str, Pair]]:
+    """The pairs of some splits, in the order in which the source has them."""
+    missing = {FILES[split]: split for split in splits}
+    for name, stream in source.members(lambda name: PurePosixPath(name).name in missing):
+        split = missing.pop(PurePosixPath(name).name)
+        for pair in read_lines(stream, f"{source.path}: {name}", max_length):
+            yield split, pair
+        if not missing:
+            return  # what follows in an archive need not be unpacked
+    raise DataError(
+        f"{source.path} has no {', '.join(missing)}.\n"
+        "  try: put all three files there, or the whole archive"
+    )
+
+
+def _decoded(text: bytes, max_length: int, place: str, line: int, column: str) -> str:
+    """The first ``max_length`` characters or a few more."""
+    if not text:
+        _fail(place, line, f"{column} is empty")
+    start = text[: BYTES_PER_CHARACTER * max_length]
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        return decoder.decode(start, final=len(start) == len(text))
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        _fail(place, line, f"{column}: {byte} is not UTF-8")
+
+
+def _fail(place: str, line: int, what: str) -> NoReturn:
+    raise DataError(f"{place}, line {line}: {what}.\n  try: copy the file again")

@@ -1,0 +1,1 @@
+"""Prepared data for a person: as a picture and as a table."""

@@ -1,0 +1,1 @@
+"""Where official files are found, and how they are read and checked."""

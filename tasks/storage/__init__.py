@@ -1,0 +1,1 @@
+"""From rows to prepared files and back, with what is known of them."""

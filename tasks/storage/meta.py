@@ -1,0 +1,178 @@
+"""What is known of a prepared dataset: where it is from, what is in it, and its fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.storage.rows import Rows
+
+LIBRARIES = ("numpy", "pyarrow", "datasets")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Everything that determines the content of a prepared dataset."""
+
+    task: str
+    version: int  # of the task's code; raised when the same source gives other rows than before
+    source: str  # "official", "hub", "generated", or the name of a stand-in, e.g. "cifar10-jpeg"
+    parameters: Mapping[str, Any]  # plain JSON values
+    stand_in: bool = False  # other data than the task's name promises: its own name goes with it
+
+    @property
+    def key(self) -> str:
+        """The name of the prepared folder: ``generated-`` and ten hex digits of all the rest."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return f"{self.source}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+@dataclass(frozen=True)
+class SplitMeta:
+    """Counts of one split."""
+
+    rows: int
+    class_counts: list[int]  # by label
+    min_length: int  # in values
+    mean_length: float
+    max_length: int
+    bytes: int  # of its file
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The content of ``meta.json``."""
+
+    task: str
+    version: int
+    source: str
+    stand_in: bool
+    parameters: Mapping[str, Any]
+    fingerprint: str  # of the content, see ``Fingerprint``; equal content, equal fingerprint
+    splits: Mapping[str, SplitMeta]
+    libraries: Mapping[str, str]  # that wrote the files
+    seconds: float  # that the preparation took
+    # What the task found out on the way, e.g. its vocabulary; plain JSON values. "baselines": what
+    # trivial scores reach on test, ``{name: {"accuracy": ..., "auc": ...}}``
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def majority_accuracy(self, split: str) -> float:
+        """Accuracy on ``split`` of always answering the most frequent class of train."""
+        answer = int(np.argmax(self.splits["train"].class_counts))
+        counts = self.splits[split].class_counts
+        right = counts[answer] if answer < len(counts) else 0
+        return right / self.splits[split].rows
+
+    def describe(self) -> str:
+        """One line for the terminal."""
+        sizes = " / ".join(f"{split.rows:,} {name}" for name, split in self.splits.items())
+        train = self.splits["train"]
+        source = f"{self.source}, a stand-in" if self.stand_in else self.source
+        return (
+            f"{self.task} ({source}): {sizes}; length {train.min_length} to "
+            f"{train.max_length}, mean {train.mean_length:.0f}; fingerprint {self.fingerprint[:12]}"
+            f"{self._to_beat()}"
+        )
+
+    def _to_beat(self) -> str:
+        baselines = self.facts.get("baselines", {}).items()
+        found = [
+            f"{name} {score['accuracy']:.1%} (AUC {score['auc']:.3f})" for name, score in baselines
+        ]
+        return f"; to beat on test: {', '.join(found)}" if found else ""
+
+    def summary(self) -> dict[str, Any]:
+        """What a run's record keeps: all but how and when the files were written."""
+        content = dataclasses.asdict(self)
+        del content["libraries"], content["seconds"]
+        return content
+
+    def to_json(self) -> str:
+        """The text of ``meta.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Meta:
+        """The inverse of ``to_json``.
+
+        Raises:
+            ValueError: the text is not JSON.
+            TypeError: it has other keys than ours.
+            KeyError: it has no splits.
+        """
+        content = json.loads(text)
+        splits = {name: SplitMeta(**split) for name, split in content.pop("splits").items()}
+        return cls(splits=splits, **content)
+
+
+class SplitCounts:
+    """Collects a split's ``SplitMeta`` and its part of the fingerprint while rows pass by."""
+
+    def __init__(self) -> None:
+        self.rows = self.total = self.longest = 0
+        self.shortest: int | None = None
+        self.classes = np.zeros(0, dtype=np.int64)
+        # One hash per array: together they do not depend on how the rows are cut into blocks.
+        self._hashes = {name: hashlib.sha256() for name in ("values", "lengths", "labels")}
+
+    def add(self, rows: Rows) -> None:
+        """Count some rows.
+
+        Raises:
+            ValueError: a label is negative.
+        """
+        lengths = rows.lengths
+        for name, array in (("values", rows.values), ("lengths", lengths), ("labels", rows.labels)):
+            self._hashes[name].update(_little_endian(array))
+        counts = np.bincount(rows.labels, minlength=len(self.classes))
+        counts[: len(self.classes)] += self.classes
+        self.classes = counts
+        if not len(lengths):
+            return
+        low = int(lengths.min())
+        self.shortest = low if self.shortest is None else min(self.shortest, low)
+        self.longest = max(self.longest, int(lengths.max()))
+        self.rows += len(lengths)
+        self.total += int(lengths.sum())
+
+    def meta(self, num_bytes: int) -> SplitMeta:
+        """The counts, for a file of ``num_bytes`` bytes."""
+        return SplitMeta(
+            rows=self.rows,
+            class_counts=self.classes.tolist(),
+            min_length=self.shortest or 0,
+            mean_length=self.total / max(1, self.rows),
+            max_length=self.longest,
+            bytes=num_bytes,
+        )
+
+    def digests(self) -> dict[str, str]:
+        """The hash of each array so far."""
+        return {name: digest.hexdigest() for name, digest in self._hashes.items()}
+
+
+def fingerprint(task_version: int, splits: Mapping[str, SplitCounts]) -> str:
+    """64 hex digits that name a dataset's content: the task's version and each split's rows.
+
+    Neither file format, nor record batches, nor the order of the splits, nor the source have a part
+    in it: official files and the same rows generated have the same fingerprint.
+    """
+    content = [task_version, {name: counts.digests() for name, counts in splits.items()}]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that shape the files."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def _little_endian(array: NDArray[Any]) -> bytes:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

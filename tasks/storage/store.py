@@ -1,0 +1,253 @@
+"""Prepared data on disk: one folder per dataset, whole or absent, read memory-mapped.
+
+``<folder>/{train,val,test}.arrow`` and ``<folder>/meta.json``. The folder is written under another
+name and renamed when it is complete, by one process at a time; whoever finds it under its own name
+needs neither lock nor write access. A task with two inputs stores them one after the other in a
+row, told apart by the end symbol of the first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, Sequence, Value
+from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import Progress
+
+from tasks.errors import DataError
+from tasks.storage.meta import Meta, Origin, SplitCounts, SplitMeta, fingerprint, library_versions
+from tasks.storage.rows import Rows
+
+META = "meta.json"
+SPLITS = ("train", "val", "test")  # the order in which they are shown
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared dataset, open."""
+
+    folder: Path
+    meta: Meta
+    splits: dict[str, Dataset]  # columns "values" (a list of the stored type) and "label"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a dataset is made where it is not there yet."""
+
+    origin: Origin
+    dtype: str  # of the values: the smallest that holds them, e.g. "uint8"
+    rows: Callable[[], Iterator[tuple[str, Rows]]]  # each split's rows, split after split
+    total: int | None = None  # rows in all, if known beforehand, for the progress bar
+    facts: Callable[[], Mapping[str, Any]] = dict  # for ``meta.json``; called behind the last row
+
+
+def prepare(folder: Path, recipe: Recipe, show: bool = True) -> None:
+    """Make the prepared dataset at ``folder``, unless it is there.
+
+    Interrupted at any moment, by whatever means, it leaves no dataset or a whole one.
+
+    Args:
+        folder: becomes the prepared folder; its parents are made.
+        recipe: what to write.
+        show: print what is done, with a progress bar on a terminal.
+
+    Raises:
+        DataError: the folder cannot be written, or what ``recipe.rows`` raises.
+    """
+    if folder.exists():
+        return
+    console = Console(stderr=True, quiet=not show, highlight=False, soft_wrap=True)
+    partial = folder.with_name(f"{folder.name}.partial")
+    with _says_where(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder, console):
+            if folder.exists():  # another process made it while this one waited
+                return
+            shutil.rmtree(partial, ignore_errors=True)  # of a preparation that was killed
+            try:
+                partial.mkdir()
+                _write(partial, recipe, console)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            _sync_folder(folder.parent)
+
+
+def load(folder: Path) -> Prepared:
+    """Open a prepared dataset, and check cheaply that it is whole.
+
+    Raises:
+        DataError: a file is missing, truncated or unreadable.
+    """
+    try:
+        meta = Meta.from_json((folder / META).read_text())
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, META, f"cannot be read ({error})") from error
+    splits = {}
+    for name, split in meta.splits.items():
+        file = folder / _file(name)
+        if not file.exists():
+            raise _damaged(folder, file.name, "is missing")
+        if file.stat().st_size != split.bytes:
+            found = f"has {file.stat().st_size:,} bytes instead of {split.bytes:,}"
+            raise _damaged(folder, file.name, found)
+        try:
+            splits[name] = Dataset.from_file(str(file))
+        except (OSError, pa.ArrowException) as error:
+            raise _damaged(folder, file.name, f"cannot be read ({error})") from error
+    return Prepared(folder, meta, splits)
+
+
+def verify(folder: Path) -> str:
+    """Read a prepared dataset in full and compare its fingerprint with that in its ``meta.json``.
+
+    Returns:
+        The fingerprint.
+
+    Raises:
+        DataError: the content is not what was once written.
+    """
+    prepared = load(folder)
+    counts = {name: SplitCounts() for name in prepared.splits}
+    for name, dataset in prepared.splits.items():
+        for rows in stored_rows(dataset):
+            counts[name].add(rows)
+    found = fingerprint(prepared.meta.version, counts)
+    if found != prepared.meta.fingerprint:
+        what = f"names the fingerprint {prepared.meta.fingerprint[:12]}, the content has"
+        raise _damaged(folder, META, f"{what} {found[:12]}")
+    return found
+
+
+def stored_rows(dataset: Dataset) -> Iterator[Rows]:
+    """All rows of an open split, a record batch at a time."""
+    for batch in dataset.data.to_batches():
+        yield rows_of(batch["values"], batch["label"])
+
+
+def rows_of(values: pa.ListArray, labels: pa.Array) -> Rows:
+    """Arrow's two columns as NumPy arrays, without a copy where possible."""
+    offsets = values.offsets.to_numpy().astype(np.int64)
+    return Rows(values.flatten().to_numpy(), offsets - offsets[0], labels.to_numpy())
+
+
+def _write(partial: Path, recipe: Recipe, console: Console) -> None:
+    """Write all files of a dataset into a folder of its own, down to the disk."""
+    origin, began = recipe.origin, time.monotonic()
+    what = f"{origin.task} ({origin.source})"
+    console.print(f"preparing {what} ...")
+    counts: dict[str, SplitCounts] = {}
+    writers: dict[str, ArrowWriter] = {}
+    no_bar = not console.is_terminal
+    with (
+        ExitStack() as files,
+        Progress(console=console, transient=True, disable=no_bar) as progress,
+    ):
+        bar = progress.add_task(what, total=recipe.total)
+        for name, rows in recipe.rows():
+            if name not in writers:
+                file = files.enter_context((partial / _file(name)).open("wb"))
+                writers[name] = _writer(file, recipe.dtype)
+                counts[name] = SplitCounts()
+            writers[name].write_table(_table(rows, recipe.dtype))
+            counts[name].add(rows)
+            progress.advance(bar, len(rows.labels))
+        for writer in writers.values():
+            writer.finalize(close_stream=False)
+            _sync(writer.stream)
+    seconds = time.monotonic() - began
+    meta = Meta(
+        task=origin.task,
+        version=origin.version,
+        source=origin.source,
+        stand_in=origin.stand_in,
+        parameters=origin.parameters,
+        fingerprint=fingerprint(origin.version, counts),
+        splits={
+            name: _split_meta(partial, name, counts[name]) for name in SPLITS if name in counts
+        },
+        libraries=library_versions(),
+        seconds=round(seconds, 1),
+        facts=recipe.facts(),
+    )
+    with (partial / META).open("w") as text:
+        text.write(meta.to_json())
+        _sync(text)
+    _sync_folder(partial)
+    console.print(f"prepared {meta.describe()}; {seconds:.0f} s")
+
+
+def _split_meta(partial: Path, name: str, counts: SplitCounts) -> SplitMeta:
+    return counts.meta((partial / _file(name)).stat().st_size)
+
+
+def _writer(file: IO[bytes], dtype: str) -> ArrowWriter:
+    features = Features({"values": Sequence(Value(dtype)), "label": Value("int64")})
+    return ArrowWriter(features=features, stream=file)
+
+
+def _table(rows: Rows, dtype: str) -> pa.Table:
+    if rows.values.dtype != dtype:
+        raise TypeError(f"rows of {rows.values.dtype}, but the recipe says {dtype}")
+    values = pa.ListArray.from_arrays(pa.array(rows.offsets, pa.int32()), pa.array(rows.values))
+    return pa.table({"values": values, "label": pa.array(rows.labels, pa.int64())})
+
+
+def _file(split: str) -> str:
+    return f"{split}.arrow"
+
+
+def _sync(file: IO[bytes] | IO[str]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _alone(folder: Path, console: Console) -> Iterator[None]:
+    """Hold the lock of a prepared folder; say so if that means waiting. A kill releases it."""
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        console.print(f"another process prepares {folder}; waiting for it ...")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _says_where(folder: Path) -> Iterator[None]:
+    """Turn a read-only, full or broken disk into a message with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"the prepared data cannot be written to {folder.parent}: {error.strerror or error}.\n"
+            "  try: free some space there, or data_dir=<a folder you can write to>"
+        ) from error
+
+
+def _damaged(folder: Path, file: str, what: str) -> DataError:
+    return DataError(f"{folder / file} {what}.\n  try: delete {folder}, it is then prepared again")

@@ -1,0 +1,1 @@
+"""Text: reviews of the Internet Movie Database, as characters or bytes."""

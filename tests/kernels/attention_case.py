@@ -1,0 +1,92 @@
+"""A call of linear attention with all its options, held against the naive formula in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from comparison import assert_same
+from torch import Tensor
+
+from chela.kernels import linear_attention
+from chela.kernels.linear_attention import naive
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: sizes, and what is given beside q, k and v."""
+
+    causal: bool
+    length: int
+    dk: int = 16
+    dv: int = 16
+    batch: int = 2
+    heads: int = 2
+    dtype: torch.dtype = torch.float32
+    ragged: bool = False
+    state: bool = False
+    norm: bool = False
+    gate: bool = False
+    scale: float = 1.0
+
+    def __str__(self) -> str:
+        fields = dataclasses.asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
+        return "-".join(f"{name}={value}" for name, value in fields.items())
+
+    @property
+    def lengths(self) -> Tensor | None:
+        full = [self.length, 0, 1, max(1, self.length - 3)]
+        picked = [full[i % 4] for i in range(self.batch)]
+        return torch.tensor(picked, device=DEVICE) if self.ragged else None
+
+    def leaves(self) -> dict[str, Tensor]:
+        """q, k, v and whatever else is given; q and k are not contiguous."""
+        torch.manual_seed(self.length)
+        shape = (self.batch, self.length, self.heads)
+        across = (self.batch, self.heads, self.length)
+        tensors = {
+            "q": torch.randn(*across, self.dk).transpose(1, 2),
+            "k": torch.randn(*across, 2 * self.dk).transpose(1, 2)[..., : self.dk],
+            "v": torch.randn(*shape, self.dv),
+        }
+        tensors = {name: (x * self.scale).to(self.dtype) for name, x in tensors.items()}
+        if self.gate:
+            tensors["gate"] = torch.randn(*shape, self.dv).to(self.dtype)
+        if self.norm:
+            tensors["norm_weight"] = torch.randn(self.dv)
+        if self.state:
+            scale = self.scale**2
+            tensors["initial_state"] = torch.randn(self.batch, self.heads, self.dk, self.dv) * scale
+        return {name: x.to(DEVICE).requires_grad_() for name, x in tensors.items()}
+
+
+def fused(case: Case, leaves: dict[str, Tensor], lengths: Tensor | None) -> list[Tensor]:
+    if case.causal:
+        return list(linear_attention.causal(**leaves, lengths=lengths, implementation="triton"))
+    return [linear_attention.bidirectional(**leaves, lengths=lengths, implementation="triton")]
+
+
+def specified(case: Case, leaves: dict[str, Tensor], lengths: Tensor | None) -> list[Tensor]:
+    qkv = [leaves[name] for name in ("q", "k", "v")]
+    epilogue = (leaves.get("norm_weight"), leaves.get("gate"))
+    if case.causal:
+        out, state = naive.causal(*qkv, lengths, initial_state=leaves.get("initial_state"))
+        return [naive.finish(out, *epilogue), state]
+    return [naive.finish(naive.bidirectional(*qkv, lengths), *epilogue)]
+
+
+def check(case: Case, tolerance: float | None = None) -> None:
+    """Output, final state and every gradient against float64."""
+    leaves = case.leaves()
+    wide = {name: x.detach().double().requires_grad_() for name, x in leaves.items()}
+    assert_same(
+        fused(case, leaves, case.lengths),
+        specified(case, wide, case.lengths),
+        list(leaves.values()),
+        list(wide.values()),
+        tolerance or TOLERANCES[case.dtype],
+    )

@@ -1,0 +1,53 @@
+"""Compile the token-wise kernels for a Hopper GPU on a machine without one; run as a script."""
+
+from __future__ import annotations
+
+import torch
+from compile_for_hopper import Hopper, compile_instead
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+
+from chela.kernels.norm_linear import fused as norm_linear
+from chela.kernels.query_key import fused as query_key
+from chela.kernels.token_mlp import fused as token_mlp
+
+BF16, FP32 = torch.bfloat16, torch.float32
+
+
+def mlp(part: str, dim: int, hidden: int, dtype: torch.dtype, p: float) -> None:
+    """Both directions of a GLU with a norm and dropout, or of a gate; with and without padding."""
+    glu = part == "glu"
+    x, factor = torch.zeros(2, 50, dim, dtype=dtype), torch.zeros(2, 50, hidden, dtype=dtype)
+    matrix, bias = torch.zeros(hidden, dim), torch.zeros(hidden)
+    head = (x, None if glu else factor)
+    vector = torch.zeros(dim) if glu else None
+    weights = (matrix, bias, matrix if glu else None, bias if glu else None, matrix.mT)
+    lengths, seed = torch.tensor([50, 9]) if glu else None, torch.tensor([1]) if p else None
+    options = (lengths, seed, "layer" if glu else "none", 1e-5, glu, p, p, dtype)
+    residual = None if glu else x
+    token_mlp._forward(*head, residual, vector, vector, *weights, torch.zeros(dim), *options)
+    token_mlp._backward(x, *head, vector, vector, *weights, *options)
+
+
+def others(dim: int, features: int, dtype: torch.dtype) -> None:
+    """Both directions of norm with linear map, and of queries and keys."""
+    x, y = torch.zeros(2, 50, dim, dtype=dtype), torch.zeros(2, 50, features, dtype=dtype)
+    matrix, bias, vector = torch.zeros(features, dim), torch.zeros(features), torch.zeros(dim)
+    norm = (vector, None, matrix, bias, torch.tensor([50, 9]))
+    h, _ = norm_linear._forward(x, *norm, "rms", 1e-5, dtype)
+    norm_linear._backward(h, y, x, *norm, h, "rms", 1e-5, dtype)
+    query_key._forward(x, matrix, bias, bias, bias, bias, bias, dtype)
+    query_key._backward(y, y, x, matrix, bias, bias, bias, dtype)
+
+
+def main() -> None:
+    driver.set_active(Hopper())
+    JITFunction.__getitem__ = compile_instead
+    mlp("glu", 128, 256, BF16, 0.1)
+    mlp("gate", 512, 512, BF16, 0.0)
+    mlp("gate", 80, 160, FP32, 0.0)
+    others(128, 64, BF16)
+
+
+if __name__ == "__main__":
+    main()

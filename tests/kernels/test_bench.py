@@ -1,0 +1,106 @@
+"""The benchmark: what is right gets a speed, what is wrong gets none, and the script runs."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from chela.kernels.bench import Case, Result, Shape, copy_bandwidth, draw, measure, relative_error
+
+ROOT = Path(__file__).parents[2]
+SHAPE = Shape(2, 8, 4)
+
+
+def case(call, implementation: str = "mine", shape: Shape = SHAPE) -> Case:
+    """Squaring, whose gradient is 2 x."""
+    return Case(
+        "square",
+        implementation,
+        shape,
+        inputs=lambda s: [torch.randn(s.batch, s.length, s.channels, requires_grad=True)],
+        call=call,
+        reference=lambda x: x * x,
+        floor_bytes=lambda s: 5 * s.pass_bytes,
+    )
+
+
+class WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2.1 * ctx.saved_tensors[0]
+
+
+def test_a_right_case_has_a_speed():
+    result = measure(case(lambda x: x.square()), bandwidth=1e9)
+    assert result.error < 1e-6
+    assert result.seconds > 0
+    assert result.floor == 5 * 2 * (2 * 8 * 4) / 1e9
+    assert f"{result.floor / result.seconds:.2f}" in result.row()
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda x: 1.1 * x * x, 0.1),
+        (WrongGradient.apply, 0.05),
+        (lambda x: x * x + float("nan"), math.inf),
+    ],
+    ids=["output", "gradient", "nan"],
+)
+def test_a_wrong_case_has_none(call, error):
+    result = measure(case(call), bandwidth=1e9)
+    assert result.error == pytest.approx(error, rel=1e-3)
+    assert result.seconds is None
+    assert "no speed" in result.row()
+
+
+def test_the_error_is_that_of_one_sequence_of_full_length():
+    seen = []
+    relative_error(case(lambda x: seen.append(x.shape) or x * x, shape=Shape(64, 9, 4)))
+    assert seen == [(1, 9, 4)]
+
+
+def test_the_bandwidth_is_one_of_memory():
+    assert 1e8 < copy_bandwidth(torch.device("cpu")) < 1e13
+
+
+def test_a_drawing_needs_something_to_draw(tmp_path):
+    results = [
+        Result(case(torch.square, name, Shape(1, length, 4, 2)), 0.0, seconds, floor=1e-3)
+        for name in ("torch", "triton")
+        for length, seconds in ((10, 1e-2), (100, 1e-1), (1000, None))
+    ]
+    draw(results, tmp_path / "lengths.png")
+    assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw(results[2:3], tmp_path / "none.png")
+
+
+def test_the_script_prints_a_line_per_case():
+    command = ["scripts/bench_kernels.py", "--device", "cpu", "--shape", "2x100x64"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1].split() == [
+        "operation",
+        "implementation",
+        "shape",
+        "error",
+        "ms",
+        "floor",
+        "ms",
+        "frac",
+    ]
+    shapes = [line.split()[-5] for line in lines[2:]]
+    heads = ["2x100x64/32", "2x100x64/64"] * 2  # causal and bidirectional attention
+    assert shapes == [*heads, "2x100x64", "2x100x64"]  # short and long convolution

@@ -1,0 +1,94 @@
+"""What only a GPU can show of linear attention's kernels: `pytest -m gpu`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from attention_case import DEVICE, Case, check, fused
+from comparison import assert_close, assert_same, narrowed
+from torch import Tensor
+
+from chela.kernels import linear_attention
+from chela.kernels.linear_attention import tuning
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow"),
+    pytest.mark.usefixtures("poisoned_memory"),
+]
+
+HEADS = [(16, 16), (32, 32), (48, 48), (64, 64), (128, 128), (16, 128), (64, 32)]
+EVERYTHING = {"batch": 4, "ragged": True, "norm": True, "gate": True}
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("dk", "dv"), HEADS)
+@pytest.mark.parametrize("length", [1, 63, 64, 500, 1000, 1213, 4096])
+def test_every_length_and_head_in_bfloat16(length, dk, dv, causal):
+    check(Case(causal, length, dk, dv, 1, dtype=torch.bfloat16, state=causal))
+    if length > 1:  # the norm of one product does not depend on q and k: no gradient to compare
+        check(Case(causal, length, dk, dv, dtype=torch.bfloat16, state=causal, **EVERYTHING))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("dk", "dv"), [(32, 32), (64, 64), (128, 128)])
+@pytest.mark.parametrize("length", [64, 1213])
+@pytest.mark.parametrize("products", ["highest", "high"])
+def test_float32_and_tf32(products, length, dk, dv, causal):
+    torch.set_float32_matmul_precision(products)
+    try:
+        tolerance = 1e-5 if products == "highest" else 1e-3
+        check(Case(causal, length, dk, dv, state=causal, **EVERYTHING), tolerance)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("warps", [2, 4, 8])
+@pytest.mark.parametrize("head", [32, 64])
+def test_any_number_of_warps(head, warps, causal, monkeypatch):
+    """A miscompiled product showed at particular tiles only: these are all that may be chosen."""
+    for name in ("forward_tiles", "backward_tiles", "stream_tiles"):
+        monkeypatch.setattr(tuning, name, lambda *_: tuning.Tiles(64, warps, 2))
+    check(Case(causal, 1000, head, head, 2, 4, torch.bfloat16))
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_cuda_graph_replays_it(causal, batch):
+    case = Case(causal, 1024, 64, 64, batch, dtype=torch.bfloat16, norm=True, gate=True)
+    leaves = case.leaves()
+    upstream = torch.randn_like(leaves["v"])
+
+    def step() -> list[Tensor]:
+        out = fused(case, leaves, None)[0]
+        return [out, *torch.autograd.grad(out, list(leaves.values()), upstream)]
+
+    plain = step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(plain, captured, strict=True))
+
+
+def test_a_million_tokens_of_one_sequence():
+    """The plain form in float64 is the reference: the naive one would need 16 TB."""
+    torch.manual_seed(0)
+    sizes = (1, 2**20, 2, 64)
+    narrow, wide = narrowed([torch.randn(sizes, device=DEVICE) for _ in range(3)], torch.bfloat16)
+    out, _ = linear_attention.causal(*narrow, implementation="triton")
+    reference, _ = linear_attention.causal(*wide)
+    assert_same([out], [reference], narrow, wide, 5e-3)
+
+
+def test_more_elements_than_32_bits_count():
+    """The last sequence of a batch of 2^31 elements and more is computed at its own address."""
+    q = torch.zeros(33, 2**20, 1, 64, device=DEVICE, dtype=torch.bfloat16)
+    q[-1, :512].normal_()
+    out, state = linear_attention.causal(q, q, q, implementation="triton")
+    expected, last = linear_attention.causal(*[q[-1:, :512].double()] * 3)
+    assert_close(out[-1:, :512], expected, 5e-3)
+    assert_close(state[-1:], last, 5e-3)
