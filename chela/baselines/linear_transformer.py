@@ -70,8 +70,18 @@ class LinearTransformerMixer(nn.Module):
         check_heads(inner_dim, config.num_heads, config.positions)
         self.causal = causal
         self.config = config
+        self.head_dim = inner_dim // config.num_heads
         self.qkv = linear(dim, 3 * inner_dim)
         self.out = linear(inner_dim, dim)
+
+    def kernel_obstacle(self) -> str | None:
+        """Why the kernels cannot serve these heads; None where they can."""
+        if self.head_dim <= linear_attention.MAX_HEAD_DIM:
+            return None
+        return (
+            f"a head of {self.head_dim} channels is wider than {linear_attention.MAX_HEAD_DIM}: "
+            "take more num_heads"
+        )
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.

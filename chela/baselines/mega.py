@@ -23,10 +23,9 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from chela.baselines.lengths import check_length
+from chela.baselines.convolving import Convolving
 from chela.baselines.positions import turns
-from chela.kernels import long_conv, valid_mask, zero_padding
-from chela.kernels.choice import Implementation
+from chela.kernels import valid_mask, zero_padding
 from chela.kernels.precision import without_autocast
 from chela.model.layers import compute_dtype, linear
 from chela.model.long_kernels import EMAKernel
@@ -61,7 +60,7 @@ class MegaConfig:
             )
 
 
-class MegaMixer(nn.Module):
+class MegaMixer(Convolving):
     """EMA and gated attention, without the norm before it and the residual around it.
 
     The mix with x is exact with post-norm, where the residual is the mixer's input; with pre-norm
@@ -75,14 +74,11 @@ class MegaMixer(nn.Module):
     """
 
     Config = MegaConfig
-    operation = "long_conv"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(
         self, dim: int, max_length: int, causal: bool = False, config: MegaConfig = MegaConfig()
     ) -> None:
-        super().__init__()
+        super().__init__(max_length)
         qk_dim, v_dim = config.qk_dim, 2 * dim if config.v_dim is None else config.v_dim
         self.causal = causal
         self.config = config
@@ -115,7 +111,6 @@ class MegaMixer(nn.Module):
         Raises:
             ValueError: L exceeds max_length.
         """
-        check_length(x, self.ema.max_length)
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
         m = self.dropout(self._average(h))  # (B, L, D)
         z = F.silu(self.shared(m))  # (B, L, S)
@@ -127,9 +122,7 @@ class MegaMixer(nn.Module):
         return self.update(m).sigmoid() * (candidate - h)
 
     def _average(self, h: Tensor) -> Tensor:
-        with without_autocast(h):
-            kernel = self.ema(h.shape[1])  # (directions, D, L)
-        m = long_conv.convolve(h, kernel, self.omega, implementation=self.implementation)
+        m = self.convolve(h, self.ema, self.omega)  # (B, L, D)
         return m if self.omega is None else F.silu(m)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> Tensor:

@@ -23,10 +23,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from chela.baselines.lengths import check_length
-from chela.kernels import long_conv, zero_padding
-from chela.kernels.choice import Implementation
-from chela.kernels.precision import without_autocast
+from chela.baselines.convolving import Convolving
+from chela.kernels import zero_padding
 from chela.model.layers import compute_dtype, linear
 from chela.model.long_kernels import LongKernel
 
@@ -104,7 +102,7 @@ class S4DKernel(LongKernel):
         return 2 * half, 2 * half.exp() * half.sinh() / a  # exp(2u) - 1 without cancellation
 
 
-class S4DMixer(nn.Module):
+class S4DMixer(Convolving):
     """A state space per channel and a gated output map.
 
     Args:
@@ -115,14 +113,11 @@ class S4DMixer(nn.Module):
     """
 
     Config = S4DConfig
-    operation = "long_conv"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(
         self, dim: int, max_length: int, causal: bool = False, config: S4DConfig = S4DConfig()
     ) -> None:
-        super().__init__()
+        super().__init__(max_length)
         self.kernel = S4DKernel(dim, max_length, 1 if causal else 2, config)
         self.skip = nn.Parameter(torch.randn(dim))  # D of the state space, as S4 draws it
         self.dropout = nn.Dropout(config.dropout)
@@ -141,11 +136,8 @@ class S4DMixer(nn.Module):
         Raises:
             ValueError: L exceeds max_length.
         """
-        check_length(x, self.kernel.max_length)
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
-        with without_autocast(h):
-            kernel = self.kernel(h.shape[1])  # (directions, D, L)
-        y = long_conv.convolve(h, kernel, self.skip, implementation=self.implementation)
+        y = self.convolve(h, self.kernel, self.skip)  # (B, L, D)
         return F.glu(self.out(self.dropout(F.gelu(y))), dim=-1)  # (B, L, D)
 
 

@@ -17,10 +17,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from chela.baselines.lengths import check_length
-from chela.kernels import long_conv, zero_padding
-from chela.kernels.choice import Implementation
-from chela.kernels.precision import without_autocast
+from chela.baselines.convolving import Convolving
+from chela.kernels import zero_padding
 from chela.model.layers import compute_dtype, linear
 from chela.model.long_kernels import MultiscaleKernel
 
@@ -36,7 +34,7 @@ class SGConvConfig:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0  # before the output map; the block has its own
 
 
-class SGConvMixer(nn.Module):
+class SGConvMixer(Convolving):
     """A long convolution and a gated output map.
 
     Args:
@@ -47,9 +45,6 @@ class SGConvMixer(nn.Module):
     """
 
     Config = SGConvConfig
-    operation = "long_conv"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(
         self,
@@ -58,7 +53,7 @@ class SGConvMixer(nn.Module):
         causal: bool = False,
         config: SGConvConfig = SGConvConfig(),
     ) -> None:
-        super().__init__()
+        super().__init__(max_length)
         directions = 1 if causal else 2
         self.kernel = MultiscaleKernel(dim, max_length, directions, config.taps, config.decay)
         self.skip = nn.Parameter(torch.randn(dim))  # as in S4
@@ -78,9 +73,6 @@ class SGConvMixer(nn.Module):
         Raises:
             ValueError: L exceeds max_length.
         """
-        check_length(x, self.kernel.max_length)
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
-        with without_autocast(h):
-            kernel = self.kernel(h.shape[1])  # (directions, D, L)
-        y = long_conv.convolve(h, kernel, self.skip, implementation=self.implementation)
+        y = self.convolve(h, self.kernel, self.skip)  # (B, L, D)
         return F.glu(self.out(self.dropout(F.gelu(y))), dim=-1)  # (B, L, D)

@@ -50,6 +50,8 @@ class TransformerMixer(nn.Module):
     """
 
     Config = TransformerConfig
+    operation = "softmax_attention"
+    implementation = "torch"  # which picks one of its own kernels
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from baseline_variants import BASELINES, make_baseline, make_baseline_model
 from test_padding import gradients, padded_further
 from variants import DIM, MAX_LENGTH, ragged
 
-from chela.baselines import LinearTransformerMixer
+from chela.baselines import LinearTransformerConfig, LinearTransformerMixer
 from chela.kernels import use_kernels
 from chela.training.optim import parameter_groups
 from chela.training.settings import OptimizerConfig
@@ -157,6 +157,24 @@ def test_the_kernels_compute_the_same_mixer(name, causal):
     for plain, fused in zip(*results, strict=True):
         error = (fused - plain).norm() / plain.norm().clamp(min=1e-3)
         assert error < (1e-5 if exact else 0.02)
+
+
+def test_a_convolution_says_what_computes_it():
+    mixer = make_baseline("s4d")
+    assert mixer.implementation_in(torch.bfloat16) == "torch"
+    mixer.implementation = "triton"
+    assert mixer.implementation_in(torch.bfloat16) == "triton (monarch)"
+    assert mixer.implementation_in(torch.float32) == "torch (fft)"
+
+
+def test_heads_wider_than_the_kernels_stay_on_torch():
+    mixer = LinearTransformerMixer(136, 9, config=LinearTransformerConfig(num_heads=1))
+    assert (
+        mixer.kernel_obstacle() == "a head of 136 channels is wider than 128: take more num_heads"
+    )
+    assert make_baseline("linear").kernel_obstacle() is None
+    with pytest.raises(ValueError, match="linear_attention: a head of 136 channels"):
+        use_kernels(mixer, "triton", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["s4d", "sgconv", "mega", "mega-rotary-plain"])
