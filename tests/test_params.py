@@ -53,11 +53,13 @@ def test_matched_recipes_are_within_ten_percent(task: str) -> None:
 
 
 def test_without_data_a_usual_vocabulary_is_assumed(tmp_path) -> None:
-    for task, length, symbols, documents in (("text", 4096, 134, 1), ("retrieval", 4000, 98, 2)):
-        config = run_config("chela", [f"task={task}", f"data_dir={tmp_path}"])
-        spec, assumed = spec_of(build_task(config))
-        assert assumed
-        assert spec == TaskSpec(task, 2, length, symbols, 1, documents)
+    for arguments, expected in (
+        (["task=text"], TaskSpec("text", 2, 4096, 134, 1)),
+        (["task=retrieval"], TaskSpec("retrieval", 2, 4000, 98, 1, 2)),
+        (["task=retrieval", "task.data=rfc"], TaskSpec("retrieval-rfc", 2, 4000, 110, 1, 2)),
+    ):
+        config = run_config("chela", [*arguments, f"data_dir={tmp_path}"])
+        assert spec_of(build_task(config)) == (expected, True)
     config = run_config("chela", ["task=image", f"data_dir={tmp_path}"])
     assert spec_of(build_task(config)) == (TaskSpec("image", 10, 1024, None, 1), False)
 

@@ -1,8 +1,8 @@
 """Where a token stands, for mixers that could not tell otherwise: rotary position embedding.
 
-Attention alone sees a set of tokens. LRA's own code adds a position vector to each embedding,
-learned or sinusoidal (Tay et al. 2021); here the encoder knows no positions, so that models which
-need none do not get any, and attention turns its queries and keys instead.
+Attention alone sees a set of tokens. LRA's own code adds a vector to each embedding, sinusoidal for
+text and learned for images (Tay et al. 2021); here the encoder knows no positions, so that models
+which need none do not get any, and attention turns its queries and keys instead.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ PositiveInt = Annotated[int, Gt(0)]
 class TransformerConfig:
     """The choices inside the mixer; those of the block around it are the backbone's."""
 
-    num_heads: PositiveInt = 4  # LRA's, but for ListOps, where it has 8
+    num_heads: PositiveInt = 4  # LRA's for text; it has 8 for ListOps, 1 for images
     attention_dim: PositiveInt | None = None  # of all heads together; null: dim, as everywhere
     # Relative, without parameters that depend on the length, and strong: a baseline at its best.
     # LRA's code adds sinusoidal or learned vectors to the embeddings instead.

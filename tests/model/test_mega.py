@@ -100,7 +100,7 @@ def test_laplace_touches_the_squared_relu_where_the_paper_says():
     x = torch.tensor(math.sqrt(0.5), dtype=torch.float64, requires_grad=True)
     mixer = make_baseline("mega-laplace")
     for attention in ("laplace", "relu2"):
-        object.__setattr__(mixer, "config", MegaConfig(attention=attention, qk_dim=4))
+        mixer.config = MegaConfig(attention=attention, qk_dim=4)
         one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
         weight = mixer._elementwise(0 * one, one, one, x.view(1, 1), None).squeeze()
         (slope,) = torch.autograd.grad(weight, x)
