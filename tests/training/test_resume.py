@@ -181,21 +181,27 @@ from hydra import compose, initialize_config_dir
 from chela.training.run import run
 
 torch.set_num_threads(1)
-with initialize_config_dir({configs!r}, version_base="1.3"):
-    config = compose("config", {overrides!r})
-chance = random.Random(0)
-killed = 0
-for attempt in range(21):
+
+def start(folder):
     child = os.fork()
     if child == 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")
-        run(config)
+        with initialize_config_dir({configs!r}, version_base="1.3"):
+            run(compose("config", [*{overrides!r}, "output_dir=" + folder]))
         os._exit(0)
-    if attempt < 20:
-        time.sleep(chance.uniform(0.2, 1.6))
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    killed += os.WIFSIGNALED(status)
+    return child
+
+began = time.monotonic()
+os.waitpid(start({folder!r} + "/undisturbed"), 0)
+whole = time.monotonic() - began  # a kill comes before half of it is over
+chance = random.Random(0)
+killed = 0
+for _ in range(20):
+    child = start({folder!r} + "/killed")
+    time.sleep(chance.uniform(0.1, 0.5) * whole)
+    os.kill(child, signal.SIGKILL)
+    killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+_, status = os.waitpid(start({folder!r} + "/killed"), 0)
 print(killed, os.waitstatus_to_exitcode(status))
 """
 
@@ -207,15 +213,15 @@ def test_killed_twenty_times_at_random_moments(
     """Wherever SIGKILL falls, in a step, in a validation or while a checkpoint is written."""
     whole = composed(f"output_dir={uninterrupted}")
     run(whole)
-    places = [f"data_dir={shared_data}", f"output_dir={tmp_path / 'outputs'}"]
-    overrides = [*TINY, "trainer.checkpoint_every_steps=1", *places]
-    script = KILLS.format(configs=str(ROOT / "configs"), overrides=overrides)
+    every = "trainer.checkpoint_every_steps=1"
+    overrides = [*TINY, every, f"data_dir={shared_data}"]
+    script = KILLS.format(configs=str(ROOT / "configs"), overrides=overrides, folder=str(tmp_path))
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     killed, status = map(int, result.stdout.split())
     assert status == 0
     assert killed >= 3  # the others came after the end
-    broken = composed("trainer.checkpoint_every_steps=1")
+    broken = composed(every, f"output_dir={tmp_path / 'killed'}")
     assert_same_run(whole, broken)
     assert contents(broken)[1]["training"]["sessions"] > 1

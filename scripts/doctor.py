@@ -1,0 +1,29 @@
+"""Is everything in order for a run? `python scripts/doctor.py task=listops model=chela`."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from chela.cli import plain_errors
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="config")
+def main(composed: DictConfig) -> None:
+    """Print a line per finding, OK or what to do; the exit status is 1 if something is wrong."""
+    from chela.config import parse
+    from chela.training.doctor import diagnose
+
+    console, wrong = Console(highlight=False, soft_wrap=True), 0
+    for finding in diagnose(parse(composed)):
+        mark = "[green]OK   [/green]" if finding.fine else "[red]WRONG[/red]"
+        console.print(f"{mark} {finding.subject:<25}", finding.text)
+        wrong += not finding.fine
+    if wrong:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()

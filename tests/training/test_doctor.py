@@ -1,0 +1,83 @@
+"""What the doctor finds right, and what it finds wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from chela.config import parse
+from chela.kernels import short_conv
+from chela.training import build, doctor
+from chela.training.doctor import Finding, diagnose
+from tests.test_scripts import LISTOPS, script
+
+
+def findings(config) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in diagnose(parse(config))}
+
+
+def test_all_is_well(composed) -> None:
+    config = composed("model.dim=32")
+    task = build.build_task(parse(config))
+    task.prepare_data()
+    found = findings(config)
+    assert all(finding.fine for finding in found.values()), found
+    assert set(found) >= {"versions", "device", "long_conv", "disk", "W&B", "data", "overfit"}
+    assert "torch, error against float64" in found["short_conv"].text
+    task.setup()
+    assert task.meta.fingerprint[:12] in found["data"].text
+
+
+def test_data_that_are_not_prepared_are_told_with_the_command(composed, tmp_path: Path) -> None:
+    found = findings(composed(f"data_dir={tmp_path / 'empty'}"))
+    assert not found["data"].fine
+    assert "scripts/prepare.py task=listops" in found["data"].text
+    assert "overfit" not in found
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_wrong_operation_is_found(composed, monkeypatch, tmp_path: Path) -> None:
+    original = short_conv.convolve
+    monkeypatch.setattr(
+        short_conv,
+        "convolve",
+        lambda x, *rest, **choices: original(x, *rest, **choices) + (x.dtype == torch.float32) / 99,
+    )
+    found = findings(composed(f"data_dir={tmp_path}"))["short_conv"]
+    assert not found.fine
+    assert "kernels=torch" in found.text
+
+
+def test_an_operation_that_fails_is_a_line(composed, monkeypatch, tmp_path: Path) -> None:
+    def broken(*_, **__):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(short_conv, "convolve", broken)
+    found = findings(composed(f"data_dir={tmp_path}"))
+    assert "RuntimeError: no compiler" in found["short_conv"].text
+    assert found["long_conv"].fine
+
+
+def test_a_model_that_cannot_learn_is_found(composed, monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "SECONDS", 0.5)
+    monkeypatch.setattr(doctor, "LEARNED", -1.0)  # no loss is under that
+    config = composed()
+    build.build_task(parse(config)).prepare_data()
+    assert not findings(config)["overfit"].fine
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_ends_the_visit(composed) -> None:
+    found = findings(composed("trainer.accelerator=gpu"))
+    assert not found["device"].fine
+    assert "overfit" not in found
+
+
+def test_the_script_prints_a_line_each_and_exits_with_1(tmp_path: Path) -> None:
+    result = script("doctor", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "OK    device" in result.stdout
+    assert "WRONG data" in result.stdout
