@@ -31,8 +31,8 @@ lint: $(READY) ## ruff, formatting included
 types: $(READY) ## mypy
 	@$(BIN)/mypy
 
-unit: $(READY) ## pytest
-	@HF_HUB_OFFLINE=1 WANDB_MODE=offline $(BIN)/python -m pytest -n 2
+unit: $(READY) ## pytest, one thread for each of two processes
+	@HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 format: $(READY) ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .
