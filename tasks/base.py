@@ -159,6 +159,13 @@ class Task(LightningDataModule):
         """The test split."""
         return self.split("test")
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether batches hold padding: not if all samples are one sequence of the same length."""
+        splits = self.meta.splits.values()
+        lengths = {split.min_length for split in splits} | {split.max_length for split in splits}
+        return self.spec.documents > 1 or len(lengths) > 1
+
     def split(self, name: str) -> Dataset:
         """A stored split, columns ``values`` and ``label``, memory-mapped."""
         return self._open().splits[name]

@@ -50,6 +50,7 @@ class ClassificationModule(L.LightningModule):
         schedule: ScheduleConfig,
         total_steps: int,
         max_skipped_steps: int = 0,
+        padded: bool = True,
     ) -> None:
         super().__init__()
         self.model = model
@@ -57,6 +58,7 @@ class ClassificationModule(L.LightningModule):
         self.schedule_config = schedule
         self.total_steps = total_steps
         self.max_skipped_steps = max_skipped_steps
+        self.padded = padded
         self.bad = {}
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
         self.register_buffer("everything", torch.ones(()), persistent=False)  # counts in evaluation
@@ -70,8 +72,8 @@ class ClassificationModule(L.LightningModule):
         for metric in self._metrics("train").values():
             metric.persistent(True)
 
-    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (B, classes) of a padded batch (B, L) with lengths (B,), or of pairs (B, 2, L)."""
+    def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
+        """Logits (B, classes) of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
         return self.model(values, lengths)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -185,7 +187,8 @@ class ClassificationModule(L.LightningModule):
         return {"loss": cast("Metric", loss), "accuracy": cast("Metric", accuracy)}
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = self(batch.values, batch.lengths).float()  # (B, classes)
+        lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
+        logits = self(batch.values, lengths).float()  # (B, classes)
         return logits, F.cross_entropy(logits, batch.labels, reduction="none")  # (B,)
 
     def _count(

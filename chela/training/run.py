@@ -102,6 +102,7 @@ class Run:
             config.schedule,
             steps,
             config.trainer.max_skipped_steps,
+            task.is_padded,
         )
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)

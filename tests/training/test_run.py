@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
 from chela.config import parse
 from chela.errors import RunError
@@ -18,6 +19,7 @@ from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
 from chela.training.run import run
+from tests.conftest import ROOT
 
 
 def folder_of(config) -> Path:
@@ -380,3 +382,38 @@ def test_a_slow_run_shows_that_it_lives(composed, monkeypatch, capsys) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
     run(composed("trainer.progress=true", "trainer.log_every_steps=100"))
     assert "step 1/12" in capsys.readouterr().out
+
+
+def test_sequences_of_one_length_need_no_mask(composed, monkeypatch, tmp_path) -> None:
+    """Pictures are all equally long: the model is told so, and computes the same."""
+    overrides = [
+        "task=pathfinder",
+        "task.num_train=20",
+        "task.num_val=6",
+        "task.num_test=6",
+        "model.dim=16",
+        "model.depth=1",
+        "model.mixer.qk_dim=8",
+        "model.mixer.v_dim=16",
+        "trainer.batch_size=4",
+        "trainer.max_steps=2",
+        "trainer.accelerator=cpu",
+        "trainer.progress=false",
+        "logger=csv",
+        f"data_dir={tmp_path}",
+    ]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        configs = [compose("config", [*overrides, f"output_dir={tmp_path / n}"]) for n in "ab"]
+    seen, original = [], ClassificationModule.forward
+
+    def with_lengths(self, values, lengths):
+        seen.append(lengths)
+        return original(self, values, torch.full((len(values),), values.shape[1]))
+
+    run(configs[0])
+    monkeypatch.setattr(ClassificationModule, "forward", with_lengths)
+    run(configs[1])
+    assert seen
+    assert all(lengths is None for lengths in seen)
+    loss, same_loss = (record_of(config)["test"]["loss"] for config in configs)
+    assert loss == pytest.approx(same_loss, rel=1e-5)
