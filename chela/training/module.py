@@ -163,7 +163,7 @@ class ClassificationModule(L.LightningModule):
         raise NonFinite(
             f"{what} at step {step}{before}; it has changed no weight.\n"
             f"  the batch: rows {rows} of the training split\n"
-            "  try: a lower learning rate, a longer warm-up, precision=float32",
+            "  try: a lower learning rate, a longer warm-up, trainer.precision=float32",
             {"step": step, "rows": rows, "loss": loss, "gradient_norm": norm},
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import sys
@@ -59,6 +60,7 @@ def run(composed: DictConfig) -> float:
     with folder.lock() if leads else nullcontext():
         start = folder.start() if leads else folder.join()
         if start.finished is not None:
+            _same_data(config, start.finished)
             console.print(f"[bold]{config.run_id}[/bold] is finished; resume=false runs it anew.")
             console.print(summary_table(start.finished, folder.path))
             return float(start.finished["best"]["accuracy"])
@@ -261,11 +263,34 @@ class Run:
         return str(self.folder.last) if self.folder.last.exists() else "none yet"
 
     def _say_how_to_go_on(self, interruption: Interrupted) -> None:
+        # resume=false would start anew, and resume=<path> go back to that checkpoint
+        again = [each for each in sys.argv if not each.startswith("resume=")]
         self.console.print(
             f"stopped by {interruption}; everything is in {self.folder.last}\n"
-            f"to go on, repeat the command: [bold]{shlex.join(['python', *sys.argv])}[/bold]",
+            f"to go on, repeat the command: [bold]{shlex.join(['python', *again])}[/bold]",
             highlight=False,
             soft_wrap=True,
+        )
+
+
+def _same_data(config: RunConfig, finished: dict[str, Any]) -> None:
+    """Refuse to show a finished run whose data are not those that would be used now.
+
+    Where official files are is no part of a run's identity, and ``source=auto`` may find others.
+
+    Raises:
+        RunError: they differ.
+    """
+    origin = build.build_task(config).origin()
+    now = {"source": origin.source, "version": origin.version, "parameters": origin.parameters}
+    then = {name: finished["data"][name] for name in now}
+    if json.loads(json.dumps(now)) != then:
+        raise RunError(
+            f"{config.run_id} is finished, but with other data of {origin.task}: "
+            f"{then['source']}, version {then['version']} then, {origin.source}, version "
+            f"{origin.version} now, or other parameters or files.\n"
+            "  try: resume=false (run it anew; the finished run is moved aside), or another "
+            "output_dir, or bring those data back"
         )
 
 

@@ -38,7 +38,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long, on what, how often; batch sizes are those of all devices together."""
+    """How long, on what, how often; batch_size is that of all devices together."""
 
     max_epochs: Positive  # passes over the training split; fractions are allowed
     max_steps: PositiveInt | None  # when given, counts instead of max_epochs

@@ -417,3 +417,18 @@ def test_sequences_of_one_length_need_no_mask(composed, monkeypatch, tmp_path) -
     assert all(lengths is None for lengths in seen)
     loss, same_loss = (record_of(config)["test"]["loss"] for config in configs)
     assert loss == pytest.approx(same_loss, rel=1e-5)
+
+
+def test_a_finished_run_on_other_data_is_not_shown(composed, tmp_path) -> None:
+    """Official files that appear later are other data than those that were generated."""
+    config = composed(f"data_dir={tmp_path / 'own'}", "task.export_tsv=true")
+    run(config)
+    (exported,) = (tmp_path / "own" / "listops").glob("generated-*-tsv")
+    for file in exported.iterdir():
+        file.rename(tmp_path / "own" / "listops" / file.name)
+    with pytest.raises(RunError, match=r"with other data(.|\n)*resume=false"):
+        run(config)
+    again = composed(f"data_dir={tmp_path / 'own'}", "resume=false")
+    run(again)
+    assert record_of(again)["data"]["source"] == "official"
+    assert record_of(again)["test"]["n"] == 50
