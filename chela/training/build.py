@@ -27,8 +27,14 @@ def check_hardware(config: TrainerConfig) -> torch.device:
     """The device the run will compute on.
 
     Raises:
-        RunError: a GPU, or more GPUs, or a precision was asked for that this machine has not.
+        RunError: a GPU, or more GPUs, or a precision was asked for that this machine has not; or
+            the batch cannot be split over the devices.
     """
+    if config.batch_size % config.devices:
+        raise RunError(
+            f"trainer.batch_size={config.batch_size} cannot be split over {config.devices} devices."
+            f"\n  try: {-(-config.batch_size // config.devices) * config.devices}"
+        )
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.accelerator == "cpu" or (config.accelerator == "auto" and not available):
         return torch.device("cpu")

@@ -47,6 +47,7 @@ def diagnose(config: RunConfig) -> Iterator[Finding]:
     yield Finding("versions", True, ", ".join(f"{name} {found[name]}" for name in names))
     try:
         device = build.check_hardware(config.trainer)
+        build.check_kernels(config.kernels, device)
     except ChelaError as error:
         yield Finding("device", False, str(error))
         return
@@ -137,7 +138,7 @@ def _data(task: Task) -> Finding:
     try:
         folder = task.folder
         if not (folder / META).exists():
-            text = f"not prepared; run `python scripts/prepare.py task={task.name}` (or train)"
+            text = "not prepared; run scripts/prepare.py with the same arguments, or train"
             return Finding("data", False, text)
         return Finding("data", True, load(folder).meta.describe())
     except DataError as error:

@@ -90,7 +90,7 @@ class RunFolder:
             return self._anew()
         if resume != "auto":
             return self._continue(Path(str(resume)))
-        record = read_record(self.path)
+        record = self._record()
         if record is not None and record["status"] == "finished":
             return Start(wandb_id=record["wandb_id"], finished=record)
         if self.last.exists() or self.previous.exists():
@@ -100,7 +100,7 @@ class RunFolder:
     def join(self) -> Start:
         """What the leading process decided by ``start``, for those it started; changes nothing."""
         resume = self.config.resume
-        record = read_record(self.path)
+        record = self._record()
         if record is not None and record["status"] == "finished":
             return Start(wandb_id=record["wandb_id"], finished=record)
         if isinstance(resume, str) and resume != "auto":
@@ -108,6 +108,16 @@ class RunFolder:
         if self.last.exists() or self.previous.exists():
             return self._continue_latest()
         return Start(wandb_id=self.config.run_id)
+
+    def _record(self) -> dict[str, Any] | None:
+        try:
+            return read_record(self.path)
+        except ValueError as error:
+            raise RunError(
+                f"the record in {self.path} cannot be read ({_first_line(error)}).\n"
+                "  try: delete record.json (the run then goes on from its checkpoint), or "
+                "resume=false"
+            ) from error
 
     def _continue_latest(self) -> Start:
         """Go on from the last checkpoint, or from the one before if that cannot be read."""

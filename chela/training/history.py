@@ -50,6 +50,7 @@ class History(Callback):
         self._interval_tokens: int | torch.Tensor = 0
         self._interval_seconds = 0.0
         self._mark = 0.0
+        self._device = torch.device("cpu")  # where the processes can add up
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and how long they took."""
@@ -73,6 +74,7 @@ class History(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock."""
+        self._device = module.device
         self._mark = time.perf_counter()
 
     def on_train_batch_end(
@@ -132,7 +134,7 @@ class History(Callback):
 
     def _tokens_of_all(self) -> int:
         """The interval's tokens in all processes together."""
-        return int(total(torch.as_tensor(self._interval_tokens)))
+        return int(total(torch.as_tensor(self._interval_tokens, device=self._device)))
 
     def _stop_clock(self) -> None:
         now = time.perf_counter()

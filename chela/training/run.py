@@ -193,8 +193,21 @@ class Run:
         )
 
     def _test(self, trainer: L.Trainer, module: ClassificationModule, task: Task) -> dict[str, Any]:
-        """The one test: the weights of the best validation, every sample of the split."""
-        result = trainer.test(module, datamodule=task, ckpt_path=self.folder.best, verbose=False)[0]
+        """The one test: the weights of the best validation, every sample of the split.
+
+        Raises:
+            RunError: those weights are not there, or are of another step than the one selected.
+        """
+        best, step = self.folder.best, self.checkpointer.best_step
+        if not best.is_file():
+            raise RunError(f"{best} is missing, the weights of step {step}.\n  try: resume=false")
+        found = torch.load(best, map_location="cpu", weights_only=True)["global_step"]
+        if found != step:
+            raise RunError(
+                f"{best} has the weights of step {found}, but step {step} was selected.\n"
+                "  try: resume=false (what is there is moved aside)"
+            )
+        result = trainer.test(module, datamodule=task, ckpt_path=best, verbose=False)[0]
         n, expected = round(result["test/samples"]), len(task.test)
         if n != expected:
             raise RunError(f"{n} samples were tested, but the test split has {expected}")

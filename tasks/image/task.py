@@ -2,7 +2,7 @@
 
 CIFAR-10 in grey is the arena's task. The same in colour (sequential CIFAR-10) and MNIST (sequential
 MNIST) are other settings with names of their own. Neither has a validation split: a tenth of train
-is held out, by S4's rule or Tay's (``image_split``).
+is held out, by S4's rule or Tay's (``split``).
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class PictureConfig:
     num_val: PositiveInt = 20_000
     num_test: PositiveInt = 20_000
     data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # fixed: runs differ by seed, not by their data
-    # None: the published value of the resolution, see ``pathfinder_law.PUBLISHED``
+    # None: the published value of the resolution, see ``law.PUBLISHED``
     distractors: Annotated[int, Ge(0)] | None = None  # contours; other sources have twice as many
     margins: Annotated[tuple[Annotated[int, Ge(1), Le(4)], ...], MinLen(1)] | None = None  # pixels
     continuity: Annotated[float, Gt(0), Le(10)] | None = None

@@ -432,3 +432,25 @@ def test_a_finished_run_on_other_data_is_not_shown(composed, tmp_path) -> None:
     run(again)
     assert record_of(again)["data"]["source"] == "official"
     assert record_of(again)["test"]["n"] == 50
+
+
+def test_best_weights_of_another_step_are_not_tested(composed) -> None:
+    config = composed()
+    run(config)
+    folder = RunFolder(parse(config))
+    (folder.path / "record.json").unlink()
+    content = torch.load(folder.best, weights_only=True)
+    torch.save({**content, "global_step": content["global_step"] + 1}, folder.best)
+    with pytest.raises(RunError, match="weights of step"):
+        run(config)
+    folder.best.unlink()
+    with pytest.raises(RunError, match=r"best\.ckpt is missing"):
+        run(config)
+
+
+def test_a_damaged_record_is_named(composed) -> None:
+    config = composed()
+    run(config)
+    (folder_of(config) / "record.json").write_text("{")
+    with pytest.raises(RunError, match=r"cannot be read(.|\n)*record\.json"):
+        run(config)
