@@ -116,6 +116,13 @@ class Task(LightningDataModule):
             index: the sample's row in it.
         """
 
+    def find_source(self) -> None:
+        """Look for the data's source, before anything is prepared; where ``origin`` does not.
+
+        Raises:
+            DataError: it is not there; the message says what to get.
+        """
+
     def expected_rows(self) -> int | None:
         """How many rows ``rows`` will yield in all, if that is known beforehand."""
         return None
@@ -176,6 +183,8 @@ class Task(LightningDataModule):
         Raises:
             DataError: the source is missing or malformed, or the disk cannot be written.
         """
+        if not self.folder.exists():
+            self.find_source()
         total = self.expected_rows()
         recipe = Recipe(self.origin(), self.dtype, self.rows, total, self.facts)
         prepare(self.folder, recipe, show=getattr(rank_zero_only, "rank", 0) == 0)

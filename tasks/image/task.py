@@ -122,11 +122,9 @@ class Image(Task):
         """The official number; that of a stand-in shows when it is read."""
         return ROWS[self.config.dataset] if self.config.stand_in is None else None
 
-    def prepare_data(self) -> None:
-        """Prepare the data, unless they are there; say at once what is missing."""
-        if not self.folder.exists():
-            self._source  # noqa: B018 (raises when there is none)
-        super().prepare_data()
+    def find_source(self) -> None:
+        """Files, a folder of them, an archive or the hub."""
+        self._source  # noqa: B018 (raises when there is none)
 
     def sample(self, split: str, index: int) -> NDArray[np.uint8]:
         """One image, (H, W) or (H, W, 3)."""

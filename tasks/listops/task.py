@@ -26,6 +26,7 @@ from tasks.listops.generator import ListOpsLaw, generate
 from tasks.listops.tsv import read_tsv, write_tsv
 from tasks.listops.vocabulary import CLOSE, DIGIT, EOS, OPERATOR, SYMBOLS, VOCABULARY_SIZE
 from tasks.sources.archives import Source, digest, find, readable
+from tasks.sources.lra import ARCHIVES
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, offsets_of, split_rows
 from tasks.storage.store import stored_rows
@@ -34,7 +35,6 @@ SPLITS = ("train", "val", "test")
 # Where official files are looked for below data_dir, in this order: unpacked (the two folders are
 # what the archive of the Long Range Arena unpacks to), then inside that archive.
 PLACES = ("listops", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
-ARCHIVES = ("lra_release.gz", "lra_release.tar.gz", "lra_release.tar")
 MEMBER = re.compile(r"(?:^|/)listops-1000/basic_(train|val|test)\.tsv$")
 
 PositiveInt = Annotated[int, Gt(0)]

@@ -27,16 +27,15 @@ from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
 from tasks.pathfinder.official import SETS, read_official
 from tasks.sources.archives import Source, find, nothing_found
+from tasks.sources.lra import ARCHIVES, WHAT
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, split_rows
-from tasks.storage.store import stored_rows
 
 # The archive holds another pathfinder128 one level higher, with labels that do not match; so a
 # folder directly below lra_release is never read.
 RELEASE = "lra_release/lra_release"
 # Where the folder of a resolution is looked for below data_dir; the second place is S4's.
 FOLDERS = (RELEASE, "pathfinder", ".")
-ARCHIVES = ("lra_release.gz", "lra_release.tar.gz", "lra_release.tar")
 OFFICIAL_ROWS = 200_000
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -147,19 +146,10 @@ class Pathfinder(Task):
         config = self.config
         return sum(config.sizes.values()) if self._official is None else config.official_rows
 
-    def sample(self, split_name: str, index: int) -> NDArray[np.uint8]:
-        """A picture, as a person would look at it.
-
-        Args:
-            split_name: "train", "val" or "test".
-            index: its row in the split.
-
-        Returns:
-            Grey values (resolution, resolution).
-        """
-        row = next(stored_rows(self._open().splits[split_name].select([index])))
+    def sample(self, split: str, index: int) -> NDArray[np.uint8]:
+        """One picture (resolution, resolution)."""
         side = self.config.resolution
-        return row.values.reshape(side, side)
+        return np.array(self.split(split)[index]["values"], dtype=np.uint8).reshape(side, side)
 
     @cached_property
     def _official(self) -> tuple[Source, str] | None:
@@ -185,8 +175,7 @@ class Pathfinder(Task):
         raise nothing_found(
             self.name,
             [self.data_dir / place for place in (*folders, *ARCHIVES)],
-            "lra_release.gz of the Long Range Arena (google-research/long-range-arena; 7.7 GB), as "
-            "it is or unpacked",
+            WHAT,
             "task.source=generated, which draws pictures by the same law",
         )
 

@@ -14,23 +14,12 @@ from typing import IO, NoReturn
 
 from tasks.errors import DataError
 from tasks.retrieval.pairs import Pair
-from tasks.sources.archives import Source, find, nothing_found
+from tasks.sources import lra
+from tasks.sources.archives import Source, find_or_say
 
-# Below data_dir, in this order: what the archive unpacks to, then the archive, as its own name is
-# and as it might be renamed; it is a tar whatever it is called.
-PLACES = (
-    "aan",
-    "lra_release/tsv_data",
-    "lra_release/lra_release/tsv_data",
-    "lra_release.gz",
-    "lra_release.tar.gz",
-    "lra_release.tar",
-)
-WHAT = (
-    "lra_release.gz (7.7 GB), the archive of the Long Range Arena (Tay et al. 2021), from "
-    "github.com/google-research/long-range-arena; as it is or unpacked. Of it "
-    "tsv_data/new_aan_pairs.{train,eval,test}.tsv (8.5 GB) are needed"
-)
+# Below data_dir, in this order: what the archive unpacks to, then the archive.
+PLACES = ("aan", "lra_release/tsv_data", "lra_release/lra_release/tsv_data", *lra.ARCHIVES)
+WHAT = f"{lra.WHAT}. Of it tsv_data/new_aan_pairs.{{train,eval,test}}.tsv (8.5 GB) are needed"
 # No checksum of the files is published; the paper's numbers of pairs are.
 ROWS = {"train": 147_086, "val": 18_090, "test": 17_437}
 FILES = {
@@ -53,10 +42,7 @@ def locate(data_dir: Path, remedy: str) -> Source:
     Raises:
         DataError: there is none; it says what to get.
     """
-    source = find(data_dir, PLACES)
-    if source is None:
-        raise nothing_found("retrieval", [data_dir / place for place in PLACES], WHAT, remedy)
-    return source
+    return find_or_say("retrieval", data_dir, PLACES, WHAT, remedy)
 
 
 def read_pairs(source: Source, max_length: int) -> Iterator[tuple[str, Pair]]:

@@ -16,13 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.characters import CODES, EOS, SPECIAL, UNKNOWN, codes, readable, with_ends
 from tasks.loader import pad
 from tasks.storage.rows import Rows, offsets_of
 
-PAD, UNKNOWN, EOS = 0, 1, 2  # as S4 numbers them
-SPECIAL = 3  # numbers before the first character
-LIMIT = 256  # numbers in all: a byte each. English papers have 98; rarer signs are unknown
-CODES = 0x110000  # of Unicode
+LIMIT = 256  # numbers in all: a byte each. English papers have 98; what would come later is unknown
 HORIZONTAL = "\n" + "-" * 72 + "\n"  # between two texts that a person reads
 
 
@@ -60,8 +58,7 @@ class Alphabet:
 
     def decode(self, values: Sequence[int]) -> str:
         """The text of some numbers; an unknown character shows as U+FFFD, padding and end not."""
-        shown = ["", "\ufffd", "", *self.characters]
-        return "".join(shown[value] for value in values)
+        return readable(values, self.characters)
 
     def _add(self, new: NDArray[np.uint32]) -> None:
         new = new[: LIMIT - self.size]
@@ -83,7 +80,7 @@ def encode(pairs: Sequence[Pair], alphabet: Alphabet, max_length: int, learn: bo
     together = codes("".join(texts))
     if learn:
         alphabet.learn(together)
-    values = np.insert(alphabet.encode(together), np.cumsum(lengths), EOS)
+    values = with_ends(alphabet.encode(together), lengths)
     offsets = offsets_of((lengths + 1).reshape(-1, 2).sum(1))
     return Rows(values, offsets, np.array([pair.label for pair in pairs], dtype=np.int64))
 
@@ -108,8 +105,3 @@ def readable_pair(values: Sequence[int], alphabet: Alphabet) -> str:
     """One row's texts with a line between them, for a person to look at."""
     stop = list(values).index(EOS)
     return HORIZONTAL.join([alphabet.decode(values[:stop]), alphabet.decode(values[stop + 1 :])])
-
-
-def codes(text: str) -> NDArray[np.uint32]:
-    """The code point of each character; a lone surrogate, which UTF-8 has not, becomes ``?``."""
-    return np.frombuffer(text.encode("utf-32-le", errors="replace"), dtype="<u4")

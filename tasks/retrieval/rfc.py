@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import DataError
 from tasks.retrieval.rfc_text import Parsed, mask, parse
-from tasks.sources.archives import Source, find, nothing_found, readable
+from tasks.sources.archives import Source, find_or_say, readable
 
 PLACES = ("rfc", "RFC-all.tar.gz", "RFC-all.tar")  # below data_dir, in this order
 WHAT = (
@@ -49,11 +49,7 @@ def locate(data_dir: Path) -> Source:
     Raises:
         DataError: there is none; it says what to get.
     """
-    source = find(data_dir, PLACES)
-    if source is None:
-        places = [data_dir / place for place in PLACES]
-        raise nothing_found("retrieval task.data=rfc", places, WHAT, "")
-    return source
+    return find_or_say("retrieval task.data=rfc", data_dir, PLACES, WHAT, remedy="")
 
 
 def read_corpus(source: Source, max_length: int) -> Corpus:

@@ -130,11 +130,9 @@ class Retrieval(Task):
         """The vocabulary; of rfc also the corpus, and what is to be beaten."""
         return self._facts
 
-    def prepare_data(self) -> None:
-        """Prepare the data, unless they are there; say at once what is missing."""
-        if not self.folder.exists():
-            self._source  # noqa: B018 (raises when there is none)
-        super().prepare_data()
+    def find_source(self) -> None:
+        """Files, a folder of them, an archive or the hub."""
+        self._source  # noqa: B018 (raises when there is none)
 
     def sample(self, split: str, index: int) -> str:
         """What the model is given of one pair: two texts with a line between them.

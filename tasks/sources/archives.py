@@ -162,6 +162,25 @@ def find(data_dir: Path, names: Sequence[str]) -> Source | None:
     return None
 
 
+def find_or_say(task: str, data_dir: Path, names: Sequence[str], what: str, remedy: str) -> Source:
+    """``find``, where there is nowhere else to look.
+
+    Args:
+        task: its name, for the message.
+        data_dir: below which ``names`` are looked for.
+        names: in order.
+        what: what to get, see ``nothing_found``.
+        remedy: likewise.
+
+    Raises:
+        DataError: there is none; it says what to get.
+    """
+    source = find(data_dir, names)
+    if source is None:
+        raise nothing_found(task, [data_dir / name for name in names], what, remedy)
+    return source
+
+
 def digest(path: Path, algorithm: str = "sha256") -> str:
     """The checksum of a file, in hex.
 

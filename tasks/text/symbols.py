@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-PAD, UNKNOWN, EOS = 0, 1, 2  # as S4 numbers them
-SPECIAL = 3  # numbers before the first character
-CODES = 0x110000  # of Unicode
+from tasks.characters import CODES, SPECIAL, UNKNOWN, codes, readable, with_ends
+
 BLOCK = 1000  # texts counted at once, a few megabytes
 DTYPE = "uint16"
 
@@ -40,16 +39,14 @@ class Characters:
     def encode(self, texts: Sequence[bytes]) -> Encoded:
         """UTF-8 texts as numbers, each with its end symbol."""
         numbers = np.full(CODES, UNKNOWN, dtype=DTYPE)
-        numbers[_codes(self.alphabet)] = np.arange(SPECIAL, self.size)
+        numbers[codes(self.alphabet)] = np.arange(SPECIAL, self.size)
         cut = [text.decode()[: self.max_length - 1] for text in texts]
         lengths = np.array([len(text) for text in cut], dtype=np.int64)
-        values = np.insert(numbers[_codes("".join(cut))], np.cumsum(lengths), EOS)
-        return values, lengths + 1
+        return with_ends(numbers[codes("".join(cut))], lengths), lengths + 1
 
     def decode(self, values: Sequence[int]) -> str:
         """The text of one sequence; an unknown character shows as U+FFFD, the end not at all."""
-        shown = ["", "\ufffd", "", *self.alphabet]
-        return "".join(shown[value] for value in values)
+        return readable(values, self.alphabet)
 
 
 @dataclass(frozen=True)
@@ -87,12 +84,7 @@ def alphabet_of(texts: Sequence[bytes], max_length: int, min_frequency: int) -> 
     counts = np.zeros(CODES, dtype=np.int64)
     for start in range(0, len(texts), BLOCK):
         cut = (text.decode()[: max_length - 1] for text in texts[start : start + BLOCK])
-        counts += np.bincount(_codes("".join(cut)), minlength=CODES)
+        counts += np.bincount(codes("".join(cut)), minlength=CODES)
     known = np.flatnonzero(counts >= min_frequency)
     order = np.argsort(-counts[known], kind="stable")
     return "".join(map(chr, known[order].tolist()))
-
-
-def _codes(text: str) -> NDArray[np.uint32]:
-    """The code point of each character."""
-    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")

@@ -132,11 +132,9 @@ class Text(Task):
         """The alphabet, in the order of its numbers."""
         return {"alphabet": self._alphabet} if self.config.level == "characters" else {}
 
-    def prepare_data(self) -> None:
-        """Prepare the data, unless they are there; say at once what is missing."""
-        if not self.folder.exists():
-            self._source  # noqa: B018 (raises when there is none)
-        super().prepare_data()
+    def find_source(self) -> None:
+        """Files, a folder of them, an archive or the hub."""
+        self._source  # noqa: B018 (raises when there is none)
 
     def sample(self, split: str, index: int) -> str:
         """What the model is given of one review, as text."""

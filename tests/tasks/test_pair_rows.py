@@ -10,14 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.characters import EOS, SPECIAL, UNKNOWN, codes
 from tasks.retrieval.pairs import (
-    EOS,
     LIMIT,
-    SPECIAL,
-    UNKNOWN,
     Alphabet,
     Pair,
-    codes,
     documents,
     encode,
     readable_pair,

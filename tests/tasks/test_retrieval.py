@@ -15,9 +15,9 @@ from chela.records.record import read_record
 from chela.training.folder import RunFolder
 from chela.training.run import run
 from tasks.base import TaskSpec
+from tasks.characters import EOS, SPECIAL
 from tasks.errors import DataError
 from tasks.retrieval.aan import FILES
-from tasks.retrieval.pairs import EOS, SPECIAL
 from tasks.retrieval.task import BLOCK, Retrieval, RetrievalConfig
 from tasks.storage.store import verify
 from tests.conftest import ROOT
