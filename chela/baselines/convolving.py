@@ -1,33 +1,20 @@
-"""What the baselines with a long convolution share: how it is computed, and how long it may be."""
+"""What the baselines with a long convolution share: the convolution, and S4's block around it."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import long_conv
-from chela.kernels.choice import Implementation
+from chela.kernels import long_conv, zero_padding
 from chela.kernels.precision import without_autocast
+from chela.model.layers import compute_dtype, linear
+from chela.model.long_conv import Convolves
 from chela.model.long_kernels import LongKernel
 
 
-class Convolving(nn.Module):
-    """A mixer with one long convolution; ``max_length`` is the longest batch it is built for."""
-
-    operation = "long_conv"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
-
-    def __init__(self, max_length: int) -> None:
-        super().__init__()
-        self.max_length = max_length
-
-    def implementation_in(self, dtype: torch.dtype) -> str:
-        """What computes in ``dtype``: the kernels leave float32 and long sequences to the FFT."""
-        if self.implementation == "torch":
-            return "torch"
-        found = long_conv.scheme(self.max_length, 2, dtype)
-        return f"triton ({found})" if found == "monarch" else "torch (fft)"
+class Convolving(Convolves):
+    """A mixer with one long convolution."""
 
     def convolve(self, h: Tensor, kernel: LongKernel, skip: Tensor | None) -> Tensor:
         """h (B, L, D), zero at padded positions, with the kernel, plus skip (D,) times h.
@@ -38,12 +25,41 @@ class Convolving(nn.Module):
         Raises:
             ValueError: L exceeds max_length.
         """
-        length = h.shape[1]
-        if length > self.max_length:
-            raise ValueError(
-                f"a batch of length {length}, but the model was built for max_length="
-                f"{self.max_length}; build it with the task's longest length"
-            )
+        length = self.checked_length(h)
         with without_autocast(h):
             taps = kernel(length)  # (directions, D, L)
         return long_conv.convolve(h, taps, skip, implementation=self.implementation)
+
+
+class GatedConvolution(Convolving):
+    """S4's block: glu(dropout(gelu(conv(x) + skip * x)) W), channels mix behind the convolution.
+
+    Args:
+        kernel: of the convolution, 1 direction if causal, else 2.
+        dim: channels D.
+        dropout: before the output map.
+    """
+
+    def __init__(self, kernel: LongKernel, dim: int, dropout: float) -> None:
+        super().__init__(kernel.max_length)
+        self.kernel = kernel
+        self.skip = nn.Parameter(torch.randn(dim))  # D of the state space, as S4 draws it
+        self.dropout = nn.Dropout(dropout)
+        self.out = linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix the tokens of each sequence.
+
+        Args:
+            x: (B, L, D); padded positions may hold anything.
+            lengths: (B,) true lengths, None when nothing is padded.
+
+        Returns:
+            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
+
+        Raises:
+            ValueError: L exceeds max_length.
+        """
+        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
+        y = self.convolve(h, self.kernel, self.skip)  # (B, L, D)
+        return F.glu(self.out(self.dropout(F.gelu(y))), dim=-1)  # (B, L, D)

@@ -76,12 +76,7 @@ class LinearTransformerMixer(nn.Module):
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve these heads; None where they can."""
-        if self.head_dim <= linear_attention.MAX_HEAD_DIM:
-            return None
-        return (
-            f"a head of {self.head_dim} channels is wider than {linear_attention.MAX_HEAD_DIM}: "
-            "take more num_heads"
-        )
+        return linear_attention.obstacle(self.head_dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.

@@ -19,13 +19,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from chela.baselines.convolving import Convolving
-from chela.kernels import zero_padding
-from chela.model.layers import compute_dtype, linear
+from chela.baselines.convolving import GatedConvolution
 from chela.model.long_kernels import LongKernel
 
 
@@ -102,7 +99,7 @@ class S4DKernel(LongKernel):
         return 2 * half, 2 * half.exp() * half.sinh() / a  # exp(2u) - 1 without cancellation
 
 
-class S4DMixer(Convolving):
+class S4DMixer(GatedConvolution):
     """A state space per channel and a gated output map.
 
     Args:
@@ -117,28 +114,8 @@ class S4DMixer(Convolving):
     def __init__(
         self, dim: int, max_length: int, causal: bool = False, config: S4DConfig = S4DConfig()
     ) -> None:
-        super().__init__(max_length)
-        self.kernel = S4DKernel(dim, max_length, 1 if causal else 2, config)
-        self.skip = nn.Parameter(torch.randn(dim))  # D of the state space, as S4 draws it
-        self.dropout = nn.Dropout(config.dropout)
-        self.out = linear(dim, 2 * dim)
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mix the tokens of each sequence.
-
-        Args:
-            x: (B, L, D); padded positions may hold anything.
-            lengths: (B,) true lengths, None when nothing is padded.
-
-        Returns:
-            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
-
-        Raises:
-            ValueError: L exceeds max_length.
-        """
-        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
-        y = self.convolve(h, self.kernel, self.skip)  # (B, L, D)
-        return F.glu(self.out(self.dropout(F.gelu(y))), dim=-1)  # (B, L, D)
+        kernel = S4DKernel(dim, max_length, 1 if causal else 2, config)
+        super().__init__(kernel, dim, config.dropout)
 
 
 def initial_frequencies(init: Literal["lin", "inv"], pairs: int) -> Tensor:

@@ -12,14 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
-from torch import Tensor, nn
 
-from chela.baselines.convolving import Convolving
-from chela.kernels import zero_padding
-from chela.model.layers import compute_dtype, linear
+from chela.baselines.convolving import GatedConvolution
 from chela.model.long_kernels import MultiscaleKernel
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -34,7 +29,7 @@ class SGConvConfig:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0  # before the output map; the block has its own
 
 
-class SGConvMixer(Convolving):
+class SGConvMixer(GatedConvolution):
     """A long convolution and a gated output map.
 
     Args:
@@ -53,26 +48,6 @@ class SGConvMixer(Convolving):
         causal: bool = False,
         config: SGConvConfig = SGConvConfig(),
     ) -> None:
-        super().__init__(max_length)
         directions = 1 if causal else 2
-        self.kernel = MultiscaleKernel(dim, max_length, directions, config.taps, config.decay)
-        self.skip = nn.Parameter(torch.randn(dim))  # as in S4
-        self.dropout = nn.Dropout(config.dropout)
-        self.out = linear(dim, 2 * dim)
-
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mix the tokens of each sequence.
-
-        Args:
-            x: (B, L, D); padded positions may hold anything.
-            lengths: (B,) true lengths, None when nothing is padded.
-
-        Returns:
-            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
-
-        Raises:
-            ValueError: L exceeds max_length.
-        """
-        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
-        y = self.convolve(h, self.kernel, self.skip)  # (B, L, D)
-        return F.glu(self.out(self.dropout(F.gelu(y))), dim=-1)  # (B, L, D)
+        kernel = MultiscaleKernel(dim, max_length, directions, config.taps, config.decay)
+        super().__init__(kernel, dim, config.dropout)

@@ -76,13 +76,7 @@ class LinearAttention(nn.Module):
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve these heads; None where they can."""
-        widest = max(self.qk_dim, self.v_dim) // self.num_heads
-        if widest <= linear_attention.MAX_HEAD_DIM:
-            return None
-        return (
-            f"a head of {widest} channels is wider than {linear_attention.MAX_HEAD_DIM}: "
-            "take more num_heads"
-        )
+        return linear_attention.obstacle(max(self.qk_dim, self.v_dim) // self.num_heads)
 
     def forward(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None

@@ -40,14 +40,20 @@ class ChannelScale(nn.Module):
         return self.weight, None
 
 
-class _LongStage(nn.Module):
-    """What the stage's two forms say of how they compute."""
+class Convolves(nn.Module):
+    """What every module with a long convolution shares: how it is computed, how long it may be.
+
+    Args:
+        max_length: the longest batch it is built for.
+    """
 
     operation = "long_conv"
     has_triton = True
     implementation: Implementation = "torch"  # use_kernels sets it
 
-    max_length: int
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
 
     def implementation_in(self, dtype: torch.dtype) -> str:
         """What computes in ``dtype``: the kernels leave float32 and long sequences to the FFT."""
@@ -56,8 +62,22 @@ class _LongStage(nn.Module):
         found = long_conv.scheme(self.max_length, 2, dtype)
         return f"triton ({found})" if found == "monarch" else "torch (fft)"
 
+    def checked_length(self, s: Tensor) -> int:
+        """The length L of s (B, L, D).
 
-class LongConv(_LongStage):
+        Raises:
+            ValueError: L exceeds max_length.
+        """
+        length = s.shape[1]
+        if length > self.max_length:
+            raise ValueError(
+                f"a batch of length {length}, but the model was built for max_length="
+                f"{self.max_length}; build it with the task's longest length"
+            )
+        return length
+
+
+class LongConv(Convolves):
     """z = sum over branches of norm_b(conv_b(s)) + skip * s.
 
     Args:
@@ -79,7 +99,7 @@ class LongConv(_LongStage):
         branch_widths: Sequence[int],
         branch_norm: BranchNorm,
     ) -> None:
-        super().__init__()
+        super().__init__(kernel.max_length)
         even = [width for width in branch_widths if width % 2 == 0]
         if even and not causal:
             raise ValueError(
@@ -88,7 +108,6 @@ class LongConv(_LongStage):
             )
         self.causal = causal
         self.kernel = kernel
-        self.max_length = kernel.max_length
         self.branches = nn.ParameterList(
             torch.empty(dim, width).uniform_(-(width**-0.5), width**-0.5)  # as PyTorch's convs
             for width in branch_widths
@@ -110,13 +129,13 @@ class LongConv(_LongStage):
         """
         if self.training and not self.sums_branches_first:
             return self.unmerged(s, mask)
-        length = _checked_length(s, self.kernel.max_length)
+        length = self.checked_length(s)
         return _convolve(s, *self.merged(length), self.implementation)
 
     def unmerged(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
         """The same, branch by branch: what the definition says, and BatchNorm needs to train."""
         with without_autocast(s):
-            long = self.kernel(_checked_length(s, self.kernel.max_length))
+            long = self.kernel(self.checked_length(s))
         how = self.implementation
         outputs = [long_conv.convolve(s, long, implementation=how)]
         outputs += [
@@ -161,21 +180,20 @@ class LongConv(_LongStage):
         return torch.stack([F.pad(side, (0, length - side.shape[1])) for side in sides])
 
 
-class FoldedLongConv(_LongStage):
+class FoldedLongConv(Convolves):
     """What a trained ``LongConv`` is in inference; behind the same interface."""
 
     kernel: Tensor
     bias: Tensor | None
 
     def __init__(self, kernel: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
+        super().__init__(kernel.shape[-1])
         self.register_buffer("kernel", kernel)  # (directions, D, max_length)
-        self.max_length = kernel.shape[-1]
         self.register_buffer("bias", bias)  # (D,)
 
     def forward(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
         """Convolve s (B, L, D), zero at padded positions."""
-        length = _checked_length(s, self.kernel.shape[-1])
+        length = self.checked_length(s)
         return _convolve(s, self.kernel[..., :length], self.bias, self.implementation)
 
 
@@ -184,13 +202,3 @@ def _convolve(
 ) -> Tensor:
     z = long_conv.convolve(s, kernel, implementation=implementation)
     return z if bias is None else z + bias.to(z.dtype)
-
-
-def _checked_length(s: Tensor, max_length: int) -> int:
-    length = s.shape[1]
-    if length > max_length:
-        raise ValueError(
-            f"a batch of length {length}, but the model was built for max_length={max_length}; "
-            "build it with the task's longest length"
-        )
-    return length

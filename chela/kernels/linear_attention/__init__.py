@@ -16,9 +16,9 @@ from torch import Tensor
 
 from chela.kernels.choice import Implementation
 from chela.kernels.linear_attention import eager
-from chela.kernels.linear_attention.limits import MAX_HEAD_DIM
+from chela.kernels.linear_attention.limits import obstacle
 
-__all__ = ["MAX_HEAD_DIM", "bidirectional", "causal", "recurrent_step"]
+__all__ = ["bidirectional", "causal", "obstacle", "recurrent_step"]
 
 
 def bidirectional(
