@@ -24,7 +24,7 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def kernels_can_run() -> None:
-    from chela.kernels.linear_attention import launching
+    from chela.kernels import launching
 
     able = torch.cuda.is_available() or launching.INTERPRETED
     assert able, "set TRITON_INTERPRET=1 before triton loads"

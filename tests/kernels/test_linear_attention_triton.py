@@ -18,7 +18,7 @@ from comparison import assert_close, assert_same, narrowed
 from torch import Tensor
 
 from chela.kernels import linear_attention
-from chela.kernels.linear_attention import launching, tuning
+from chela.kernels.linear_attention import tuning
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
 
@@ -244,7 +244,7 @@ def test_arguments_that_do_not_fit_name_the_remedy():
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch):
-    monkeypatch.setattr(launching, "INTERPRETED", False)
+    monkeypatch.setattr("chela.kernels.linear_attention.triton.INTERPRETED", False)
     leaves = {name: x.cpu() for name, x in Case(True, 4).leaves().items()}
     with pytest.raises(ValueError, match="do not run on cpu; use implementation='torch'"):
         linear_attention.causal(**leaves, implementation="triton")

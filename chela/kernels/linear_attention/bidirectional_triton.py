@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from chela.kernels.launching import on
 from chela.kernels.linear_attention import launching, tuning
 from chela.kernels.linear_attention.bidirectional_kernels import (
     bidirectional_backward_key,
@@ -38,7 +39,7 @@ def bidirectional_attention(
     tiles = tuning.stream_tiles(v, max(size["BK"], size["BV"]))
     grid = (batch * heads, parts)
     sums = state.new_empty((batch * heads, parts, size["DK"], size["DV"]))
-    with launching.on(v):
+    with on(v):
         part_states[grid](
             k, v, lengths, sums, launching.strides(k), launching.strides(v),
             heads, length, part_tokens,
@@ -105,7 +106,7 @@ def bidirectional_attention_backward(
     }
     sums = state.new_empty((batch * heads, parts, size["DK"], size["DV"]))
     dstate = torch.empty_like(state)
-    with launching.on(v):
+    with on(v):
         bidirectional_backward_query[grid](
             q, dout, lengths, state, dq, sums,
             launching.strides(q), launching.strides(dout), launching.strides(dq),

@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from chela.kernels.launching import on
 from chela.kernels.linear_attention import launching, tuning
 from chela.kernels.linear_attention.causal_kernels import causal_backward, causal_forward
 from chela.kernels.linear_attention.state_kernels import part_states, running_sums
@@ -36,7 +37,7 @@ def causal_attention(
     if parts > 1:
         before = _boundaries(k, v, lengths, before, parts, part_tokens, reverse=False)
     tiles = tuning.forward_tiles(v, max(size["BK"], size["BV"]))
-    with launching.on(v):
+    with on(v):
         causal_forward[(batch * heads, parts)](
             q, k, v, gate, norm_weight, lengths, before, out, raw, saved, final,
             launching.strides(q), launching.strides(k), launching.strides(v),
@@ -91,7 +92,7 @@ def causal_attention_backward(
     if parts > 1:
         after = _boundaries(q, dout, lengths, after, parts, part_tokens, reverse=True)
     tiles = tuning.backward_tiles(v, max(size["BK"], size["BV"]), part_tokens)
-    with launching.on(v):
+    with on(v):
         causal_backward[(3 * batch * heads, parts)](
             q, k, v, dout, lengths, saved, after, dq, dk, dv, dinitial,
             launching.strides(q), launching.strides(k), launching.strides(v),
@@ -192,7 +193,7 @@ def _boundaries(
     programs = batch * heads // together
     sums = running.new_empty((programs, parts, size["DK"], size["DV"]))
     tiles = tuning.stream_tiles(c, max(size["BK"], size["BV"]))
-    with launching.on(c):
+    with on(c):
         part_states[(programs, parts)](
             b, c, lengths, sums, launching.strides(b), launching.strides(c),
             heads // together, length, part_tokens,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
-from triton import knobs
 
+from chela.kernels import launching
+from chela.kernels.launching import INTERPRETED, on, padded
 from chela.kernels.linear_attention import tuning
 from chela.kernels.linear_attention.epilogue_kernels import epilogue_backward
 
 EPS = 1e-6  # of the norm per head; as the model's RMSNorm
 BLOCK = 512  # numbers of a state per program where states are summed elementwise
-INTERPRETED = bool(knobs.runtime.interpret)  # read once, as triton.jit does
+
+no_second_order = launching.no_second_order(
+    "linear attention's Triton kernels have no second derivative; "
+    "use implementation='torch' (kernels=torch) where one is needed"
+)
 
 
 def sizes(k: Tensor, v: Tensor) -> dict[str, int]:
@@ -24,8 +28,8 @@ def sizes(k: Tensor, v: Tensor) -> dict[str, int]:
     return {
         "DK": dk,
         "DV": dv,
-        "BK": max(16, triton.next_power_of_2(dk)),
-        "BV": max(16, triton.next_power_of_2(dv)),
+        "BK": padded(dk),
+        "BV": padded(dv),
     }
 
 
@@ -62,19 +66,6 @@ def packed(x: Tensor, together: int) -> Tensor:
     return x.view(batch, length, heads // together, together * d) if together > 1 else x
 
 
-def on(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device: make it that of ``x``."""
-    return torch.cuda.device_of(x)
-
-
-def no_second_order(ctx: Any, *gradients: Tensor | None) -> None:
-    """The gradient of a gradient kernel, which there is none of."""
-    raise RuntimeError(
-        "linear attention's Triton kernels have no second derivative; "
-        "use implementation='torch' (kernels=torch) where one is needed"
-    )
-
-
 def epilogue_gradients(
     v: Tensor, norm_weight: Tensor | None, gate: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -100,7 +91,7 @@ def finish_backward(
     num_rows = batch * length * heads
     do = torch.empty_like(o)
     dgate = o.new_empty(0) if gate is None else gate.new_empty(gate.shape)
-    width = max(16, triton.next_power_of_2(dv))
+    width = padded(dv)
     block = 4096 // width  # 32 numbers of each tensor per thread: wide loads, few registers
     programs = min(triton.cdiv(num_rows, block), 2048)
     shares = o.new_empty((programs, dv), dtype=torch.float32)

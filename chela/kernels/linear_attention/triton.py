@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chela.kernels.linear_attention import launching
+from chela.kernels.launching import INTERPRETED
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
 from chela.kernels.linear_attention.limits import MAX_HEAD_DIM
@@ -53,7 +53,7 @@ def causal(
 
 
 def _check(k: Tensor, v: Tensor) -> None:
-    if not (v.is_cuda or launching.INTERPRETED):
+    if not (v.is_cuda or INTERPRETED):
         raise ValueError(
             f"the Triton kernels do not run on {v.device}; use implementation='torch', "
             "or for a test set TRITON_INTERPRET=1 before Python starts"

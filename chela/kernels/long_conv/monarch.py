@@ -24,11 +24,10 @@ import torch
 import triton
 from torch import Tensor
 
+from chela.kernels.launching import INTERPRETED, no_second_order, on
 from chela.kernels.long_conv import monarch_kernels as kernels
 from chela.kernels.long_conv.factors import factors
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
-
-INTERPRETED = triton.knobs.runtime.interpret  # as the kernels were when they were defined
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ def _forward(
     scales (D,); nothing of F x otherwise.
     """
     cut = plan(*x.shape[1:])
-    with torch.cuda.device_of(x):
+    with on(x):
         run = _Kernels(x, cut)
         values, scales = spectrum(kernel, skip, x.shape[1], cut.rows, cut.columns, run.turns)
         if x.shape[0] == 0:
@@ -225,7 +224,7 @@ def _backward(
     if dy.shape[0] == 0:
         return dy.new_empty(dy.shape), torch.zeros_like(kernel), torch.zeros_like(scales)
     length, dim = dy.shape[1:]
-    with torch.cuda.device_of(dy):
+    with on(dy):
         run = _Kernels(dy, plan(length, dim))
         mixed_dy, units_dy = run.mix(dy.contiguous())
         partial = run.multiply_backward(mixed, mixed_dy, units, units_dy, values)
@@ -256,11 +255,9 @@ def _gradients(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor |
     return dx, dkernel, None if ctx.skip_dtype is None else dskip.to(ctx.skip_dtype), None
 
 
-def _no_second_order(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    raise RuntimeError(
+_forward.register_autograd(_gradients, setup_context=_save)
+_backward.register_autograd(
+    no_second_order(
         "the Triton long convolution has no second-order gradients; use implementation='torch'"
     )
-
-
-_forward.register_autograd(_gradients, setup_context=_save)
-_backward.register_autograd(_no_second_order)
+)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
+from chela.kernels.launching import on, padded
 from chela.kernels.norm_linear import fused_kernels as kernels
 from chela.kernels.tokens import TokenNorm, launching
-from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
+from chela.kernels.tokens.launching import Tile, given, tokens_of
 
 
 def norm_linear(
@@ -43,24 +43,6 @@ def _tile(dtype: torch.dtype, width: int) -> Tile:
     return Tile(64, 64, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
 
 
-def _launch(x: Tensor, features: int, dtype: torch.dtype) -> tuple[int, dict[str, Any]]:
-    """The number of programs, and what both kernels are compiled for."""
-    dim = x.shape[-1]
-    width = padded(dim)
-    tile = _tile(dtype, width)
-    constants = {
-        "D": dim,
-        "N": features,
-        "BD": width,
-        "BN": min(tile.hidden, padded(features)),
-        "ROWS": tile.rows,
-        "num_warps": tile.warps,
-        "num_stages": tile.stages,
-        **launching.precision(),
-    }
-    return triton.cdiv(x.shape[0], tile.rows), constants
-
-
 @torch.library.custom_op("chela::norm_linear", mutates_args=())
 def _forward(
     x: Tensor,
@@ -77,8 +59,9 @@ def _forward(
     if x.numel() == 0:
         return normal, y
     flat = tokens_of(x)
-    programs, constants = _launch(flat, weight.shape[0], dtype)
-    with launching.on(x):
+    tile = _tile(dtype, padded(flat.shape[1]))
+    programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    with on(x):
         kernels.forward[(programs,)](
             flat,
             given(norm_weight),
@@ -139,10 +122,11 @@ def _backward(
     if x.numel() == 0:
         return dx, dweight.zero_(), vectors.zero_()
     flat = tokens_of(x)
-    programs, constants = _launch(flat, weight.shape[0], dtype)
+    tile = _tile(dtype, padded(flat.shape[1]))
+    programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
     dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
     sums = vectors.new_empty((programs, vectors.shape[0]))
-    with launching.on(x):
+    with on(x):
         kernels.backward[(programs,)](
             tokens_of(dnormal),
             tokens_of(dy),

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
+from chela.kernels.launching import on, padded
 from chela.kernels.query_key import fused_kernels as kernels
 from chela.kernels.query_key.arguments import Affines
 from chela.kernels.tokens import launching
-from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
+from chela.kernels.tokens.launching import Tile, given, tokens_of
 
 
 def query_key(
@@ -40,24 +40,6 @@ def _tile(dtype: torch.dtype, width: int) -> Tile:
     return Tile(64, 64, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
 
 
-def _launch(z: Tensor, features: int, dtype: torch.dtype) -> tuple[int, dict[str, Any]]:
-    """The number of programs, and what both kernels are compiled for."""
-    dim = z.shape[-1]
-    width = padded(dim)
-    tile = _tile(dtype, width)
-    constants = {
-        "D": dim,
-        "N": features,
-        "BD": width,
-        "BN": min(tile.hidden, padded(features)),
-        "ROWS": tile.rows,
-        "num_warps": tile.warps,
-        "num_stages": tile.stages,
-        **launching.precision(),
-    }
-    return triton.cdiv(z.shape[0], tile.rows), constants
-
-
 @torch.library.custom_op("chela::query_key", mutates_args=())
 def _forward(
     z: Tensor,
@@ -73,8 +55,9 @@ def _forward(
     if q.numel() == 0:
         return q, k
     flat = tokens_of(z)
-    programs, constants = _launch(flat, weight.shape[0], dtype)
-    with launching.on(z):
+    tile = _tile(dtype, padded(flat.shape[1]))
+    programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    with on(z):
         kernels.forward[(programs,)](
             flat,
             given(weight, dtype),
@@ -127,10 +110,11 @@ def _backward(
     if z.numel() == 0:
         return dz, dweight.zero_(), vectors.zero_()
     flat = tokens_of(z)
-    programs, constants = _launch(flat, weight.shape[0], dtype)
+    tile = _tile(dtype, padded(flat.shape[1]))
+    programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
     dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
     sums = vectors.new_empty((programs, vectors.shape[0]))
-    with launching.on(z):
+    with on(z):
         kernels.backward[(programs,)](
             tokens_of(dq),
             tokens_of(dk),

@@ -14,9 +14,9 @@ import torch
 import triton
 from torch import Tensor
 
+from chela.kernels.launching import INTERPRETED, no_second_order, on
 from chela.kernels.short_conv import fused_kernels as kernels
 
-INTERPRETED = triton.knobs.runtime.interpret  # as the kernels were when they were defined
 MAX_WIDTH = 9  # the rows of a window lie in registers
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -103,7 +103,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, causal: bool, silu:
     width = weight.shape[1]
     grid, arguments = _launch(x, width, causal, _tile(x, backward=False))
     given = weight if bias is None else bias.contiguous()  # a pointer that is not read
-    with torch.cuda.device_of(x):
+    with on(x):
         kernels.forward[grid](x, weight, given, y, BIAS=bias is not None, SILU=silu, **arguments)
     return y
 
@@ -129,7 +129,7 @@ def _backward(
     parts = grid[0] // triton.cdiv(dim, tile.channels)
     partial = torch.empty(parts, width + 1, dim, dtype=torch.float32, device=x.device)
     given = weight if bias is None else bias.contiguous()  # a pointer that is not read
-    with torch.cuda.device_of(x):
+    with on(x):
         kernels.backward[grid](
             x, weight, given, dy, dx, partial, BIAS=bias is not None, SILU=silu,
             maxnreg=REGISTERS if width <= 5 else None, **arguments,
@@ -160,11 +160,9 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dweight, None if bias is None else dbias, None, None
 
 
-def _no_second_order(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    raise RuntimeError(
+_forward.register_autograd(_gradients, setup_context=_save)
+_backward.register_autograd(
+    no_second_order(
         "the Triton short convolution has no second-order gradients; use implementation='torch'"
     )
-
-
-_forward.register_autograd(_gradients, setup_context=_save)
-_backward.register_autograd(_no_second_order)
+)

@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
+from chela.kernels.launching import on, padded
 from chela.kernels.masking import zero_padding
 from chela.kernels.token_mlp import fused_kernels as kernels
 from chela.kernels.token_mlp.arguments import Weights
 from chela.kernels.tokens import TokenNorm, launching
-from chela.kernels.tokens.launching import Tile, given, padded, tokens_of
+from chela.kernels.tokens.launching import Tile, given, tokens_of
 
 
 def mlp(
@@ -77,24 +77,6 @@ def _tile(dtype: torch.dtype, width: int, light: bool) -> Tile:
     return Tile(64, 32, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
 
 
-def _launch(x: Tensor, hidden: int, dtype: torch.dtype, light: bool) -> tuple[int, dict[str, Any]]:
-    """The number of programs, and what both kernels are compiled for."""
-    dim = x.shape[-1]
-    width = padded(dim)
-    tile = _tile(dtype, width, light)
-    constants = {
-        "D": dim,
-        "H": hidden,
-        "BD": width,
-        "BH": min(tile.hidden, padded(hidden)),
-        "ROWS": tile.rows,
-        "num_warps": tile.warps,
-        "num_stages": tile.stages,
-        **launching.precision(),
-    }
-    return triton.cdiv(x.shape[0], tile.rows), constants
-
-
 def _factor_kind(factor: Tensor | None, w_up: Tensor | None) -> str:
     if w_up is not None:
         return "up"
@@ -127,10 +109,10 @@ def _forward(
     if y.numel() == 0:
         return y
     flat = tokens_of(x)
-    programs, constants = _launch(
-        flat, w_hidden.shape[0], dtype, light=_factor_kind(factor, w_up) == "none"
-    )
-    with launching.on(x):
+    kind = _factor_kind(factor, w_up)
+    tile = _tile(dtype, padded(flat.shape[1]), light=kind == "none")
+    programs, constants = launching.cut(flat, "H", w_hidden.shape[0], tile)
+    with on(x):
         kernels.forward[(programs,)](
             flat,
             None if factor is None else tokens_of(factor),
@@ -152,7 +134,7 @@ def _forward(
             p_hidden,
             p_out,
             NORM=norm,
-            FACTOR=_factor_kind(factor, w_up),
+            FACTOR=kind,
             RESIDUAL="x" if add_x else "none" if residual is None else "given",
             DROP_HIDDEN=p_hidden > 0,
             DROP_OUT=p_out > 0,
@@ -228,7 +210,8 @@ def _backward(
     flat, upstream = tokens_of(x), tokens_of(dy)
     tokens, size = flat.shape[0], w_hidden.shape[0]
     kind = _factor_kind(factor, w_up)
-    programs, constants = _launch(flat, size, dtype, light=False)
+    tile = _tile(dtype, padded(flat.shape[1]), light=False)
+    programs, constants = launching.cut(flat, "H", size, tile)
     # What the products for the weights read is x and dy themselves, unless they differ from that.
     normal = flat.new_empty(flat.shape, dtype=dtype)
     own = norm == "none" and x.dtype == dtype and lengths is None
@@ -238,7 +221,7 @@ def _backward(
     dhidden = torch.empty_like(hidden)
     dsecond = torch.empty_like(hidden) if kind == "up" else dfactor
     sums = vectors.new_empty((programs, vectors.shape[0]))
-    with launching.on(x):
+    with on(x):
         kernels.backward[(programs,)](
             upstream,
             flat,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
-from triton import knobs
 
+from chela.kernels import launching
+from chela.kernels.launching import INTERPRETED, padded
 from chela.kernels.precision import without_autocast
 from chela.kernels.tokens.limits import DTYPES, obstacle
 
-INTERPRETED = bool(knobs.runtime.interpret)  # read once, as triton.jit does
+no_second_order = launching.no_second_order(
+    "the fused token-wise kernels have no second derivative; "
+    "use implementation='torch' where one is needed"
+)
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,34 @@ def check(x: Tensor, dtype: torch.dtype) -> None:
         raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
 
 
-def padded(dim: int) -> int:
-    """The width of a tile that holds ``dim`` channels: a power of two, for tl.dot at least 16."""
-    return max(16, triton.next_power_of_2(dim))
-
-
 def precision() -> dict[str, Any]:
     """Widening for the interpreter; and float32 products round to tf32 where PyTorch's own may."""
     exact = torch.get_float32_matmul_precision() == "highest"
     return {"WIDE": INTERPRETED, "PRECISION": "ieee" if exact else "tf32"}
 
 
-def on(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device: make it that of ``x``."""
-    return torch.cuda.device_of(x)
+def cut(x: Tensor, name: str, features: int, tile: Tile) -> tuple[int, dict[str, Any]]:
+    """The number of programs over the tokens of x, and what a kernel is compiled for.
+
+    Args:
+        x: (tokens, D).
+        name: what the kernel calls the features on the other side, ``N`` or ``H``; its tiles of
+            them are called ``BN`` or ``BH``.
+        features: how many there are.
+        tile: how the kernel is cut.
+    """
+    dim = x.shape[-1]
+    constants = {
+        "D": dim,
+        name: features,
+        "BD": padded(dim),
+        f"B{name}": min(tile.hidden, padded(features)),
+        "ROWS": tile.rows,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        **precision(),
+    }
+    return triton.cdiv(x.shape[0], tile.rows), constants
 
 
 def given(x: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:
@@ -77,11 +94,3 @@ def weight_gradient(dy: Tensor, x: Tensor) -> Tensor:
         if x.is_cuda and x.dtype != torch.float32:
             return torch.mm(dy.t(), x, out_dtype=torch.float32)
         return dy.t().float() @ x.float()
-
-
-def no_second_order(ctx: Any, *gradients: Tensor | None) -> None:
-    """The gradient of a gradient kernel, which there is none of."""
-    raise RuntimeError(
-        "the fused token-wise kernels have no second derivative; "
-        "use implementation='torch' where one is needed"
-    )
