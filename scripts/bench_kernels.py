@@ -5,15 +5,15 @@
     python scripts/bench_kernels.py --shape 8x2048x512           one shape: batch, length, channels
     python scripts/bench_kernels.py --plot lengths.png           time against length, 1K to 1M
 
-A further operation is a further function in ``REGISTRY``, from a shape and a device to its cases,
-with the head dims to measure it at, (0,) where it has no heads.
+A further operation is a further line in ``REGISTRY``.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,9 +21,13 @@ from torch import Tensor
 
 from chela.kernels import choose, linear_attention, long_conv, short_conv
 from chela.kernels.bench import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
-from chela.kernels.choice import Implementation
+from chela.kernels.choice import Asked, Implementation, use_kernels
+from chela.model import ChelaConfig, ChelaMixer
+from chela.model.backbone import BackboneConfig
+from chela.model.block import Block
+from chela.model.ffn import MLP
 
-TASKS = ["64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256"]  # Image to Path-X
+TASKS = ("64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256")  # Image to Path-X
 LENGTHS = [f"1x{2**power}x128" for power in range(10, 21, 2)]  # 1K to 1M
 
 
@@ -153,21 +157,88 @@ def convolution_cases(
     ]
 
 
-REGISTRY: list[tuple[Callable[[Shape, torch.device], list[Case]], tuple[int, ...]]] = [
-    (causal_attention, (32, 64)),
-    (bidirectional_attention, (32, 64)),
-    (short_convolution, (0,)),
-    (long_convolution, (0,)),
+def chela_block(shape: Shape, device: torch.device) -> list[Case]:
+    """A whole CHELA block in training, norms and feed-forward part included, dropout off.
+
+    Compiled in both forms on a GPU, as training compiles it. The values' channels are twice the
+    block's, and cut into heads of ``shape.head``.
+    """
+    heads = 2 * shape.channels // shape.head
+    backbone = BackboneConfig(dim=shape.channels)
+    config = ChelaConfig(num_heads=heads)
+
+    def block(asked: Asked) -> tuple[Block, Callable[..., Tensor]]:
+        torch.manual_seed(0)
+        mixer = ChelaMixer(shape.channels, shape.length, config=config)
+        ffn = MLP(shape.channels, 2 * shape.channels, dropout=0.0)
+        made = Block(mixer, ffn, shape.channels, backbone.norm, prenorm=True, dropout=0.0)
+        use_kernels(made.to(device), asked, device)
+        names = [name for name, _ in made.named_parameters()]
+
+        def call(x: Tensor, *parameters: Tensor) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=x.dtype == torch.bfloat16):
+                weights = dict(zip(names, parameters, strict=True))
+                y: Tensor = torch.func.functional_call(made, weights, (x,))
+                return y
+
+        return made, call
+
+    plain, eager = block("torch")
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        parameters = [p.detach().clone().requires_grad_() for p in plain.parameters()]
+        return [activation(shape, device), *parameters]
+
+    forms = {"torch": eager}
+    if device.type == "cuda":
+        forms["torch.compile"] = torch.compile(eager, dynamic=False)
+    if choose("auto", device) == "triton":
+        forms["triton"] = torch.compile(block("auto")[1], dynamic=False)
+    return [
+        Case(
+            "CHELA block",
+            name,
+            shape,
+            inputs=inputs,
+            call=form,
+            reference=eager,
+            floor_bytes=lambda shape: BLOCK_PASSES * shape.pass_bytes,
+            max_error=BLOCK_ERROR,
+        )
+        for name, form in forms.items()
+    ]
+
+
+# A well fused block reads and writes its activations 16 times forward, 2.25 times that backward.
+BLOCK_PASSES = 52
+BLOCK_ERROR = 3e-2  # a dozen operations, each rounded to bfloat16
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is measured, and where."""
+
+    make_cases: Callable[[Shape, torch.device], list[Case]]
+    heads: tuple[int, ...] = (0,)  # channels per head; 0: it has none
+    sizes: tuple[str, ...] = TASKS  # unless the command line names others
+
+
+REGISTRY = [
+    Operation(causal_attention, heads=(32, 64)),
+    Operation(bidirectional_attention, heads=(32, 64)),
+    Operation(short_convolution),
+    Operation(long_convolution),
+    Operation(chela_block, heads=(64, 128, 256), sizes=("64x2048x128",)),
 ]
 
 
-def all_cases(sizes: list[str], device: torch.device) -> Iterator[Case]:
+def all_cases(sizes: Sequence[str], device: torch.device) -> Iterator[Case]:
     """Every implementation of every operation, the implementations of a shape side by side."""
-    for make_cases, heads in REGISTRY:
-        for size in sizes:
+    for operation in REGISTRY:
+        for size in sizes or operation.sizes:
             batch, length, channels = (int(number) for number in size.split("x"))
-            for head in heads:
-                yield from make_cases(Shape(batch, length, channels, head), device)
+            for head in operation.heads:
+                yield from operation.make_cases(Shape(batch, length, channels, head), device)
 
 
 def main() -> None:
@@ -186,7 +257,7 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, copies at {bandwidth / 1e12:.2f} TB/s\n{HEADER}")
     results: list[Result] = []
-    for case in all_cases(arguments.shape or (LENGTHS if arguments.plot else TASKS), device):
+    for case in all_cases(arguments.shape or (LENGTHS if arguments.plot else ()), device):
         if arguments.operation not in case.operation:
             continue
         if arguments.implementation not in case.implementation:

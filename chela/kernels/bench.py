@@ -52,6 +52,7 @@ class Case:
         call: the leaves to the output.
         reference: the same in plain PyTorch; it is called with float64 leaves.
         floor_bytes: the fewest bytes forward and backward move at a shape.
+        max_error: above it no speed is given.
     """
 
     operation: str
@@ -61,6 +62,7 @@ class Case:
     call: Callable[..., Tensor]
     reference: Callable[..., Tensor]
     floor_bytes: Callable[[Shape], int]
+    max_error: float = MAX_ERROR
 
     @property
     def label(self) -> str:
@@ -81,7 +83,7 @@ class Result:
         """One line of the table."""
         start = f"{self.case.label} {self.error:8.1e}"
         if self.seconds is None:
-            return f"{start}  wrong: no speed (error above {MAX_ERROR})"
+            return f"{start}  wrong: no speed (error above {self.case.max_error})"
         times = f"{self.seconds * 1e3:9.3f} {self.floor * 1e3:9.3f}"
         return f"{start} {times} {self.floor / self.seconds:6.2f}"
 
@@ -100,7 +102,7 @@ def measure(case: Case, bandwidth: float) -> Result:
         bandwidth: of memory, in bytes per second, for the floor.
     """
     error = relative_error(case)
-    seconds = forward_backward_seconds(case) if error <= MAX_ERROR else None
+    seconds = forward_backward_seconds(case) if error <= case.max_error else None
     return Result(case, error, seconds, case.floor_bytes(case.shape) / bandwidth)
 
 
