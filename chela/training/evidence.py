@@ -79,6 +79,7 @@ def beginning(
             "total": sum(p.numel() for p in model.parameters()),
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         },
+        "engine": build.engine(config.trainer, task),
         "implementations": implementations(model, build.compute_dtype(config.trainer, device)),
     }
 

@@ -98,7 +98,7 @@ class History(Callback):
             trainer,
             {
                 **row,
-                "learning_rate": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+                "learning_rate": float(max(g["lr"] for g in trainer.optimizers[0].param_groups)),
                 "gradient_norm": module.gradient_norm.item(),
                 "tokens_per_second": tokens / max(self._interval_seconds, 1e-9),
             },

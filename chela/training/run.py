@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import sys
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -53,10 +51,11 @@ def run(composed: DictConfig) -> float:
     config = parse(composed)
     device = build.check_hardware(config.trainer)
     build.check_kernels(config.kernels, device)
+    build.step_form(config.trainer, device)
     leads = is_leader()
     console = Console(width=None if sys.stdout.isatty() else 100, quiet=not leads)
     folder = RunFolder(config)
-    _quiet_lightning()
+    build.quiet_lightning()
     with folder.lock() if leads else nullcontext():
         start = folder.start() if leads else folder.join()
         if start.finished is not None:
@@ -91,13 +90,16 @@ class Run:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
         config, folder = self.config, self.folder
         L.seed_everything(config.seed, workers=True, verbose=False)
-        task = build.build_task(config)
+        task = build.build_task(config, self.device)
         task.prepare_data()
         task.setup()
         self._check_data(task)
         steps = build.total_steps(config.trainer, len(task.train))
         task.total_batches = steps
         model = build.build_model(config.model, task.spec, config.kernels, self.device)
+        form = build.step_form(config.trainer, self.device)
+        if form != "eager":
+            build.compile_blocks(model)
         module = ClassificationModule(
             model,
             config.optimizer,
@@ -105,6 +107,7 @@ class Run:
             steps,
             config.trainer.max_skipped_steps,
             task.is_padded,
+            graph=form == "graph",
         )
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)
@@ -244,12 +247,14 @@ class Run:
         used = ", ".join(f"{name}: {how}" for name, how in implementations(model, dtype).items())
         count = sum(p.numel() for p in model.parameters())
         how = build.precision(self.config.trainer, self.device)
+        engine = build.engine(self.config.trainer, task)
         self.console.print(
             f"[bold]{self.config.run_id}[/bold] in {self.folder.path}\n"
             f"  data       {task.meta.describe()}\n"
             f"  model      {self.config.model.name}, {count:,} parameters; {used}\n"
             f"  training   {steps:,} steps of {self.config.trainer.batch_size} on "
-            f"{self.config.trainer.devices} x {self.device.type}, {how}; W&B {self.wandb_mode}",
+            f"{self.config.trainer.devices} x {self.device.type}, {how}, step: {engine['step']}; "
+            f"data {engine['data']}; W&B {self.wandb_mode}",
             highlight=False,
             soft_wrap=True,
         )
@@ -305,13 +310,3 @@ def _same_data(config: RunConfig, finished: dict[str, Any]) -> None:
             "  try: resume=false (run it anew; the finished run is moved aside), or another "
             "output_dir, or bring those data back"
         )
-
-
-def _quiet_lightning() -> None:
-    """Lightning's notices that the run's own lines already say, or that do not apply to it."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # they are of all processes
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
