@@ -255,7 +255,8 @@ class Run:
             f"  data       {task.meta.describe()}\n"
             f"  model      {self.config.model.name}, {count:,} parameters; {used}\n"
             f"  training   {steps:,} steps of {self.config.trainer.batch_size} on "
-            f"{self.config.trainer.devices} x {self.device.type}, {how}; W&B {self.wandb.describe()}",
+            f"{self.config.trainer.devices} x {self.device.type}, {how}\n"
+            f"  W&B        {self.wandb.describe()}",
             highlight=False,
             soft_wrap=True,
         )

@@ -108,8 +108,8 @@ def open_wandb(
         if config.wandb == "online":
             raise RunError(
                 f"W&B cannot be reached: {reason}\n"
-                "  try: wandb login --relogin, or WANDB_BASE_URL; logger.wandb=auto goes on offline "
-                "where it cannot be reached, logger.wandb=offline does not ask"
+                "  try: wandb login --relogin, or another WANDB_BASE_URL, or logger.wandb=auto (it "
+                "goes on offline then)"
             ) from error
         wandb.teardown()  # else the failed attempt keeps the id
         _setup()
@@ -144,11 +144,9 @@ class WandbRun:
         Args:
             rows: in the order of their ``step``; each is complete, for W&B takes a step once.
         """
-        if self.run is None:
-            return
         for row in rows:
             step = int(row["step"])
-            if step >= self._next_step:
+            if self.run is not None and step >= self._next_step:
                 values = {name: value for name, value in row.items() if name != "step"}
                 self._try(self.run.log, values, step=step)
                 self._next_step = step + 1
@@ -157,6 +155,12 @@ class WandbRun:
         """Set the run's final numbers, beside the last ones of each column."""
         if self.run is not None:
             self._try(self.run.summary.update, dict(values))
+
+    def log_files(self, tables: Mapping[str, wandb.Table], artifact: wandb.Artifact) -> None:
+        """Log tables beside each other in a row, and an artifact."""
+        if self.run is not None:
+            self._try(self.run.log, dict(tables))
+            self._try(self.run.log_artifact, artifact)
 
     def close(self, exit_code: int = 0) -> None:
         """Send what is left and end the run, so that the next one of a sweep is another.
@@ -181,8 +185,13 @@ class WandbRun:
             return None
         if any((self.folder / "wandb").glob("run-*")):  # was online, in this session or before
             return shlex.join(["python", "scripts/upload.py", str(self.folder)])
-        offline = self.folder / "wandb" / Path(self.run.settings.sync_dir).name
-        return shlex.join(["wandb", "sync", str(offline)])
+        return self.sync_command()
+
+    def sync_command(self) -> str:
+        """``wandb sync`` of this session's folder."""
+        assert self.run is not None
+        folder = self.folder / "wandb" / Path(self.run.settings.sync_dir).name
+        return shlex.join(["wandb", "sync", str(folder)])
 
     def _try(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         if not self._broken:

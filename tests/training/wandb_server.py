@@ -46,13 +46,13 @@ class StoredArtifact:
     name: str
     kind: str
     run: str
-    manifest: dict[str, Any] = field(default_factory=dict)
+    digest: str
     files: dict[str, bytes] = field(default_factory=dict)
     committed: bool = False
 
 
 class WandbServer:
-    """Answers on ``url`` until it dies; what it stored outlives that, as on a real server's disk."""
+    """Answers on ``url`` until it dies; what it stored outlives that, as on a server's disk."""
 
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
@@ -94,6 +94,11 @@ class WandbServer:
             "RunResumeStatus": self._resume_status,
             "UpsertBucket": self._upsert,
             "CreateRunFiles": self._run_files,
+            "ArtifactType": lambda _: {"project": None},
+            "CreateArtifact": self._artifact,
+            "CreateArtifactManifest": self._manifest,
+            "CreateArtifactFiles": self._artifact_files,
+            "CommitArtifact": self._commit,
         }
         with self.lock:
             if operation in answers:
@@ -127,6 +132,8 @@ class WandbServer:
         with self.lock:
             if kind == "run-file":
                 self.runs[owner].files[name] = content
+            elif kind == "artifact-file":
+                self.artifacts[int(owner)].files[name] = content
 
     def _resume_status(self, variables: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.get(variables["name"])
@@ -177,6 +184,49 @@ class WandbServer:
         ]
         return {"createRunFiles": {"runID": run, "uploadHeaders": [], "files": files}}
 
+    def _artifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        given = variables["input"]
+        name, digest = given["artifactCollectionName"], given["digest"]
+        earlier = [i for i, each in enumerate(self.artifacts) if each.name == name]
+        same = [i for i in earlier if self.artifacts[i].digest == digest]
+        number = same[0] if same else len(self.artifacts)
+        if not same:
+            kind = given["artifactTypeName"]
+            self.artifacts.append(StoredArtifact(name, kind, given["runName"], digest))
+        latest = {"id": str(earlier[-1])} if earlier else None
+        state = "COMMITTED" if self.artifacts[number].committed else "PENDING"
+        artifact = {
+            "id": str(number),
+            "state": state,
+            "artifactSequence": {"latestArtifact": latest},
+        }
+        return {"createArtifact": {"artifact": artifact}}
+
+    def _manifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        owner = variables["artifactID"]
+        url = f"{self.url}/artifact-file/{owner}/{variables['name']}"
+        file = {"id": "1", "uploadUrl": url, "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": owner, "file": file}}}
+
+    def _artifact_files(self, variables: dict[str, Any]) -> dict[str, Any]:
+        edges = []
+        for file in variables["input"]["artifactFiles"]:
+            owner, name = file["artifactID"], file["name"]
+            node = {
+                "storagePath": name,
+                "uploadUrl": f"{self.url}/artifact-file/{owner}/{name}",
+                "uploadHeaders": [],
+                "uploadMultipartUrls": None,
+                "artifact": {"id": owner},
+            }
+            edges.append({"node": node})
+        return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+    def _commit(self, variables: dict[str, Any]) -> dict[str, Any]:
+        artifact = self.artifacts[int(variables["artifactID"])]
+        artifact.committed = True
+        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": ""}}}
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -190,15 +240,14 @@ def _handler_of(server: WandbServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self._body()
-            if self.headers.get("Authorization") != _authorization(KEY):
+            if self.path.startswith("/sdk/"):  # telemetry, which a server need not have
+                self._answer(404, {})
+            elif self.headers.get("Authorization") != _authorization(KEY):
                 self._answer(401, {"errors": [{"message": "invalid API key"}]})
             elif self.path == "/graphql":
                 self._graphql(json.loads(body))
-            elif self.path.endswith("/file_stream"):
-                if server.file_stream(self.path.split("/")[-2], json.loads(body)):
-                    self._answer(200, {"exitcode": None, "limits": {}})
-            else:  # telemetry, which a server need not have
-                self._answer(404, {})
+            elif server.file_stream(self.path.split("/")[-2], json.loads(body)):
+                self._answer(200, {"exitcode": None, "limits": {}})
 
         def do_PUT(self) -> None:
             server.store(self.path, self._body())
