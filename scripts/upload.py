@@ -14,7 +14,7 @@ from chela.records.collect import Run, collect
 from chela.training.settings import LoggerConfig
 from chela.training.wandb_run import final_numbers, open_wandb
 
-START, FINISH = 30.0, 600.0  # seconds; here one waits for the upload and for nothing else
+START, FINISH = 10.0, 600.0  # seconds: who waits here wants to know soon, or wants it all sent
 EXIT = {"finished": 0, "failed": 1, "interrupted": 128 + 15}  # as W&B would have heard of them
 
 

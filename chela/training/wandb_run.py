@@ -172,8 +172,9 @@ class WandbRun:
             return
         if exit_code > 128:
             self._try(self.run.mark_preempting)
-        self._try(self.run.finish, exit_code=exit_code)
-        self.delivered = self.mode == "online" and not self._broken
+        incomplete, self._broken = self._broken, False
+        self._try(self.run.finish, exit_code=exit_code)  # to let go of the run, if for nothing else
+        self.delivered = self.mode == "online" and not (incomplete or self._broken)
 
     def hint(self) -> str | None:
         """The command that sends what the server does not have, or None if it has everything.
@@ -219,8 +220,9 @@ def _setup() -> wandb.Settings:
 
 
 def _has_key(settings: wandb.Settings) -> bool:
-    import wandb
     from wandb.sdk.lib import wbauth  # it knows under which names `wandb login` stores a key
+
+    import wandb
 
     if settings.api_key or settings.identity_token_file:
         return True

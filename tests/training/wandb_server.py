@@ -58,8 +58,9 @@ class WandbServer:
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: list[StoredArtifact] = []
         self.unknown: list[str] = []  # operations it has no answer to: a test should see none
+        self.rows_came = threading.Event()
         self.died = threading.Event()
-        self.dies_with_history = False  # the first row that comes is the end of it
+        self.dies_with_history = False  # stores the first rows, and dies instead of answering
         self.lock = threading.Lock()
         self._http: ThreadingHTTPServer | None = None
         self._port = 0
@@ -107,23 +108,24 @@ class WandbServer:
             return None
 
     def file_stream(self, name: str, content: dict[str, Any]) -> bool:
-        """Store rows, summary and exit code; False if the server died of it, storing nothing."""
+        """Store rows, summary and exit code; False if the server died of it."""
         files = content.get("files", {})
-        if self.dies_with_history and "wandb-history.jsonl" in files:
-            self.dies_with_history = False
-            self.die()
-            return False
         with self.lock:
             run = self.runs[name]
-            for chunk in [files["wandb-history.jsonl"]] if "wandb-history.jsonl" in files else []:
+            if chunk := files.get("wandb-history.jsonl"):
                 start = chunk["offset"]
                 assert start <= len(run.lines), "a gap in the history"
                 run.lines[start : start + len(chunk["content"])] = chunk["content"]
+                self.rows_came.set()
             if "wandb-summary.json" in files:
                 run.summary = json.loads(files["wandb-summary.json"]["content"][-1])
             run.preempted = run.preempted or bool(content.get("preempting"))
             if content.get("complete"):
                 run.exit_code = content["exitcode"]
+        if self.dies_with_history and chunk:
+            self.dies_with_history = False
+            self.die()
+            return False
         return True
 
     def store(self, path: str, content: bytes) -> None:
