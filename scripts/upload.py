@@ -57,7 +57,7 @@ def upload(run: Run) -> str:
         "online",
         run.folder,
         run_id=record["wandb_id"],
-        group=record["wandb_group"],
+        group=record.get("wandb_group"),
         tags=[run.task, run.model, run.protocol],
         content=record["config"],
     )

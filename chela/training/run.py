@@ -141,9 +141,16 @@ class Run:
                 raise RunError(out_of_memory(size, task.spec.max_length, total)) from error
             raise
         finally:
-            self.wandb.close(exit_code)
+            if exit_code != 0:
+                self.wandb.close(exit_code)
         if self.leads:
             self._finish(record, tested)
+        self.wandb.close()  # last: it may wait for the server, and all else is safe by now
+        if hint := self.wandb.hint():
+            self.console.print(
+                f"W&B does not have all of this run; to upload it: [bold]{hint}[/bold]",
+                soft_wrap=True,
+            )
         return self.checkpointer.best_accuracy
 
     def _check_data(self, task: Task) -> None:
@@ -234,12 +241,6 @@ class Run:
         }
         self._record("finished", record)
         self.console.print(summary_table(record, path))
-        hint = self.wandb.hint()
-        if hint:
-            self.console.print(
-                f"W&B does not have all of this run; to upload it: [bold]{hint}[/bold]",
-                soft_wrap=True,
-            )
 
     def _record(self, status: str, content: dict[str, Any]) -> None:
         if self.leads:

@@ -42,7 +42,7 @@ def open_wandb(
     mode: Mode,
     folder: Path,
     run_id: str,
-    group: str,
+    group: str | None,
     tags: Iterable[str],
     content: Mapping[str, Any],
     job_type: str | None = None,
@@ -58,7 +58,7 @@ def open_wandb(
         mode: as from ``wandb_mode``.
         folder: the run's folder; W&B writes below ``wandb/`` in it.
         run_id: the same id again continues the same W&B run.
-        group: what the runs of a sweep have in common.
+        group: what the runs of a sweep have in common; None: as it is.
         tags: e.g. the task, the model and the protocol.
         content: the resolved configuration, W&B's ``config``.
         job_type: what kind of run it is, if not a training.
