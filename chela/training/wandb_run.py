@@ -105,13 +105,13 @@ def open_wandb(
         return WandbRun(begin("online"), folder)
     except Exception as error:  # of many kinds, and none of them may stop a training
         reason = " ".join(str(error).split()) or type(error).__name__
+        wandb.teardown()  # else the failed attempt keeps the id
         if config.wandb == "online":
             raise RunError(
                 f"W&B cannot be reached: {reason}\n"
                 "  try: wandb login --relogin, or another WANDB_BASE_URL, or logger.wandb=auto (it "
                 "goes on offline then)"
             ) from error
-        wandb.teardown()  # else the failed attempt keeps the id
         _setup()
         notice = f"W&B cannot be reached, so this run is logged offline ({reason})"
         return WandbRun(begin("offline"), folder, notice)

@@ -92,7 +92,7 @@ def start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> str:
     """What it printed."""
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=180)
     assert process.returncode == status, out + error
     assert "Traceback" not in error
     return out
@@ -181,7 +181,7 @@ def test_a_run_that_goes_on_is_the_same_run(server, environment, places, tmp_pat
     """Killed without warning: one run with each step once."""
     command = ["train.py", *TINY, *LONG, "logger=wandb", *places]
     process = start(command, environment)
-    assert server.rows_came.wait(60)
+    assert server.rows_came.wait(180)
     process.kill()
     finish(process, -signal.SIGKILL)
     (stored,) = server.runs.values()
@@ -214,7 +214,7 @@ def test_a_server_that_dies_stops_no_training(server, environment, here, places,
 def test_a_server_that_comes_back_gets_everything(server, environment, places, tmp_path) -> None:
     server.dies_with_history = True
     process = start(["train.py", *TINY, *LONG, "logger=wandb", *places], environment)
-    assert server.died.wait(60)
+    assert server.died.wait(180)
     (stored,) = server.runs.values()
     assert 0 < len(stored.lines) < 30
     server.start()
