@@ -161,6 +161,9 @@ class WandbRun:
         if self.run is not None:
             self._try(self.run.log, dict(tables))
             self._try(self.run.log_artifact, artifact)
+            if self.mode == "online":
+                seconds = self.run.settings.finish_timeout
+                self._try(artifact.wait, timeout=seconds)  # an error of its upload appears here
 
     def close(self, exit_code: int = 0) -> None:
         """Send what is left and end the run, so that the next one of a sweep is another.
@@ -174,7 +177,8 @@ class WandbRun:
             self._try(self.run.mark_preempting)
         incomplete, self._broken = self._broken, False
         self._try(self.run.finish, exit_code=exit_code)  # to let go of the run, if for nothing else
-        self.delivered = self.mode == "online" and not (incomplete or self._broken)
+        given_up = incomplete or self._broken or self._refused()
+        self.delivered = self.mode == "online" and not given_up
 
     def hint(self) -> str | None:
         """The command that sends what the server does not have, or None if it has everything.
@@ -193,6 +197,12 @@ class WandbRun:
         assert self.run is not None
         folder = self.folder / "wandb" / Path(self.run.settings.sync_dir).name
         return shlex.join(["wandb", "sync", str(folder)])
+
+    def _refused(self) -> bool:
+        """Whether the server refused rows: W&B then gives up, and says so in its own log alone."""
+        assert self.run is not None
+        log = Path(self.run.settings.log_internal)
+        return log.is_file() and "filestream: fatal error" in log.read_text(errors="replace")
 
     def _try(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         if not self._broken:

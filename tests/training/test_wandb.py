@@ -277,6 +277,19 @@ def test_a_wrong_key(server, here, composed, capsys, monkeypatch, key, reason) -
     assert server.runs == {}
 
 
+def test_rows_that_the_server_refuses_are_said_and_kept(
+    server, environment, here, composed, capsys
+) -> None:
+    server.refuses_history = True
+    config = composed("logger=wandb")
+    run(config)
+    shown = capsys.readouterr().out
+    server.refuses_history = False
+    do_as_told(shown, environment)
+    (stored,) = server.runs.values()
+    assert_complete(stored, RunFolder(parse(config)).path)
+
+
 def test_a_process_of_wandb_that_dies_stops_no_training(here, composed, monkeypatch, capsys):
     config = composed("logger=wandb")
 

@@ -60,6 +60,7 @@ class WandbServer:
         self.unknown: list[str] = []  # operations it has no answer to: a test should see none
         self.rows_came = threading.Event()
         self.died = threading.Event()
+        self.refuses_history = False  # as if the account had lost its rights in mid-run
         self.dies_with_history = False  # stores the first rows, and dies instead of answering
         self.lock = threading.Lock()
         self._http: ThreadingHTTPServer | None = None
@@ -100,6 +101,7 @@ class WandbServer:
             "CreateArtifactManifest": self._manifest,
             "CreateArtifactFiles": self._artifact_files,
             "CommitArtifact": self._commit,
+            "ArtifactByID": self._artifact_by_id,
         }
         with self.lock:
             if operation in answers:
@@ -229,6 +231,35 @@ class WandbServer:
         artifact.committed = True
         return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": ""}}}
 
+    def _artifact_by_id(self, variables: dict[str, Any]) -> dict[str, Any]:
+        found = self.artifacts[int(variables["id"])]
+        artifact = {
+            "__typename": "Artifact",
+            "id": variables["id"],
+            "artifactSequence": {
+                "__typename": "ArtifactSequence",
+                "name": found.name,
+                "project": None,
+            },
+            "versionIndex": 0,
+            "artifactType": {"name": found.kind},
+            "description": None,
+            "metadata": None,
+            "ttlDurationSeconds": 0,
+            "ttlIsInherited": True,
+            "tags": [],
+            "historyStep": None,
+            "state": "COMMITTED" if found.committed else "PENDING",
+            "size": 0,
+            "digest": found.digest,
+            "commitHash": "",
+            "fileCount": len(found.files),
+            "createdAt": "2026-01-01T00:00:00",
+            "updatedAt": None,
+            "aliases": [],
+        }
+        return {"artifact": artifact}
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -248,6 +279,8 @@ def _handler_of(server: WandbServer) -> type[BaseHTTPRequestHandler]:
                 self._answer(401, {"errors": [{"message": "invalid API key"}]})
             elif self.path == "/graphql":
                 self._graphql(json.loads(body))
+            elif server.refuses_history and b"wandb-history.jsonl" in body:
+                self._answer(403, {"errors": [{"message": "permission denied"}]})
             elif server.file_stream(self.path.split("/")[-2], json.loads(body)):
                 self._answer(200, {"exitcode": None, "limits": {}})
 
