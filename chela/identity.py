@@ -16,6 +16,8 @@ NOT_IDENTITY = {
     "logger.project",
     "logger.entity",
     "logger.tags",
+    "logger.start_timeout",
+    "logger.finish_timeout",
     "task.workers",
     "task.export_tsv",
     "task.tsv_dir",

@@ -11,7 +11,6 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from chela.config import ModelConfig, RunConfig
@@ -199,7 +198,6 @@ def build_trainer(
     steps: int,
     validate_every_steps: int,
     callbacks: Iterable[Callback],
-    loggers: Iterable[Logger],
 ) -> L.Trainer:
     """A Lightning trainer that counts in steps: the whole run is one pass of a resumable loader."""
     return L.Trainer(
@@ -214,7 +212,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the task's loaders know their rank
         callbacks=list(callbacks),
-        logger=list(loggers),
+        logger=False,  # History keeps the rows, and WandbRows sends them
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         enable_model_summary=False,

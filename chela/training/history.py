@@ -1,4 +1,4 @@
-"""The run's log: rows of metrics by step, to the CSV file, the loggers and the record."""
+"""The run's log: rows of metrics by step, for the CSV file, the record and W&B."""
 
 from __future__ import annotations
 
@@ -150,5 +150,3 @@ class History(Callback):
             self.rows[-1].update(row)
         else:
             self.rows.append(row)
-        for logger in trainer.loggers:
-            logger.log_metrics({"epoch": row["epoch"], **values}, step=step)

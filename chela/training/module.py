@@ -142,11 +142,11 @@ class ClassificationModule(L.LightningModule):
         self._evaluate("test", batch, batch_index)
 
     def on_validation_epoch_end(self) -> None:
-        """Hand the validation metrics to the callbacks; ``History`` gives them to the loggers."""
-        self.log_dict(self.read_metrics("val"), logger=False)
+        """Hand the validation metrics to the callbacks."""
+        self.log_dict(self.read_metrics("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Hand the test metrics to the caller of ``trainer.test``, and to the loggers."""
+        """Hand the test metrics to the caller of ``trainer.test``."""
         self.log_dict(self.read_metrics("test"))
 
     def read_metrics(self, stage: str) -> dict[str, float]:

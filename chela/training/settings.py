@@ -71,3 +71,5 @@ class LoggerConfig:
     project: str
     entity: str | None  # the W&B team; null: the default of the account
     tags: list[str]
+    start_timeout: Positive  # seconds to wait for the server; then it goes on offline
+    finish_timeout: Positive  # seconds for what is left to send at the end

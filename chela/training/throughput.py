@@ -81,15 +81,8 @@ def measure(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     build.quiet_lightning()
-    trainer = build.build_trainer(
-        replace(config.trainer, progress=False),
-        device,
-        Path(),
-        total,
-        total + 1,
-        callbacks=[watch],
-        loggers=[],
-    )
+    quiet = replace(config.trainer, progress=False)
+    trainer = build.build_trainer(quiet, device, Path(), total, total + 1, [watch])
     trainer.fit(module, train_dataloaders=_Exactly(train, total))
     return watch.speed
 
