@@ -39,7 +39,7 @@ def sweep_name() -> str | None:
 
 
 class SweepCallback(Callback):
-    """Hydra calls this around a sweep and, in the process that runs it, around each of its cells."""
+    """Hydra calls this around a sweep and, in the process of a cell, around the cell."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Name the sweep after what it varies: the same command continues the same sweep."""
@@ -145,7 +145,7 @@ def _run_folder(config: DictConfig) -> Path | None:
     from chela.config import parse  # here, so that --help need not wait for torch
     from chela.training.folder import RunFolder
 
-    keys = [key for key in config if key != "hydra"]
+    keys = [str(key) for key in config if key != "hydra"]
     try:
         return RunFolder(parse(OmegaConf.masked_copy(config, keys))).path
     except ChelaError:

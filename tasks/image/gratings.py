@@ -1,7 +1,7 @@
 """Gratings: which of ten striped textures a small noisy picture shows, from its pixels in a row.
 
-A small generated stand-in for Image, for machines and tests without the files of CIFAR-10: pictures
-by a formula, read like Image's. Its numbers say nothing about CIFAR-10, so it has a name of its own.
+A small generated stand-in for Image, for machines without the files of CIFAR-10: pictures by a
+formula, read as Image's are. Its numbers say nothing of CIFAR-10, so it has a name of its own.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class Gratings(Task):
 
     def rows(self) -> Iterator[tuple[str, Rows]]:
         """The pictures, row by row of their pixels."""
-        config, n = self.config, sum(self.config.sizes.values())
+        config, n = self.config, self.expected_rows()
         blocks = (
-            stored(draw(min(BLOCK, n - start), config.side, config.noise, (config.data_seed, start)))
-            for start in range(0, n, BLOCK)
+            stored(draw(min(BLOCK, n - at), config.side, config.noise, (config.data_seed, at)))
+            for at in range(0, n, BLOCK)
         )
         return split_rows(blocks, config.sizes)
 
