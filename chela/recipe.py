@@ -36,7 +36,7 @@ def experiment(overrides: Sequence[str], configs: Path, comment: str) -> str:
         if override.is_add() or override.is_delete():
             raise ConfigError(f"{override.input_line}: an experiment cannot add or delete")
         if key == EXPERIMENT:
-            base = [{f"/{EXPERIMENT}": str(value)}]
+            base = [str(value)]  # by name alone: as a group it would be this file again
         elif (configs / key).is_dir():
             chosen[f"override /{key}"] = str(value)
         elif key not in NOT_IDENTITY:

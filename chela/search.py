@@ -160,6 +160,7 @@ class Search:
         return [
             f"{key}={_value(each.draw(fixed, key))}"  # type: ignore[arg-type]
             for key, each in self.dimensions.items()
+            if key in params  # all of them, unless its process is just drawing
         ]
 
     def best(self) -> FrozenTrial | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import shlex
 import sys
@@ -56,6 +57,9 @@ class SweepCallback(Callback):
         """Say where the cell's run will be."""
         if FOLDER not in os.environ:
             return
+        if multiprocessing.get_start_method(allow_none=True) == "loky":
+            # joblib's way to start processes, which those that a cell starts do not know
+            multiprocessing.set_start_method("spawn", force=True)
         folder, run = os.environ[FOLDER], _run_folder(config)
         place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
         cell = SweepCell(list(config.hydra.overrides.task), place)

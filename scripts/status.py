@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -44,10 +45,16 @@ def main(arguments: list[str]) -> None:
     if given.watch is None:
         console.print(overview(given.folder, given.all))
         return
-    with Live(overview(given.folder, given.all), console=console, auto_refresh=False) as live:
+    with (
+        Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
+    ):
         while True:
+            shown = overview(given.folder, given.all)
+            if live is None:
+                console.print(shown)
+            else:
+                live.update(shown, refresh=True)
             time.sleep(given.watch)
-            live.update(overview(given.folder, given.all), refresh=True)
 
 
 def _seconds(text: str) -> float:

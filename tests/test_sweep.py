@@ -42,7 +42,9 @@ def test_cells_started_in_the_same_second_do_not_collide(tmp_path: Path, shared_
     """Two processes at once, each its own folder and W&B run, both in the group of the sweep."""
     places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
     cells = ["model.mixer.num_heads=2,3", "seed=0,1"]  # those with three heads fail
-    sweep = ["-m", *PARALLEL, *cells, *TINY, *places, "logger=wandb"]
+    # processes of their own, here to generate data that are not there yet, start as ever
+    generating = ["task.workers=2", "task.data_seed=7"]
+    sweep = ["-m", *PARALLEL, *TINY, *cells, *generating, *places, "logger=wandb"]
     result = train(*sweep, WANDB_MODE="offline", OMP_NUM_THREADS="1")
     assert result.returncode == 1
     assert "2 of 4 cells failed" in result.stdout
