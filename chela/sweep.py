@@ -60,6 +60,7 @@ class SweepCallback(Callback):
         if multiprocessing.get_start_method(allow_none=True) == "loky":
             # joblib's way to start processes, which those that a cell starts do not know
             multiprocessing.set_start_method("spawn", force=True)
+            os.environ["TTY_COMPATIBLE"] = "0"  # the bars of several cells would draw over another
         folder, run = os.environ[FOLDER], _run_folder(config)
         place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
         cell = SweepCell(list(config.hydra.overrides.task), place)
