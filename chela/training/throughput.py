@@ -77,7 +77,13 @@ def measure(
         build.compile_blocks(model)
     total = warm_up + steps
     module = ClassificationModule(
-        model, config.optimizer, config.schedule, total, 0, padded, graph=form == "graph"
+        model,
+        config.optimizer,
+        config.schedule,
+        total,
+        padded=padded,
+        graph=form == "graph",
+        micro_batch_size=config.trainer.micro_batch_size,
     )
     watch = _Stopwatch(warm_up, total, val)
     if device.type == "cuda":
