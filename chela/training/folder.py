@@ -142,6 +142,7 @@ class RunFolder:
         try:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
             provenance = content["callbacks"]["Provenance"]
+            best_step = content["callbacks"]["Checkpointer"]["best_step"]
         except Exception as error:  # a truncated file fails in many ways
             raise Unreadable(
                 f"{checkpoint} cannot be read as a checkpoint of a run ({_first_line(error)})\n"
@@ -149,7 +150,7 @@ class RunFolder:
             ) from error
         self._same_run(provenance["config"], checkpoint)
         if adopt and checkpoint.resolve().parent != self.checkpoints.resolve():
-            self._adopt(checkpoint)
+            checkpoint = self._adopt(checkpoint, best_step)
         return Start(provenance["wandb_id"], checkpoint, provenance)
 
     def _same_run(self, theirs: dict[str, Any], checkpoint: Path) -> None:
@@ -164,13 +165,28 @@ class RunFolder:
                 + "\n".join(lines)
             )
 
-    def _adopt(self, checkpoint: Path) -> None:
-        """Take the best weights of a run that is gone on with from another folder."""
+    def _adopt(self, checkpoint: Path, best_step: int) -> Path:
+        """Go on from another folder, with the best weights so far; where the checkpoint is then.
+
+        Raises:
+            RunError: these weights are not beside it, and the test may need them.
+        """
         best = checkpoint.with_name(BEST)
-        self._set_aside()
+        if best_step and not best.is_file():
+            raise RunError(
+                f"{checkpoint} has its best validation at step {best_step}, but no {BEST} with "
+                f"the weights of that step beside it.\n  try: copy {BEST} too"
+            )
+        place, here = checkpoint.resolve(), self.path.resolve()
+        earlier = self._set_aside()
+        if place.is_relative_to(here):  # it has just been moved with what was there
+            moved = self.path.with_name(f"{self.path.name}.earlier-{earlier}")
+            checkpoint = moved / place.relative_to(here)
+            best = checkpoint.with_name(BEST)
         if best.is_file():
             with atomic_file(self.best) as copy:
                 copy.write(best.read_bytes())
+        return checkpoint
 
     def _set_aside(self) -> int:
         """Make way for a new run; returns how many earlier ones there are now."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from chela.config import parse
+from chela.errors import RunError
 from chela.records.record import read_record
 from chela.training.folder import RunFolder
 from chela.training.history import History
@@ -168,6 +169,39 @@ def test_resume_from_a_named_checkpoint(composed, uninterrupted, tmp_path, monke
     elsewhere = composed(f"resume={last}", f"output_dir={tmp_path / 'elsewhere'}")
     run(elsewhere)
     assert_same_run(whole, elsewhere)
+
+
+@pytest.fixture
+def interrupted(composed, monkeypatch) -> RunFolder:
+    """A run that was stopped at step 6, after the validation of step 5."""
+    broken = composed()
+    with monkeypatch.context() as patch:
+        signal_at(patch, 6, signal.SIGINT)
+        with pytest.raises(SystemExit):
+            run(broken)
+    return RunFolder(parse(broken))
+
+
+def test_a_checkpoint_without_its_best_weights_is_refused_at_once(
+    composed, interrupted, tmp_path
+) -> None:
+    alone = tmp_path / "last.ckpt"
+    alone.write_bytes(interrupted.last.read_bytes())
+    with pytest.raises(RunError, match=r"best validation at step 5(.|\n)*copy best\.ckpt too"):
+        run(composed(f"resume={alone}", f"output_dir={tmp_path / 'elsewhere'}"))
+
+
+def test_a_checkpoint_kept_in_the_runs_own_folder(composed, uninterrupted, interrupted) -> None:
+    """What is there is moved aside first, the named checkpoint with it."""
+    whole = composed(f"output_dir={uninterrupted}")
+    run(whole)
+    kept = interrupted.path / "kept"
+    kept.mkdir()
+    for file in (interrupted.last, interrupted.best):
+        (kept / file.name).write_bytes(file.read_bytes())
+    again = composed(f"resume={kept / 'last.ckpt'}")
+    run(again)
+    assert_same_run(whole, again)
 
 
 def test_records_are_json(composed) -> None:
