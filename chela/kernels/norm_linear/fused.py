@@ -14,7 +14,7 @@ from torch import Tensor
 from chela.kernels.launching import on, padded
 from chela.kernels.norm_linear import fused_kernels as kernels
 from chela.kernels.tokens import TokenNorm, launching
-from chela.kernels.tokens.launching import Tile, given, tokens_of
+from chela.kernels.tokens.launching import Tile, given, tokens_of, weight_and_bias
 
 
 def norm_linear(
@@ -34,7 +34,7 @@ def norm_linear(
     return _forward(x, norm.weight, norm.bias, weight, bias, lengths, norm.kind, norm.eps, dtype)
 
 
-def _tile(dtype: torch.dtype, width: int) -> Tile:
+def _tile(dtype: torch.dtype, width: int, features: int, backward: bool) -> Tile:
     """By a sweep on an H200 at width 128, of an earlier form; smaller where it would not fit."""
     if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
         return Tile(16, 32, 4, 1) if width <= 128 else Tile(16, 16, 8, 1)
@@ -59,8 +59,8 @@ def _forward(
     if x.numel() == 0:
         return normal, y
     flat = tokens_of(x)
-    tile = _tile(dtype, padded(flat.shape[1]))
-    programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    tile = _tile(dtype, padded(flat.shape[1]), weight.shape[0], backward=False)
+    _, programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
     with on(x):
         kernels.forward[(programs,)](
             flat,
@@ -117,15 +117,17 @@ def _backward(
     eps: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight, and in one vector (N + 2 D,) of bias, norm weight, norm bias."""
-    dx, dweight, vectors = _gradients(x, weight)
+    """The gradients of x, of weight and bias together (``launching.weight_gradient``), and in one
+    vector (2 D,) of the norm's weight and bias.
+    """
+    dx, of_map, of_norm = _gradients(x, weight, norm)
     if x.numel() == 0:
-        return dx, dweight.zero_(), vectors.zero_()
+        return dx, of_map.zero_(), of_norm.zero_()
     flat = tokens_of(x)
-    tile = _tile(dtype, padded(flat.shape[1]))
-    programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    tile = _tile(dtype, padded(flat.shape[1]), weight.shape[0], backward=True)
+    tiles, programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
     dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
-    sums = vectors.new_empty((programs, vectors.shape[0]))
+    sums = None if norm == "none" else of_norm.new_empty((tiles, of_norm.shape[0]))
     with on(x):
         kernels.backward[(programs,)](
             tokens_of(dnormal),
@@ -146,7 +148,8 @@ def _backward(
             RAGGED=lengths is not None,
             **constants,
         )
-    return dx, launching.weight_gradient(dpre, tokens_of(normal)), sums.sum(0)
+    of_map = launching.weight_gradient(dpre, tokens_of(normal))
+    return dx, of_map, of_norm if sums is None else sums.sum(0)
 
 
 @_backward.register_fake
@@ -164,13 +167,14 @@ def _(
     eps: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _gradients(x, weight)
+    return _gradients(x, weight, norm)
 
 
-def _gradients(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Memory for what ``_backward`` returns; the weight's gradient is in float32."""
-    wide = x.new_empty(weight.shape, dtype=torch.float32)
-    return x.new_empty(x.shape), wide, wide.new_empty(weight.shape[0] + 2 * x.shape[-1])
+def _gradients(x: Tensor, weight: Tensor, norm: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for what ``_backward`` returns; the parameters' gradients are in float32."""
+    features, dim = weight.shape
+    of_map = x.new_empty(features * dim + features, dtype=torch.float32)
+    return x.new_empty(x.shape), of_map, of_map.new_empty(0 if norm == "none" else 2 * dim)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -182,15 +186,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _autograd(ctx: Any, dnormal: Tensor, dy: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     _, norm_weight, norm_bias, weight, *_ = saved
-    dx, dweight, vectors = _backward(dnormal, dy, *saved, *ctx.options)
-    features, dim = weight.shape
-    dbias, dnorm_weight, dnorm_bias = vectors.split([features, dim, dim])
+    dx, of_map, of_norm = _backward(dnormal, dy, *saved, *ctx.options)
+    dim = weight.shape[1]
     return (
         dx,
-        None if norm_weight is None else dnorm_weight,
-        None if norm_bias is None else dnorm_bias,
-        dweight,
-        dbias,
+        None if norm_weight is None else of_norm[:dim],
+        None if norm_bias is None else of_norm[dim:],
+        *weight_and_bias(of_map, weight),
         None,
         *[None] * len(ctx.options),
     )

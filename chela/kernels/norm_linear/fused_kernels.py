@@ -5,6 +5,7 @@ import triton.language as tl
 
 from chela.kernels.tokens.tiles import (
     affine,
+    chunks,
     load_matrix,
     load_tile,
     load_vector,
@@ -15,7 +16,6 @@ from chela.kernels.tokens.tiles import (
     standardised,
     statistics,
     store_exact_sum,
-    store_sum,
     store_tile,
     tile_rows,
 )
@@ -41,25 +41,41 @@ def forward(
     ROWS: tl.constexpr,
     NORM: tl.constexpr,
     RAGGED: tl.constexpr,
+    RESIDENT: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """normal = n(x), zero at padded tokens, and y = silu(W normal + bias)."""
-    rows, inside, real = tile_rows(tl.program_id(0) * ROWS, tokens, lengths, L, ROWS, RAGGED)
     columns = tl.arange(0, BD)
-    own = load_tile(x, rows, columns, real, D, BD)
-    mean, scale = statistics(own, columns, eps, D, NORM)
-    own = standardised(own, mean, scale, columns, D, NORM)
-    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
-    if RAGGED:
-        n = tl.where(real[:, None], n, 0.0)
-    store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
-    n = operand(n, weight, WIDE)
-    for start in tl.range(0, N, BN):
-        c = start + tl.arange(0, BN)
-        w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
-        pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
-        store_tile(y, pre * sigmoid(pre), rows, c, inside, N, BN, WIDE)
+    kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
+    for first in tl.range(tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS):
+        rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
+        own = load_tile(x, rows, columns, real, D, BD)
+        mean, scale = statistics(own, columns, eps, D, NORM)
+        own = standardised(own, mean, scale, columns, D, NORM)
+        n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+        if RAGGED:
+            n = tl.where(real[:, None], n, 0.0)
+        store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
+        n = operand(n, weight, WIDE)
+        if RESIDENT:
+            for i in tl.static_range(len(kept)):
+                c = i * BN + tl.arange(0, BN)
+                project(n, kept[i], bias, y, rows, c, inside, N, BN, WIDE, PRECISION)
+        else:
+            for start in tl.range(0, N, BN):
+                c = start + tl.arange(0, BN)
+                w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
+                project(n, w, bias, y, rows, c, inside, N, BN, WIDE, PRECISION)
+
+
+@triton.jit
+def project(
+    n, w, bias, y, rows, c, inside, N: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Features c of y."""
+    pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
+    store_tile(y, pre * sigmoid(pre), rows, c, inside, N, BN, WIDE)
 
 
 @triton.jit
@@ -74,7 +90,7 @@ def backward(
     lengths,  # (B,), or None
     dx,  # (tokens, D)
     dpre,  # (tokens, N): of the linear map's output
-    sums,  # (programs, N + 2 D) float32: of bias, norm weight, norm bias
+    sums,  # (tiles, 2 D) float32: of norm weight, norm bias; or None
     tokens,
     L,
     eps,
@@ -85,35 +101,67 @@ def backward(
     ROWS: tl.constexpr,
     NORM: tl.constexpr,
     RAGGED: tl.constexpr,
+    RESIDENT: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The gradient of the tokens through both results, and an operand of that of the weight."""
-    rows, inside, real = tile_rows(tl.program_id(0) * ROWS, tokens, lengths, L, ROWS, RAGGED)
     columns = tl.arange(0, BD)
-    sums += tl.program_id(0).to(tl.int64) * (N + 2 * D)
-    own = load_tile(x, rows, columns, real, D, BD)
-    mean, scale = statistics(own, columns, eps, D, NORM)
-    own = standardised(own, mean, scale, columns, D, NORM)
-    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
-    if RAGGED:
-        n = tl.where(real[:, None], n, 0.0)
-    n = operand(n, weight, WIDE)
-    dn = load_tile(dnormal, rows, columns, real, D, BD)
-    for start in tl.range(0, N, BN):
-        c = start + tl.arange(0, BN)
-        w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
-        pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
-        g = load_tile(dy, rows, c, inside, N, BN) * silu_slope(pre, sigmoid(pre))
-        store_tile(dpre, g, rows, c, inside, N, BN, WIDE)
-        store_sum(sums, g, c, weight, N, WIDE, PRECISION)
-        dn = tl.dot(operand(g, weight, WIDE), w, dn, input_precision=PRECISION)
-    if RAGGED:
-        dn = tl.where(real[:, None], dn, 0.0)
-    if NORM != "none":
-        own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
+    kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
+    for first in tl.range(tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS):
+        rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
+        own = load_tile(x, rows, columns, real, D, BD)
+        mean, scale = statistics(own, columns, eps, D, NORM)
         own = standardised(own, mean, scale, columns, D, NORM)
-        store_exact_sum(sums + N, dn * own, columns, D)
-        store_exact_sum(sums + N + D, dn, columns, D)
-        dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
-    store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)
+        n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+        if RAGGED:
+            n = tl.where(real[:, None], n, 0.0)
+        n = operand(n, weight, WIDE)
+        dn = load_tile(dnormal, rows, columns, real, D, BD)
+        if RESIDENT:
+            for i in tl.static_range(len(kept)):
+                c = i * BN + tl.arange(0, BN)
+                dn = project_backward(
+                    dn, n, kept[i], weight, bias, dy, dpre, rows, c, inside, N, BN, WIDE, PRECISION
+                )
+        else:
+            for start in tl.range(0, N, BN):
+                c = start + tl.arange(0, BN)
+                w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
+                dn = project_backward(
+                    dn, n, w, weight, bias, dy, dpre, rows, c, inside, N, BN, WIDE, PRECISION
+                )
+        if RAGGED:
+            dn = tl.where(real[:, None], dn, 0.0)
+        if NORM != "none":
+            own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
+            own = standardised(own, mean, scale, columns, D, NORM)
+            share = sums + (first // ROWS) * (2 * D)
+            store_exact_sum(share, dn * own, columns, D)
+            store_exact_sum(share + D, dn, columns, D)
+            dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
+        store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)
+
+
+@triton.jit
+def project_backward(
+    dn,
+    n,
+    w,
+    weight,
+    bias,
+    dy,
+    dpre,
+    rows,
+    c,
+    inside,
+    N: tl.constexpr,
+    BN: tl.constexpr,
+    WIDE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Features c: write their gradient before SiLU, and add their share to dn."""
+    pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
+    g = load_tile(dy, rows, c, inside, N, BN) * silu_slope(pre, sigmoid(pre))
+    store_tile(dpre, g, rows, c, inside, N, BN, WIDE)
+    return tl.dot(operand(g, weight, WIDE), w, dn, input_precision=PRECISION)

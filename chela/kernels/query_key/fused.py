@@ -15,7 +15,7 @@ from chela.kernels.launching import on, padded
 from chela.kernels.query_key import fused_kernels as kernels
 from chela.kernels.query_key.arguments import Affines
 from chela.kernels.tokens import launching
-from chela.kernels.tokens.launching import Tile, given, tokens_of
+from chela.kernels.tokens.launching import Tile, given, tokens_of, weight_and_bias
 
 
 def query_key(
@@ -31,7 +31,7 @@ def query_key(
     return _forward(z, weight, bias, a.scale_q, a.shift_q, a.scale_k, a.shift_k, dtype)
 
 
-def _tile(dtype: torch.dtype, width: int) -> Tile:
+def _tile(dtype: torch.dtype, width: int, features: int, backward: bool) -> Tile:
     """By a sweep on an H200 at width 128, of an earlier form; smaller where it would not fit."""
     if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
         return Tile(16, 32, 4, 1) if width <= 128 else Tile(16, 16, 8, 1)
@@ -55,8 +55,8 @@ def _forward(
     if q.numel() == 0:
         return q, k
     flat = tokens_of(z)
-    tile = _tile(dtype, padded(flat.shape[1]))
-    programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    tile = _tile(dtype, padded(flat.shape[1]), weight.shape[0], backward=False)
+    _, programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
     with on(z):
         kernels.forward[(programs,)](
             flat,
@@ -105,15 +105,17 @@ def _backward(
     scale_k: Tensor,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of z, weight, and in one vector (5 N,) of bias, scales and shifts."""
-    dz, dweight, vectors = _gradients(z, weight)
+    """The gradients of z, of weight and bias together (``launching.weight_gradient``), and in one
+    vector (4 N,) of scales and shifts.
+    """
+    dz, of_map, vectors = _gradients(z, weight)
     if z.numel() == 0:
-        return dz, dweight.zero_(), vectors.zero_()
+        return dz, of_map.zero_(), vectors.zero_()
     flat = tokens_of(z)
-    tile = _tile(dtype, padded(flat.shape[1]))
-    programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    tile = _tile(dtype, padded(flat.shape[1]), weight.shape[0], backward=True)
+    tiles, programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
     dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
-    sums = vectors.new_empty((programs, vectors.shape[0]))
+    sums = vectors.new_empty((tiles, vectors.shape[0]))
     with on(z):
         kernels.backward[(programs,)](
             tokens_of(dq),
@@ -147,9 +149,10 @@ def _(
 
 
 def _gradients(z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Memory for what ``_backward`` returns; the weight's gradient is in float32."""
-    wide = z.new_empty(weight.shape, dtype=torch.float32)
-    return z.new_empty(z.shape), wide, wide.new_empty(5 * weight.shape[0])
+    """Memory for what ``_backward`` returns; the parameters' gradients are in float32."""
+    features, dim = weight.shape
+    of_map = z.new_empty(features * dim + features, dtype=torch.float32)
+    return z.new_empty(z.shape), of_map, of_map.new_empty(4 * features)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -159,9 +162,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _autograd(ctx: Any, dq: Tensor, dk: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    dz, dweight, vectors = _backward(dq, dk, *saved, ctx.dtype)
-    dbias, dscale_q, dshift_q, dscale_k, dshift_k = vectors.chunk(5)
-    return dz, dweight, dbias, dscale_q, dshift_q, dscale_k, dshift_k, None
+    dz, of_map, vectors = _backward(dq, dk, *saved, ctx.dtype)
+    return dz, *weight_and_bias(of_map, saved[1]), *vectors.chunk(4), None
 
 
 _forward.register_autograd(_autograd, setup_context=_save)
