@@ -48,7 +48,9 @@ def forward(
     """normal = n(x), zero at padded tokens, and y = silu(W normal + bias)."""
     columns = tl.arange(0, BD)
     kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
-    for first in tl.range(tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS):
+    for first in tl.range(
+        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
+    ):
         rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
         own = load_tile(x, rows, columns, real, D, BD)
         mean, scale = statistics(own, columns, eps, D, NORM)
@@ -71,7 +73,17 @@ def forward(
 
 @triton.jit
 def project(
-    n, w, bias, y, rows, c, inside, N: tl.constexpr, BN: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr
+    n,
+    w,
+    bias,
+    y,
+    rows,
+    c,
+    inside,
+    N: tl.constexpr,
+    BN: tl.constexpr,
+    WIDE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Features c of y."""
     pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(bias, c, N)[None]
@@ -108,7 +120,9 @@ def backward(
     """The gradient of the tokens through both results, and an operand of that of the weight."""
     columns = tl.arange(0, BD)
     kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
-    for first in tl.range(tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS):
+    for first in tl.range(
+        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
+    ):
         rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
         own = load_tile(x, rows, columns, real, D, BD)
         mean, scale = statistics(own, columns, eps, D, NORM)

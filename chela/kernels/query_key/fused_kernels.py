@@ -41,20 +41,26 @@ def forward(
     """q = scale_q * u + shift_q and k likewise, u = silu(W z + bias)."""
     columns = tl.arange(0, BD)
     kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
-    for first in tl.range(tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS):
+    for first in tl.range(
+        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
+    ):
         rows, inside, _ = tile_rows(first, tokens, None, 1, ROWS, False)
         own = operand(load_tile(z, rows, columns, inside, D, BD), weight, WIDE)
         if RESIDENT:
             for i in tl.static_range(len(kept)):
                 c = i * BN + tl.arange(0, BN)
                 pre = tl.dot(own, tl.trans(kept[i]), input_precision=PRECISION)
-                views(pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN, WIDE)  # fmt: skip  # noqa: E501
+                views(
+                    pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN, WIDE
+                )  # fmt: skip
         else:
             for start in tl.range(0, N, BN):
                 c = start + tl.arange(0, BN)
                 w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
                 pre = tl.dot(own, tl.trans(w), input_precision=PRECISION)
-                views(pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN, WIDE)  # fmt: skip  # noqa: E501
+                views(
+                    pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN, WIDE
+                )  # fmt: skip
 
 
 @triton.jit
@@ -108,7 +114,9 @@ def backward(
     """The gradients of z and all vectors, and an operand of that of the weight."""
     columns = tl.arange(0, BD)
     kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
-    for first in tl.range(tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS):
+    for first in tl.range(
+        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
+    ):
         rows, inside, _ = tile_rows(first, tokens, None, 1, ROWS, False)
         own = operand(load_tile(z, rows, columns, inside, D, BD), weight, WIDE)
         share = sums + (first // ROWS) * (4 * N)

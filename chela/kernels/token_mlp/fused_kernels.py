@@ -1,7 +1,9 @@
 """Triton kernels of the token-wise MLP: hidden channels are made and used up on the chip.
 
 A program owns ROWS tokens and walks over their hidden channels BH at a time. Backward it makes them
-once more, and writes what the weights' gradients are products of.
+once more, and writes what the weights' gradients are products of. RESIDENT programs are as many as
+run at once: each keeps all weights in shared memory and goes from tile to tile of tokens. Loop
+invariants are not hoisted out of that loop: kept in registers, they would be spilled.
 
 FACTOR says what the hidden channels are multiplied with: "none", "given" (a tensor) or "up" (a
 second projection of the tokens). RESIDUAL says what the output is added to: "none", "x" or "given".
@@ -70,9 +72,7 @@ def weights(
         columns = tl.arange(0, BD)
         for i in tl.static_range((H + BH - 1) // BH):
             h = i * BH + tl.arange(0, BH)
-            kept = kept + (  # noqa: RUF005 - Triton knows no unpacking
-                chunk(w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE),
-            )
+            kept = kept + (chunk(w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE),)
     return kept
 
 
@@ -142,7 +142,9 @@ def forward(
     """y = residual + drop(W_out drop(silu(W_hidden n + b_hidden) * factor) + b_out), n = n(x)."""
     columns = tl.arange(0, BD)
     kept = weights(w_hidden, w_up, w_out, D, H, BD, BH, FACTOR, RESIDENT, WIDE)
-    for first in tl.range(tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS):
+    for first in tl.range(
+        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
+    ):
         rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
         own = load_tile(x, rows, columns, real, D, BD)
         mean, scale = statistics(own, columns, eps, D, NORM)
@@ -156,7 +158,10 @@ def forward(
         if RESIDENT:
             for i in tl.static_range(len(kept)):
                 h = i * BH + tl.arange(0, BH)
-                a = activated(n, kept[i][0], kept[i][1], b_hidden, b_up, factor, rows, h, real, H, BH, FACTOR, PRECISION)  # fmt: skip
+                a = activated(
+                    n, kept[i][0], kept[i][1], b_hidden, b_up, factor, rows, h, real, H, BH, FACTOR,
+                    PRECISION,
+                )  # fmt: skip
                 if DROP_HIDDEN:
                     a = drop(a, hidden_key, h, p_hidden)
                 w = kept[i][2]
@@ -170,7 +175,9 @@ def forward(
                 w, second, w_back = chunk(
                     w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE
                 )
-                a = activated(n, w, second, b_hidden, b_up, factor, rows, h, real, H, BH, FACTOR, PRECISION)  # fmt: skip
+                a = activated(
+                    n, w, second, b_hidden, b_up, factor, rows, h, real, H, BH, FACTOR, PRECISION
+                )  # fmt: skip
                 if DROP_HIDDEN:
                     a = drop(a, hidden_key, h, p_hidden)
                 out = tl.dot(
@@ -232,7 +239,9 @@ def backward(
     """The gradients of the tokens, and the operands of those of the weights."""
     columns = tl.arange(0, BD)
     kept = weights(w_hidden, w_up, w_out, D, H, BD, BH, FACTOR, RESIDENT, WIDE)
-    for first in tl.range(tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS):
+    for first in tl.range(
+        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
+    ):
         rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
         own = load_tile(x, rows, columns, real, D, BD)
         mean, scale = statistics(own, columns, eps, D, NORM)
