@@ -1,7 +1,8 @@
 """Norm, linear map and SiLU as one Triton kernel per direction, behind a PyTorch operator.
 
-The weight's gradient is a plain matrix product of what the backward kernel writes; gradients of
-vectors are summed per program, then over programs, so all sums run in float32 and a fixed order.
+The gradients of weight and bias come from a kernel of their own, of what the backward kernel writes;
+those of other vectors are summed per tile of tokens, then over tiles, so all sums run in float32 and
+in a fixed order.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def forward(
                 c = i * BN + tl.arange(0, BN)
                 pre = tl.dot(own, tl.trans(kept[i]), input_precision=PRECISION)
                 views(
-                    pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN, WIDE
+                    pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN,
+                    WIDE,
                 )  # fmt: skip
         else:
             for start in tl.range(0, N, BN):
@@ -59,7 +60,8 @@ def forward(
                 w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
                 pre = tl.dot(own, tl.trans(w), input_precision=PRECISION)
                 views(
-                    pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN, WIDE
+                    pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN,
+                    WIDE,
                 )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """The token-wise MLP as one Triton kernel per direction, behind a PyTorch operator.
 
 Forward reads the tokens and writes the result; nothing is kept for the backward pass but the
-inputs. Backward writes the hidden channels and their gradients, of which the weights' gradients are
-plain matrix products; gradients of vectors are summed per program, then over programs, so all sums
+inputs. Backward writes the hidden channels and their gradients, of which a kernel of its own makes
+those of weights and biases; the norm's are summed per tile of tokens, then over tiles, so all sums
 run in float32 and in a fixed order.
 """
 
