@@ -1,8 +1,7 @@
 """Queries and keys as one Triton kernel per direction, behind a PyTorch operator.
 
-The gradients of weight and bias come from a kernel of their own, of what the backward kernel writes;
-those of other vectors are summed per tile of tokens, then over tiles, so all sums run in float32 and
-in a fixed order.
+A kernel of its own makes the gradients of weight and bias from what the backward kernel writes;
+those of other vectors are summed per tile of tokens, then over tiles: in float32, in a fixed order.
 """
 
 from __future__ import annotations
