@@ -42,6 +42,8 @@ class SweepCallback(Callback):
         """Keep what became of a cell, and let the sweep go on if it failed."""
         if FOLDER not in os.environ:
             return
+        from chela.training import wandb_table  # here, so that --help need not wait for torch
+
         error = None
         if job_return.status == JobStatus.FAILED:
             failure = job_return._return_value  # the property would raise it
@@ -49,8 +51,9 @@ class SweepCallback(Callback):
             if not isinstance(failure, PLAIN):
                 traceback.print_exception(failure)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
-        cell = {"overrides": list(job_return.overrides or []), "error": error}
+        cell: dict[str, Any] = {"overrides": list(job_return.overrides or []), "error": error}
         cell["best"] = None if error else job_return.return_value
+        cell["place"] = wandb_table.place(job_return.cfg)
         number = config.hydra.job.num
         Path(os.environ[FOLDER], f"{number:06d}.json").write_text(json.dumps(cell))
 
@@ -62,6 +65,10 @@ class SweepCallback(Callback):
         shutil.rmtree(folder, ignore_errors=True)
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(cells_table(name, cells))
+        if places := [cell["place"] for cell in cells if cell["place"]]:
+            from chela.training import wandb_table
+
+            wandb_table.log_table(name, places, console)
         failed = [cell for cell in cells if cell["error"] is not None]
         if failed:
             console.print(

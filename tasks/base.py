@@ -9,19 +9,30 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from datasets import Dataset
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
-from tasks.loader import Batch, Encode, TrainLoader, TrainOrder, eval_loader, symbols
+from tasks.loader import (
+    Batch,
+    DiskReader,
+    Encoding,
+    EvalLoader,
+    Reader,
+    TrainLoader,
+    TrainOrder,
+)
+from tasks.resident import DeviceReader
 from tasks.storage.meta import Meta, Origin
 from tasks.storage.rows import Rows
-from tasks.storage.store import Prepared, Recipe, load, prepare
+from tasks.storage.store import Prepared, Recipe, lengths_of, load, prepare
 
 __all__ = ["Batch", "Task", "TaskSpec"]
 
+CPU = torch.device("cpu")
+DataOnDevice = Literal["auto", "always", "never"]
 Protocol = Literal["heldout", "lra"]
 # Printed beside every number.
 PROTOCOLS: dict[Protocol, str] = {
@@ -47,7 +58,7 @@ class Task(LightningDataModule):
 
     The order of use is ``prepare_data``, ``setup``, then the splits, ``meta`` and the loaders; for
     training, set ``total_batches`` when the size of the training split has told the length of the
-    run. A subclass has the class attributes, ``spec``, ``origin`` and ``rows``, and ``encode`` if
+    run. A subclass has the class attributes, ``spec``, ``origin`` and ``rows``, and ``encoding`` if
     its input is not one sequence of symbols.
 
     Args:
@@ -58,6 +69,9 @@ class Task(LightningDataModule):
         seed: of the order of training; not of the data.
         total_batches: length of the training run in batches.
         num_workers: processes that read batches ahead; 0: none, reading is cheap.
+        window: batches of training sorted by length together, see ``TrainOrder``.
+        device: where the model computes.
+        data_on_device: whether a GPU keeps the splits: always, never, or if they are small.
     """
 
     name: str  # of the task, and of its folder below data_dir
@@ -75,6 +89,9 @@ class Task(LightningDataModule):
         seed: int,
         total_batches: int | None = None,
         num_workers: int = 0,
+        window: int = 1,
+        device: torch.device = CPU,
+        data_on_device: DataOnDevice = "auto",
     ) -> None:
         super().__init__()
         self.config = config
@@ -84,7 +101,11 @@ class Task(LightningDataModule):
         self.seed = seed
         self.total_batches = total_batches
         self.num_workers = num_workers
+        self.window = window
+        self.device = device
+        self.data_on_device = data_on_device
         self._prepared: Prepared | None = None
+        self._readers: dict[str, Reader] = {}
 
     @property
     @abstractmethod
@@ -132,9 +153,9 @@ class Task(LightningDataModule):
         return {}
 
     @property
-    def encode(self) -> Encode:
-        """How stored rows become what the model takes; picklable, for the reading processes."""
-        return symbols
+    def encoding(self) -> Encoding:
+        """How stored rows become what the model takes: symbols, if a task says nothing else."""
+        return Encoding()
 
     @property
     def protocol(self) -> Protocol:
@@ -173,6 +194,15 @@ class Task(LightningDataModule):
         lengths = {split.min_length for split in splits} | {split.max_length for split in splits}
         return self.spec.documents > 1 or len(lengths) > 1
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the splits are kept on the GPU; ``auto`` leaves three quarters of it free."""
+        if self.device.type != "cuda" or self.data_on_device == "never":
+            return False
+        needed = sum(split.bytes for split in self.meta.splits.values())
+        _, whole = torch.cuda.mem_get_info(self.device)
+        return self.data_on_device == "always" or needed <= whole // 4
+
     def split(self, name: str) -> Dataset:
         """A stored split, columns ``values`` and ``label``, memory-mapped."""
         return self._open().splits[name]
@@ -202,23 +232,38 @@ class Task(LightningDataModule):
         """The whole training run as one resumable pass of ``total_batches`` batches."""
         if self.total_batches is None:
             raise RuntimeError("set total_batches to the length of the training run first")
-        rank, world_size = self._place()
         order = TrainOrder(
-            len(self.train), self.batch_size, self.total_batches, self.seed, rank, world_size
+            len(self.train),
+            self.batch_size,
+            self.total_batches,
+            self.seed,
+            *self._place(),
+            window=self.window,
+            lengths=lengths_of(self.train) if self.window > 1 else None,
         )
-        return TrainLoader(self.train, order, self.encode, self.num_workers)
+        return TrainLoader(self._reader("train"), order)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> EvalLoader:
         """The validation split, in order, nothing dropped."""
-        return self._eval_loader(self.val)
+        return self._eval_loader("test" if self.protocol == "lra" else "val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> EvalLoader:
         """The test split, in order, nothing dropped."""
-        return self._eval_loader(self.test)
+        return self._eval_loader("test")
 
-    def _eval_loader(self, dataset: Dataset) -> DataLoader[Batch]:
-        place = self._place()
-        return eval_loader(dataset, self.eval_batch_size, self.encode, self.num_workers, *place)
+    def _eval_loader(self, name: str) -> EvalLoader:
+        size = self.eval_batch_size
+        return EvalLoader(self._reader(name), len(self.split(name)), size, *self._place())
+
+    def _reader(self, name: str) -> Reader:
+        """What reads the split: made once, since a copy on the device is what makes it fast."""
+        if name not in self._readers:
+            if self.on_device:
+                device = self.device if self.trainer is None else self.trainer.strategy.root_device
+                self._readers[name] = DeviceReader(self.split(name), self.encoding, device)
+            else:
+                self._readers[name] = DiskReader(self.split(name), self.encoding, self.num_workers)
+        return self._readers[name]
 
     def _open(self) -> Prepared:
         if self._prepared is None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 # One number per use, so that no two uses ever share a stream, whatever their seeds.
 LISTOPS_TREES = 1
 TRAINING_ORDER = 2
+WINDOW_ORDER = 3
 PATHFINDER = 8
 TEXT_HELD_OUT = 31
 RFC_NEGATIVES = 41

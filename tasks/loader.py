@@ -1,14 +1,16 @@
 """From prepared rows to batches: the order of training, and reading a batch in one query.
 
 The order is a law, not a state: a pure function of (seed, number of rows, batch size, batch
-number). A loader that knows how many batches it has handed out can therefore go on anywhere.
+number), and of the lengths where batches are sorted by them. A loader that knows how many batches
+it has handed out can therefore go on anywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -36,12 +38,39 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a batch
 
 
-Encode = Callable[[Rows], tuple[Tensor, Tensor]]  # rows as stored -> a batch's values, lengths
+@dataclass(frozen=True)
+class Encoding:
+    """How stored rows become what a model takes; picklable, for the reading processes.
 
+    Args:
+        values: padded stored numbers (n, W) on any device to values (n, L) or (n, L, C).
+        channels: stored numbers per position: L = W / channels.
+        documents: sequences of a sample.
+        separate: a sample's row to the rows of its ``documents`` sequences; None: it is one.
+    """
 
-def symbols(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Sequences of symbols as the model takes them: int64 (B, L) and lengths (B,)."""
-    return torch.from_numpy(pad(rows).astype(np.int64)), torch.from_numpy(rows.lengths)
+    values: Callable[[Tensor], Tensor] = Tensor.long  # symbols
+    channels: int = 1
+    documents: int = 1
+    separate: Callable[[Rows], Rows] | None = None
+
+    def sequences(self, rows: Rows) -> Rows:
+        """The rows of samples as the rows of their sequences."""
+        return rows if self.separate is None else self.separate(rows)
+
+    def read(self, rows: Rows, index: list[int]) -> Batch:
+        """A batch from rows of a split, ``index`` their numbers in it."""
+        sequences = self.sequences(rows)
+        stored, lengths = torch.from_numpy(pad(sequences)), torch.from_numpy(sequences.lengths)
+        return self.batch(stored, lengths, torch.tensor(rows.labels), torch.tensor(index))
+
+    def batch(self, stored: Tensor, lengths: Tensor, labels: Tensor, index: Tensor) -> Batch:
+        """A batch from its padded sequences (B * documents, W) and their stored lengths."""
+        values, lengths = self.values(stored), lengths // self.channels
+        if self.documents > 1:
+            shape = (-1, self.documents)
+            values, lengths = values.unflatten(0, shape), lengths.unflatten(0, shape)
+        return Batch(values, lengths, labels, index)
 
 
 @lru_cache(maxsize=4)  # a batch may lie across epochs
@@ -69,10 +98,33 @@ def batch_rows(seed: int, n: int, batch_size: int, batch: int) -> NDArray[np.int
 
 
 class TrainOrder:
-    """The batches of training from ``first`` on, as lists of rows; the share of one rank."""
+    """The batches of training from ``first`` on, as lists of rows; the share of one rank.
+
+    Args:
+        n: rows of the training split.
+        batch_size: rows of a batch, over all ranks.
+        total: batches of the run.
+        seed: of the order.
+        rank: whose share.
+        world_size: how many share a batch.
+        window: of so many batches in a row the samples are sorted by length, cut into batches
+            anew, and these shuffled: less padding, each epoch's samples the same. 1: no sorting.
+        lengths: of all rows (n,); needed with a window.
+
+    Raises:
+        ValueError: no rows, or a batch that cannot be split.
+    """
 
     def __init__(
-        self, n: int, batch_size: int, total: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        n: int,
+        batch_size: int,
+        total: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        window: int = 1,
+        lengths: NDArray[np.int64] | None = None,
     ) -> None:
         if n == 0:
             raise ValueError("the training split is empty")
@@ -83,46 +135,69 @@ class TrainOrder:
             )
         self.n, self.batch_size, self.total, self.seed = n, batch_size, total, seed
         self.rank, self.world_size = rank, world_size
+        self.window, self.lengths = window, lengths
         self.first = 0
+        self._sorted = (-1, np.empty((0, 0), dtype=np.int64))  # the latest window
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in range(self.first, self.total):
-            rows = batch_rows(self.seed, self.n, self.batch_size, batch)
-            yield rows[self.rank :: self.world_size].tolist()
+            yield self.rows(batch)[self.rank :: self.world_size].tolist()
 
     def __len__(self) -> int:
         return self.total
 
+    def rows(self, batch: int) -> NDArray[np.int64]:
+        """The rows of one batch, of all ranks (batch_size,)."""
+        if self.window == 1 or self.lengths is None:
+            return batch_rows(self.seed, self.n, self.batch_size, batch)
+        number, line = divmod(batch, self.window)
+        if self._sorted[0] != number:
+            self._sorted = (number, self._sort(number, self.lengths))
+        return self._sorted[1][line]
 
-class TrainLoader(DataLoader[Batch]):
+    def _sort(self, number: int, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of window ``number``, a line for each batch (window, batch_size)."""
+        size = self.batch_size * self.window
+        rows = batch_rows(self.seed, self.n, size, number)
+        ranked = rows[np.argsort(lengths[rows], kind="stable")].reshape(self.window, -1)
+        raw = bits.stream(bits.WINDOW_ORDER, self.seed, number).random_raw(self.window)
+        return ranked[np.argsort(raw, kind="stable")]
+
+
+class Batches(Protocol):
+    """Rows of batches, and how many batches there are."""
+
+    def __iter__(self) -> Iterator[list[int]]: ...
+
+    def __len__(self) -> int: ...
+
+
+class Reader(Protocol):
+    """Reads batches of a split, wherever its data are."""
+
+    def read(self, batches: Batches) -> Iterator[Batch]:
+        """The batches of the given rows, in order."""
+
+
+class TrainLoader:
     """A whole training run as one pass; its state is the number of batches handed out.
 
     Lightning saves and restores it with the checkpoint (its protocol of stateful loaders). The
-    number is counted where batches are consumed, so that what workers have read ahead does not
-    count.
+    number is counted where batches are consumed, so that what was read ahead does not count.
     """
 
-    def __init__(
-        self, dataset: Dataset, order: TrainOrder, encode: Encode, num_workers: int = 0
-    ) -> None:
-        super().__init__(
-            BatchReader(dataset, encode),
-            batch_sampler=order,
-            collate_fn=_as_it_is,
-            num_workers=num_workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(order.seed),  # not the global one
-        )
+    def __init__(self, reader: Reader, order: TrainOrder) -> None:
+        self._reader = reader
         self._order = order
         self._batches = 0
         self._resume_at: int | None = None
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:
         # A generator: nothing happens until the first batch is asked for, so that a resume
         # survives iterators that are made and dropped.
         self._batches, self._resume_at = self._resume_at or 0, None
         self._order.first = self._batches
-        for batch in super().__iter__():
+        for batch in self._reader.read(self._order):
             self._batches += 1
             yield batch
 
@@ -138,49 +213,58 @@ class TrainLoader(DataLoader[Batch]):
         self._batches = self._resume_at = state["batches"]
 
 
-def eval_loader(
-    dataset: Dataset,
-    batch_size: int,
-    encode: Encode,
-    num_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-) -> DataLoader[Batch]:
+class EvalLoader:
     """Every row once, in order, the last batch as small as it is; the share of one rank."""
-    rows = range(rank, len(dataset), world_size)
-    batches = [list(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
-    return DataLoader(
-        BatchReader(dataset, encode),
-        batch_sampler=batches,
-        collate_fn=_as_it_is,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,  # else they start anew with every validation
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),  # not the global one
-    )
+
+    def __init__(
+        self, reader: Reader, n: int, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        rows = range(rank, n, world_size)
+        starts = range(0, len(rows), batch_size)
+        self._reader = reader
+        self._batches = [list(rows[start : start + batch_size]) for start in starts]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._reader.read(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
 
 
-class BatchReader(TorchDataset[Batch]):
-    """A prepared split that hands out whole batches: ``__getitems__`` is DataLoader's hook."""
+class DiskReader(TorchDataset[Batch]):
+    """Whole batches of a memory-mapped split: ``__getitems__`` is DataLoader's hook.
 
-    def __init__(self, dataset: Dataset, encode: Encode) -> None:
+    Args:
+        dataset: the prepared split.
+        encoding: of its task.
+        num_workers: processes that read ahead; 0: none.
+    """
+
+    def __init__(self, dataset: Dataset, encoding: Encoding, num_workers: int = 0) -> None:
         self._table = dataset.with_format("arrow")
-        self._encode = encode
+        self._encoding = encoding
+        self._num_workers = num_workers
+
+    def read(self, batches: Batches) -> Iterator[Batch]:
+        """The batches of the given rows, in order."""
+        loader: DataLoader[Batch] = DataLoader(
+            self,
+            batch_sampler=batches,
+            collate_fn=_as_it_is,
+            num_workers=self._num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(0),  # not the global one
+        )
+        return iter(loader)
 
     def __len__(self) -> int:
         return len(self._table)
 
     def __getitems__(self, rows: list[int]) -> Batch:
-        """The batch of the given rows, from one query of the memory-mapped table."""
+        """The batch of the given rows, from one query of the table."""
         table = self._table[rows].combine_chunks()
         found = rows_of(table["values"].chunk(0), table["label"].chunk(0))
-        values, lengths = self._encode(found)
-        return Batch(
-            values=values,
-            lengths=lengths,
-            labels=torch.tensor(found.labels),
-            index=torch.tensor(rows),
-        )
+        return self._encoding.read(found, rows)
 
 
 def pad(rows: Rows) -> NDArray[Any]:

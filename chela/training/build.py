@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from chela.config import ModelConfig, RunConfig
@@ -17,7 +18,7 @@ from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked, choose, use_kernels
 from chela.model import Classifier
 from chela.training.checkpoints import AtomicCheckpointIO
-from chela.training.settings import TrainerConfig
+from chela.training.settings import Step, TrainerConfig
 from tasks.base import Task, TaskSpec
 
 CPU = torch.device("cpu")
@@ -79,8 +80,41 @@ def compute_dtype(config: TrainerConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision(config, device) == "bf16" else torch.float32
 
 
-def build_task(config: RunConfig) -> Task:
-    """The task's data module; nothing is read or prepared yet."""
+def step_form(config: TrainerConfig, device: torch.device) -> Step:
+    """What ``trainer.step`` means on ``device``.
+
+    Raises:
+        RunError: a graph was asked for where there is none.
+    """
+    alone = device.type == "cuda" and config.devices == 1
+    if config.step == "auto":
+        return "graph" if alone else "compile" if device.type == "cuda" else "eager"
+    if config.step == "graph" and not alone:
+        raise RunError(
+            "trainer.step=graph is for one GPU.\n  try: trainer.step=auto, or trainer.devices=1"
+        )
+    return config.step
+
+
+def engine(config: TrainerConfig, task: Task) -> dict[str, str]:
+    """How a run is computed: ``{"step": ..., "data": ...}``, for its first lines and record."""
+    forms = {"graph": "one CUDA graph, compiled", "compile": "compiled"}
+    return {
+        "step": forms.get(step_form(config, task.device), "eager"),
+        "data": "on the GPU" if task.on_device else "read from disk",
+    }
+
+
+def compile_blocks(model: Classifier) -> None:
+    """Compile each block when it is first called: all blocks share what is compiled for one."""
+    torch._dynamo.config.recompile_limit = 64  # widths of batches, training and evaluation
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    for block in model.backbone.blocks:
+        block.compile(dynamic=False)
+
+
+def build_task(config: RunConfig, device: torch.device = CPU) -> Task:
+    """The task's data module, for a model on ``device``; nothing is read or prepared yet."""
     task = config.task.target(
         config.task.config,
         data_dir=Path(config.data_dir),
@@ -88,6 +122,9 @@ def build_task(config: RunConfig) -> Task:
         eval_batch_size=config.trainer.eval_batch_size,
         seed=config.seed,
         num_workers=config.trainer.num_workers,
+        window=config.trainer.length_window,
+        device=device,
+        data_on_device=config.trainer.data_on_device,
     )
     assert isinstance(task, Task)
     return task
@@ -161,13 +198,13 @@ def build_trainer(
     steps: int,
     validate_every_steps: int,
     callbacks: Iterable[Callback],
-    loggers: Iterable[Logger],
 ) -> L.Trainer:
     """A Lightning trainer that counts in steps: the whole run is one pass of a resumable loader."""
     return L.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=config.devices,
         precision={"float32": "32-true", "bf16": "bf16-mixed"}[precision(config, device)],  # type: ignore[arg-type]
+        deterministic=config.deterministic,
         max_steps=steps,
         gradient_clip_val=config.gradient_clip,
         val_check_interval=validate_every_steps,
@@ -175,10 +212,21 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the task's loaders know their rank
         callbacks=list(callbacks),
-        logger=list(loggers),
+        logger=False,  # History keeps the rows, and WandbRows sends them
         plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
         enable_model_summary=False,
         enable_progress_bar=config.progress,
         log_every_n_steps=1,  # History decides what is logged when
     )
+
+
+def quiet_lightning() -> None:
+    """Lightning's notices that the run's own lines already say, or that do not apply to it."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # they are of all processes
+    warnings.filterwarnings("ignore", message=".*TensorFloat32 tensor cores.*")  # exact by choice
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

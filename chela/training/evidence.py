@@ -52,6 +52,7 @@ class Provenance(Callback):
 def beginning(
     config: RunConfig,
     wandb_id: str,
+    wandb_group: str,
     wandb_mode: str,
     task: Task,
     model: nn.Module,
@@ -61,6 +62,7 @@ def beginning(
     return {
         "run_id": config.run_id,
         "wandb_id": wandb_id,
+        "wandb_group": wandb_group,
         "wandb_mode": wandb_mode,
         "command": shlex.join(sys.argv),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -79,6 +81,7 @@ def beginning(
             "total": sum(p.numel() for p in model.parameters()),
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         },
+        "engine": build.engine(config.trainer, task),
         "implementations": implementations(model, build.compute_dtype(config.trainer, device)),
     }
 

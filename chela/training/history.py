@@ -1,4 +1,4 @@
-"""The run's log: rows of metrics by step, to the CSV file, the loggers and the record."""
+"""The run's log: rows of metrics by step, for the CSV file, the record and W&B."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class History(Callback):
             trainer,
             {
                 **row,
-                "learning_rate": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+                "learning_rate": float(max(g["lr"] for g in trainer.optimizers[0].param_groups)),
                 "gradient_norm": module.gradient_norm.item(),
                 "tokens_per_second": tokens / max(self._interval_seconds, 1e-9),
             },
@@ -150,5 +150,3 @@ class History(Callback):
             self.rows[-1].update(row)
         else:
             self.rows.append(row)
-        for logger in trainer.loggers:
-            logger.log_metrics({"epoch": row["epoch"], **values}, step=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import lightning as L
@@ -13,11 +14,12 @@ from torchmetrics import MeanMetric, Metric
 
 from chela.errors import RunError
 from chela.training.distributed import total
-from chela.training.optim import build_optimizer, build_schedule
+from chela.training.graphs import StepGraphs
+from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
 from chela.training.settings import OptimizerConfig, ScheduleConfig
 from tasks.base import Batch
 
-STAGES = ("train", "val", "test")
+EVALUATED = ("val", "test")
 
 
 class NonFinite(RunError):
@@ -36,12 +38,23 @@ class ClassificationModule(L.LightningModule):
 
     Metrics are exact means over samples, not means of batch means. Those of training run over the
     interval since they were last read and are part of the checkpoint, so that a resumed run logs
-    what an uninterrupted one would.
+    what an uninterrupted one would. Nothing in a step waits for the device.
+
+    Args:
+        model: called with values and lengths, the latter None where nothing is padded.
+        optimizer: its choices.
+        schedule: of the learning rate.
+        total_steps: of the run.
+        max_skipped_steps: how many steps that are not finite may be skipped.
+        padded: whether batches hold padding.
+        graph: make each step one CUDA graph; on one GPU.
     """
 
+    steps: Tensor  # so far, those skipped among them
     skipped: Tensor  # steps without an update so far, because something was not finite
-    everything: Tensor
-    bad: dict[str, Tensor]  # the last of them: step, loss, norm of the gradient, rows
+    sums: Tensor  # (3,) loss, hits and samples of the interval
+    gradient_norm: Tensor  # of the latest step, before it was clipped
+    bad: dict[str, Tensor]  # the last step that was not finite: its number, loss, norm, rows
 
     def __init__(
         self,
@@ -51,6 +64,7 @@ class ClassificationModule(L.LightningModule):
         total_steps: int,
         max_skipped_steps: int = 0,
         padded: bool = True,
+        graph: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -59,18 +73,21 @@ class ClassificationModule(L.LightningModule):
         self.total_steps = total_steps
         self.max_skipped_steps = max_skipped_steps
         self.padded = padded
+        self.graph = graph
         self.bad = {}
+        self._graphs: StepGraphs | None = None
+        self._eval_size = 0
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("everything", torch.ones(()), persistent=False)  # counts in evaluation
+        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))
+        self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
         # "disable": torchmetrics would ask the device after each batch whether there are NaNs
         self.losses = nn.ModuleDict(
-            {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in STAGES}
+            {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in EVALUATED}
         )
         self.accuracies = nn.ModuleDict(
-            {f"{stage}_accuracy": MeanMetric(nan_strategy="disable") for stage in STAGES}
+            {f"{stage}_accuracy": MeanMetric(nan_strategy="disable") for stage in EVALUATED}
         )
-        for metric in self._metrics("train").values():
-            metric.persistent(True)
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
         """Logits (B, classes) of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
@@ -78,48 +95,86 @@ class ClassificationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean loss of a batch; one that is not finite makes no update, see ``skipped``."""
-        logits, losses = self._losses(batch)
-        loss = losses.mean()
-        self._count("train", batch, logits, losses, torch.isfinite(loss))
-        self.batch, self.loss = batch, loss.detach()
-        return loss
+        if not self.graph:
+            return self._loss(batch)
+        if self._graphs is None:
+            follow_the_device(self.trainer.optimizers[0], self.device)
+            self._graphs = StepGraphs(self.whole_step)
+        return self._graphs(batch)
+
+    def whole_step(self, batch: Batch) -> Tensor:
+        """Forward, backward and update of a batch, waiting for nothing; the loss."""
+        optimizer = self.trainer.optimizers[0]
+        optimizer.zero_grad(set_to_none=True)
+        with self.trainer.precision_plugin.forward_context():
+            loss = self._loss(batch)
+        with torch.autocast(self.device.type, enabled=False):  # Lightning steps inside of one
+            loss.backward()
+        self._clip(self.trainer.gradient_clip_val)
+        optimizer.step()
+        return loss.detach()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Lightning's hook; a graph has been backward already."""
+        if not self.graph:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Lightning's hook; a graph has its own gradients."""
+        if not self.graph:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Lightning's hook around a step; a graph updates the weights by itself."""
+        if self.graph:
+            optimizer_closure()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the validation metrics."""
-        self._count("val", batch, *self._losses(batch), self.everything)
+        self._evaluate("val", batch, batch_index)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the test metrics."""
-        self._count("test", batch, *self._losses(batch), self.everything)
+        self._evaluate("test", batch, batch_index)
 
     def on_validation_epoch_end(self) -> None:
-        """Hand the validation metrics to the callbacks; ``History`` gives them to the loggers."""
-        self.log_dict(self.read_metrics("val"), logger=False)
+        """Hand the validation metrics to the callbacks."""
+        self.log_dict(self.read_metrics("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Hand the test metrics to the caller of ``trainer.test``, and to the loggers."""
+        """Hand the test metrics to the caller of ``trainer.test``."""
         self.log_dict(self.read_metrics("test"))
 
     def read_metrics(self, stage: str) -> dict[str, float]:
         """``{"train/loss": ..., "train/accuracy": ..., "train/samples": ...}``, and begin anew."""
-        weight = cast("Tensor", self.losses[f"{stage}_loss"].weight)
-        values = {f"{stage}/samples": total(weight).item()}
-        for name, metric in self._metrics(stage).items():
-            values[f"{stage}/{name}"] = metric.compute().item()
-            metric.reset()
-        return values
+        if stage == "train":
+            loss, hits, samples = total(self.sums).tolist()
+            self.sums.zero_()
+            each = max(samples, 1)  # an interval whose every step was skipped has none
+            values = {"samples": samples, "loss": loss / each, "accuracy": hits / each}
+        else:
+            metrics = self._metrics(stage)
+            values = {"samples": total(cast("Tensor", metrics["loss"].weight)).item()}
+            for name, metric in metrics.items():
+                values[name] = metric.compute().item()
+                metric.reset()
+        return {f"{stage}/{name}": value for name, value in values.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the training metrics of all processes together, as rank 0 will have them."""
-        if self.trainer.world_size > 1:
-            for name in self._metric_states(checkpoint):
-                checkpoint["state_dict"][name] = total(checkpoint["state_dict"][name])
+        """Save the sums of all processes together, as rank 0 will have them, and plain rates."""
+        checkpoint["state_dict"]["sums"] = total(checkpoint["state_dict"]["sums"])
+        checkpoint["optimizer_states"] = [
+            portable(state) for state in checkpoint.get("optimizer_states", [])
+        ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Begin the metrics of the other processes at zero: rank 0 has all of them."""
+        """Begin the sums of the other processes at zero: rank 0 has all of them."""
         if self.trainer.global_rank > 0:
-            for name in self._metric_states(checkpoint):
-                checkpoint["state_dict"][name].zero_()
+            checkpoint["state_dict"]["sums"].zero_()
 
     def configure_gradient_clipping(
         self,
@@ -135,16 +190,7 @@ class ClassificationModule(L.LightningModule):
         Raises:
             NonFinite: on a CPU, where asking costs nothing: at once.
         """
-        limit = float("inf") if gradient_clip_val is None else gradient_clip_val
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit).detach()
-        bad = ~torch.isfinite(norm)
-        self.trainer.optimizers[0].found_inf = bad.float()  # type: ignore[attr-defined]
-        self.skipped += bad
-        step = torch.full_like(self.skipped, self.global_step + 1)
-        new = {"step": step, "loss": self.loss, "norm": norm, "rows": self.batch.index}
-        old = self.bad or new
-        self.bad = {name: torch.where(bad, new[name], old[name]) for name in new}
-        self.gradient_norm = norm
+        self._clip(gradient_clip_val)
         if self.device.type == "cpu":
             self.check()
 
@@ -176,26 +222,53 @@ class ClassificationModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _metric_states(self, checkpoint: dict[str, Any]) -> list[str]:
-        """The names of the metrics' states, sums all of them, in a checkpoint."""
-        return [
-            name for name in checkpoint["state_dict"] if name.startswith(("losses.", "accuracies."))
-        ]
-
     def _metrics(self, stage: str) -> dict[str, Metric]:
         loss, accuracy = self.losses[f"{stage}_loss"], self.accuracies[f"{stage}_accuracy"]
         return {"loss": cast("Metric", loss), "accuracy": cast("Metric", accuracy)}
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _loss(self, batch: Batch) -> Tensor:
+        """The mean loss of a training batch, which is counted if it is finite."""
+        losses, hits = self._score(batch)
+        loss = losses.mean()
+        self._latest = {"loss": loss.detach(), "rows": batch.index}
+        sums = torch.stack([losses.detach().sum(), hits.sum(), torch.ones_like(hits).sum()])
+        self.sums += torch.where(torch.isfinite(self._latest["loss"]), sums, 0.0)
+        return loss
+
+    def _clip(self, limit: float | int | None) -> None:
+        """Clip the gradients, and keep the step from the weights if they are not finite."""
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), math.inf if limit is None else limit
+        ).detach()
+        bad = ~torch.isfinite(norm)
+        self.trainer.optimizers[0].found_inf = bad.float()  # type: ignore[attr-defined]
+        self.steps += 1
+        self.skipped += bad
+        self.gradient_norm.copy_(norm)
+        new = {**self._latest, "norm": norm, "step": self.steps}
+        if not self.bad:
+            self.bad = {name: value.clone() for name, value in new.items()}
+        for name, value in new.items():
+            self.bad[name].copy_(torch.where(bad, value, self.bad[name]))
+
+    def _evaluate(self, stage: str, batch: Batch, batch_index: int) -> None:
+        """Add a batch to the metrics of a stage."""
+        if batch_index == 0:
+            self._eval_size = len(batch.labels)
+        with _eagerly_if(len(batch.labels) < self._eval_size):
+            losses, hits = self._score(batch)
+        metrics = self._metrics(stage)
+        metrics["loss"].update(losses)
+        metrics["accuracy"].update(hits)
+
+    def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Each sample's loss (B,), and 1 where its class is found (B,)."""
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
         logits = self(batch.values, lengths).float()  # (B, classes)
-        return logits, F.cross_entropy(logits, batch.labels, reduction="none")  # (B,)
+        losses = F.cross_entropy(logits, batch.labels, reduction="none")
+        return losses, (logits.argmax(-1) == batch.labels).float()
 
-    def _count(
-        self, stage: str, batch: Batch, logits: Tensor, losses: Tensor, counts: Tensor
-    ) -> None:
-        """Add a batch to the metrics; not if ``counts``, a scalar on the device, is zero."""
-        weights = counts.to(losses.dtype).expand_as(losses)
-        metrics = self._metrics(stage)
-        metrics["loss"].update(torch.where(weights > 0, losses.detach(), 0.0), weights)
-        metrics["accuracy"].update((logits.argmax(-1) == batch.labels).float(), weights)
+
+def _eagerly_if(rare: bool) -> AbstractContextManager[Any]:
+    """Around a batch of a size that is not worth compiling for: the last one of a split."""
+    return torch.compiler.set_stance("force_eager") if rare else nullcontext()

@@ -69,6 +69,24 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     )
 
 
+def follow_the_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Let a CUDA graph of ``optimizer.step`` read its learning rates where it is replayed.
+
+    A schedule then sets them there, without the host waiting.
+    """
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+
+
+def portable(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state as it is without ``follow_the_device``: for any device."""
+    groups = [
+        {**group, "capturable": False, "lr": float(group["lr"])} for group in state["param_groups"]
+    ]
+    return {**state, "param_groups": groups}
+
+
 def learning_rate_factor(step: int, total_steps: int, config: ScheduleConfig) -> float:
     """The factor on every group's learning rate at optimizer step ``step`` (0 is the first).
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import sys
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,7 +33,8 @@ from chela.training.history import History
 from chela.training.module import ClassificationModule, NonFinite
 from chela.training.progress import TrainingProgress
 from chela.training.random_state import RandomState, random_state
-from chela.training.wandb_run import close_wandb, open_wandb, sync_hint, wandb_mode
+from chela.training.wandb_rows import WandbRows
+from chela.training.wandb_run import final_numbers, open_wandb, wandb_mode
 from tasks.base import Task
 
 
@@ -53,10 +52,11 @@ def run(composed: DictConfig) -> float:
     config = parse(composed)
     device = build.check_hardware(config.trainer)
     build.check_kernels(config.kernels, device)
+    build.step_form(config.trainer, device)
     leads = is_leader()
     console = Console(width=None if sys.stdout.isatty() else 100, quiet=not leads)
     folder = RunFolder(config)
-    _quiet_lightning()
+    build.quiet_lightning()
     with folder.lock() if leads else nullcontext():
         start = folder.start() if leads else folder.join()
         if start.finished is not None:
@@ -85,19 +85,22 @@ class Run:
     ) -> None:
         self.config, self.folder, self.start = config, folder, start
         self.device, self.console, self.leads = device, console, leads
-        self.wandb_mode = wandb_mode(config.logger) if leads else "disabled"
+        self.group = sweep_name() or f"{config.name}-{config.identity}"
 
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
         config, folder = self.config, self.folder
         L.seed_everything(config.seed, workers=True, verbose=False)
-        task = build.build_task(config)
+        task = build.build_task(config, self.device)
         task.prepare_data()
         task.setup()
         self._check_data(task)
         steps = build.total_steps(config.trainer, len(task.train))
         task.total_batches = steps
         model = build.build_model(config.model, task.spec, config.kernels, self.device)
+        form = build.step_form(config.trainer, self.device)
+        if form != "eager":
+            build.compile_blocks(model)
         module = ClassificationModule(
             model,
             config.optimizer,
@@ -105,22 +108,28 @@ class Run:
             steps,
             config.trainer.max_skipped_steps,
             task.is_padded,
+            graph=form == "graph",
         )
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)
         record = beginning(
-            self.config, self.start.wandb_id, self.wandb_mode, task, model, self.device
+            config, self.start.wandb_id, self.group, self.wandb.mode, task, model, self.device
         )
         if self.leads:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
         self._record("running", record)
+        exit_code = 1
         try:
             trainer.fit(module, datamodule=task, ckpt_path=self.start.checkpoint)
             tested = self._test(trainer, module, task)
+            record |= self._outcome(steps) | {"test": tested}
+            self.wandb.summarize(final_numbers(record))
+            exit_code = 0
         except Interrupted as interruption:
             self._record("interrupted", {**record, **self._outcome(steps)})
             self._say_how_to_go_on(interruption)
-            raise SystemExit(128 + interruption.signal_number) from None
+            exit_code = 128 + interruption.signal_number
+            raise SystemExit(exit_code) from None
         except BaseException as error:
             cause = {"error": f"{type(error).__name__}: {error}"}
             self._record("failed", {**cause, **record, **self._outcome(steps)})
@@ -135,9 +144,16 @@ class Run:
                 raise RunError(out_of_memory(size, task.spec.max_length, total)) from error
             raise
         finally:
-            close_wandb(self.wandb)
+            if exit_code != 0:
+                self.wandb.close(exit_code)
         if self.leads:
-            self._finish(record | self._outcome(steps) | {"test": tested}, tested)
+            self._finish(record, tested)
+        self.wandb.close()  # last: it may wait for the server, and all else is safe by now
+        if hint := self.wandb.hint():
+            self.console.print(
+                f"W&B does not have all of this run; to upload it: [bold]{hint}[/bold]",
+                soft_wrap=True,
+            )
         return self.checkpointer.best_accuracy
 
     def _check_data(self, task: Task) -> None:
@@ -175,10 +191,10 @@ class Run:
             callbacks.append(TrainingProgress(self.console, self.history))
         self.wandb = open_wandb(
             config.logger,
-            self.wandb_mode,
+            wandb_mode(config.logger) if self.leads else "disabled",
             self.folder.path,
             run_id=self.start.wandb_id,
-            group=sweep_name() or f"{config.name}-{config.identity}",
+            group=self.group,
             tags=[task.name, config.model.name, task.protocol],
             content=as_dict(config),
         )
@@ -188,8 +204,7 @@ class Run:
             self.folder.path,
             steps,
             every,
-            callbacks,
-            loggers=[] if self.wandb is None else [self.wandb],
+            [*callbacks, WandbRows(self.history, self.wandb)],
         )
 
     def _test(self, trainer: L.Trainer, module: ClassificationModule, task: Task) -> dict[str, Any]:
@@ -229,11 +244,6 @@ class Run:
         }
         self._record("finished", record)
         self.console.print(summary_table(record, path))
-        hint = sync_hint(path)
-        if hint:
-            self.console.print(
-                f"W&B was offline; to upload this run: [bold]{hint}[/bold]", soft_wrap=True
-            )
 
     def _record(self, status: str, content: dict[str, Any]) -> None:
         if self.leads:
@@ -244,19 +254,22 @@ class Run:
         used = ", ".join(f"{name}: {how}" for name, how in implementations(model, dtype).items())
         count = sum(p.numel() for p in model.parameters())
         how = build.precision(self.config.trainer, self.device)
+        engine = build.engine(self.config.trainer, task)
         self.console.print(
             f"[bold]{self.config.run_id}[/bold] in {self.folder.path}\n"
             f"  data       {task.meta.describe()}\n"
             f"  model      {self.config.model.name}, {count:,} parameters; {used}\n"
             f"  training   {steps:,} steps of {self.config.trainer.batch_size} on "
-            f"{self.config.trainer.devices} x {self.device.type}, {how}; W&B {self.wandb_mode}",
+            f"{self.config.trainer.devices} x {self.device.type}, {how}; step {engine['step']}; "
+            f"data {engine['data']}\n"
+            f"  W&B        {self.wandb.describe()}",
             highlight=False,
             soft_wrap=True,
         )
         if self.start.checkpoint is not None:
             self.console.print(f"  resuming   from {self.start.checkpoint}", soft_wrap=True)
-        if self.start.notice is not None:
-            self.console.print(f"  note       {self.start.notice}", soft_wrap=True)
+        for notice in filter(None, [self.start.notice, self.wandb.notice]):
+            self.console.print(f"  note       {notice}", markup=False, soft_wrap=True)
         warmup = self.config.schedule.warmup_steps
         if warmup >= steps:
             self.console.print(
@@ -305,13 +318,3 @@ def _same_data(config: RunConfig, finished: dict[str, Any]) -> None:
             "  try: resume=false (run it anew; the finished run is moved aside), or another "
             "output_dir, or bring those data back"
         )
-
-
-def _quiet_lightning() -> None:
-    """Lightning's notices that the run's own lines already say, or that do not apply to it."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # they are of all processes
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 
 Positive = Annotated[float, Gt(0)]
 PositiveInt = Annotated[int, Gt(0)]
+Step = Literal["auto", "eager", "compile", "graph"]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
@@ -52,6 +53,10 @@ class TrainerConfig:
     validate_every_steps: PositiveInt | None  # when given, counts instead of the epochs
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: PositiveInt
+    step: Step  # how a step runs; the same step, but for rounding and the draws of dropout
+    deterministic: bool  # the same bits in every run on one GPU; slower
+    data_on_device: Literal["auto", "always", "never"]  # whether the GPU keeps the prepared data
+    length_window: PositiveInt  # batches whose samples are sorted by length together
     num_workers: Annotated[int, Ge(0)]  # processes that read batches; 0: the training process
     log_every_steps: PositiveInt
     checkpoint_every_steps: PositiveInt  # at most this much work is lost to a kill
@@ -66,3 +71,5 @@ class LoggerConfig:
     project: str
     entity: str | None  # the W&B team; null: the default of the account
     tags: list[str]
+    start_timeout: Positive  # seconds to wait for the server; then it goes on offline
+    finish_timeout: Positive  # seconds for what is left to send at the end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ def stored(images: Images) -> Rows:
 
 @dataclass(frozen=True)
 class Standardised:
-    """Stored rows as floats of about mean 0 and deviation 1, from levels scaled to [0, 1].
+    """Stored levels as floats of about mean 0 and deviation 1, from levels scaled to [0, 1].
 
     Args:
         mean: of each channel.
@@ -55,12 +56,17 @@ class Standardised:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __call__(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Values (B, L) of one channel or (B, L, C), float32, and lengths (B,)."""
+    def __call__(self, stored: Tensor) -> Tensor:
+        """Levels (B, L * C) to values (B, L) of one channel or (B, L, C), float32."""
         channels = len(self.mean)
-        level = np.arange(256)[:, None] / 255  # (256, 1)
-        table = ((level - self.mean) / self.std).astype(np.float32)  # (256, C)
-        pixels = rows.values.reshape(len(rows.labels), -1, channels)  # (B, L, C)
-        values = torch.from_numpy(table[pixels, np.arange(channels)])  # (B, L, C)
-        lengths = torch.full((len(rows.labels),), values.shape[1])
-        return (values[..., 0] if channels == 1 else values), lengths
+        pixels = stored.reshape(len(stored), -1, channels).long()  # (B, L, C)
+        values = _table(self, stored.device)[pixels, torch.arange(channels, device=stored.device)]
+        return values[..., 0] if channels == 1 else values
+
+
+@lru_cache(maxsize=8)
+def _table(standard: Standardised, device: torch.device) -> Tensor:
+    """What each level becomes in each channel (256, C)."""
+    level = np.arange(256)[:, None] / 255  # (256, 1)
+    table = ((level - standard.mean) / standard.std).astype(np.float32)
+    return torch.from_numpy(table).to(device)

@@ -20,7 +20,7 @@ from tasks.base import Task, TaskSpec
 from tasks.image import cifar_files, cifar_hub, mnist_files
 from tasks.image.pixels import CLASSES, Images, Standardised, grey, stored
 from tasks.image.split import Split, held_out
-from tasks.loader import Encode, symbols
+from tasks.loader import Encoding
 from tasks.sources.archives import Source
 from tasks.sources.locate import check_name, locate
 from tasks.storage.meta import Origin
@@ -86,9 +86,12 @@ class Image(Task):
         return TaskSpec(self.name, CLASSES, length, vocab_size=None, input_dim=channels)
 
     @property
-    def encode(self) -> Encode:
+    def encoding(self) -> Encoding:
         """Standardised levels (B, L) or (B, L, 3), or the levels themselves as symbols (B, L)."""
-        return symbols if self.config.input == "symbols" else STANDARD[self.name]
+        if self.config.input == "symbols":
+            return Encoding()
+        standard = STANDARD[self.name]
+        return Encoding(standard, channels=len(standard.mean))
 
     def origin(self) -> Origin:
         """The official images, from wherever they are read, or a stand-in; and the split.

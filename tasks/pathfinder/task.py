@@ -15,14 +15,13 @@ from functools import cached_property, partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
-from tasks.loader import Encode
+from tasks.loader import Encoding
 from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
 from tasks.pathfinder.official import SETS, read_official
@@ -104,9 +103,9 @@ class Pathfinder(Task):
         return TaskSpec(self.name, 2, self.config.resolution**2, None, input_dim=1)
 
     @property
-    def encode(self) -> Encode:
+    def encoding(self) -> Encoding:
         """Bytes as real numbers."""
-        return partial(grey, length=self.config.resolution**2, center=self.config.center)
+        return Encoding(partial(grey, center=self.config.center))
 
     def origin(self) -> Origin:
         """The official set, or the law, the seed and the sizes.
@@ -180,19 +179,10 @@ class Pathfinder(Task):
         )
 
 
-def grey(rows: Rows, length: int, center: bool) -> tuple[Tensor, Tensor]:
-    """Pictures of ``length`` pixels as the model takes them.
-
-    Args:
-        rows: uint8 pixels.
-        length: pixels of each.
-        center: from -1 to 1; otherwise from 0 to 1.
-
-    Returns:
-        float32 (B, L), and lengths (B,).
-    """
-    values = torch.from_numpy(rows.values.reshape(-1, length).astype(np.float32)) / 255  # (B, L)
-    return 2 * values - 1 if center else values, torch.from_numpy(rows.lengths)
+def grey(stored: Tensor, center: bool) -> Tensor:
+    """Pixels (B, L) of 0 to 255 as float32 from -1 to 1 if ``center``, else from 0 to 1."""
+    values = stored.float() / 255
+    return 2 * values - 1 if center else values
 
 
 def _plain(law: PathfinderLaw) -> dict[str, object]:

@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tasks.characters import CODES, EOS, SPECIAL, UNKNOWN, codes, readable, with_ends
-from tasks.loader import pad
 from tasks.storage.rows import Rows, offsets_of
 
 LIMIT = 256  # numbers in all: a byte each. English papers have 98; what would come later is unknown
@@ -92,13 +89,6 @@ def separate(rows: Rows) -> Rows:
     if len(offsets) != 2 * len(rows.labels) + 1 or (offsets[::2] != rows.offsets).any():
         raise ValueError("a row is not two texts, each with an end symbol at its end")
     return Rows(rows.values, offsets, rows.labels)
-
-
-def documents(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Pairs as the model takes them: int64 (B, 2, L), padded, and true lengths (B, 2)."""
-    texts = separate(rows)
-    values = torch.from_numpy(pad(texts).astype(np.int64))  # (2 B, L)
-    return values.unflatten(0, (-1, 2)), torch.from_numpy(texts.lengths).unflatten(0, (-1, 2))
 
 
 def readable_pair(values: Sequence[int], alphabet: Alphabet) -> str:

@@ -18,10 +18,10 @@ import numpy as np
 from annotated_types import Ge, Gt, Lt, MultipleOf
 
 from tasks.base import Task, TaskSpec
-from tasks.loader import Encode
+from tasks.loader import Encoding
 from tasks.retrieval import aan, rfc
 from tasks.retrieval.baselines import judge, tfidf_cosines
-from tasks.retrieval.pairs import Alphabet, Pair, documents, encode, readable_pair
+from tasks.retrieval.pairs import Alphabet, Pair, encode, readable_pair, separate
 from tasks.retrieval.rfc_pairs import Pairs, in_degrees, matched_pairs, split_pairs
 from tasks.sources.archives import Source
 from tasks.sources.locate import check_name
@@ -85,9 +85,9 @@ class Retrieval(Task):
         return TaskSpec(self.name, 2, self.config.max_length, size, input_dim=1, documents=2)
 
     @property
-    def encode(self) -> Encode:
+    def encoding(self) -> Encoding:
         """Rows of two documents as (B, 2, L)."""
-        return documents
+        return Encoding(documents=2, separate=separate)
 
     def origin(self) -> Origin:
         """The official pairs, a stand-in in their form, or the RFCs; and how they are cut.

@@ -22,6 +22,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, Sequence, Value
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
@@ -141,6 +142,14 @@ def rows_of(values: pa.ListArray, labels: pa.Array) -> Rows:
     """Arrow's two columns as NumPy arrays, without a copy where possible."""
     offsets = values.offsets.to_numpy().astype(np.int64)
     return Rows(values.flatten().to_numpy(), offsets - offsets[0], labels.to_numpy())
+
+
+def lengths_of(dataset: Dataset) -> NDArray[np.int64]:
+    """How many values each row of a split has (n,)."""
+    column = dataset.with_format("arrow")[:]["values"]
+    return np.concatenate(
+        [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks], dtype=np.int64
+    )
 
 
 def _write(partial: Path, recipe: Recipe, console: Console) -> None:

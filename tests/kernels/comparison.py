@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,3 +37,22 @@ def narrowed(leaves: Sequence[Tensor], dtype: torch.dtype) -> tuple[list[Tensor]
     """The leaves rounded to ``dtype``, and the same rounded values in float64."""
     narrow = [t.detach().to(dtype).requires_grad_() for t in leaves]
     return narrow, [t.detach().double().requires_grad_() for t in narrow]
+
+
+def assert_replays(run: Callable[[], list[Tensor]], leaves: Sequence[Tensor]) -> None:
+    """A CUDA graph of ``run``, replayed on other values of the first leaf, gives what it gives.
+
+    Autograd remembers the stream of a first backward pass: that must not be the default one.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        run()  # compiles
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = run()
+    with torch.no_grad():
+        leaves[0].normal_()
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(recorded, run(), strict=True))

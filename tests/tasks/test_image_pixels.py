@@ -10,6 +10,7 @@ import torch
 from PIL import Image as Pillow
 
 from tasks.image.pixels import Images, Standardised, grey, stored
+from tasks.loader import Encoding
 
 RANDOM = np.random.default_rng(0)
 
@@ -48,7 +49,9 @@ def test_a_row_is_the_picture_line_by_line(channels: int) -> None:
 def test_levels_are_standardised_as_s4_does(mean, std) -> None:
     pixels = RANDOM.integers(0, 256, (5, len(mean), 256), dtype=np.uint8)
     pixels[0] = np.arange(256)
-    values, lengths = Standardised(mean, std)(stored(Images(pixels, np.zeros(5, np.int64))))
+    encoding = Encoding(Standardised(mean, std), channels=len(mean))
+    rows = stored(Images(pixels, np.zeros(5, np.int64)))
+    values, lengths, *_ = encoding.read(rows, list(range(5)))
     # torchvision's ToTensor and Normalize in plain torch: (B, C, L), then channels last
     scaled = torch.from_numpy(pixels).to(torch.float32).div(255)
     expected = (scaled - torch.tensor(mean)[:, None]) / torch.tensor(std)[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pickle
 
 import numpy as np
@@ -13,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.loader import (
-    BatchReader,
+    DiskReader,
+    Encoding,
+    EvalLoader,
     TrainLoader,
     TrainOrder,
     batch_rows,
-    eval_loader,
     permutation,
-    symbols,
 )
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, offsets_of
@@ -44,7 +45,11 @@ def train_loader(
     dataset: Dataset, total: int, batch_size: int = 4, workers: int = 0, **order: int
 ) -> TrainLoader:
     law = TrainOrder(N, batch_size, total, **{"seed": 3, **order})
-    return TrainLoader(dataset, law, symbols, workers)
+    return TrainLoader(DiskReader(dataset, Encoding(), workers), law)
+
+
+def eval_loader(dataset: Dataset, batch_size: int, workers: int = 0, *place: int) -> EvalLoader:
+    return EvalLoader(DiskReader(dataset, Encoding(), workers), len(dataset), batch_size, *place)
 
 
 def indices(batches) -> list[list[int]]:
@@ -134,7 +139,7 @@ def test_the_global_random_numbers_are_left_alone(dataset: Dataset, workers: int
     torch.manual_seed(0)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
     indices(train_loader(dataset, total=3, workers=workers))
-    indices(eval_loader(dataset, 4, symbols, workers))
+    indices(eval_loader(dataset, 4, workers))
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
@@ -143,7 +148,7 @@ def test_the_global_random_numbers_are_left_alone(dataset: Dataset, workers: int
 @given(batch_size=st.integers(1, 13), world_size=st.integers(1, 13))
 def test_evaluation_takes_every_row_once(shared_rows, batch_size: int, world_size: int) -> None:
     ranks = [
-        indices(eval_loader(shared_rows, batch_size, symbols, 0, rank, world_size))
+        indices(eval_loader(shared_rows, batch_size, 0, rank, world_size))
         for rank in range(world_size)
     ]
     assert sorted(row for rank in ranks for batch in rank for row in batch) == list(range(N))
@@ -170,6 +175,36 @@ def test_the_ranks_share_out_every_batch(dataset: Dataset, world_size: int) -> N
         assert sorted(row for share in shared for row in share) == sorted(rows)
 
 
+LENGTHS = np.random.Generator(np.random.PCG64(0)).integers(1, 500, 1_000)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**63 - 1), batch_size=st.integers(1, 70), window=st.integers(2, 40))
+def test_a_window_sorts_its_own_batches_and_no_others(seed, batch_size, window) -> None:
+    plain = TrainOrder(1_000, batch_size, 3 * window, seed)
+    ordered = TrainOrder(1_000, batch_size, 3 * window, seed, window=window, lengths=LENGTHS)
+    before, after = (np.array(list(order)) for order in (plain, ordered))
+    for first in range(0, 3 * window, window):
+        mine, theirs = after[first : first + window], before[first : first + window]
+        assert sorted(mine.ravel()) == sorted(theirs.ravel())
+        spans = sorted((LENGTHS[rows].min(), LENGTHS[rows].max()) for rows in mine)
+        assert all(low[1] <= high[0] for low, high in itertools.pairwise(spans))
+
+
+def test_a_window_is_shuffled_and_its_order_frozen() -> None:
+    order = TrainOrder(1_000, 16, 60, seed=0, window=20, lengths=LENGTHS)
+    longest = [LENGTHS[rows].max() for rows in order]
+    assert longest != sorted(longest)
+    again = TrainOrder(1_000, 16, 60, seed=0, window=20, lengths=LENGTHS)
+    again.first = 33
+    assert list(again) == list(order)[33:]  # resumes anywhere
+    digest = hashlib.sha256(np.array(list(order), dtype="<i8").tobytes()).hexdigest()
+    assert digest == WINDOW
+
+
+WINDOW = "cf5a076a0bf96d7076780918688f2913a97ee8ae2e4b799bf2ac0375496abab1"
+
+
 def test_a_batch_that_cannot_be_shared_out_is_refused(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match=r"batch_size=4 .* 3 devices; try 6"):
         train_loader(dataset, total=1, batch_size=4, world_size=3)
@@ -183,7 +218,7 @@ def test_an_empty_split_is_refused() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, N - 1), min_size=1, max_size=20))
 def test_a_batch_holds_its_rows_padded_to_the_longest(shared_rows, rows: list[int]) -> None:
-    batch = BatchReader(shared_rows, symbols).__getitems__(rows)
+    batch = DiskReader(shared_rows, Encoding()).__getitems__(rows)
     assert batch.values.shape == (len(rows), max(rows))
     assert {tensor.dtype for tensor in batch} == {torch.int64}
     assert batch.index.tolist() == batch.labels.tolist() == batch.lengths.tolist() == rows
@@ -197,10 +232,10 @@ def test_a_batch_is_one_query(dataset: Dataset, monkeypatch) -> None:
     monkeypatch.setattr(
         Dataset, "__getitem__", lambda self, key: queries.append(key) or original(self, key)
     )
-    BatchReader(dataset, symbols).__getitems__([4, 2, 9])
+    DiskReader(dataset, Encoding()).__getitems__([4, 2, 9])
     assert queries == [[4, 2, 9]]
 
 
 def test_a_reader_travels_to_other_processes_without_its_task(dataset: Dataset) -> None:
-    reader = pickle.loads(pickle.dumps(BatchReader(dataset, symbols)))
+    reader = pickle.loads(pickle.dumps(DiskReader(dataset, Encoding())))
     assert reader.__getitems__([2]).values.tolist() == [[3, 3]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.characters import EOS, SPECIAL, UNKNOWN, codes
+from tasks.loader import Encoding
 from tasks.retrieval.pairs import (
     LIMIT,
     Alphabet,
     Pair,
-    documents,
     encode,
     readable_pair,
     separate,
@@ -63,7 +61,9 @@ def test_rows_are_what_the_definition_says(train, test, max_length) -> None:
 def test_a_batch_is_both_documents_padded_to_the_longest(pairs) -> None:
     """As S4 pads them: all first documents, all second documents, one common length."""
     alphabet = Alphabet()
-    values, lengths = documents(encode(pairs, alphabet, 13, learn=True))
+    rows = encode(pairs, alphabet, 13, learn=True)
+    encoding = Encoding(documents=2, separate=separate)
+    values, lengths, *_ = encoding.read(rows, list(range(len(pairs))))
     longest = max(len(text) for pair in pairs for text in (pair.first, pair.second)) + 1
     assert values.shape == (len(pairs), 2, longest)
     assert values.dtype == lengths.dtype == torch.int64
@@ -95,10 +95,6 @@ def test_a_row_can_be_read() -> None:
 
 def test_what_utf8_cannot_hold_is_a_question_mark() -> None:
     assert codes("a\ud800b").tolist() == [ord("a"), ord("?"), ord("b")]
-
-
-def test_the_encoder_can_be_sent_to_other_processes() -> None:
-    assert pickle.loads(pickle.dumps(documents)) is documents
 
 
 @pytest.mark.parametrize(

@@ -298,14 +298,14 @@ def test_batches_are_real_numbers_in_raster_order(make) -> None:
 
 
 def test_the_extremes_of_grey() -> None:
-    rows = block(([0, 255, 51], 1))
-    assert grey(rows, 3, center=False)[0].tolist() == [[0.0, 1.0, pytest.approx(0.2)]]
-    assert grey(rows, 3, center=True)[0].tolist() == [[-1.0, 1.0, pytest.approx(-0.6)]]
+    stored = torch.tensor([[0, 255, 51]], dtype=torch.uint8)
+    assert grey(stored, center=False).tolist() == [[0.0, 1.0, pytest.approx(0.2)]]
+    assert grey(stored, center=True).tolist() == [[-1.0, 1.0, pytest.approx(-0.6)]]
 
 
 def test_encode_goes_to_other_processes(make) -> None:
-    encode = pickle.loads(pickle.dumps(make().encode))
-    values, lengths = encode(block(([7] * 1024, 0)))
+    encoding = pickle.loads(pickle.dumps(make().encoding))
+    values, lengths, *_ = encoding.read(block(([7] * 1024, 0)), [0])
     assert values.shape == (1, 1024)
     assert lengths.tolist() == [1024]
 

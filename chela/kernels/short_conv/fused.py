@@ -104,7 +104,9 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, causal: bool, silu:
     grid, arguments = _launch(x, width, causal, _tile(x, backward=False))
     given = weight if bias is None else bias.contiguous()  # a pointer that is not read
     with on(x):
-        kernels.forward[grid](x, weight, given, y, BIAS=bias is not None, SILU=silu, **arguments)
+        kernels.short_conv_forward[grid](
+            x, weight, given, y, BIAS=bias is not None, SILU=silu, **arguments
+        )
     return y
 
 
@@ -130,7 +132,7 @@ def _backward(
     partial = torch.empty(parts, width + 1, dim, dtype=torch.float32, device=x.device)
     given = weight if bias is None else bias.contiguous()  # a pointer that is not read
     with on(x):
-        kernels.backward[grid](
+        kernels.short_conv_backward[grid](
             x, weight, given, dy, dx, partial, BIAS=bias is not None, SILU=silu,
             maxnreg=REGISTERS if width <= 5 else None, **arguments,
         )  # fmt: skip

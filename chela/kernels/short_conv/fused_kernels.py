@@ -55,7 +55,7 @@ def _place(L, D, STEPS, S: tl.constexpr, BD: tl.constexpr):
 
 
 @triton.jit
-def forward(
+def short_conv_forward(
     x,
     weight,  # (D, WIDTH)
     bias,  # (D,)
@@ -109,7 +109,7 @@ def _gradient_before_silu(dy, x_rows, taps, b, SILU: tl.constexpr, WIDTH: tl.con
 
 
 @triton.jit
-def backward(
+def short_conv_backward(
     x,
     weight,  # (D, WIDTH)
     bias,  # (D,)

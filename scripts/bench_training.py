@@ -1,0 +1,156 @@
+"""Training and evaluation speed of a model on a task, beside the plain form of the same model.
+
+    python scripts/bench_training.py task=listops model=chela        real batches of the task
+    python scripts/bench_training.py task=image trainer.batch_size=256 model.dim=128   any key
+    python scripts/bench_training.py --steps 200 task=listops        more of them
+    python scripts/bench_training.py --lengths 1024,16384 --plot speed.png   random tokens
+
+The loop is that of train.py without its files; the plain form is kernels=torch under torch.compile
+without a CUDA graph. Tokens are positions, padding among them; `true` says how many are none.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from chela.cli import plain_errors
+from chela.config import RunConfig, parse
+from chela.errors import RunError
+from chela.records.environment import hardware, versions
+from chela.training import build
+from chela.training.settings import Step
+from chela.training.throughput import Speed, measure
+from tasks.base import Batch, TaskSpec
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+WARM_UP = 30  # steps: every usual length of a batch has been met three times by then
+TOKENS = 2**18  # of a random batch, whatever its length
+HEADER = (
+    f"{'model':14} {'form':22} {'shape':12} {'loop':>8} {'step':>8} {'eval':>8} "
+    f"{'true':>5} {'peak':>9} {'start':>7}"
+)
+
+
+def composed(arguments: Sequence[str]) -> RunConfig:
+    """The checked configuration of a command line like train.py's."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return parse(compose("config", [*arguments]))
+
+
+def plain(config: RunConfig, device: torch.device) -> RunConfig:
+    """The same run without anything of ours that makes it fast."""
+    step: Step = "compile" if device.type == "cuda" else "eager"
+    return replace(config, kernels="torch", trainer=replace(config.trainer, step=step))
+
+
+def on_task(config: RunConfig, device: torch.device, steps: int) -> Speed:
+    """The speed on the task's own batches."""
+    task = build.build_task(config, device)
+    task.prepare_data()
+    task.setup()
+    task.total_batches = WARM_UP + steps
+    data = task.train_dataloader(), task.val_dataloader()
+    return measure(config, task.spec, device, *data, task.is_padded, WARM_UP, steps)
+
+
+def on_random(config: RunConfig, device: torch.device, length: int, steps: int) -> Speed:
+    """The speed on random tokens of one length, as many in a batch at every length."""
+    size = max(1, TOKENS // length)
+    spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
+    batch = Batch(
+        values=torch.randint(1, 20, (size, length), device=device),
+        lengths=torch.full((size,), length, device=device),
+        labels=torch.randint(0, 10, (size,), device=device),
+        index=torch.arange(size, device=device),
+    )
+    endless: Iterable[Batch] = repeat(batch)
+    return measure(config, spec, device, endless, [batch], False, warm_up=4, steps=steps)
+
+
+def row(config: RunConfig, device: torch.device, shape: str, speed: Speed) -> str:
+    """One line of the table."""
+    form = f"{config.kernels}, {build.step_form(config.trainer, device)}"
+    rates = " ".join(f"{x / 1e6:7.2f}M" for x in (speed.loop, speed.step, speed.evaluation))
+    return (
+        f"{config.model.name:14} {form:22} {shape:12} {rates} {speed.true_share:5.0%} "
+        f"{speed.peak_bytes / 2**30:5.2f}GiB {speed.compile_seconds:6.1f}s"
+    )
+
+
+def parts(speed: Speed) -> str:
+    """The share of each part in the GPU time of a step."""
+    whole = sum(speed.parts.values())
+    shares = sorted(speed.parts.items(), key=lambda part: -part[1])
+    return f"  a step's {whole * 1e3:.2f} ms: " + ", ".join(
+        f"{name} {seconds / whole:.0%}" for name, seconds in shares
+    )
+
+
+def draw(speeds: dict[str, dict[int, float]], file: Path, title: str) -> None:
+    """Tokens per second against length, a line for each form."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for form, found in speeds.items():
+        axes.plot(list(found), [rate / 1e6 for rate in found.values()], marker="o", label=form)
+    axes.set_xscale("log", base=2)
+    axes.set(title=title, xlabel="length (tokens)", ylabel="training (million tokens/s)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure what the command line asks for and print a line each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=50, help="that are timed")
+    parser.add_argument("--lengths", help="random tokens of these lengths instead of a task")
+    parser.add_argument("--plot", type=Path, help="draw the speed against --lengths")
+    parser.add_argument("--no-plain", action="store_true", help="not the plain form")
+    options, overrides = parser.parse_known_args(arguments)
+    asked = composed(overrides)
+    device = build.check_hardware(asked.trainer)
+    forms = [asked] if options.no_plain else [asked, plain(asked, device)]
+    where = hardware(device).get("gpu") or "CPU"
+    title = f"{asked.model.name}, {where}, torch {versions()['torch']}"
+    print(f"{title}, {build.precision(asked.trainer, device)}\n{HEADER}", flush=True)
+    lengths = [int(each) for each in options.lengths.split(",")] if options.lengths else []
+    speeds: dict[str, dict[int, float]] = {}
+    for config in forms:
+        for length in lengths or [0]:
+            try:
+                if length:
+                    speed = on_random(config, device, length, options.steps)
+                else:
+                    speed = on_task(config, device, options.steps)
+            except torch.OutOfMemoryError:
+                print(f"{config.model.name:14} length {length:,} does not fit into the memory")
+                continue
+            shape = f"{max(1, TOKENS // length)}x{length}" if length else config.task.config.name
+            print(row(config, device, shape, speed), flush=True)
+            if speed.parts:
+                print(parts(speed), flush=True)
+            speeds.setdefault(f"kernels={config.kernels}", {})[length] = speed.step
+    if options.plot:
+        if not lengths:
+            raise RunError("--plot draws speeds against lengths.\n  try: --lengths 1024,4096")
+        draw(speeds, options.plot, title)
+        print(f"drawn: {options.plot}")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,78 @@
+"""Send to W&B what it does not have of local runs: `python scripts/upload.py outputs`."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from chela.cli import plain_errors
+from chela.errors import RunError
+from chela.records.collect import Run, collect
+from chela.training.settings import LoggerConfig
+from chela.training.wandb_run import final_numbers, open_wandb
+
+START, FINISH = 10.0, 600.0  # seconds: who waits here wants to know soon, or wants it all sent
+EXIT = {"finished": 0, "failed": 1, "interrupted": 128 + 15}  # as W&B would have heard of them
+
+
+def main(arguments: list[str]) -> None:
+    """Offer the rows of every record to the server, which takes those that it lacks.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        DataError: there is no run.
+        RunError: the server does not answer, or not all was sent.
+    """
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s FOLDER [FOLDER ...]",
+        description="Send to W&B what it does not have of local runs; safe to repeat.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    found = collect(parser.parse_args(arguments).folders)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    for run in found.runs:
+        said = "running, or killed: it sends its rows itself when it goes on"
+        if run.status != "running":
+            said = upload(run)
+        console.print(f"{run.folder}: {said}", markup=False, highlight=False, soft_wrap=True)
+    for each in found.unread:
+        console.print(f"!  {each.file}: {each.reason}", markup=False, soft_wrap=True)
+
+
+def upload(run: Run) -> str:
+    """Send one run; returns where it is.
+
+    Raises:
+        RunError: the server does not answer, or not all was sent.
+    """
+    record = run.record
+    logger: Mapping[str, Any] = record["config"]["logger"]
+    target = open_wandb(
+        LoggerConfig("online", logger["project"], logger["entity"], logger["tags"], START, FINISH),
+        "online",
+        run.folder,
+        run_id=record["wandb_id"],
+        group=record.get("wandb_group"),
+        tags=[run.task, run.model, run.protocol],
+        content=record["config"],
+    )
+    finished = run.status == "finished"
+    rows = record.get("metrics", [])
+    # the last row of a run that may go on may still get its validation
+    target.send(rows if finished else rows[:-1])
+    if finished:
+        target.summarize(final_numbers(record))
+    target.close(EXIT[run.status])
+    if not target.delivered:
+        raise RunError(f"{run.folder}: not all was sent.\n  try: the same command again")
+    return target.describe()
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main(sys.argv[1:])

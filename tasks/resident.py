@@ -1,0 +1,84 @@
+"""A prepared split that lies on the GPU: batches are gathered there, the host sends row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from tasks.loader import Batch, Batches, Encoding
+from tasks.storage.rows import Rows
+from tasks.storage.store import rows_of
+
+WIDTHS = 8  # batches are padded to one of so many lengths: each is a program compiled for it
+MULTIPLE = 16  # tokens; tiles and vector loads like round numbers
+
+
+class DeviceReader:
+    """The same batches as ``DiskReader``'s but for padding: to the next of a few widths.
+
+    Args:
+        dataset: the prepared split.
+        encoding: of its task.
+        device: where it is kept.
+    """
+
+    def __init__(self, dataset: Dataset, encoding: Encoding, device: torch.device) -> None:
+        self._encoding = encoding
+        self._device = device
+        blocks = [encoding.sequences(rows) for rows in _blocks(dataset)]
+        self._values = torch.cat([_as_signed(rows).to(device) for rows in blocks])  # (all,)
+        self._lengths = np.concatenate([rows.lengths for rows in blocks])  # (n documents,)
+        self._labels = torch.from_numpy(np.concatenate([rows.labels for rows in blocks])).to(device)
+        lengths = torch.from_numpy(self._lengths)
+        self._starts = (lengths.cumsum(0) - lengths).to(device)  # (n documents,)
+        self._device_lengths = lengths.to(device)
+        self._widths = widths(int(self._lengths.min()), int(self._lengths.max()))
+        self._places = torch.arange(self._widths[-1], device=device)
+
+    def read(self, batches: Batches) -> Iterator[Batch]:
+        """The batches of the given rows, in order."""
+        return map(self.batch, batches)
+
+    def batch(self, rows: list[int]) -> Batch:
+        """The batch of the given rows; the host waits for nothing."""
+        documents = self._encoding.documents
+        host = torch.tensor(rows)
+        longest = int(self._lengths.reshape(-1, documents)[rows].max())
+        width = next(width for width in self._widths if width >= longest)
+        if self._device.type == "cuda":
+            host = host.pin_memory()  # else the copy would wait
+        index = host.to(self._device, non_blocking=True)  # (B,)
+        which = (index[:, None] * documents + self._places[:documents]).flatten()
+        places, lengths = self._places[:width], self._device_lengths[which]
+        position = self._starts[which, None] + places  # (B documents, W)
+        stored = self._values[position.clamp(max=len(self._values) - 1)]
+        if stored.dtype == torch.int16:
+            stored = stored.int() & 0xFFFF
+        stored = torch.where(places < lengths[:, None], stored, 0)
+        return self._encoding.batch(stored, lengths, self._labels[index], index)
+
+
+def widths(shortest: int, longest: int) -> list[int]:
+    """The lengths that batches are padded to, ascending; the last is ``longest``, none beyond."""
+    if shortest == longest:
+        return [longest]
+    step = -(-longest // (WIDTHS * MULTIPLE)) * MULTIPLE
+    return [*range(step, longest, step), longest]
+
+
+def _blocks(dataset: Dataset) -> Iterator[Rows]:
+    """The split, some rows at a time, as its file has them."""
+    table: pa.Table = dataset.with_format("arrow")[:]
+    for batch in table.to_batches():
+        yield rows_of(batch["values"], batch["label"])
+
+
+def _as_signed(rows: Rows) -> Tensor:
+    """The stored numbers in a type that a GPU gathers: uint16 as int16 of the same bits."""
+    values = rows.values.copy()  # Arrow's memory cannot be written, which torch does not like
+    return torch.from_numpy(values.view(np.int16) if values.dtype == np.uint16 else values)

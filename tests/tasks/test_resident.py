@@ -1,0 +1,103 @@
+"""What a GPU gathers is what the disk has; here the device is the CPU, where the same code runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.image.pixels import Standardised
+from tasks.loader import DiskReader, Encoding
+from tasks.resident import DeviceReader, widths
+from tasks.retrieval.pairs import Alphabet, Pair, encode, separate
+from tasks.storage.meta import Origin
+from tasks.storage.rows import Rows, offsets_of
+from tasks.storage.store import Recipe, lengths_of, load, prepare
+
+CPU = torch.device("cpu")
+
+
+def stored(folder: Path, rows: Rows, block: int = 7) -> Dataset:
+    """The rows as a prepared split, written in several blocks."""
+    blocks = [
+        ("train", rows.slice(start, min(start + block, len(rows.labels))))
+        for start in range(0, len(rows.labels), block)
+    ]
+    prepare(folder, Recipe(Origin("toy", 1, "made", {}), str(rows.values.dtype), lambda: blocks))
+    return load(folder).splits["train"]
+
+
+def ragged(dtype: str, top: int, n: int = 50) -> Rows:
+    draw = np.random.Generator(np.random.PCG64(1))
+    lengths = draw.integers(1, 200, n)
+    values = draw.integers(1, top, lengths.sum()).astype(dtype)
+    return Rows(values, offsets_of(lengths), draw.integers(0, 10, n))
+
+
+def pairs() -> Rows:
+    texts = [("ab" * (i % 5 + 1), "c" * (3 * i + 1)) for i in range(20)]
+    return encode([Pair(a, b, i % 2) for i, (a, b) in enumerate(texts)], Alphabet(), 40, True)
+
+
+def images(channels: int) -> Rows:
+    values = np.arange(9 * 16 * channels, dtype=np.uint8)
+    return Rows(values, np.arange(10) * 16 * channels, np.arange(9))
+
+
+CASES = {
+    "symbols": (ragged("uint8", 256), Encoding()),
+    "uint16": (ragged("uint16", 65_536), Encoding()),
+    "pairs": (pairs(), Encoding(documents=2, separate=separate)),
+    "grey": (images(1), Encoding(Standardised((0.5,), (0.2,)))),
+    "colour": (images(3), Encoding(Standardised((0.5, 0.4, 0.3), (0.2, 0.3, 0.1)), channels=3)),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def readers(request, tmp_path_factory) -> tuple[int, DiskReader, DeviceReader]:
+    rows, encoding = CASES[request.param]
+    dataset = stored(tmp_path_factory.mktemp("resident") / "toy", rows)
+    return len(dataset), DiskReader(dataset, encoding), DeviceReader(dataset, encoding, CPU)
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_a_batch_is_the_disks_but_for_padding(readers, data) -> None:
+    n, disk, device = readers
+    rows = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=12))
+    expected, found = disk.__getitems__(rows), device.batch(rows)
+    axis = expected.lengths.ndim  # of the positions
+    length = expected.values.shape[axis]
+    assert found.values.dtype == expected.values.dtype
+    assert torch.equal(found.values.narrow(axis, 0, length), expected.values)
+    assert not found.values.narrow(axis, length, found.values.shape[axis] - length).any()
+    for mine, true in zip(found[1:], expected[1:], strict=True):
+        assert mine.dtype == true.dtype
+        assert torch.equal(mine, true)
+
+
+@given(shortest=st.integers(1, 20_000), more=st.integers(0, 20_000))
+def test_few_widths_and_none_beyond_the_longest(shortest: int, more: int) -> None:
+    found = widths(shortest, shortest + more)
+    assert found[-1] == shortest + more
+    assert found == sorted(set(found))
+    assert len(found) <= 8
+    assert more > 0 or len(found) == 1
+
+
+def test_a_split_read_in_order(readers) -> None:
+    n, disk, device = readers
+    batches = [[0, 1], [n - 1]]
+    for mine, true in zip(device.read(batches), disk.read(batches), strict=True):
+        assert torch.equal(mine.labels, true.labels)
+        assert torch.equal(mine.index, true.index)
+
+
+def test_the_lengths_of_a_split(tmp_path: Path) -> None:
+    rows = ragged("uint8", 256)
+    assert lengths_of(stored(tmp_path / "toy", rows)).tolist() == rows.lengths.tolist()

@@ -1,0 +1,101 @@
+"""How a step runs: what is chosen where, and that a graph's step is Lightning's own step."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from chela.config import parse
+from chela.errors import RunError
+from chela.records.record import read_record
+from chela.training import build
+from chela.training.folder import RunFolder
+from chela.training.optim import follow_the_device, portable
+from chela.training.run import run
+from tests.conftest import ROOT, TINY
+
+
+@pytest.mark.parametrize(
+    ("step", "device", "devices", "form"),
+    [
+        ("auto", "cpu", 1, "eager"),
+        ("auto", "cuda", 1, "graph"),
+        ("auto", "cuda", 4, "compile"),
+        ("eager", "cuda", 1, "eager"),
+        ("compile", "cpu", 1, "compile"),
+        ("graph", "cuda", 1, "graph"),
+    ],
+)
+def test_what_a_step_is_where(composed, step, device, devices, form) -> None:
+    config = parse(composed(f"trainer.step={step}", f"trainer.devices={devices}"))
+    assert build.step_form(config.trainer, torch.device(device)) == form
+
+
+@pytest.mark.parametrize(("device", "devices"), [("cpu", 1), ("cuda", 2)])
+def test_a_graph_where_there_is_none_is_refused(composed, device, devices) -> None:
+    config = parse(composed("trainer.step=graph", f"trainer.devices={devices}"))
+    with pytest.raises(RunError, match=r"one GPU.*\n.*trainer\.step=auto"):
+        build.step_form(config.trainer, torch.device(device))
+
+
+def rows(config) -> list[dict]:
+    record = read_record(RunFolder(parse(config)).path)
+    assert record is not None
+    return [
+        {name: value for name, value in row.items() if name != "tokens_per_second"}
+        for row in record["metrics"]
+    ]
+
+
+@pytest.mark.parametrize("more", [[], ["trainer.gradient_clip=null", "model.norm=batch"]])
+def test_the_step_of_a_graph_is_lightnings_own(composed, tmp_path, monkeypatch, more) -> None:
+    """Without the graph itself, which a CPU has not: the same bits by the other way."""
+    plain = composed(*more, f"output_dir={tmp_path}/plain")
+    run(plain)
+    monkeypatch.setattr("chela.training.run.build.step_form", lambda *_: "graph")
+    monkeypatch.setattr("chela.training.run.build.compile_blocks", lambda model: None)
+    monkeypatch.setattr("chela.training.module.StepGraphs", lambda step: step)
+    monkeypatch.setattr("chela.training.module.follow_the_device", lambda *_: None)
+    other = composed(*more, f"output_dir={tmp_path}/other")
+    run(other)
+    assert len(rows(plain)) > 3
+    assert rows(plain) == rows(other)
+
+
+def test_what_is_saved_of_an_optimizer_is_for_any_device() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([{"params": [weight], "name": "all"}], lr=0.25, fused=True)
+    before = optimizer.state_dict()
+    follow_the_device(optimizer, torch.device("cpu"))
+    assert isinstance(optimizer.param_groups[0]["lr"], torch.Tensor)
+    assert portable(optimizer.state_dict()) == before
+
+
+def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/bench_training.py", *TINY, "--steps=2", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_benchmark_on_a_task(shared_data: Path) -> None:
+    done = benchmark(f"data_dir={shared_data}")
+    assert done.returncode == 0, done.stderr
+    forms = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("chela  ")]
+    assert forms == ["auto,", "torch,"]
+
+
+def test_the_benchmark_of_lengths(tmp_path: Path) -> None:
+    file = tmp_path / "speed.png"
+    done = benchmark("--lengths=1024,2048", f"--plot={file}", "--no-plain", "model.dim=8")
+    assert done.returncode == 0, done.stderr
+    assert "256x1024" in done.stdout
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_of_no_lengths_is_refused(shared_data: Path) -> None:
+    done = benchmark("--plot=speed.png", f"data_dir={shared_data}")
+    assert done.returncode == 1
+    assert "try: --lengths" in done.stderr

@@ -1,0 +1,74 @@
+"""What only a GPU can show of a step: `pytest -m gpu`."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import torch
+
+from chela.config import parse
+from chela.records.record import read_record
+from chela.training.folder import RunFolder
+from chela.training.run import run
+from tests.training.test_resume import contents, same, signal_at, without_speed
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+
+ON_GPU = [
+    "trainer.accelerator=gpu",
+    "trainer.max_steps=24",
+    "trainer.validate_every_steps=10",
+    "trainer.deterministic=true",
+    "model.dim=32",
+    "model.mixer.qk_dim=32",
+]
+
+
+def curve(composed, tmp_path, name: str, *more: str) -> list[float]:
+    config = composed(*ON_GPU, *more, f"output_dir={tmp_path}/{name}")
+    run(config)
+    record = read_record(RunFolder(parse(config)).path)
+    assert record is not None
+    return [row["train/loss"] for row in record["metrics"] if "train/loss" in row]
+
+
+@pytest.mark.parametrize("task", [[], ["task.min_length=30", "trainer.length_window=4"]])
+def test_a_graph_trains_as_an_eager_step_does(composed, tmp_path, task) -> None:
+    same_numbers = ["model.dropout=0", "trainer.precision=float32", *task]
+    eager = curve(composed, tmp_path, "eager", "trainer.step=eager", *same_numbers)
+    graph = curve(composed, tmp_path, "graph", "trainer.step=graph", *same_numbers)
+    plain = curve(composed, tmp_path, "plain", "kernels=torch", "trainer.step=eager", *same_numbers)
+    assert len(eager) == 6
+    assert graph == pytest.approx(eager, rel=1e-4)
+    assert plain == pytest.approx(eager, rel=1e-4)
+
+
+def test_data_on_the_gpu_train_as_those_on_disk_do(composed, tmp_path) -> None:
+    on_gpu = curve(composed, tmp_path, "on", "trainer.data_on_device=always", "model.dropout=0")
+    on_disk = curve(composed, tmp_path, "off", "trainer.data_on_device=never", "model.dropout=0")
+    assert on_gpu == pytest.approx(on_disk, rel=2e-2)  # bf16, other padding
+
+
+@pytest.mark.parametrize("step", ["graph", "eager"])
+@pytest.mark.parametrize("stop", [1, 3, 10, 17, 23])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    composed, tmp_path, monkeypatch, stop, step
+) -> None:
+    form = f"trainer.step={step}"
+    whole = composed(*ON_GPU, form, f"output_dir={tmp_path}/whole")
+    run(whole)
+    parts = composed(*ON_GPU, form, f"output_dir={tmp_path}/parts")
+    signal_at(monkeypatch, stop, signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        run(parts)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    run(parts)
+    (last, record), (other_last, other_record) = contents(whole), contents(parts)
+    for part in ["state_dict", "optimizer_states", "lr_schedulers"]:
+        assert same(last[part], other_last[part]), part
+    assert without_speed(record["metrics"]) == without_speed(other_record["metrics"])
+    assert record["test"] == other_record["test"]
