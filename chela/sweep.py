@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
-import shutil
+import shlex
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
 
+import filelock
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from chela.cli import PLAIN, explain
+from chela.errors import ChelaError
+from chela.records import sweeps
+from chela.records.sweeps import Plan, SweepCell
 
 NAME, FOLDER = "CHELA_SWEEP", "CHELA_SWEEP_FOLDER"  # cells in other processes inherit them
+
+# Held while the sweep runs. Not in the callback, which is sent to the processes of the cells.
+_locks = contextlib.ExitStack()
 
 
 def sweep_name() -> str | None:
@@ -29,21 +40,36 @@ def sweep_name() -> str | None:
 
 
 class SweepCallback(Callback):
-    """Hydra calls this around a sweep and each of its cells."""
+    """Hydra calls this around a sweep and, in the process of a cell, around the cell."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Name the sweep after its overrides: the same command continues the same sweep."""
-        overrides = sorted(config.hydra.overrides.task)
-        digest = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:8]
-        os.environ[NAME] = f"sweep-{digest}"
-        os.environ[FOLDER] = tempfile.mkdtemp(prefix="chela-sweep-")
+        """Name the sweep after what it varies: the same command continues the same sweep."""
+        name = _name(config)
+        folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
+        os.environ[NAME], os.environ[FOLDER] = name, str(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(filelock.Timeout):  # the same sweep twice: their runs are locked
+            _locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
+        command = shlex.join(["python", *sys.argv])
+        sweeps.write_plan(folder, Plan(name, command, planned_cells(config)))
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Say where the cell's run will be."""
+        if FOLDER not in os.environ:
+            return
+        if multiprocessing.get_start_method(allow_none=True) == "loky":
+            # joblib's way to start processes, which those that a cell starts do not know
+            multiprocessing.set_start_method("spawn", force=True)
+            os.environ["TTY_COMPATIBLE"] = "0"  # the bars of several cells would draw over another
+        folder, run = os.environ[FOLDER], _run_folder(config)
+        place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
+        cell = SweepCell(list(config.hydra.overrides.task), place)
+        sweeps.write_cell(Path(folder), config.hydra.job.num, cell)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Keep what became of a cell, and let the sweep go on if it failed."""
         if FOLDER not in os.environ:
             return
-        from chela.training import wandb_table  # here, so that --help need not wait for torch
-
         error = None
         if job_return.status == JobStatus.FAILED:
             failure = job_return._return_value  # the property would raise it
@@ -51,25 +77,21 @@ class SweepCallback(Callback):
             if not isinstance(failure, PLAIN):
                 traceback.print_exception(failure)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
-        cell: dict[str, Any] = {"overrides": list(job_return.overrides or []), "error": error}
-        cell["best"] = None if error else job_return.return_value
-        cell["place"] = wandb_table.place(job_return.cfg)
-        number = config.hydra.job.num
-        Path(os.environ[FOLDER], f"{number:06d}.json").write_text(json.dumps(cell))
+        best = None if error else job_return.return_value
+        sweeps.finish_cell(Path(os.environ[FOLDER]), config.hydra.job.num, error, best)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print a line per cell; the exit status is 1 if one of them failed."""
+        from chela.training import wandb_table  # here, so that --help need not wait for torch
+
         folder = Path(os.environ.pop(FOLDER))
         name = os.environ.pop(NAME)
-        cells = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
-        shutil.rmtree(folder, ignore_errors=True)
+        _locks.close()
+        cells = list(sweeps.read_cells(folder).values())
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(cells_table(name, cells))
-        if places := [cell["place"] for cell in cells if cell["place"]]:
-            from chela.training import wandb_table
-
-            wandb_table.log_table(name, places, console)
-        failed = [cell for cell in cells if cell["error"] is not None]
+        wandb_table.log_table(name, folder, [cell.folder for cell in cells if cell.folder], console)
+        failed = [cell for cell in cells if cell.error is not None]
         if failed:
             console.print(
                 f"{len(failed)} of {len(cells)} cells failed; repeat the command to run them "
@@ -78,26 +100,61 @@ class SweepCallback(Callback):
             sys.exit(1)
 
 
-def cells_table(name: str, cells: list[dict[str, Any]]) -> Table:
-    """What became of each cell of a sweep.
+def planned_cells(config: DictConfig) -> list[list[str]]:
+    """The overrides of every cell of a sweep, in order, as Hydra's own sweeper will have them.
+
+    Args:
+        config: what Hydra composed for the sweep as a whole, with its section ``hydra``.
+
+    Returns:
+        One list per cell; none if another sweeper decides step by step.
+    """
+    if not str(config.hydra.sweeper._target_).endswith(f".{BasicSweeper.__name__}"):
+        return []
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = parser.parse_overrides([*_params(config), *config.hydra.overrides.task])
+    (batch,) = BasicSweeper.split_arguments(overrides, None)
+    return batch
+
+
+def cells_table(name: str, cells: list[SweepCell]) -> Table:
+    """What became of each cell of a sweep, with the best validation accuracy of those finished.
 
     Args:
         name: of the sweep.
-        cells: each with ``overrides``, ``error`` (None: it finished) and ``best``, the best
-            validation accuracy.
+        cells: in order.
     """
     table = Table(title=name, title_justify="left")
     table.add_column("cell", overflow="fold")
     table.add_column("best validation", justify="right")
     table.add_column("error", overflow="fold")
-    varied = _varied([cell["overrides"] for cell in cells])
+    varied = sweeps.varied([cell.overrides for cell in cells])
     for cell, overrides in zip(cells, varied, strict=True):
-        best = "failed" if cell["best"] is None else f"{cell['best']:.4f}"
-        table.add_row(" ".join(overrides), best, cell["error"] or "")
+        best = "failed" if cell.best is None else f"{cell.best:.4f}"
+        table.add_row(" ".join(overrides), best, cell.error or "")
     return table
 
 
-def _varied(cells: list[list[str]]) -> list[list[str]]:
-    """Each cell's overrides without those that all have in common."""
-    common = set.intersection(*map(set, cells)) if len(cells) > 1 else set()
-    return [[each for each in cell if each not in common] for cell in cells]
+def _name(config: DictConfig) -> str:
+    content = sorted([*config.hydra.overrides.task, *_params(config)])
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    return f"{config.hydra.runtime.choices.get('sweep', 'sweep')}-{digest}"
+
+
+def _params(config: DictConfig) -> list[str]:
+    """``hydra.sweeper.params``, what a file of the group ``sweep`` varies, as overrides."""
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    return [f"{key}={value}" for key, value in params.items()]
+
+
+def _run_folder(config: DictConfig) -> Path | None:
+    """Where the run of this configuration is; None if it cannot be run, which the run will say."""
+    from chela.config import parse  # here, so that --help need not wait for torch
+    from chela.training.folder import RunFolder
+
+    keys = [str(key) for key in config if key != "hydra"]
+    try:
+        return RunFolder(parse(OmegaConf.masked_copy(config, keys))).path
+    except ChelaError:
+        return None

@@ -17,8 +17,11 @@ from chela.config import parse
 from tests.conftest import ROOT, TINY
 
 README = (ROOT / "README.md").read_text()
-PLAIN = {"scripts/report.py", "scripts/bench_kernels.py"}  # have an argument parser of their own
-COMMANDS = sorted({line.split("#")[0].strip() for line in re.findall(r"^python .*", README, re.M)})
+SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
+# have arguments of their own
+PLAIN = {f"scripts/{name}.py" for name in ("report", "bench_kernels", "status", "search")}
+LINES = re.findall(r"^python .*", README + SWEEPS, re.M)
+COMMANDS = sorted({line.split("#")[0].strip() for line in LINES})
 
 
 def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

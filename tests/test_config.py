@@ -149,5 +149,11 @@ def test_every_group_file_is_reached() -> None:
             if group == Path("experiment/lra"):  # a recipe is applied by its task and model
                 task, model = file.stem.split("-")
                 parse(compose("config", [f"task={task}", f"model={model}"]))
+            elif group == Path("experiment/small"):  # of the same pairs, or what those share
+                task, _, model = file.stem.partition("-")
+                pair = [f"task={task}", f"model={model or 'chela'}"]
+                parse(compose("config", [f"experiment=small/{file.stem}", *pair]))
+            elif group in (Path("sweep"), Path("search")):  # tests/test_sweep.py, test_search.py
+                continue
             elif group != Path():
                 parse(compose("config", [f"{group}={file.stem}"]))

@@ -23,6 +23,7 @@ SPECS = {
     "image": TaskSpec("image", 10, LENGTH, None, 1),
     "cifar": TaskSpec("cifar", 10, LENGTH, None, 3),
     "mnist": TaskSpec("mnist", 10, LENGTH, None, 1),
+    "gratings": TaskSpec("gratings", 10, LENGTH, None, 1),
     "pathfinder": TaskSpec("pathfinder", 2, LENGTH, None, 1),
     "pathx": TaskSpec("pathx", 2, LENGTH, None, 1),
 }

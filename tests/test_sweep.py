@@ -6,15 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from rich.console import Console
 
 from chela.config import parse
 from chela.errors import ConfigError
-from chela.sweep import cells_table
+from chela.records.sweeps import Plan, SweepCell, read_cells, read_plan
+from chela.sweep import cells_table, planned_cells
 from chela.training import build
 from tasks.base import TaskSpec
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.test_commands import train
+
+PARALLEL = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path, shared_data: Path) -> None:
@@ -32,10 +38,84 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path, shared_data:
     assert again.stdout.count("is finished") == 1
 
 
+def test_cells_started_in_the_same_second_do_not_collide(tmp_path: Path, shared_data: Path) -> None:
+    """Two processes at once, each its own folder and W&B run, both in the group of the sweep."""
+    places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
+    cells = ["model.mixer.num_heads=2,3", "seed=0,1"]  # those with three heads fail
+    # processes of their own, here to generate data that are not there yet, start as ever
+    generating = ["task.workers=2", "task.data_seed=7"]
+    sweep = ["-m", *PARALLEL, *TINY, *cells, *generating, *places, "logger=wandb"]
+    result = train(*sweep, WANDB_MODE="offline", OMP_NUM_THREADS="1")
+    assert result.returncode == 1
+    assert "2 of 4 cells failed" in result.stdout
+    assert "Traceback" not in result.stderr
+    records = [
+        json.loads(file.read_text()) for file in sorted(tmp_path.glob("*/seed?/record.json"))
+    ]
+    assert [record["config"]["seed"] for record in records] == [0, 1]
+    assert [record["status"] for record in records] == ["finished", "finished"]
+    assert len({record["wandb_id"] for record in records}) == 2
+    offline = sorted(tmp_path.glob("*/seed?/wandb/offline-run-*/run-*.wandb"))
+    assert [file.stem.removeprefix("run-") for file in offline] == [r["wandb_id"] for r in records]
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    assert all(folder.name.encode() in file.read_bytes() for file in offline)  # the group
+
+
+def test_the_plan_is_what_runs(tmp_path: Path, shared_data: Path) -> None:
+    places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
+    result = train("-m", "seed=3,0", *TINY, *places, "model.dropout=0,0.5", "trainer.max_steps=1")
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    plan, cells = read_plan(folder), read_cells(folder)
+    assert plan is not None
+    assert plan.cells == [cell.overrides for cell in cells.values()]
+    assert len(plan.cells) == 4
+    for cell in cells.values():
+        run = folder / str(cell.folder)
+        assert run.name in [each.replace("=", "") for each in cell.overrides]
+        assert json.loads((run / "record.json").read_text())["best"]["accuracy"] == cell.best
+
+
+def test_a_mistake_in_the_overrides_is_one_message(tmp_path: Path) -> None:
+    result = train("-m", "seed=0,1", "model.dpth=1", f"output_dir={tmp_path}")
+    assert result.returncode == 1
+    assert "Did you mean 'depth'" in result.stderr
+    assert not list(tmp_path.glob("sweeps/*/cells"))
+
+
+def cells_of(*overrides: str) -> list[list[str]]:
+    loader = GlobalHydra.instance().config_loader()
+    return planned_cells(loader.load_configuration("config", list(overrides), RunMode.MULTIRUN))
+
+
+@pytest.mark.parametrize("name, tasks, models", [("lra_table", 6, 7), ("small_table", 2, 3)])
+def test_a_choice_of_sweep_can_be_run(name: str, tasks: int, models: int) -> None:
+    """Each cell, but for its seed, is a configuration; the command line narrows the table."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cells = cells_of(f"+sweep={name}")
+        seeds = {each for cell in cells for each in cell if each.startswith("seed=")}
+        configs = [parse(compose("config", cell)) for cell in cells if "seed=0" in cell]
+        narrow = cells_of(f"+sweep={name}", "model=chela", "seed=5,6")
+    assert len(cells) == tasks * models * len(seeds)
+    assert len({config.identity for config in configs}) == tasks * models
+    assert len({config.task.config.name for config in configs}) == tasks
+    assert len({config.model.name for config in configs}) == models
+    assert len(narrow) == 2 * tasks
+    assert all("model=chela" in cell for cell in narrow)
+
+
+def test_the_lra_table_has_every_recipe() -> None:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cells = cells_of("+sweep=lra_table", "seed=0")
+    pairs = {f"{task[5:]}-{model[6:]}" for task, model, *_ in cells}
+    recipes = {file.stem for file in (ROOT / "configs/experiment/lra").glob("*.yaml")}
+    assert pairs == {each for each in recipes if not each.startswith(("cifar", "mnist"))}
+
+
 def test_the_table_shows_what_varies() -> None:
     cells = [
-        {"overrides": ["task=a", "seed=0"], "best": 0.5, "error": None},
-        {"overrides": ["task=a", "seed=1"], "best": None, "error": "out of luck"},
+        SweepCell(["task=a", "seed=0"], best=0.5),
+        SweepCell(["task=a", "seed=1"], error="out of luck"),
     ]
     console = Console(width=100, record=True)
     console.print(cells_table("sweep-1", cells))
@@ -43,6 +123,15 @@ def test_the_table_shows_what_varies() -> None:
     assert "task=a" not in shown
     for part in ("seed=0", "0.5000", "seed=1", "failed", "out of luck", "sweep-1"):
         assert part in shown
+
+
+def test_a_damaged_plan_is_none(tmp_path: Path) -> None:
+    assert read_plan(tmp_path) is None
+    for text in ("{", "[]", '{"name": "x", "other": 1}'):
+        (tmp_path / "sweep.json").write_text(text)
+        assert read_plan(tmp_path) is None
+    (tmp_path / "sweep.json").write_text('{"name": "x", "command": "c", "cells": [["a=1"]]}')
+    assert read_plan(tmp_path) == Plan("x", "c", [["a=1"]])
 
 
 def test_sizes_that_do_not_fit_are_a_message(composed) -> None:

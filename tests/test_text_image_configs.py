@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from chela.config import RunConfig, parse
+from tasks.image.gratings import GratingsConfig
 from tasks.image.task import ImageConfig
 from tasks.text.task import TextConfig
 from tests.conftest import ROOT
@@ -25,6 +26,7 @@ def run_config(*overrides: str) -> RunConfig:
         ("image", ImageConfig()),
         ("cifar", ImageConfig(name="cifar", channels="rgb")),
         ("mnist", ImageConfig(name="mnist", dataset="mnist")),
+        ("gratings", GratingsConfig()),
     ],
 )
 def test_the_files_state_the_defaults_of_the_code(task: str, config: Any) -> None:

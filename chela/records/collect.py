@@ -12,6 +12,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from chela.identity import NOT_IDENTITY, flat
 from chela.records.record import FILE, VERSION
+from chela.records.searches import FOLDER as SEARCHES
 from tasks.errors import DataError
 
 T = TypeVar("T")
@@ -79,8 +80,9 @@ class Collection:
 def collect(folders: Iterable[Path]) -> Collection:
     """Every run below ``folders``, in the order of their names.
 
-    Folders that ``resume=false`` moved aside are left out, damaged records are listed. A run found
-    twice (a copy of its folder) counts once: the finished record, else the one started last.
+    Folders that ``resume=false`` moved aside are left out, and the trials of searches unless one
+    names a folder of them; damaged records are listed. A run found twice (a copy of its folder)
+    counts once: the finished record, else the one started last.
 
     Raises:
         DataError: a folder does not exist, or no record is below any of them.
@@ -181,7 +183,8 @@ def _records(folder: Path) -> Iterator[Path]:
         if FILE in files:
             names.clear()  # nothing below a run's folder is another run
             yield Path(path) / FILE
-        names[:] = sorted(name for name in names if not MOVED_ASIDE.search(name))
+        wanted = (name for name in names if name != SEARCHES and not MOVED_ASIDE.search(name))
+        names[:] = sorted(wanted)
 
 
 def _as_typed(file: Path) -> Path:

@@ -15,7 +15,10 @@ from chela.config import RunConfig, computation
 from chela.errors import RunError
 from chela.records.files import atomic_file
 from chela.records.record import read_record
+from chela.records.state import lock_of
 from chela.training.checkpoints import BEST, LAST, PREVIOUS
+
+LOCK_SECONDS = 1.0  # who looks whether a run lives holds its lock for some microseconds
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,9 @@ class RunFolder:
             RunError: another process is at it.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        lock = filelock.FileLock(lock_of(self.path))
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOCK_SECONDS)
         except filelock.Timeout:
             raise RunError(
                 f"another process is running {self.config.run_id} in {self.path}.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,22 +30,29 @@ from chela.training.distributed import is_leader
 from chela.training.evidence import Provenance, beginning, implementations, outcome
 from chela.training.folder import RunFolder, Start
 from chela.training.guards import Plateau, out_of_memory
+from chela.training.heartbeat import Heartbeat
 from chela.training.history import History
 from chela.training.module import ClassificationModule, NonFinite
 from chela.training.progress import TrainingProgress
+from chela.training.pruning import Pruned, Pruning
 from chela.training.random_state import RandomState, random_state
 from chela.training.wandb_rows import WandbRows
 from chela.training.wandb_run import final_numbers, open_wandb, wandb_mode
 from tasks.base import Task
 
 
-def run(composed: DictConfig) -> float:
+def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None) -> float:
     """Run what Hydra composed, or go on with it, or show it when it is finished.
+
+    Args:
+        composed: the configuration.
+        report: of a search, told each validation and answering whether to stop; see ``Pruning``.
 
     Returns:
         The best validation accuracy.
 
     Raises:
+        Pruned: ``report`` stopped it; everything is saved.
         ConfigError: the configuration cannot be run.
         RunError: the run could not start, or stopped; what it had is saved.
         SystemExit: a signal stopped it between two steps; status 128 + the signal's number.
@@ -64,7 +72,7 @@ def run(composed: DictConfig) -> float:
             console.print(f"[bold]{config.run_id}[/bold] is finished; resume=false runs it anew.")
             console.print(summary_table(start.finished, folder.path))
             return float(start.finished["best"]["accuracy"])
-        return Run(config, folder, start, device, console, leads).execute()
+        return Run(config, folder, start, device, console, leads, report).execute()
 
 
 class Run:
@@ -82,10 +90,12 @@ class Run:
         device: torch.device,
         console: Console,
         leads: bool,
+        report: Callable[[int, float], bool] | None = None,
     ) -> None:
         self.config, self.folder, self.start = config, folder, start
         self.device, self.console, self.leads = device, console, leads
         self.group = sweep_name() or f"{config.name}-{config.identity}"
+        self.report = report
 
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
@@ -130,6 +140,9 @@ class Run:
             self._say_how_to_go_on(interruption)
             exit_code = 128 + interruption.signal_number
             raise SystemExit(exit_code) from None
+        except Pruned as pruned:
+            self._record("interrupted", {**record, **self._outcome(steps), "pruned": str(pruned)})
+            raise
         except BaseException as error:
             cause = {"error": f"{type(error).__name__}: {error}"}
             self._record("failed", {**cause, **record, **self._outcome(steps)})
@@ -186,7 +199,10 @@ class Run:
             self.provenance,
             RandomState(config.seed),
             Plateau(self.history, task.spec.num_classes, trainer.plateau_steps, self.console),
+            Heartbeat(self.folder.path, self.history),
         ]
+        if self.report is not None:
+            callbacks.append(Pruning(self.history, self.report))
         if trainer.progress:
             callbacks.append(TrainingProgress(self.console, self.history))
         self.wandb = open_wandb(

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 
-from chela.config import as_dict, parse
 from chela.errors import ChelaError
 from chela.records.cells import Cell
 from chela.records.collect import collect
 from chela.records.figures import percent, spread
 from chela.records.outputs import write
 from chela.records.published import published
+from chela.records.record import read_record
 from chela.records.report import Report
 from chela.records.table import build
-from chela.training.folder import RunFolder
 from chela.training.settings import LoggerConfig
 from chela.training.wandb_run import open_wandb, wandb_mode
 from tasks.errors import DataError
@@ -26,46 +24,26 @@ from tasks.errors import DataError
 CELL_COLUMNS = ("model", "variant", "task", "mean", "std", "n", "state")
 
 
-def place(composed: DictConfig | None) -> dict[str, Any] | None:
-    """Where a cell's run lies and how it is logged, as JSON values; None if it cannot be run.
-
-    Args:
-        composed: the cell's configuration, as its job was given it.
-    """
-    if composed is None:
-        return None
-    try:
-        config = parse(composed)
-    except ChelaError:  # the cell's own error has said it
-        return None
-    folder = RunFolder(config).path
-    return {
-        "folder": str(folder),
-        "output_dir": config.output_dir,
-        "logger": as_dict(config)["logger"],
-    }
-
-
-def log_table(name: str, places: Sequence[Mapping[str, Any]], console: Console) -> None:
+def log_table(name: str, folder: Path, runs: Sequence[str], console: Console) -> None:
     """Log the table of a sweep's runs and the report's files; say where they are.
 
-    The files are in ``<output_dir>/<name>``. The run's id is derived from the sweep's name, so that
-    a repeat updates it. Nothing here fails a sweep: what W&B does not take is said in a line.
+    The run's id is derived from the sweep's name, so that a repeat updates it. Nothing here fails a
+    sweep: what W&B does not take is said in a line.
 
     Args:
         name: of the sweep.
-        places: as from ``place``.
+        folder: of the sweep; the files are written there.
+        runs: the folders of its runs, from there.
         console: for that line.
     """
-    there = [place for place in places if Path(place["folder"], "record.json").is_file()]
-    if not there:
+    records = [record for run in runs if (record := read_record(folder / run)) is not None]
+    if not records:
         return
-    logger = LoggerConfig(**there[0]["logger"])
+    logger = LoggerConfig(**records[0]["config"]["logger"])
     if wandb_mode(logger) == "disabled":
         return
-    folder = Path(there[0]["output_dir"]) / name
     try:
-        report = build(collect(Path(place["folder"]) for place in there), published())
+        report = build(collect(folder / run for run in runs), published())
         where = _log(report, name, logger, folder)
     except (ChelaError, DataError) as error:
         where = f"not in W&B ({error})"

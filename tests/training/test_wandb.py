@@ -156,7 +156,8 @@ def test_a_sweep_is_a_run_per_cell_and_one_with_the_table(
     assert server.runs.keys() == {*(cell.name for cell in cells), f"{sweep}-report"}
     report = server.runs[f"{sweep}-report"]
     assert (report.group, report.job_type, report.exit_code) == (sweep, "report", 0)
-    assert f"/runs/{report.name}); its files: {tmp_path / 'outputs' / sweep}" in shown
+    folder = tmp_path / "outputs" / "sweeps" / sweep
+    assert f"/runs/{report.name}); its files: {folder}" in shown
     table = json.loads(report.files[report.summary["table"]["path"]])
     assert table["columns"][0] == "model"
     ((model, cell),) = table["data"]
@@ -169,7 +170,7 @@ def test_a_sweep_is_a_run_per_cell_and_one_with_the_table(
     (artifact,) = [each for each in server.artifacts if each.kind == "report"]
     assert (artifact.run, artifact.committed) == (report.name, True)
     for suffix in ["md", "csv", "html", "tex", "png"]:
-        file = tmp_path / "outputs" / sweep / f"report.{suffix}"
+        file = folder / f"report.{suffix}"
         assert artifact.files[file.name] == file.read_bytes()
     before = {name: run.upserts for name, run in server.runs.items()}
     call(command, environment)

@@ -1,0 +1,154 @@
+"""The state of everything below an output_dir as tables: each sweep's cells, then other runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chela.records import sweeps
+from chela.records.figures import duration, human
+from chela.records.state import RunState, run_folders, run_state
+from chela.records.sweeps import Plan, SweepCell
+
+STYLES = {
+    "finished": "green",
+    "running": "bold",
+    "preparing": "bold",
+    "waiting": "dim",
+    "failed": "red",
+    "died": "red",
+    "unreadable": "red",
+    "interrupted": "yellow",
+}
+ORDER = tuple(STYLES)
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """A sweep, whether a process is at it, and the state of each cell by its own overrides."""
+
+    plan: Plan
+    alive: bool
+    cells: tuple[tuple[str, RunState], ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every cell is, so that there is nothing to see."""
+        return not self.alive and all(state.status == "finished" for _, state in self.cells)
+
+
+def sweep_states(root: Path) -> tuple[list[SweepState], set[Path]]:
+    """The sweeps of an output_dir, by name, and the folders of the runs that are theirs.
+
+    A sweep that stopped before its first cell, as one with a mistake in its overrides does, is left
+    out.
+    """
+    found, theirs = [], set()
+    for folder in sorted((root / sweeps.FOLDER).glob("*")):
+        plan, cells = sweeps.read_plan(folder), sweeps.read_cells(folder)
+        alive = sweeps.is_held(folder / sweeps.LOCK)
+        if plan is None or not (cells or alive):
+            continue
+        theirs |= {_run(folder, cell) for cell in cells.values() if cell.folder}
+        found.append(SweepState(plan, alive, _cells(folder, plan, cells)))
+    return found, theirs
+
+
+def overview(root: Path, everything: bool = False) -> RenderableType:
+    """What one wants to see while a sweep runs.
+
+    Args:
+        root: an output_dir.
+        everything: show the cells of sweeps, and the other runs, that are finished too; else they
+            are counted.
+    """
+    states, theirs = sweep_states(root)
+    parts: list[RenderableType] = []
+    for sweep in states:
+        parts.append(_headline(sweep))
+        if everything or not sweep.is_finished:
+            parts.append(_table("cell", sweep.cells))
+            if not sweep.alive:
+                parts.append(Text(f"to go on: {sweep.plan.command}", overflow="fold"))
+    absolute = {folder: folder.resolve() for folder in run_folders(root)}
+    others = [
+        (str(folder.relative_to(root)), run_state(folder))
+        for folder, place in absolute.items()
+        if place not in theirs
+    ]
+    # a lock without a record is left by a run that was refused, or killed before it began
+    others = [(name, state) for name, state in others if state.status != "waiting"]
+    if others:
+        parts.append(Text(f"other runs: {_counts([state for _, state in others])}", style="bold"))
+        shown = [run for run in others if everything or run[1].status != "finished"]
+        if shown:
+            parts.append(_table("run", shown))
+    return Group(*parts) if parts else Text(f"no runs below {root} yet")
+
+
+def _cells(
+    folder: Path, plan: Plan, started: dict[int, SweepCell]
+) -> tuple[tuple[str, RunState], ...]:
+    overrides = plan.cells or [cell.overrides for cell in started.values()]
+    names = [" ".join(each) or "the one cell" for each in sweeps.varied(overrides)]
+    numbers = range(len(overrides)) if plan.cells else started
+    states = [_cell_state(folder, started.get(number)) for number in numbers]
+    return tuple(zip(names, states, strict=True))
+
+
+def _cell_state(folder: Path, cell: SweepCell | None) -> RunState:
+    if cell is None:
+        return RunState("waiting")
+    state = run_state(_run(folder, cell)) if cell.folder else RunState("waiting")
+    if cell.error is not None and state.status not in ("running", "preparing", "finished"):
+        return replace(state, status="failed", note=cell.error.splitlines()[0])
+    return state
+
+
+def _run(folder: Path, cell: SweepCell) -> Path:
+    return (folder / str(cell.folder)).resolve()
+
+
+def _headline(sweep: SweepState) -> Text:
+    what = "runs" if sweep.alive else "finished" if sweep.is_finished else "does not run"
+    counts = _counts([state for _, state in sweep.cells])
+    return Text(f"{sweep.plan.name} {what}: {counts}", style="bold")
+
+
+def _counts(states: Sequence[RunState]) -> str:
+    counts = Counter(state.status for state in states)
+    return ", ".join(f"{counts[each]} {each}" for each in ORDER if counts[each])
+
+
+def _table(what: str, runs: Sequence[tuple[str, RunState]]) -> Table:
+    table = Table()
+    table.add_column(what, overflow="fold", ratio=3)
+    table.add_column("state")
+    for name in ("step", "left", "tokens/s", "val acc"):
+        table.add_column(name, justify="right")
+    table.add_column("", overflow="fold", ratio=2)
+    for name, state in runs:
+        table.add_row(
+            Text(name),
+            Text(state.status, style=STYLES.get(state.status, "")),
+            _steps(state),
+            "" if state.seconds_left is None else duration(state.seconds_left),
+            "" if state.tokens_per_second is None else human(state.tokens_per_second),
+            "" if state.accuracy is None else f"{state.accuracy:.4f}",
+            Text(state.note),
+        )
+    return table
+
+
+def _steps(state: RunState) -> str:
+    if state.step is None or not state.steps:
+        return ""
+    if state.status == "finished":
+        return f"{state.steps:,}"
+    return f"{state.step:,}/{state.steps:,} ({100 * state.step // state.steps} %)"

@@ -1,0 +1,108 @@
+"""The state of a run, from its folder alone: its record, its signs of life and its lock."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chela.records.collect import MOVED_ASIDE, is_number
+from chela.records.record import FILE, read_record
+from chela.records.searches import FOLDER as SEARCHES
+from chela.records.sweeps import is_held
+
+PROGRESS = "progress.json"  # written by the run every few seconds
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What one can say of a run now."""
+
+    status: str  # waiting, preparing, running, finished, failed, interrupted, died, unreadable
+    step: int | None = None
+    steps: int | None = None  # that are planned
+    seconds_left: float | None = None  # of training, at the speed of this session so far
+    tokens_per_second: float | None = None
+    accuracy: float | None = None  # in validation: the best of a finished run, else the last
+    note: str = ""  # why it failed, or what to do
+
+
+def run_state(folder: Path, now: float | None = None) -> RunState:
+    """The state of the run in ``folder``.
+
+    A record cannot tell that its run was killed; the lock can: a record that says "running" beside
+    a free lock is of a run that died.
+
+    Args:
+        folder: the run's, which need not exist.
+        now: seconds since the epoch; None: the clock's.
+    """
+    held = is_held(lock_of(folder))
+    try:
+        record = read_record(folder)
+    except (OSError, ValueError) as error:
+        return RunState("unreadable", note=f"{folder / FILE}: {error}")
+    status = None if record is None else record["status"]
+    if held and status != "running":
+        return RunState("preparing", note="data, model or the test of a finished run")
+    if record is None:
+        return RunState("waiting")
+    if status == "running":
+        return _training(folder, held, time.time() if now is None else now)
+    training = record.get("training") or {}
+    step, steps = training.get("steps"), training.get("planned_steps")
+    speed = training.get("tokens_per_second")
+    best = (record.get("best") or {}).get("accuracy")
+    if status == "finished":
+        return RunState("finished", step, steps, None, speed, best)
+    note = record.get("pruned") or record.get("error") or "repeat the command to go on"
+    return RunState(str(status), step, steps, None, speed, note=str(note).splitlines()[0])
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock that a run holds while it uses its folder."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """The folders of all runs below an output_dir, searches' included, those not yet made too."""
+    found: set[Path] = set()
+    for place in ("*", f"{SEARCHES}/*/*"):
+        found |= {file.parent for file in root.glob(f"{place}/seed*/{FILE}")}
+        locks = root.glob(f"{place}/.seed*.lock")
+        found |= {lock.with_name(lock.name[1:].removesuffix(".lock")) for lock in locks}
+    yield from sorted(folder for folder in found if not MOVED_ASIDE.search(folder.name))
+
+
+def _training(folder: Path, held: bool, now: float) -> RunState:
+    progress = _progress(folder)
+    step, steps = progress.get("step"), progress.get("steps")
+    speed, accuracy = progress.get("tokens_per_second"), progress.get("val_accuracy")
+    if not held:
+        note = "killed without a word; repeat the command to go on from its last checkpoint"
+        return RunState("died", step, steps, None, speed, accuracy, note)
+    note = "" if step is None or step < steps else "testing"
+    return RunState("running", step, steps, _left(progress, now), speed, accuracy, note)
+
+
+def _progress(folder: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads((folder / PROGRESS).read_text())
+    except (OSError, ValueError):
+        return {}
+    needed = ("step", "steps", "time", "first_step", "first_time")
+    whole = isinstance(content, dict) and all(is_number(content.get(key)) for key in needed)
+    return content if whole else {}
+
+
+def _left(progress: Mapping[str, Any], now: float) -> float | None:
+    """Seconds of training left, validations as they were so far; None before the first steps."""
+    if not progress or progress["step"] <= progress["first_step"]:
+        return None
+    done = progress["step"] - progress["first_step"]
+    pace = (progress["time"] - progress["first_time"]) / done
+    left = pace * (progress["steps"] - progress["step"]) - (now - progress["time"])
+    return float(max(0.0, left))

@@ -1,0 +1,103 @@
+"""A sweep's own files: what its cells are, and what became of each; the runs keep the rest.
+
+``<output_dir>/sweeps/<name>/sweep.json`` is the plan, ``cells/<number>.json`` what became of a
+cell, written by whichever process ran it. A lock beside the plan is held while the sweep runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from chela.records.files import write_text
+
+FOLDER = "sweeps"  # below an output_dir
+PLAN, CELLS, LOCK = "sweep.json", "cells", ".lock"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is going to do."""
+
+    name: str
+    command: str
+    cells: list[list[str]]  # the overrides of each; empty: not known beforehand
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """What is known of one cell that has been started."""
+
+    overrides: list[str]
+    folder: str | None = None  # of its run, from the sweep's; None: it cannot be configured
+    error: str | None = None
+    best: float | None = None  # validation accuracy, when it finished
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Begin a sweep, or begin it again: what failed is forgotten, since it will run again.
+
+    Args:
+        folder: of the sweep. Cells of another plan in it are forgotten too.
+        plan: what will be done.
+    """
+    same = read_plan(folder) == plan
+    for number, cell in read_cells(folder).items():
+        if not same or cell.error is not None:
+            _file(folder, number).unlink(missing_ok=True)
+    write_text(folder / PLAN, json.dumps(asdict(plan), indent=1) + "\n")
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan in ``folder``; None if there is none, or none that can be read."""
+    try:
+        return Plan(**json.loads((folder / PLAN).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_cell(folder: Path, number: int, cell: SweepCell) -> None:
+    """Keep what is known of a cell, replacing what was known of it before."""
+    write_text(_file(folder, number), json.dumps(asdict(cell)) + "\n")
+
+
+def read_cells(folder: Path) -> dict[int, SweepCell]:
+    """The cells that have been started, by number; a file that cannot be read is as none."""
+    cells = {}
+    for file in sorted((folder / CELLS).glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # e.g. removed meanwhile
+            cells[int(file.stem)] = SweepCell(**json.loads(file.read_text()))
+    return cells
+
+
+def finish_cell(folder: Path, number: int, error: str | None, best: float | None) -> None:
+    """Add the outcome to what is known of a cell that has been started."""
+    write_cell(folder, number, replace(read_cells(folder)[number], error=error, best=best))
+
+
+def varied(cells: list[list[str]]) -> list[list[str]]:
+    """Each cell's overrides without those that all have in common."""
+    common = set.intersection(*map(set, cells)) if len(cells) > 1 else set()
+    return [[each for each in cell if each not in common] for cell in cells]
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a living process holds a lock file. It needs no right to write, and changes nothing.
+
+    Who tries to take the lock at the same moment finds it taken for some microseconds.
+    """
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no such file
+        return False
+    return False
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / CELLS / f"{number:06d}.json"

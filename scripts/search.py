@@ -1,0 +1,108 @@
+"""Search a recipe with Optuna: `python scripts/search.py search=chela task=listops trials=20`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra import initialize_config_dir
+from rich.console import Console
+from rich.table import Table
+
+from chela.cli import plain_errors
+from chela.errors import ConfigError
+from chela.records.files import write_text
+
+if TYPE_CHECKING:
+    from chela.search import Search
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+USAGE = """\
+usage: python scripts/search.py search=NAME [trials=20] [write=FILE] [group=choice] [key=value] ...
+
+  search=NAME   the space: configs/search/NAME.yaml, or a file
+  trials=20     of the study in all; the same command again goes on until there are so many, and
+                several processes with the same command share the study
+  write=FILE    the best trial as an experiment, e.g. configs/experiment/found.yaml
+  the rest      as for train.py, the same for all trials
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Run the trials, show them, and print the command of the best.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        ConfigError: an argument, the configuration or the space cannot be used.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return
+    try:
+        from chela.search import Search, read_search
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ConfigError("the search needs Optuna.\n  try: pip install 'chela[search]'") from error
+    own = {"search": "", "trials": "20", "write": ""}
+    overrides = []
+    for each in arguments:
+        key, _, value = each.partition("=")
+        if key in own:
+            own[key] = value
+        else:
+            overrides.append(each)
+    if not own["search"]:
+        raise ConfigError(f"search=NAME is missing.\n{USAGE}")
+    if not own["trials"].isdecimal() or int(own["trials"]) < 1:
+        raise ConfigError(f"trials={own['trials']} is not a whole number from 1 on")
+    named = Path(own["search"])
+    file = named if named.suffix == ".yaml" else CONFIGS / "search" / f"{named}.yaml"
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        search = Search(read_search(file), overrides)
+        print(f"{search.name} in {search.folder}")
+        if search.selects_on_test:
+            print(
+                "note: the trials run with task.protocol=heldout, since a search must not select "
+                "on the test split; the command of the best has your protocol again"
+            )
+        search.run(int(own["trials"]))
+        _show(search, own["write"])
+
+
+def _show(search: Search, write: str) -> None:
+    from chela.recipe import experiment
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    table = Table(title=search.name, title_justify="left")
+    for name in ("trial", "state", "validation"):
+        table.add_column(name, justify="right")
+    table.add_column("what was drawn, or why it failed", overflow="fold")
+    for trial in search.trials():
+        drawn = " ".join(search.overrides_of(trial.params)) if trial.params else ""
+        value = "" if trial.value is None else f"{trial.value:.4f}"
+        text = "\n".join(filter(None, [drawn, trial.user_attrs.get("error")]))
+        table.add_row(str(trial.number), trial.state.name.lower(), value, text)
+    console.print(table)
+    best = search.best()
+    if best is None:
+        raise ConfigError("no trial is finished, so there is no best one; see why above")
+    overrides = [*search.asked_for, *search.overrides_of(best.params)]
+    print(f"the best is trial {best.number}, validation accuracy {best.value:.4f}:")
+    print(shlex.join(["python", "train.py", *overrides]))
+    if write:
+        comment = (
+            f"The best of {len(search.trials())} trials of the search {search.name}: validation\n"
+            f"accuracy {best.value:.4f} (trial {best.number}, seed as configured)."
+        )
+        write_text(Path(write), experiment(overrides, CONFIGS, comment))
+        print(f"written to {write}")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main(sys.argv[1:])

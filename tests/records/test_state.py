@@ -1,0 +1,200 @@
+"""What is said of a run and of a sweep while they run, from their files alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import filelock
+import pytest
+from rich.console import Console
+
+from chela.records.progress import overview, sweep_states
+from chela.records.record import write_record
+from chela.records.state import PROGRESS, lock_of, run_folders, run_state
+from chela.records.sweeps import LOCK, Plan, SweepCell, read_cells, write_cell, write_plan
+from tests.conftest import ROOT
+from tests.records.samples import record
+
+
+def run_of(root: Path, name: str, status: str, **more) -> Path:
+    """The folder of a run whose record says so."""
+    folder = root / name / "seed0"
+    folder.mkdir(parents=True)
+    write_record(folder, {**record(status=status), **more})
+    return folder
+
+
+def signs(folder: Path, step: int, now: float = 100.0) -> None:
+    content = {"step": step, "steps": 100, "time": now, "first_step": 20, "first_time": 40.0}
+    more = {"tokens_per_second": 5000.0, "val_accuracy": 0.25}
+    (folder / PROGRESS).write_text(json.dumps(content | more))
+
+
+def shown(root: Path, **options: bool) -> str:
+    console = Console(width=160, file=io.StringIO())
+    console.print(overview(root, **options))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_running_or_died_is_told_by_the_lock(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, "a", "running")
+    signs(folder, step=50)
+    with filelock.FileLock(lock_of(folder)):
+        state = run_state(folder, now=110.0)
+    assert (state.status, state.step, state.steps, state.accuracy) == ("running", 50, 100, 0.25)
+    assert state.seconds_left == pytest.approx(2.0 * 50 - 10)  # 30 steps took 60 s, 10 s ago
+    state = run_state(folder, now=110.0)
+    assert (state.status, state.step, state.seconds_left) == ("died", 50, None)
+    assert "repeat the command" in state.note
+
+
+def test_looking_does_not_keep_a_run_from_its_lock(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, "a", "running")
+    lock_of(folder).touch()
+    run_state(folder)
+    with filelock.FileLock(lock_of(folder), timeout=0):
+        assert run_state(folder).status == "running"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "x"}', '{"step": NaN, "steps": 1}'])
+def test_damaged_signs_of_life_are_none(tmp_path: Path, text: str) -> None:
+    folder = run_of(tmp_path, "a", "running")
+    (folder / PROGRESS).write_text(text)
+    with filelock.FileLock(lock_of(folder)):
+        state = run_state(folder)
+    assert (state.status, state.step, state.seconds_left) == ("running", None, None)
+
+
+def test_before_the_first_step_and_after_the_last(tmp_path: Path) -> None:
+    folder = run_of(tmp_path, "a", "running")
+    with filelock.FileLock(lock_of(folder)):
+        signs(folder, step=20)
+        assert run_state(folder, now=100.0).seconds_left is None
+        signs(folder, step=100)
+        assert run_state(folder, now=100.0).note == "testing"
+
+
+def test_every_other_state(tmp_path: Path) -> None:
+    assert run_state(tmp_path / "none" / "seed0").status == "waiting"
+    training = {"steps": 7, "planned_steps": 9, "tokens_per_second": 3.0}
+    finished = run_of(tmp_path, "f", "finished", best={"accuracy": 0.5}, training=training)
+    assert run_state(finished).accuracy == 0.5
+    failed = run_of(tmp_path, "g", "failed", error="RunError: no luck\nat all")
+    assert run_state(failed).note == "RunError: no luck"
+    pruned = run_of(tmp_path, "h", "interrupted", pruned="pruned at step 4")
+    assert run_state(pruned).note == "pruned at step 4"
+    with filelock.FileLock(lock_of(failed)):
+        assert run_state(failed).status == "preparing"
+    (failed / "record.json").write_text("{")
+    assert run_state(failed).status == "unreadable"
+
+
+def test_runs_are_found_before_they_have_a_folder_and_in_searches(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".seed3.lock").touch()
+    run_of(tmp_path / "search" / "s", "b", "failed")
+    (tmp_path / "a" / "seed3.earlier-1").mkdir()
+    (tmp_path / "a" / "seed3.earlier-1" / "record.json").touch()
+    found = [str(each.relative_to(tmp_path)) for each in run_folders(tmp_path)]
+    assert found == ["a/seed3", "search/s/b/seed0"]
+
+
+def sweep(root: Path, cells: int = 3) -> Path:
+    folder = root / "sweeps" / "table-1"
+    plan = [["task=x", f"seed={number}"] for number in range(cells)]
+    write_plan(folder, Plan("table-1", "python train.py -m seed=0,1", plan))
+    return folder
+
+
+def test_a_sweep_shows_each_cell(tmp_path: Path) -> None:
+    folder = sweep(tmp_path)
+    run_of(tmp_path, "a", "finished")
+    write_cell(folder, 0, SweepCell(["task=x", "seed=0"], "../../a/seed0", best=0.5))
+    write_cell(folder, 1, SweepCell(["task=x", "seed=1"], "../../b/seed0", error="out of luck"))
+    text = shown(tmp_path)
+    assert "table-1 does not run: 1 finished, 1 waiting, 1 failed" in text
+    assert "to go on: python train.py -m seed=0,1" in text
+    assert "out of luck" in text
+    assert "other runs" not in text
+    with filelock.FileLock(folder / LOCK):
+        assert "table-1 runs:" in shown(tmp_path)
+
+
+def test_a_cell_that_runs_again_is_not_failed(tmp_path: Path) -> None:
+    folder = sweep(tmp_path, 1)
+    run = run_of(tmp_path, "a", "running")
+    write_cell(folder, 0, SweepCell([], "../../a/seed0", error="another process is running it"))
+    with filelock.FileLock(lock_of(run)):
+        (found,), _ = sweep_states(tmp_path)
+    assert [state.status for _, state in found.cells] == ["running"]
+
+
+def test_what_is_finished_is_counted_and_listed_on_demand(tmp_path: Path) -> None:
+    folder = sweep(tmp_path, 1)
+    run_of(tmp_path, "a", "finished")
+    run_of(tmp_path, "other", "finished")
+    write_cell(folder, 0, SweepCell(["seed=0"], "../../a/seed0", best=0.5))
+    text = shown(tmp_path)
+    assert "table-1 finished: 1 finished" in text
+    assert "other runs: 1 finished" in text
+    assert "other/seed0" not in text
+    assert "other/seed0" in shown(tmp_path, everything=True)
+
+
+def test_a_sweep_that_never_began_is_left_out(tmp_path: Path) -> None:
+    sweep(tmp_path)
+    assert sweep_states(tmp_path) == ([], set())
+    assert "no runs below" in shown(tmp_path)
+
+
+def test_beginning_again_forgets_what_failed_and_another_plan(tmp_path: Path) -> None:
+    folder = sweep(tmp_path)
+    write_cell(folder, 0, SweepCell(["seed=0"], best=0.5))
+    write_cell(folder, 1, SweepCell(["seed=1"], error="no"))
+    (folder / "cells" / "000002.json").write_text("{")
+    assert set(read_cells(folder)) == {0, 1}
+    sweep(tmp_path)
+    assert set(read_cells(folder)) == {0}
+    sweep(tmp_path, cells=2)
+    assert read_cells(folder) == {}
+
+
+def status(*arguments: object) -> list[str]:
+    return [sys.executable, "scripts/status.py", *map(str, arguments)]
+
+
+def test_the_command_shows_it_once_or_until_ctrl_c(tmp_path: Path) -> None:
+    run_of(tmp_path, "a", "failed", error="out of luck")
+    once = subprocess.run(status(tmp_path), cwd=ROOT, capture_output=True, text=True)
+    assert once.returncode == 0, once.stderr
+    assert "out of luck" in once.stdout
+    with subprocess.Popen(
+        [*status(tmp_path, "--watch", "0.1")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert "other runs: 1 failed" in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+    assert watching.returncode == 130
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], [".", "--watch", "0"]])
+def test_bad_arguments_are_one_message(arguments: list[str]) -> None:
+    result = subprocess.run(status(*arguments), cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode > 0
+    assert "Traceback" not in result.stderr
+    assert "no folder nowhere" in result.stderr or "not between" in result.stderr
+
+
+def test_it_starts_without_torch() -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); import status;"
+        "print(sorted({'torch', 'lightning', 'hydra', 'wandb'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == "[]\n", found.stderr

@@ -1,0 +1,87 @@
+"""A sweep that is killed in the middle and repeated gives the table of one that was not."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chela.records.collect import collect
+from chela.records.markdown import markdown
+from chela.records.published import published
+from chela.records.state import run_folders, run_state
+from chela.records.table import build
+from chela.records.tidy import tidy
+from tests.conftest import ROOT, TINY
+from tests.test_commands import train
+from tests.test_sweep import PARALLEL
+
+# What the clock and the machine decide, in the CSV's columns and in the table of costs.
+MEASURED = ("tokens_per_second", "peak_memory_bytes")
+COSTS = re.compile(r"## Cost.*", re.DOTALL)
+
+
+def arguments(place: Path, data: Path) -> list[str]:
+    longer = ["trainer.max_steps=60", "trainer.progress=true"]  # time enough to be killed in
+    return ["-m", *TINY, *longer, "seed=0,1", f"data_dir={data}", f"output_dir={place}"]
+
+
+def tables(place: Path) -> tuple[str, list[dict[str, str]]]:
+    """The report as Markdown and as CSV, without wall-clock numbers and the folders' place."""
+    report = build(collect([place]), published())
+    text = markdown(report).replace(str(place), "outputs")
+    assert COSTS.search(text)
+    rows = list(csv.DictReader(io.StringIO(tidy(report).replace(str(place), "outputs"))))
+    for row in rows:
+        for name in MEASURED:
+            row.pop(name)
+    return COSTS.sub("", text), rows
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
+    place = tmp_path_factory.mktemp("whole")
+    result = train(*arguments(place, shared_data), OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    return place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [[], PARALLEL], ids=["one by one", "two at once"])
+def test_killed_and_repeated_is_the_same_table(
+    launcher: list[str], whole: Path, tmp_path: Path, shared_data: Path
+) -> None:
+    sweep = [*arguments(tmp_path, shared_data), *launcher]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *sweep],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    seen = 0
+    for line in process.stdout:  # of two cells each validates at step 10
+        seen += line.startswith("step 10/60")
+        if seen == 2:
+            break
+    os.killpg(process.pid, signal.SIGKILL)  # the workers too
+    process.stdout.read()  # to its end: then the last of them is gone
+    process.stdout.close()
+    process.wait()
+    states = {folder.name: run_state(folder) for folder in run_folders(tmp_path)}
+    assert "died" in {state.status for state in states.values()}
+    assert states["seed1"].status == "died"
+    again = train(*sweep, OMP_NUM_THREADS="1")
+    assert again.returncode == 0, again.stderr
+    assert "resuming" in again.stdout
+    assert tables(tmp_path) == tables(whole)
