@@ -22,7 +22,7 @@ from chela.kernels.tokens.tiles import (
 
 
 @triton.jit
-def forward(
+def norm_linear_forward(
     x,  # (tokens, D)
     norm_weight,  # (D,), or None
     norm_bias,  # (D,), or None
@@ -91,7 +91,7 @@ def project(
 
 
 @triton.jit
-def backward(
+def norm_linear_backward(
     dnormal,  # (tokens, D)
     dy,  # (tokens, N)
     x,  # (tokens, D)

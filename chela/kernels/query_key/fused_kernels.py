@@ -18,7 +18,7 @@ from chela.kernels.tokens.tiles import (
 
 
 @triton.jit
-def forward(
+def query_key_forward(
     z,  # (tokens, D)
     weight,  # (N, D)
     bias,  # (N,)
@@ -92,7 +92,7 @@ def views(
 
 
 @triton.jit
-def backward(
+def query_key_backward(
     dq,  # (tokens, N)
     dk,  # (tokens, N)
     z,  # (tokens, D)

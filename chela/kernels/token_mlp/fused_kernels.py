@@ -104,7 +104,7 @@ def activated(
 
 
 @triton.jit
-def forward(
+def token_mlp_forward(
     x,  # (tokens, D)
     factor,  # (tokens, H), or None
     residual,  # (tokens, D), or None
@@ -196,7 +196,7 @@ def forward(
 
 
 @triton.jit
-def backward(
+def token_mlp_backward(
     dy,  # (tokens, D)
     x,  # (tokens, D)
     factor,  # (tokens, H), or None

@@ -9,7 +9,7 @@ import triton.language as tl
 
 
 @triton.jit
-def weight_gradient(
+def token_weight_gradient(
     dy,  # (tokens, N)
     x,  # (tokens, K)
     shares,  # (parts, N K + N) float32: of the weight, of the bias
