@@ -43,7 +43,7 @@ def use_kernels(model: nn.Module, asked: Asked, device: torch.device) -> None:
             where there is a choice.
         asked: see ``choose``; ``auto`` leaves a module on plain PyTorch whose ``kernel_obstacle()``
             says why its kernels cannot serve it, such as very wide heads, or whose
-            ``kernel_drawback()`` says why they are slower; ``triton`` takes slower ones.
+            ``kernel_drawback()`` says why they are not known to be faster; ``triton`` takes them.
         device: where the model will compute.
 
     Raises:

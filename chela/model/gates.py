@@ -47,7 +47,7 @@ class SiluGate(nn.Module):
         return obstacle(self.out.out_features)
 
     def kernel_drawback(self) -> str | None:
-        """Why they are slower than torch.compile; None where they are not."""
+        """Why torch.compile is to be preferred to them; None where they are faster."""
         return drawback(self.out.out_features, self.out.in_features)
 
     def add_to(

@@ -138,7 +138,7 @@ class ChelaMixer(nn.Module):
         return obstacle(self.value.in_features)
 
     def kernel_drawback(self) -> str | None:
-        """Why they are slower than torch.compile; None where they are not."""
+        """Why torch.compile is to be preferred to them; None where they are faster."""
         return drawback(self.value.in_features, self.value.out_features)
 
     def add_to(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None, dropout: float) -> Tensor:

@@ -51,7 +51,7 @@ class QueryKey(nn.Module):
         return obstacle(self.shared.in_features)
 
     def kernel_drawback(self) -> str | None:
-        """Why they are slower than torch.compile; None where they are not."""
+        """Why torch.compile is to be preferred to them; None where they are faster."""
         return drawback(self.shared.in_features, self.shared.out_features)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,9 +13,7 @@ def test_wide_tokens_are_an_obstacle():
     assert obstacle(513) == "D=513: the token-wise Triton kernels serve up to 512 channels"
 
 
-@pytest.mark.parametrize(
-    "sizes", [(128, 256), (128, 64), (64, 32), (64, 128), (256, 512), (120, 250)]
-)
+@pytest.mark.parametrize("sizes", [(128, 256), (128, 64), (64, 32), (64, 128), (120, 250)])
 def test_little_padding_is_none(sizes):
     assert drawback(*sizes) is None
 
@@ -30,7 +28,11 @@ def test_much_padding_is_a_drawback(dim, features, padded):
     )
 
 
-@pytest.mark.parametrize("dim", [1, 8, 16, 17, 80, 128, 160, 512])
+def test_wide_tokens_wait_for_a_measured_gain():
+    assert drawback(256, 512) == "D=256: above 128 channels no gain over torch.compile was measured"
+
+
+@pytest.mark.parametrize("dim", [1, 8, 16, 17, 80, 96, 120, 128])
 def test_padding_is_what_a_launch_does(dim):
     """A chunk of the other side is as wide as CHUNK in most tiles."""
     tile = launching.Tile(64, limits.CHUNK, 4, 1)
