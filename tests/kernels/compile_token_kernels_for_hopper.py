@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from compile_for_hopper import Hopper, compile_instead
 from triton.runtime.driver import driver
@@ -12,7 +10,6 @@ from triton.runtime.jit import JITFunction
 from chela.kernels.norm_linear import fused as norm_linear
 from chela.kernels.query_key import fused as query_key
 from chela.kernels.token_mlp import fused as token_mlp
-from chela.kernels.tokens.launching import Tile
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -43,11 +40,6 @@ def others(dim: int, features: int, dtype: torch.dtype) -> None:
     query_key._backward(y, y, x, matrix, bias, bias, bias, dtype)
 
 
-def resident(*_: Any, **__: Any) -> Tile:
-    """Weights that stay in shared memory, tokens loaded ahead."""
-    return Tile(64, 64, 8, 2, resident=1)
-
-
 def main() -> None:
     driver.set_active(Hopper())
     JITFunction.__getitem__ = compile_instead
@@ -55,10 +47,7 @@ def main() -> None:
     mlp("gate", 512, 512, BF16, 0.0)
     mlp("gate", 80, 160, FP32, 0.0)
     others(128, 64, BF16)
-    for module in (token_mlp, norm_linear, query_key):
-        module._tile = resident
-    mlp("glu", 64, 128, BF16, 0.1)
-    others(128, 64, BF16)
+    others(160, 320, BF16)
 
 
 if __name__ == "__main__":

@@ -68,13 +68,6 @@ def test_narrow_dtypes(norm, dtype):
     check(norm, case(norm, dtype, length=50), lengths=lengths_of(2, 50))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_weight_may_stay_on_the_chip(monkeypatch, dtype):
-    """A program then works on tile after tile of tokens."""
-    monkeypatch.setattr(fused, "_tile", lambda *_, **__: token_cases.RESIDENT)
-    check("layer", case("layer", dtype, length=50), lengths=lengths_of(2, 50))
-
-
 @pytest.mark.parametrize(("dim", "features"), [(3, 2), (60, 30), (80, 160), (128, 256), (130, 17)])
 def test_any_width(dim, features):
     check("layer", case("layer", torch.float32, 1, 33, dim, features))

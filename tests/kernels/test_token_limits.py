@@ -36,7 +36,7 @@ def test_wide_tokens_wait_for_a_measured_gain():
 def test_padding_is_what_a_launch_does(dim):
     """A chunk of the other side is as wide as CHUNK in most tiles."""
     tile = launching.Tile(64, limits.CHUNK, 4, 1)
-    _, _, constants = launching.cut(torch.zeros(1, dim), "N", dim, tile)
+    _, constants = launching.cut(torch.zeros(1, dim), "N", dim, tile)
     wide = -(-dim // constants["BN"]) * constants["BN"]
     idle = constants["BD"] * wide / dim**2 - 1
     assert (drawback(dim, dim) is None) == (idle <= limits.MAX_IDLE)

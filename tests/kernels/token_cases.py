@@ -14,13 +14,11 @@ from comparison import assert_close, assert_same
 from torch import Tensor
 
 from chela.kernels.tokens import TokenNorm
-from chela.kernels.tokens.launching import Tile
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 NORMS = ["none", "affine", "layer", "rms"]
 BACKEND = "inductor" if DEVICE == "cuda" else "aot_eager"  # inductor needs a C++ compiler on a CPU
-RESIDENT = Tile(16, 16, 4, 1, resident=1)
 
 gpu_only = [
     pytest.mark.gpu,

@@ -63,9 +63,9 @@ def _forward(
         return normal, y
     flat = tokens_of(x)
     tile = _tile(dtype, padded(flat.shape[1]), backward=False)
-    _, programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    tiles, constants = launching.cut(flat, "N", weight.shape[0], tile)
     with on(x):
-        kernels.norm_linear_forward[(programs,)](
+        kernels.norm_linear_forward[(tiles,)](
             flat,
             given(norm_weight),
             given(norm_bias),
@@ -128,11 +128,11 @@ def _backward(
         return dx, of_map.zero_(), of_norm.zero_()
     flat = tokens_of(x)
     tile = _tile(dtype, padded(flat.shape[1]), backward=True)
-    tiles, programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    tiles, constants = launching.cut(flat, "N", weight.shape[0], tile)
     dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
     sums = None if norm == "none" else of_norm.new_empty((tiles, of_norm.shape[0]))
     with on(x):
-        kernels.norm_linear_backward[(programs,)](
+        kernels.norm_linear_backward[(tiles,)](
             tokens_of(dnormal),
             tokens_of(dy),
             flat,

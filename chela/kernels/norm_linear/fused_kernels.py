@@ -5,7 +5,6 @@ import triton.language as tl
 
 from chela.kernels.tokens.tiles import (
     affine,
-    chunks,
     load_matrix,
     load_tile,
     load_vector,
@@ -41,34 +40,25 @@ def norm_linear_forward(
     ROWS: tl.constexpr,
     NORM: tl.constexpr,
     RAGGED: tl.constexpr,
-    RESIDENT: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """normal = n(x), zero at padded tokens, and y = silu(W normal + bias)."""
     columns = tl.arange(0, BD)
-    kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
-    for first in tl.range(
-        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
-    ):
-        rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
-        own = load_tile(x, rows, columns, real, D, BD)
-        mean, scale = statistics(own, columns, eps, D, NORM)
-        own = standardised(own, mean, scale, columns, D, NORM)
-        n = affine(own, columns, norm_weight, norm_bias, D, NORM)
-        if RAGGED:
-            n = tl.where(real[:, None], n, 0.0)
-        store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
-        n = operand(n, weight, WIDE)
-        if RESIDENT:
-            for i in tl.static_range(len(kept)):
-                c = i * BN + tl.arange(0, BN)
-                project(n, kept[i], bias, y, rows, c, inside, N, BN, WIDE, PRECISION)
-        else:
-            for start in tl.range(0, N, BN):
-                c = start + tl.arange(0, BN)
-                w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
-                project(n, w, bias, y, rows, c, inside, N, BN, WIDE, PRECISION)
+    first = tl.program_id(0) * ROWS
+    rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
+    own = load_tile(x, rows, columns, real, D, BD)
+    mean, scale = statistics(own, columns, eps, D, NORM)
+    own = standardised(own, mean, scale, columns, D, NORM)
+    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+    if RAGGED:
+        n = tl.where(real[:, None], n, 0.0)
+    store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
+    n = operand(n, weight, WIDE)
+    for start in tl.range(0, N, BN):
+        c = start + tl.arange(0, BN)
+        w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
+        project(n, w, bias, y, rows, c, inside, N, BN, WIDE, PRECISION)
 
 
 @triton.jit
@@ -113,48 +103,37 @@ def norm_linear_backward(
     ROWS: tl.constexpr,
     NORM: tl.constexpr,
     RAGGED: tl.constexpr,
-    RESIDENT: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The gradient of the tokens through both results, and an operand of that of the weight."""
     columns = tl.arange(0, BD)
-    kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
-    for first in tl.range(
-        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
-    ):
-        rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
-        own = load_tile(x, rows, columns, real, D, BD)
-        mean, scale = statistics(own, columns, eps, D, NORM)
+    first = tl.program_id(0) * ROWS
+    rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
+    own = load_tile(x, rows, columns, real, D, BD)
+    mean, scale = statistics(own, columns, eps, D, NORM)
+    own = standardised(own, mean, scale, columns, D, NORM)
+    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+    if RAGGED:
+        n = tl.where(real[:, None], n, 0.0)
+    n = operand(n, weight, WIDE)
+    dn = load_tile(dnormal, rows, columns, real, D, BD)
+    for start in tl.range(0, N, BN):
+        c = start + tl.arange(0, BN)
+        w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
+        dn = project_backward(
+            dn, n, w, weight, bias, dy, dpre, rows, c, inside, N, BN, WIDE, PRECISION
+        )
+    if RAGGED:
+        dn = tl.where(real[:, None], dn, 0.0)
+    if NORM != "none":
+        own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
         own = standardised(own, mean, scale, columns, D, NORM)
-        n = affine(own, columns, norm_weight, norm_bias, D, NORM)
-        if RAGGED:
-            n = tl.where(real[:, None], n, 0.0)
-        n = operand(n, weight, WIDE)
-        dn = load_tile(dnormal, rows, columns, real, D, BD)
-        if RESIDENT:
-            for i in tl.static_range(len(kept)):
-                c = i * BN + tl.arange(0, BN)
-                dn = project_backward(
-                    dn, n, kept[i], weight, bias, dy, dpre, rows, c, inside, N, BN, WIDE, PRECISION
-                )
-        else:
-            for start in tl.range(0, N, BN):
-                c = start + tl.arange(0, BN)
-                w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
-                dn = project_backward(
-                    dn, n, w, weight, bias, dy, dpre, rows, c, inside, N, BN, WIDE, PRECISION
-                )
-        if RAGGED:
-            dn = tl.where(real[:, None], dn, 0.0)
-        if NORM != "none":
-            own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
-            own = standardised(own, mean, scale, columns, D, NORM)
-            share = sums + (first // ROWS) * (2 * D)
-            store_exact_sum(share, dn * own, columns, D)
-            store_exact_sum(share + D, dn, columns, D)
-            dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
-        store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)
+        share = sums + (first // ROWS) * (2 * D)
+        store_exact_sum(share, dn * own, columns, D)
+        store_exact_sum(share + D, dn, columns, D)
+        dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
+    store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)
 
 
 @triton.jit

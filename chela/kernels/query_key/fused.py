@@ -34,7 +34,6 @@ def query_key(
 def _tile(dtype: torch.dtype, width: int, backward: bool) -> Tile:
     """The fastest of a sweep on an H100 at N 64 with D 128, and with 160 (a width of 256).
 
-    Up to 2 us were left to weights that stay in shared memory, which wider N would not fit into.
     Not swept: widths above 256.
     """
     if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
@@ -60,9 +59,9 @@ def _forward(
         return q, k
     flat = tokens_of(z)
     tile = _tile(dtype, padded(flat.shape[1]), backward=False)
-    _, programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    tiles, constants = launching.cut(flat, "N", weight.shape[0], tile)
     with on(z):
-        kernels.query_key_forward[(programs,)](
+        kernels.query_key_forward[(tiles,)](
             flat,
             given(weight, dtype),
             given(bias),
@@ -117,11 +116,11 @@ def _backward(
         return dz, of_map.zero_(), vectors.zero_()
     flat = tokens_of(z)
     tile = _tile(dtype, padded(flat.shape[1]), backward=True)
-    tiles, programs, constants = launching.cut(flat, "N", weight.shape[0], tile)
+    tiles, constants = launching.cut(flat, "N", weight.shape[0], tile)
     dpre = flat.new_empty((flat.shape[0], weight.shape[0]), dtype=dtype)
     sums = vectors.new_empty((tiles, vectors.shape[0]))
     with on(z):
-        kernels.query_key_backward[(programs,)](
+        kernels.query_key_backward[(tiles,)](
             tokens_of(dq),
             tokens_of(dk),
             flat,

@@ -4,7 +4,6 @@ import triton
 import triton.language as tl
 
 from chela.kernels.tokens.tiles import (
-    chunks,
     load_matrix,
     load_tile,
     load_vector,
@@ -34,35 +33,22 @@ def query_key_forward(
     BD: tl.constexpr,
     BN: tl.constexpr,
     ROWS: tl.constexpr,
-    RESIDENT: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """q = scale_q * u + shift_q and k likewise, u = silu(W z + bias)."""
     columns = tl.arange(0, BD)
-    kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
-    for first in tl.range(
-        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
-    ):
-        rows, inside, _ = tile_rows(first, tokens, None, 1, ROWS, False)
-        own = operand(load_tile(z, rows, columns, inside, D, BD), weight, WIDE)
-        if RESIDENT:
-            for i in tl.static_range(len(kept)):
-                c = i * BN + tl.arange(0, BN)
-                pre = tl.dot(own, tl.trans(kept[i]), input_precision=PRECISION)
-                views(
-                    pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN,
-                    WIDE,
-                )  # fmt: skip
-        else:
-            for start in tl.range(0, N, BN):
-                c = start + tl.arange(0, BN)
-                w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
-                pre = tl.dot(own, tl.trans(w), input_precision=PRECISION)
-                views(
-                    pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN,
-                    WIDE,
-                )  # fmt: skip
+    first = tl.program_id(0) * ROWS
+    rows, inside, _ = tile_rows(first, tokens, None, 1, ROWS, False)
+    own = operand(load_tile(z, rows, columns, inside, D, BD), weight, WIDE)
+    for start in tl.range(0, N, BN):
+        c = start + tl.arange(0, BN)
+        w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
+        pre = tl.dot(own, tl.trans(w), input_precision=PRECISION)
+        views(
+            pre, bias, scale_q, shift_q, scale_k, shift_k, q, k, rows, c, inside, N, BN,
+            WIDE,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -109,38 +95,25 @@ def query_key_backward(
     BD: tl.constexpr,
     BN: tl.constexpr,
     ROWS: tl.constexpr,
-    RESIDENT: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The gradients of z and all vectors, and an operand of that of the weight."""
     columns = tl.arange(0, BD)
-    kept = chunks(weight, N, D, BN, BD, RESIDENT, WIDE)
-    for first in tl.range(
-        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
-    ):
-        rows, inside, _ = tile_rows(first, tokens, None, 1, ROWS, False)
-        own = operand(load_tile(z, rows, columns, inside, D, BD), weight, WIDE)
-        share = sums + (first // ROWS) * (4 * N)
-        total = tl.zeros((ROWS, BD), tl.float32)
-        if RESIDENT:
-            for i in tl.static_range(len(kept)):
-                c = i * BN + tl.arange(0, BN)
-                du = views_backward(
-                    own, kept[i], weight, bias, scale_q, scale_k, dq, dk, dpre, share, rows, c,
-                    inside, N, BN, WIDE, PRECISION,
-                )  # fmt: skip
-                total = tl.dot(du, kept[i], total, input_precision=PRECISION)
-        else:
-            for start in tl.range(0, N, BN):
-                c = start + tl.arange(0, BN)
-                w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
-                du = views_backward(
-                    own, w, weight, bias, scale_q, scale_k, dq, dk, dpre, share, rows, c,
-                    inside, N, BN, WIDE, PRECISION,
-                )  # fmt: skip
-                total = tl.dot(du, w, total, input_precision=PRECISION)
-        store_tile(dz, total, rows, columns, inside, D, BD, WIDE)
+    first = tl.program_id(0) * ROWS
+    rows, inside, _ = tile_rows(first, tokens, None, 1, ROWS, False)
+    own = operand(load_tile(z, rows, columns, inside, D, BD), weight, WIDE)
+    share = sums + (first // ROWS) * (4 * N)
+    total = tl.zeros((ROWS, BD), tl.float32)
+    for start in tl.range(0, N, BN):
+        c = start + tl.arange(0, BN)
+        w = load_matrix(weight, c, columns, N, D, BN, BD, WIDE)
+        du = views_backward(
+            own, w, weight, bias, scale_q, scale_k, dq, dk, dpre, share, rows, c,
+            inside, N, BN, WIDE, PRECISION,
+        )  # fmt: skip
+        total = tl.dot(du, w, total, input_precision=PRECISION)
+    store_tile(dz, total, rows, columns, inside, D, BD, WIDE)
 
 
 @triton.jit

@@ -117,9 +117,9 @@ def _forward(
     flat = tokens_of(x)
     kind = _factor_kind(factor, w_up)
     tile = _tile(dtype, padded(flat.shape[1]), kind, backward=False)
-    _, programs, constants = launching.cut(flat, "H", w_hidden.shape[0], tile)
+    tiles, constants = launching.cut(flat, "H", w_hidden.shape[0], tile)
     with on(x):
-        kernels.token_mlp_forward[(programs,)](
+        kernels.token_mlp_forward[(tiles,)](
             flat,
             None if factor is None else tokens_of(factor),
             None if residual is None else tokens_of(residual),
@@ -218,7 +218,7 @@ def _backward(
     tokens, (size, dim) = flat.shape[0], w_hidden.shape
     kind = _factor_kind(factor, w_up)
     tile = _tile(dtype, padded(flat.shape[1]), kind, backward=True)
-    tiles, programs, constants = launching.cut(flat, "H", size, tile)
+    tiles, constants = launching.cut(flat, "H", size, tile)
     # What the products for the weights read is x and dy themselves, unless they differ from that.
     normal = flat.new_empty(flat.shape, dtype=dtype)
     own = norm == "none" and x.dtype == dtype and lengths is None
@@ -229,7 +229,7 @@ def _backward(
     dsecond = torch.empty_like(hidden) if kind == "up" else dfactor
     sums = None if norm == "none" else x.new_empty((tiles, 2 * dim), dtype=torch.float32)
     with on(x):
-        kernels.token_mlp_backward[(programs,)](
+        kernels.token_mlp_backward[(tiles,)](
             upstream,
             flat,
             None if factor is None else tokens_of(factor),

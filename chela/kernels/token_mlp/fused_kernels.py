@@ -1,9 +1,7 @@
 """Triton kernels of the token-wise MLP: hidden channels are made and used up on the chip.
 
 A program owns ROWS tokens and walks over their hidden channels BH at a time. Backward it makes them
-once more, and writes what the weights' gradients are products of. RESIDENT programs are as many as
-run at once: each keeps all weights in shared memory and goes from tile to tile of tokens. Loop
-invariants are not hoisted out of that loop: kept in registers, they would be spilled.
+once more, and writes what the weights' gradients are products of.
 
 FACTOR says what the hidden channels are multiplied with: "none", "given" (a tensor) or "up" (a
 second projection of the tokens). RESIDUAL says what the output is added to: "none", "x" or "given".
@@ -51,29 +49,6 @@ def chunk(
     if FACTOR == "up":
         second = load_matrix(w_up, h, columns, H, D, BH, BD, WIDE)
     return w, second, load_matrix(w_out, columns, h, D, H, BD, BH, WIDE)
-
-
-@triton.jit
-def weights(
-    w_hidden,
-    w_up,
-    w_out,
-    D: tl.constexpr,
-    H: tl.constexpr,
-    BD: tl.constexpr,
-    BH: tl.constexpr,
-    FACTOR: tl.constexpr,
-    RESIDENT: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    """All of them, chunk by chunk, to stay in shared memory; none unless RESIDENT."""
-    kept = ()
-    if RESIDENT:
-        columns = tl.arange(0, BD)
-        for i in tl.static_range((H + BH - 1) // BH):
-            h = i * BH + tl.arange(0, BH)
-            kept = kept + (chunk(w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE),)
-    return kept
 
 
 @triton.jit
@@ -135,64 +110,44 @@ def token_mlp_forward(
     DROP_HIDDEN: tl.constexpr,
     DROP_OUT: tl.constexpr,
     RAGGED: tl.constexpr,
-    RESIDENT: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """y = residual + drop(W_out drop(silu(W_hidden n + b_hidden) * factor) + b_out), n = n(x)."""
     columns = tl.arange(0, BD)
-    kept = weights(w_hidden, w_up, w_out, D, H, BD, BH, FACTOR, RESIDENT, WIDE)
-    for first in tl.range(
-        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
-    ):
-        rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
-        own = load_tile(x, rows, columns, real, D, BD)
-        mean, scale = statistics(own, columns, eps, D, NORM)
-        own = standardised(own, mean, scale, columns, D, NORM)
-        n = affine(own, columns, norm_weight, norm_bias, D, NORM)
-        n = operand(n, w_hidden, WIDE)
-        hidden_key, out_key = rows, rows
-        if DROP_HIDDEN or DROP_OUT:
-            hidden_key, out_key = token_keys(seed, rows)
-        out = tl.zeros((ROWS, BD), tl.float32)
-        if RESIDENT:
-            for i in tl.static_range(len(kept)):
-                h = i * BH + tl.arange(0, BH)
-                a = activated(
-                    n, kept[i][0], kept[i][1], b_hidden, b_up, factor, rows, h, real, H, BH, FACTOR,
-                    PRECISION,
-                )  # fmt: skip
-                if DROP_HIDDEN:
-                    a = drop(a, hidden_key, h, p_hidden)
-                w = kept[i][2]
-                out = tl.dot(operand(a, w_out, WIDE), tl.trans(w), out, input_precision=PRECISION)
-        else:
-            end = H
-            if RAGGED:
-                end = H * tl.max(real.to(tl.int32), axis=0)  # a tile of padding has nothing to do
-            for start in tl.range(0, end, BH):
-                h = start + tl.arange(0, BH)
-                w, second, w_back = chunk(
-                    w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE
-                )
-                a = activated(
-                    n, w, second, b_hidden, b_up, factor, rows, h, real, H, BH, FACTOR, PRECISION
-                )  # fmt: skip
-                if DROP_HIDDEN:
-                    a = drop(a, hidden_key, h, p_hidden)
-                out = tl.dot(
-                    operand(a, w_out, WIDE), tl.trans(w_back), out, input_precision=PRECISION
-                )
-        out += load_vector(b_out, columns, D)[None]
-        if DROP_OUT:
-            out = drop(out, out_key, columns, p_out)
-        if RESIDUAL == "x":
-            out += load_tile(x, rows, columns, real, D, BD)
-        if RESIDUAL == "given":
-            out += load_tile(residual, rows, columns, real, D, BD)
-        if RAGGED:
-            out = tl.where(real[:, None], out, 0.0)
-        store_tile(y, out, rows, columns, inside, D, BD, WIDE)
+    first = tl.program_id(0) * ROWS
+    rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
+    own = load_tile(x, rows, columns, real, D, BD)
+    mean, scale = statistics(own, columns, eps, D, NORM)
+    own = standardised(own, mean, scale, columns, D, NORM)
+    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+    n = operand(n, w_hidden, WIDE)
+    hidden_key, out_key = rows, rows
+    if DROP_HIDDEN or DROP_OUT:
+        hidden_key, out_key = token_keys(seed, rows)
+    out = tl.zeros((ROWS, BD), tl.float32)
+    end = H
+    if RAGGED:
+        end = H * tl.max(real.to(tl.int32), axis=0)  # a tile of padding has nothing to do
+    for start in tl.range(0, end, BH):
+        h = start + tl.arange(0, BH)
+        w, second, w_back = chunk(w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE)
+        a = activated(
+            n, w, second, b_hidden, b_up, factor, rows, h, real, H, BH, FACTOR, PRECISION
+        )  # fmt: skip
+        if DROP_HIDDEN:
+            a = drop(a, hidden_key, h, p_hidden)
+        out = tl.dot(operand(a, w_out, WIDE), tl.trans(w_back), out, input_precision=PRECISION)
+    out += load_vector(b_out, columns, D)[None]
+    if DROP_OUT:
+        out = drop(out, out_key, columns, p_out)
+    if RESIDUAL == "x":
+        out += load_tile(x, rows, columns, real, D, BD)
+    if RESIDUAL == "given":
+        out += load_tile(residual, rows, columns, real, D, BD)
+    if RAGGED:
+        out = tl.where(real[:, None], out, 0.0)
+    store_tile(y, out, rows, columns, inside, D, BD, WIDE)
 
 
 @triton.jit
@@ -232,65 +187,50 @@ def token_mlp_backward(
     DROP_HIDDEN: tl.constexpr,
     DROP_OUT: tl.constexpr,
     RAGGED: tl.constexpr,
-    RESIDENT: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The gradients of the tokens, and the operands of those of the weights."""
     columns = tl.arange(0, BD)
-    kept = weights(w_hidden, w_up, w_out, D, H, BD, BH, FACTOR, RESIDENT, WIDE)
-    for first in tl.range(
-        tl.program_id(0) * ROWS, tokens, tl.num_programs(0) * ROWS, disable_licm=True
-    ):
-        rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
-        own = load_tile(x, rows, columns, real, D, BD)
-        mean, scale = statistics(own, columns, eps, D, NORM)
+    first = tl.program_id(0) * ROWS
+    rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
+    own = load_tile(x, rows, columns, real, D, BD)
+    mean, scale = statistics(own, columns, eps, D, NORM)
+    own = standardised(own, mean, scale, columns, D, NORM)
+    n = affine(own, columns, norm_weight, norm_bias, D, NORM)
+    if RAGGED:
+        n = tl.where(real[:, None], n, 0.0)
+    if normal is not None:
+        store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
+    n = operand(n, w_hidden, WIDE)
+    g = load_tile(dy, rows, columns, real, D, BD)
+    hidden_key, out_key = rows, rows
+    if DROP_HIDDEN or DROP_OUT:
+        hidden_key, out_key = token_keys(seed, rows)
+    if DROP_OUT:
+        g = drop(g, out_key, columns, p_out)
+    if upstream is not None:
+        store_tile(upstream, g, rows, columns, inside, D, BD, WIDE)
+    g = operand(g, w_out, WIDE)
+    dn = tl.zeros((ROWS, BD), tl.float32)
+    for start in tl.range(0, H, BH):
+        h = start + tl.arange(0, BH)
+        w, second, w_back = chunk(w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE)
+        dn = chunk_backward(
+            dn, n, g, w, second, w_back, w_hidden, b_hidden, b_up, factor, dfactor, hidden,
+            dhidden, rows, h, inside, real, hidden_key, p_hidden, H, BH, FACTOR,
+            DROP_HIDDEN, RAGGED, WIDE, PRECISION,
+        )  # fmt: skip
+    if NORM != "none":
+        own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
         own = standardised(own, mean, scale, columns, D, NORM)
-        n = affine(own, columns, norm_weight, norm_bias, D, NORM)
-        if RAGGED:
-            n = tl.where(real[:, None], n, 0.0)
-        if normal is not None:
-            store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
-        n = operand(n, w_hidden, WIDE)
-        g = load_tile(dy, rows, columns, real, D, BD)
-        hidden_key, out_key = rows, rows
-        if DROP_HIDDEN or DROP_OUT:
-            hidden_key, out_key = token_keys(seed, rows)
-        if DROP_OUT:
-            g = drop(g, out_key, columns, p_out)
-        if upstream is not None:
-            store_tile(upstream, g, rows, columns, inside, D, BD, WIDE)
-        g = operand(g, w_out, WIDE)
-        dn = tl.zeros((ROWS, BD), tl.float32)
-        if RESIDENT:
-            for i in tl.static_range(len(kept)):
-                h = i * BH + tl.arange(0, BH)
-                dn = chunk_backward(
-                    dn, n, g, kept[i][0], kept[i][1], kept[i][2], w_hidden, b_hidden, b_up, factor,
-                    dfactor, hidden, dhidden, rows, h, inside, real, hidden_key, p_hidden, H, BH,
-                    FACTOR, DROP_HIDDEN, RAGGED, WIDE, PRECISION,
-                )  # fmt: skip
-        else:
-            for start in tl.range(0, H, BH):
-                h = start + tl.arange(0, BH)
-                w, second, w_back = chunk(
-                    w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE
-                )
-                dn = chunk_backward(
-                    dn, n, g, w, second, w_back, w_hidden, b_hidden, b_up, factor, dfactor, hidden,
-                    dhidden, rows, h, inside, real, hidden_key, p_hidden, H, BH, FACTOR,
-                    DROP_HIDDEN, RAGGED, WIDE, PRECISION,
-                )  # fmt: skip
-        if NORM != "none":
-            own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
-            own = standardised(own, mean, scale, columns, D, NORM)
-            share = sums + (first // ROWS) * (2 * D)
-            store_exact_sum(share, dn * own, columns, D)
-            store_exact_sum(share + D, dn, columns, D)
-            dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
-        if RESIDUAL == "x":
-            dn += load_tile(dy, rows, columns, real, D, BD)
-        store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)
+        share = sums + (first // ROWS) * (2 * D)
+        store_exact_sum(share, dn * own, columns, D)
+        store_exact_sum(share + D, dn, columns, D)
+        dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
+    if RESIDUAL == "x":
+        dn += load_tile(dy, rows, columns, real, D, BD)
+    store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)
 
 
 @triton.jit

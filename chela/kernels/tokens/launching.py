@@ -29,8 +29,6 @@ class Tile:
     hidden: int  # hidden channels at a time
     warps: int
     stages: int  # loads in flight
-    resident: int = 0  # programs per multiprocessor that keep all weights; 0: a program per tile
-    registers: int | None = None  # per thread at most
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,8 @@ def multiprocessors(x: Tensor) -> int:
     return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
-def cut(x: Tensor, name: str, features: int, tile: Tile) -> tuple[int, int, dict[str, Any]]:
-    """The number of tiles of the tokens of x, of programs, and what a kernel is compiled for.
+def cut(x: Tensor, name: str, features: int, tile: Tile) -> tuple[int, dict[str, Any]]:
+    """The number of tiles of the tokens of x, and what a kernel is compiled for.
 
     Args:
         x: (tokens, D).
@@ -93,17 +91,11 @@ def cut(x: Tensor, name: str, features: int, tile: Tile) -> tuple[int, int, dict
         "BD": padded(dim),
         f"B{name}": min(tile.hidden, padded(features)),
         "ROWS": tile.rows,
-        "RESIDENT": tile.resident > 0,
         "num_warps": tile.warps,
         "num_stages": tile.stages,
         **precision(),
     }
-    if tile.registers is not None:
-        constants["maxnreg"] = tile.registers
-    tiles = programs = triton.cdiv(x.shape[0], tile.rows)
-    if tile.resident:
-        programs = min(tiles, tile.resident * multiprocessors(x))
-    return tiles, programs, constants
+    return triton.cdiv(x.shape[0], tile.rows), constants
 
 
 def given(x: Tensor | None, dtype: torch.dtype | None = None) -> Tensor | None:

@@ -87,25 +87,6 @@ def load_matrix(
 
 
 @triton.jit
-def chunks(
-    w,
-    R: tl.constexpr,
-    C: tl.constexpr,
-    NR: tl.constexpr,
-    NC: tl.constexpr,
-    RESIDENT: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    """All of a weight (R, C), NR rows at a time, to stay in shared memory; none unless RESIDENT."""
-    kept = ()
-    if RESIDENT:
-        for i in tl.static_range((R + NR - 1) // NR):
-            tile = load_matrix(w, i * NR + tl.arange(0, NR), tl.arange(0, NC), R, C, NR, NC, WIDE)
-            kept = kept + (tile,)  # noqa: RUF005 - Triton knows no unpacking
-    return kept
-
-
-@triton.jit
 def operand(x, w, WIDE: tl.constexpr):
     """A float32 tile rounded to the dtype of the weight it is multiplied with."""
     x = rounded(x, w.dtype.element_ty, WIDE)
