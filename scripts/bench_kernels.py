@@ -211,7 +211,7 @@ def chela_block(shape: Shape, device: torch.device) -> list[Case]:
 
 # A well fused block reads and writes its activations 16 times forward, 2.25 times that backward.
 BLOCK_PASSES = 52
-BLOCK_ERROR = 3e-2  # a dozen operations, each rounded to bfloat16
+BLOCK_ERROR = 8e-2  # what rounding each operation to bfloat16 costs plain PyTorch: 2e-2 to 6e-2
 
 
 @dataclass(frozen=True)

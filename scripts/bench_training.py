@@ -11,9 +11,8 @@ without a CUDA graph. Tokens are positions, padding among them; `true` says how 
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -25,11 +24,9 @@ from chela.errors import RunError
 from chela.records.environment import hardware, versions
 from chela.training import build
 from chela.training.settings import Step
-from chela.training.throughput import Speed, measure
-from tasks.base import Batch, TaskSpec
+from chela.training.throughput import Speed, measure_at_length, measure_on_task
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-WARM_UP = 30  # steps: every usual length of a batch has been met three times by then
 TOKENS = 2**18  # of a random batch, whatever its length
 HEADER = (
     f"{'model':14} {'form':22} {'shape':12} {'loop':>8} {'step':>8} {'eval':>8} "
@@ -47,30 +44,6 @@ def plain(config: RunConfig, device: torch.device) -> RunConfig:
     """The same run without anything of ours that makes it fast."""
     step: Step = "compile" if device.type == "cuda" else "eager"
     return replace(config, kernels="torch", trainer=replace(config.trainer, step=step))
-
-
-def on_task(config: RunConfig, device: torch.device, steps: int) -> Speed:
-    """The speed on the task's own batches."""
-    task = build.build_task(config, device)
-    task.prepare_data()
-    task.setup()
-    task.total_batches = WARM_UP + steps
-    data = task.train_dataloader(), task.val_dataloader()
-    return measure(config, task.spec, device, *data, task.is_padded, WARM_UP, steps)
-
-
-def on_random(config: RunConfig, device: torch.device, length: int, steps: int) -> Speed:
-    """The speed on random tokens of one length, as many in a batch at every length."""
-    size = max(1, TOKENS // length)
-    spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
-    batch = Batch(
-        values=torch.randint(1, 20, (size, length), device=device),
-        lengths=torch.full((size,), length, device=device),
-        labels=torch.randint(0, 10, (size,), device=device),
-        index=torch.arange(size, device=device),
-    )
-    endless: Iterable[Batch] = repeat(batch)
-    return measure(config, spec, device, endless, [batch], False, warm_up=4, steps=steps)
 
 
 def row(config: RunConfig, device: torch.device, shape: str, speed: Speed) -> str:
@@ -133,9 +106,9 @@ def main(arguments: Sequence[str]) -> None:
         for length in lengths or [0]:
             try:
                 if length:
-                    speed = on_random(config, device, length, options.steps)
+                    speed = measure_at_length(config, device, length, TOKENS, options.steps)
                 else:
-                    speed = on_task(config, device, options.steps)
+                    speed = measure_on_task(config, device, options.steps)
             except torch.OutOfMemoryError:
                 print(f"{config.model.name:14} length {length:,} does not fit into the memory")
                 continue

@@ -36,6 +36,11 @@ def check_hardware(config: TrainerConfig) -> torch.device:
             f"trainer.batch_size={config.batch_size} cannot be split over {config.devices} devices."
             f"\n  try: {-(-config.batch_size // config.devices) * config.devices}"
         )
+    if config.micro_batch_size is not None and config.devices > 1:
+        raise RunError(
+            "trainer.micro_batch_size is for one device.\n  try: trainer.micro_batch_size=null; "
+            "each device has its share of trainer.batch_size"
+        )
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if config.accelerator == "cpu" or (config.accelerator == "auto" and not available):
         return torch.device("cpu")

@@ -79,6 +79,7 @@ def out_of_memory(batch_size: int, length: int, total: int) -> str:
     return (
         f"the GPU's memory ({total / 2**30:.0f} GiB) is too small for trainer.batch_size="
         f"{batch_size} at length {length:,}; {peak / 2**30:.1f} GiB were in use.\n"
-        f"  try: trainer.batch_size={half} (about {peak * half / batch_size / 2**30:.1f} GiB), "
-        "a smaller trainer.eval_batch_size if it was a validation, or a smaller model.dim"
+        f"  try: trainer.micro_batch_size={half} (the same step in parts, about "
+        f"{peak * half / batch_size / 2**30:.1f} GiB), a smaller trainer.eval_batch_size if it was "
+        "a validation, or a smaller model.dim"
     )

@@ -48,6 +48,8 @@ class ClassificationModule(L.LightningModule):
         max_skipped_steps: how many steps that are not finite may be skipped.
         padded: whether batches hold padding.
         graph: make each step one CUDA graph; on one GPU.
+        micro_batch_size: samples of a batch at once, on one device; their gradients add up to those
+            of the whole batch. None: all.
     """
 
     steps: Tensor  # so far, those skipped among them
@@ -65,6 +67,7 @@ class ClassificationModule(L.LightningModule):
         max_skipped_steps: int = 0,
         padded: bool = True,
         graph: bool = False,
+        micro_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -74,6 +77,9 @@ class ClassificationModule(L.LightningModule):
         self.max_skipped_steps = max_skipped_steps
         self.padded = padded
         self.graph = graph
+        self.micro_batch_size = micro_batch_size
+        # Else Lightning does, which several devices need.
+        self.steps_itself = graph or micro_batch_size is not None
         self.bad = {}
         self._graphs: StepGraphs | None = None
         self._eval_size = 0
@@ -95,40 +101,55 @@ class ClassificationModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean loss of a batch; one that is not finite makes no update, see ``skipped``."""
+        if not self.steps_itself:
+            loss, scores = self._loss(batch)
+            self._count(batch, scores)
+            return loss
         if not self.graph:
-            return self._loss(batch)
+            return self.whole_step(batch)
         if self._graphs is None:
             follow_the_device(self.trainer.optimizers[0], self.device)
             self._graphs = StepGraphs(self.whole_step)
         return self._graphs(batch)
 
     def whole_step(self, batch: Batch) -> Tensor:
-        """Forward, backward and update of a batch, waiting for nothing; the loss."""
+        """Forward, backward and update of a batch; the loss. On a GPU the host waits for nothing.
+
+        Raises:
+            NonFinite: on a CPU, where asking costs nothing: at once.
+        """
         optimizer = self.trainer.optimizers[0]
         optimizer.zero_grad(set_to_none=True)
-        with self.trainer.precision_plugin.forward_context():
-            loss = self._loss(batch)
-        with torch.autocast(self.device.type, enabled=False):  # Lightning steps inside of one
-            loss.backward()
+        size = len(batch.labels)
+        found = []
+        for start in range(0, size, self.micro_batch_size or size):
+            part = Batch(*(each[start : start + (self.micro_batch_size or size)] for each in batch))
+            with self.trainer.precision_plugin.forward_context():
+                loss, scores = self._loss(part)
+                loss = loss * (len(part.labels) / size)
+            with torch.autocast(self.device.type, enabled=False):  # Lightning steps inside of one
+                loss.backward()
+            found.append(scores)
+        self._count(batch, torch.stack(found).sum(0))
         self._clip(self.trainer.gradient_clip_val)
         optimizer.step()
-        return loss.detach()
+        return self._latest["loss"]
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Lightning's hook; a graph has been backward already."""
-        if not self.graph:
+        """Lightning's hook; a whole step has been backward already."""
+        if not self.steps_itself:
             super().backward(loss, *args, **kwargs)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Lightning's hook; a graph has its own gradients."""
-        if not self.graph:
+        """Lightning's hook; a whole step has its own gradients."""
+        if not self.steps_itself:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
-        """Lightning's hook around a step; a graph updates the weights by itself."""
-        if self.graph:
+        """Lightning's hook around a step; a whole step has updated the weights."""
+        if self.steps_itself:
             optimizer_closure()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -191,8 +212,6 @@ class ClassificationModule(L.LightningModule):
             NonFinite: on a CPU, where asking costs nothing: at once.
         """
         self._clip(gradient_clip_val)
-        if self.device.type == "cpu":
-            self.check()
 
     def check(self) -> None:
         """Stop if more steps were skipped than may be.
@@ -226,17 +245,24 @@ class ClassificationModule(L.LightningModule):
         loss, accuracy = self.losses[f"{stage}_loss"], self.accuracies[f"{stage}_accuracy"]
         return {"loss": cast("Metric", loss), "accuracy": cast("Metric", accuracy)}
 
-    def _loss(self, batch: Batch) -> Tensor:
-        """The mean loss of a training batch, which is counted if it is finite."""
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The mean loss of a training batch, and its (3,) sums of losses, hits and samples."""
         losses, hits = self._score(batch)
-        loss = losses.mean()
-        self._latest = {"loss": loss.detach(), "rows": batch.index}
         sums = torch.stack([losses.detach().sum(), hits.sum(), torch.ones_like(hits).sum()])
-        self.sums += torch.where(torch.isfinite(self._latest["loss"]), sums, 0.0)
-        return loss
+        return losses.mean(), sums
+
+    def _count(self, batch: Batch, sums: Tensor) -> None:
+        """Add a training batch to the metrics, if its loss is finite."""
+        loss = sums[0] / sums[2]
+        self._latest = {"loss": loss, "rows": batch.index}
+        self.sums += torch.where(torch.isfinite(loss), sums, 0.0)
 
     def _clip(self, limit: float | int | None) -> None:
-        """Clip the gradients, and keep the step from the weights if they are not finite."""
+        """Clip the gradients, and keep the step from the weights if they are not finite.
+
+        Raises:
+            NonFinite: on a CPU.
+        """
         norm = nn.utils.clip_grad_norm_(
             self.model.parameters(), math.inf if limit is None else limit
         ).detach()
@@ -250,6 +276,8 @@ class ClassificationModule(L.LightningModule):
             self.bad = {name: value.clone() for name, value in new.items()}
         for name, value in new.items():
             self.bad[name].copy_(torch.where(bad, value, self.bad[name]))
+        if self.device.type == "cpu":
+            self.check()
 
     def _evaluate(self, stage: str, batch: Batch, batch_index: int) -> None:
         """Add a batch to the metrics of a stage."""

@@ -119,6 +119,7 @@ class Run:
             config.trainer.max_skipped_steps,
             task.is_padded,
             graph=form == "graph",
+            micro_batch_size=config.trainer.micro_batch_size,
         )
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)

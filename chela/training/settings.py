@@ -44,6 +44,7 @@ class TrainerConfig:
     max_epochs: Positive  # passes over the training split; fractions are allowed
     max_steps: PositiveInt | None  # when given, counts instead of max_epochs
     batch_size: PositiveInt  # samples per optimizer step
+    micro_batch_size: PositiveInt | None  # samples at once; their gradients add up
     eval_batch_size: PositiveInt
     gradient_clip: Positive | None  # by global norm
     max_skipped_steps: Annotated[int, Ge(0)]  # whose loss or gradient was not finite; then stop

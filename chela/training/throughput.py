@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from chela.config import RunConfig
 from chela.training import build
 from chela.training.module import ClassificationModule
 from tasks.base import Batch, TaskSpec
+
+WARM_UP = 30  # steps of a task: every usual length of a batch has been met three times by then
 
 # Which kernels are whose, by their names in a profile; the first that fits counts.
 PARTS = {
@@ -75,7 +77,13 @@ def measure(
         build.compile_blocks(model)
     total = warm_up + steps
     module = ClassificationModule(
-        model, config.optimizer, config.schedule, total, 0, padded, graph=form == "graph"
+        model,
+        config.optimizer,
+        config.schedule,
+        total,
+        padded=padded,
+        graph=form == "graph",
+        micro_batch_size=config.trainer.micro_batch_size,
     )
     watch = _Stopwatch(warm_up, total, val)
     if device.type == "cuda":
@@ -87,6 +95,46 @@ def measure(
     return watch.speed
 
 
+def measure_on_task(config: RunConfig, device: torch.device, steps: int) -> Speed:
+    """The speed on the task's own batches; they are prepared if they are not.
+
+    Raises:
+        DataError: the source is missing or malformed.
+    """
+    task = build.build_task(config, device)
+    task.prepare_data()
+    task.setup()
+    task.total_batches = WARM_UP + steps
+    data = task.train_dataloader(), task.val_dataloader()
+    return measure(config, task.spec, device, *data, task.is_padded, WARM_UP, steps)
+
+
+def measure_at_length(
+    config: RunConfig, device: torch.device, length: int, tokens: int, steps: int
+) -> Speed:
+    """The speed on random tokens of one length.
+
+    Args:
+        config: of the run; its batch size is not used.
+        device: where to compute.
+        length: of every sequence.
+        tokens: of a batch, whatever the length; a sequence at least.
+        steps: to be timed.
+
+    Raises:
+        torch.OutOfMemoryError: the model does not fit at this length.
+    """
+    size = max(1, tokens // length)
+    spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
+    batch = Batch(
+        values=torch.randint(1, 20, (size, length), device=device),
+        lengths=torch.full((size,), length, device=device),
+        labels=torch.randint(0, 10, (size,), device=device),
+        index=torch.arange(size, device=device),
+    )
+    return measure(config, spec, device, repeat(batch), [batch], False, warm_up=4, steps=steps)
+
+
 class _Exactly:
     """The first ``n`` batches of some."""
 
@@ -94,7 +142,7 @@ class _Exactly:
         self._batches, self._n = batches, n
 
     def __iter__(self) -> Iterator[Batch]:
-        return islice(chain(self._batches), self._n)
+        return islice(self._batches, self._n)
 
     def __len__(self) -> int:
         return self._n

@@ -6,10 +6,17 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chela.model.long_kernels import EMAKernel, ExplicitKernel, LongKernel, MultiscaleKernel
+from chela.model.long_kernels import (
+    EMAKernel,
+    ExplicitKernel,
+    LongKernel,
+    MultiscaleKernel,
+    stretched,
+)
 
 LENGTHS = [1, 2, 5, 63, 64, 65, 100, 128, 129, 1000]
 
@@ -124,3 +131,13 @@ def test_all_parameters_are_kernel_parameters(make):
     kernel = make(30)
     assert list(kernel.kernel_parameters()) == list(kernel.parameters())
     assert list(kernel.parameters())
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 64])
+@pytest.mark.parametrize("taps", [1, 2, 5, 64])
+def test_stretching_is_linear_interpolation(taps: int, factor: int) -> None:
+    x = torch.randn(2, 3, taps, dtype=torch.float64, requires_grad=True)
+    ours, theirs = stretched(x, factor), F.interpolate(x, taps * factor, mode="linear")
+    torch.testing.assert_close(ours, theirs)
+    upstream = torch.randn_like(ours)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, upstream)[0] for y in (ours, theirs)))

@@ -66,6 +66,23 @@ def test_the_step_of_a_graph_is_lightnings_own(composed, tmp_path, monkeypatch, 
     assert rows(plain) == rows(other)
 
 
+@pytest.mark.parametrize("size", [1, 5, 16, 100])
+def test_the_gradients_of_micro_batches_add_up(composed, tmp_path, size) -> None:
+    exact = "model.dropout=0"
+    whole = composed(exact, f"output_dir={tmp_path}/whole")
+    run(whole)
+    parts = composed(exact, f"trainer.micro_batch_size={size}", f"output_dir={tmp_path}/parts")
+    run(parts)
+    for mine, true in zip(rows(parts), rows(whole), strict=True):
+        assert mine == pytest.approx(true, rel=1e-5, abs=1e-6)
+
+
+def test_micro_batches_on_several_devices_are_refused(composed) -> None:
+    config = parse(composed("trainer.micro_batch_size=4", "trainer.devices=2"))
+    with pytest.raises(RunError, match="one device"):
+        build.check_hardware(config.trainer)
+
+
 def test_what_is_saved_of_an_optimizer_is_for_any_device() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([{"params": [weight], "name": "all"}], lr=0.25, fused=True)

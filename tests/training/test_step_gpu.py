@@ -53,10 +53,12 @@ def test_data_on_the_gpu_train_as_those_on_disk_do(composed, tmp_path) -> None:
     assert on_gpu == pytest.approx(on_disk, rel=2e-2)  # bf16, other padding
 
 
-@pytest.mark.parametrize("step", ["graph", "eager"])
-@pytest.mark.parametrize("stop", [1, 3, 10, 17, 23])
+# Before a graph is recorded, at a validation, and when graphs are replayed.
+@pytest.mark.parametrize(
+    ("step", "stop"), [("graph", 1), ("graph", 10), ("graph", 17), ("eager", 17)]
+)
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    composed, tmp_path, monkeypatch, stop, step
+    composed, tmp_path, monkeypatch, step, stop
 ) -> None:
     form = f"trainer.step={step}"
     whole = composed(*ON_GPU, form, f"output_dir={tmp_path}/whole")

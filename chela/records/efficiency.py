@@ -1,0 +1,139 @@
+"""What models cost at growing lengths, beside one of them: the table, and two pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+MODEL_OF_REFERENCE = "transformer"  # as in Mega's table (Ma et al. 2023, table 4)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One model at one length; None where it does not fit into the memory."""
+
+    model: str
+    length: int
+    training: float | None  # tokens per second
+    inference: float | None  # tokens per second
+    peak_bytes: int | None  # in training; 0 where it is not known
+
+
+def as_csv(costs: Sequence[Cost]) -> str:
+    """A line per model and length; a cost that is not known is left empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(asdict(costs[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(cost) for cost in costs)
+    return text.getvalue()
+
+
+def as_markdown(costs: Sequence[Cost], facts: str) -> str:
+    """A table per length: speeds and memory, and how they compare to those of the Transformer.
+
+    Args:
+        costs: of any models and lengths.
+        facts: hardware, versions and what was measured, above the tables.
+    """
+    lines = [facts]
+    for length in sorted({cost.length for cost in costs}):
+        here = [cost for cost in costs if cost.length == length]
+        known = [cost for cost in here if cost.model == MODEL_OF_REFERENCE]
+        base = known[0] if known else Cost("", length, None, None, None)
+        lines += [
+            "",
+            f"**{length:,} tokens**",
+            "",
+            "| model | training, tokens/s | inference, tokens/s | peak memory, GiB |",
+            "|---|---|---|---|",
+        ]
+        for cost in here:
+            cells = [
+                _rate(cost.training, base.training),
+                _rate(cost.inference, base.inference),
+                _memory(cost.peak_bytes, base.peak_bytes),
+            ]
+            lines.append(f"| {cost.model} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw_lengths(costs: Sequence[Cost], file: Path, title: str) -> None:
+    """Training speed and memory against length, a line per model."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    for model in dict.fromkeys(cost.model for cost in costs):
+        found = [cost for cost in costs if cost.model == model and cost.training]
+        lengths = [cost.length for cost in found]
+        axes[0].plot(lengths, [(c.training or 0) / 1e6 for c in found], marker="o", label=model)
+        axes[1].plot(lengths, [(c.peak_bytes or 0) / 2**30 for c in found], marker="o", label=model)
+    for axis, label in zip(axes, ("training (million tokens/s)", "peak memory (GiB)"), strict=True):
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set(xlabel="length (tokens)", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.suptitle(title)
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def draw_bubbles(
+    costs: Sequence[Cost], accuracies: dict[str, float], length: int, file: Path, title: str
+) -> None:
+    """Accuracy against training speed, memory as the bubble's area (Tay et al. 2021, figure 3).
+
+    Args:
+        costs: those at ``length`` are drawn.
+        accuracies: per model, in %; a model without one is left out.
+        length: of the sequences.
+        file: what to write; its suffix says the format.
+        title: above the picture.
+
+    Raises:
+        ValueError: no model has both a cost at that length and an accuracy.
+    """
+    found = [c for c in costs if c.length == length and c.training and c.model in accuracies]
+    if not found:
+        raise ValueError(f"no model has both an accuracy and a speed at {length} tokens")
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    largest = max(cost.peak_bytes or 1 for cost in found)
+    for cost in found:
+        x, y = (cost.training or 0) / 1e6, accuracies[cost.model]
+        area = 2000 * (cost.peak_bytes or 1) / largest
+        axes.scatter(x, y, s=area, alpha=0.5)
+        axes.annotate(cost.model, (x, y), ha="center", va="center")
+    axes.margins(0.2)
+    axes.set(
+        title=title,
+        xlabel=f"training at {length:,} tokens (million tokens/s)",
+        ylabel="accuracy (%)",
+    )
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def _rate(value: float | None, base: float | None) -> str:
+    if value is None:
+        return "does not fit"
+    return f"{value / 1e6:.2f} M" + (f" ({value / base:.2f}x)" if base else "")
+
+
+def _memory(value: int | None, base: int | None) -> str:
+    if value is None:
+        return "does not fit"
+    return f"{value / 2**30:.2f}" + (f" ({value / base:.2f}x)" if base else "")
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot

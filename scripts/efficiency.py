@@ -1,0 +1,128 @@
+"""Speed and memory of every model at growing lengths, beside the Transformer.
+
+    python scripts/efficiency.py                      1K, 2K, ... tokens until the memory ends
+    python scripts/efficiency.py --lengths 1024,4096 --models chela,s4d
+    python scripts/efficiency.py --results outputs    and the bubbles: accuracy, speed, memory
+    python scripts/efficiency.py trainer.step=compile any key of train.py, for all models
+
+Models have the sizes of their recipes for Text, as in Mega's table, and are fed random tokens, as
+many in a batch at every length. Written are efficiency.{csv,md} and pictures.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from chela.cli import plain_errors
+from chela.config import RunConfig, parse
+from chela.errors import RunError, suggestion
+from chela.records.collect import collect
+from chela.records.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths
+from chela.records.environment import hardware, versions
+from chela.records.files import write_text
+from chela.records.published import published
+from chela.records.table import build as build_table
+from chela.training import build
+from chela.training.throughput import measure_at_length
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
+LENGTHS = [2**power for power in range(10, 21)]  # 1K to 1M, if the memory does not end before
+BUBBLES = 4096  # tokens; Text's length, as in the tables of Mega and of the arena
+
+
+def numbers(text: str) -> list[int]:
+    """``"1024,4096"`` as numbers."""
+    return [int(each) for each in text.split(",")]
+
+
+def composed(model: str, overrides: Sequence[str]) -> RunConfig:
+    """The checked configuration of ``model`` with its recipe for Text."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return parse(compose("config", ["task=text", f"model={model}", *overrides]))
+
+
+def costs_of(model: str, options: argparse.Namespace, overrides: Sequence[str]) -> Iterator[Cost]:
+    """A cost per length, until the memory ends."""
+    config = composed(model, overrides)
+    device = build.check_hardware(config.trainer)
+    for length in options.lengths:
+        try:
+            speed = measure_at_length(config, device, length, options.tokens, options.steps)
+        except torch.OutOfMemoryError:
+            yield Cost(model, length, None, None, None)
+            return
+        yield Cost(model, length, speed.step, speed.evaluation, speed.peak_bytes)
+
+
+def line(cost: Cost) -> str:
+    """What is printed of a cost when it is known."""
+    if cost.training is None:
+        return f"{cost.model:20} {cost.length:9,}  does not fit"
+    training, inference = cost.training / 1e6, (cost.inference or 0) / 1e6
+    peak = (cost.peak_bytes or 0) / 2**30
+    return f"{cost.model:20} {cost.length:9,} {training:9.2f}M {inference:9.2f}M {peak:7.2f} GiB"
+
+
+def accuracies(folder: Path) -> dict[str, float]:
+    """Each model's accuracy in the report's table: of Text, or else the mean of its tasks."""
+    report = build_table(collect([folder]), published())
+    found: dict[str, list[float]] = {}
+    text: dict[str, float] = {}
+    for row, column, cell in report.cells():
+        if column.kind == "lra" and cell.mean is not None:
+            found.setdefault(row.model, []).append(cell.mean)
+            if column.key == "text":
+                text[row.model] = cell.mean
+    return {model: sum(means) / len(means) for model, means in found.items()} | text
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print and write what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default=",".join(MODELS), help="some of them")
+    parser.add_argument("--lengths", type=numbers, default=LENGTHS, help="in tokens, ascending")
+    parser.add_argument("--tokens", type=int, default=2**17, help="of a batch")
+    parser.add_argument("--steps", type=int, default=20, help="that are timed")
+    parser.add_argument("--results", type=Path, help="a folder with runs, for the bubbles")
+    parser.add_argument("--output", type=Path, default=Path("outputs/efficiency"))
+    options, overrides = parser.parse_known_args(arguments)
+    models = options.models.split(",")
+    for model in models:
+        if model not in MODELS:
+            raise RunError(f"there is no model '{model}'. {suggestion(model, MODELS)}")
+    device = build.check_hardware(composed(models[0], overrides).trainer)
+    where = hardware(device).get("gpu") or hardware(device)["cpu"]
+    facts = (
+        f"{where}, torch {versions()['torch']}, {date.today()}; batches of {options.tokens:,} "
+        f"random tokens, sizes of the recipes for Text; `{' '.join(['efficiency.py', *arguments])}`"
+    )
+    print(facts)
+    found: list[Cost] = []
+    for model in models:
+        for cost in costs_of(model, options, overrides):
+            found.append(cost)
+            print(line(cost), flush=True)
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_text(options.output / "efficiency.csv", as_csv(found))
+    write_text(options.output / "efficiency.md", as_markdown(found, facts))
+    draw_lengths(found, options.output / "lengths.png", where)
+    if options.results:
+        file = options.output / "bubbles.png"
+        try:
+            draw_bubbles(found, accuracies(options.results), BUBBLES, file, where)
+        except ValueError as error:
+            raise RunError(f"{error}.\n  try: --lengths {BUBBLES}, or other --results") from error
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main(sys.argv[1:])

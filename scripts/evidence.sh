@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The measurements that the documents quote, made anew on this machine's GPU, a log for each.
+#
+#   bash scripts/evidence.sh FOLDER                      all of them, about half an hour
+#   bash scripts/evidence.sh FOLDER kernels training     some: tests kernels sanitizer training
+#                                                        lengths efficiency listops
+set -u
+cd "$(dirname "$0")/.."
+folder=${1:?name a folder for the logs}; shift
+mkdir -p "$folder"
+parts=${*:-tests kernels sanitizer training lengths efficiency listops}
+data=${CHELA_DATA:-data}
+own="data_dir=$data logger=csv task.num_val=1000 task.num_test=1000"
+# D = 128 and depth 6, the shape that speeds are quoted at
+d128="model.dim=128 model.depth=6 model.ffn_dim=256 model.mixer.qk_dim=64 model.mixer.v_dim=256 \
+model.norm=layer model.prenorm=true model.dropout=0.1"
+
+keep() { # keep NAME COMMAND...: run it, show its end, keep all of it
+  local log="$folder/$1.txt"; shift
+  { echo "\$ $*"; date -u +%FT%TZ; "$@"; } >>"$log" 2>&1
+  echo "== $* (status $?)"; tail -n 12 "$log"
+}
+
+for part in $parts; do
+  case $part in
+    tests)
+      keep tests python -m pytest --confcutdir=tests/kernels tests/kernels -m gpu -q -n 12
+      keep tests python -m pytest tests/training -m gpu -q -n 6
+      ;;
+    kernels)
+      keep kernels python scripts/bench_kernels.py
+      keep kernels python scripts/bench_kernels.py --plot "$folder/kernels.png"
+      ;;
+    sanitizer)
+      for tool in memcheck racecheck; do
+        keep sanitizer compute-sanitizer --tool $tool python scripts/bench_kernels.py \
+          --implementation triton --shape 2x256x128
+      done
+      ;;
+    training)
+      bench="python scripts/bench_training.py model=chela $own $d128"
+      keep training $bench task=pathfinder task.num_train=20000 trainer.batch_size=256
+      keep training $bench task=listops task.num_train=20000 trainer.batch_size=64 \
+        trainer.length_window=1
+      keep training $bench task=pathx task.num_train=800 trainer.batch_size=16
+      keep training $bench task=pathfinder task.num_train=20000 trainer.batch_size=50 \
+        model.dim=160 model.depth=8 model.ffn_dim=320 model.mixer.qk_dim=96 \
+        model.mixer.v_dim=320 model.norm=batch
+      ;;
+    lengths)
+      keep lengths python scripts/bench_training.py task=listops model=chela $d128 \
+        --lengths 1024,4096,16384,65536,131072 --plot "$folder/lengths.png"
+      ;;
+    efficiency)
+      keep efficiency python scripts/efficiency.py --lengths 1024,4096,16384 \
+        --output "$folder/efficiency"
+      ;;
+    listops)
+      keep listops python train.py task=listops model=chela trainer.max_epochs=3 \
+        data_dir="$data" output_dir="$folder/runs" logger=csv
+      ;;
+    *) echo "there is no part '$part'" >&2; exit 2 ;;
+  esac
+done

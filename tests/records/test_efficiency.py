@@ -1,0 +1,91 @@
+"""The efficiency of models: the table's ratios, the pictures, and the command that makes them."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chela.records.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths
+from scripts.efficiency import accuracies
+from tests.conftest import ROOT
+from tests.records.samples import record, save
+
+COSTS = [
+    Cost("chela", 1024, 8e6, 20e6, 2**30),
+    Cost("chela", 4096, 8e6, 20e6, 2**30),
+    Cost("transformer", 1024, 4e6, 10e6, 2**31),
+    Cost("transformer", 4096, None, None, None),
+]
+
+
+def test_ratios_are_to_the_transformer_of_the_same_length() -> None:
+    text = as_markdown(COSTS, "one GPU")
+    assert text.startswith("one GPU\n")
+    assert "| chela | 8.00 M (2.00x) | 20.00 M (2.00x) | 1.00 (0.50x) |" in text
+    assert "| transformer | 4.00 M (1.00x) | 10.00 M (1.00x) | 2.00 (1.00x) |" in text
+    long = text.split("**4,096 tokens**")[1]
+    assert "| chela | 8.00 M | 20.00 M | 1.00 |" in long  # nothing to compare with
+    assert "| transformer | does not fit | does not fit | does not fit |" in long
+
+
+def test_the_csv_file_has_every_number() -> None:
+    rows = list(csv.DictReader(as_csv(COSTS).splitlines()))
+    assert [row["model"] for row in rows] == [cost.model for cost in COSTS]
+    assert float(rows[0]["training"]) == 8e6
+    assert rows[3]["training"] == rows[3]["peak_bytes"] == ""
+
+
+def test_pictures(tmp_path: Path) -> None:
+    draw_lengths(COSTS, tmp_path / "lengths.png", "one GPU")
+    draw_bubbles(COSTS, {"chela": 60.0, "transformer": 50.0}, 1024, tmp_path / "b.png", "one GPU")
+    for name in ("lengths.png", "b.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_bubbles_of_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no model has both"):
+        draw_bubbles(COSTS, {"s4d": 60.0}, 1024, tmp_path / "b.png", "one GPU")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_models_accuracy_is_texts_or_the_mean_of_its_tasks(tmp_path: Path) -> None:
+    runs = [
+        record("chela", task="text", accuracy=0.8),
+        record("chela", task="listops", accuracy=0.5),
+        record("s4d", task="listops", accuracy=0.4),
+        record("s4d", task="image", accuracy=0.6),
+    ]
+    for number, each in enumerate(runs):
+        save(tmp_path / str(number), each)
+    assert accuracies(tmp_path) == {"chela": pytest.approx(80), "s4d": pytest.approx(50)}
+
+
+def efficiency(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "scripts/efficiency.py", "trainer.accelerator=cpu", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    small = ["model.dim=8", "model.depth=1", "--tokens=64", "--steps=1", "--lengths=16,32"]
+    done = efficiency("--models=transformer,s4d", *small, f"--output={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "efficiency.csv").read_text().splitlines()))
+    assert [(row["model"], row["length"]) for row in rows] == [
+        ("transformer", "16"),
+        ("transformer", "32"),
+        ("s4d", "16"),
+        ("s4d", "32"),
+    ]
+    assert all(float(row["training"]) > 0 for row in rows)
+    assert (tmp_path / "lengths.png").exists()
+
+
+def test_an_unknown_model_is_one_message() -> None:
+    done = efficiency("--models=s4")
+    assert done.returncode == 1
+    assert "Did you mean 's4d'" in done.stderr
+    assert "Traceback" not in done.stderr
