@@ -42,7 +42,8 @@ def use_kernels(model: nn.Module, asked: Asked, device: torch.device) -> None:
         model: its modules declare ``operation`` and ``implementation``, and ``has_triton = True``
             where there is a choice.
         asked: see ``choose``; ``auto`` leaves a module on plain PyTorch whose ``kernel_obstacle()``
-            names something that its kernels do not have, such as very wide heads.
+            says why its kernels cannot serve it, such as very wide heads, or whose
+            ``kernel_drawback()`` says why they are not known to be faster; ``triton`` takes them.
         device: where the model will compute.
 
     Raises:
@@ -54,9 +55,11 @@ def use_kernels(model: nn.Module, asked: Asked, device: torch.device) -> None:
         if not getattr(module, "has_triton", False):
             continue
         obstacle = module.kernel_obstacle() if hasattr(module, "kernel_obstacle") else None
+        drawback = module.kernel_drawback() if hasattr(module, "kernel_drawback") else None
         if obstacle is not None and asked == "triton":
             raise ValueError(f"kernels=triton, but {module.operation}: {obstacle}")
-        module.implementation = implementation if obstacle is None else "torch"
+        avoided = obstacle is not None or (drawback is not None and asked == "auto")
+        module.implementation = "torch" if avoided else implementation
 
 
 def _obstacle(device: torch.device) -> str | None:

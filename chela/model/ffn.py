@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chela.kernels import token_mlp
 from chela.kernels.choice import Implementation
-from chela.kernels.tokens import NO_NORM, TokenNorm, obstacle
+from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
 from chela.model.layers import compute_dtype, linear
 
 
@@ -18,8 +18,8 @@ class FeedForward(nn.Module):
     """What the two forms share: how they reach the kernels."""
 
     operation = "token_mlp"
-    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
-    implementation: Implementation = "torch"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
 
     dropout: nn.Dropout  # on the hidden channels
     out: nn.Linear
@@ -32,6 +32,10 @@ class FeedForward(nn.Module):
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve this part; None where they can."""
         return obstacle(self.out.out_features)
+
+    def kernel_drawback(self) -> str | None:
+        """Why torch.compile is to be preferred to them; None where they are faster."""
+        return drawback(self.out.out_features, self.out.in_features)
 
     def add_to(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None, dropout: float) -> Tensor:
         """x + dropout(self(norm(x))) for x (B, L, D), zero at padded positions."""

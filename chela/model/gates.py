@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from chela.kernels import token_mlp
 from chela.kernels.choice import Implementation
-from chela.kernels.tokens import obstacle
+from chela.kernels.tokens import drawback, obstacle
 from chela.model.layers import compute_dtype, linear
 
 
@@ -20,8 +20,8 @@ class SiluGate(nn.Module):
     """Wo (silu(z Wg) * o): the convolutions decide what of the attention passes."""
 
     operation = "token_mlp"
-    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
-    implementation: Implementation = "torch"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(self, dim: int, v_dim: int, dropout: float) -> None:
         super().__init__()
@@ -45,6 +45,10 @@ class SiluGate(nn.Module):
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve this gate; None where they can."""
         return obstacle(self.out.out_features)
+
+    def kernel_drawback(self) -> str | None:
+        """Why torch.compile is to be preferred to them; None where they are faster."""
+        return drawback(self.out.out_features, self.out.in_features)
 
     def add_to(
         self, x: Tensor | None, z: Tensor, o: Tensor, lengths: Tensor | None, dropout: float

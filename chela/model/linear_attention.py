@@ -1,28 +1,23 @@
-"""Linear attention as the model uses it: shared projection, feature map, heads, norm per head."""
+"""Linear attention as the model uses it: queries and keys, heads, norm per head, gate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import linear_attention, query_key
+from chela.kernels import linear_attention
 from chela.kernels.choice import Implementation
-from chela.model.layers import compute_dtype, linear
 from chela.model.norms import RMSNorm, make_norm
+from chela.model.query_key import FeatureMap, QueryKey
 
-FeatureMap = Literal["silu", "identity", "elu1", "relu"]
 HeadNorm = Literal["rms", "layer", "none"]
 
 
 class LinearAttention(nn.Module):
-    """norm_head(linear_attention(q, k, v)) * silu(gate), q and k two views of one projection.
+    """norm_head(linear_attention(q, k, v)) * silu(gate), q and k from ``QueryKey``.
 
-    q = scale_q * phi(z Wz) + shift_q and k likewise: Mega's shared representation (Ma et al. 2023,
-    eq. 7-9), there in front of softmax attention, with the feature map phi in place of its SiLU.
     There is no denominator; the norm over each head's output takes its place (our definition).
 
     Args:
@@ -30,7 +25,7 @@ class LinearAttention(nn.Module):
         qk_dim: channels of q and of k over all heads.
         v_dim: channels of v over all heads.
         num_heads: heads H, each with a state of (qk_dim / H) x (v_dim / H).
-        feature_map: phi.
+        feature_map: on the projection that q and k share.
         head_norm: over the channels of each head, with gains that all heads share.
         causal: tokens attend to the past only, chunk by chunk.
         chunk_size: tokens per chunk, for speed alone.
@@ -42,7 +37,6 @@ class LinearAttention(nn.Module):
     operation = "linear_attention"
     has_triton = True
     implementation: Implementation = "torch"  # use_kernels sets it
-    projection: Implementation = "torch"  # of queries and keys: by hand, until checked on a GPU
 
     def __init__(
         self,
@@ -63,14 +57,9 @@ class LinearAttention(nn.Module):
                     f"set {name}={-(-size // num_heads) * num_heads}, or another num_heads"
                 )
         self.num_heads, self.qk_dim, self.v_dim = num_heads, qk_dim, v_dim
-        self.feature_map = feature_map
         self.causal = causal
         self.chunk_size = chunk_size
-        self.shared = linear(dim, qk_dim)
-        # q and k start equal: a symmetric similarity that training then bends. One-dimensional,
-        # over all heads: gains and shifts, to which weight decay does not apply.
-        self.scale_q, self.scale_k = (nn.Parameter(torch.ones(qk_dim)) for _ in range(2))
-        self.shift_q, self.shift_k = (nn.Parameter(torch.zeros(qk_dim)) for _ in range(2))
+        self.query_key = QueryKey(dim, qk_dim, feature_map)
         head_dim = v_dim // num_heads
         self.head_norm = None if head_norm == "none" else make_norm(head_norm, head_dim)
 
@@ -92,7 +81,7 @@ class LinearAttention(nn.Module):
         Returns:
             (B, L, v_dim).
         """
-        q, k = self._queries_and_keys(z)  # (B, L, qk_dim)
+        q, k = self.query_key(z)  # (B, L, qk_dim)
         qkv = (self._heads(q), self._heads(k), self._heads(v))  # (B, L, H, d)
         g = None if gate is None else self._heads(gate)
         if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
@@ -102,20 +91,6 @@ class LinearAttention(nn.Module):
             o = self.head_norm(self._attend(qkv, lengths, None, None))
             o = o if g is None else o * F.silu(g)
         return o.flatten(2)  # (B, L, v_dim)
-
-    def _queries_and_keys(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        if self.projection == "triton" and self.feature_map == "silu":
-            return query_key.query_key(
-                z,
-                self.shared.weight,
-                self.shared.bias,
-                query_key.Affines(self.scale_q, self.shift_q, self.scale_k, self.shift_k),
-                dtype=compute_dtype(z),
-                implementation="triton",
-            )
-        u = _FEATURE_MAPS[self.feature_map](self.shared(z))
-        q = u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype)
-        return q, u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype)
 
     def _attend(
         self,
@@ -144,19 +119,3 @@ class LinearAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)
-
-
-def _elu1(x: Tensor) -> Tensor:
-    return F.elu(x) + 1  # positive everywhere (Katharopoulos et al. 2020)
-
-
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
-_FEATURE_MAPS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "identity": _identity,
-    "elu1": _elu1,
-    "relu": F.relu,
-}

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from chela.kernels import valid_mask, zero_padding
 from chela.kernels.choice import Implementation
 from chela.kernels.norm_linear import norm_linear
-from chela.kernels.tokens import NO_NORM, TokenNorm, obstacle
+from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
 from chela.model.gates import MegaGate, SiluGate
 from chela.model.layers import compute_dtype, linear
-from chela.model.linear_attention import FeatureMap, HeadNorm, LinearAttention
+from chela.model.linear_attention import HeadNorm, LinearAttention
 from chela.model.long_conv import BranchNorm, FoldedLongConv, LongConv
 from chela.model.long_kernels import EMAKernel, ExplicitKernel, LongKernel, MultiscaleKernel
+from chela.model.query_key import FeatureMap
 from chela.model.short_conv import ShortConv
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -85,8 +86,8 @@ class ChelaMixer(nn.Module):
 
     Config = ChelaConfig
     operation = "norm_linear"
-    # No has_triton yet: `kernels=auto` waits for the gpu tests and a gain over torch.compile.
-    implementation: Implementation = "torch"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(
         self,
@@ -135,6 +136,10 @@ class ChelaMixer(nn.Module):
     def kernel_obstacle(self) -> str | None:
         """Why the kernels of norm and value cannot serve this mixer; None where they can."""
         return obstacle(self.value.in_features)
+
+    def kernel_drawback(self) -> str | None:
+        """Why torch.compile is to be preferred to them; None where they are faster."""
+        return drawback(self.value.in_features, self.value.out_features)
 
     def add_to(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None, dropout: float) -> Tensor:
         """x + dropout(self(norm(x))) for x (B, L, D), zero at padded positions.

@@ -122,17 +122,20 @@ def outcome(
 def implementations(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
     """Which implementation each operation of the model uses: ``{"long_conv": "torch", ...}``.
 
+    Where modules differ, as parts of different widths may, all are named: ``torch and triton``.
+
     Args:
         model: its modules declare ``operation`` and ``implementation``.
         dtype: in which it computes, since not every kernel serves every one.
     """
-    found: dict[str, str] = {}
+    found: dict[str, set[str]] = {}
     for module in model.modules():
         operation: str | None = getattr(module, "operation", None)
         if operation is not None:
             tell: Any = getattr(module, "implementation_in", None)
-            found[operation] = str(module.implementation if tell is None else tell(dtype))
-    return found
+            how = str(module.implementation if tell is None else tell(dtype))
+            found.setdefault(operation, set()).add(how)
+    return {operation: " and ".join(sorted(used)) for operation, used in found.items()}
 
 
 def _peak_resident() -> int:

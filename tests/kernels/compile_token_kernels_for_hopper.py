@@ -47,6 +47,7 @@ def main() -> None:
     mlp("gate", 512, 512, BF16, 0.0)
     mlp("gate", 80, 160, FP32, 0.0)
     others(128, 64, BF16)
+    others(160, 320, BF16)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from chela.kernels import choose, use_kernels
+from chela.kernels import choice, choose, use_kernels
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -21,6 +21,16 @@ class Operation(nn.Module):
 
 class OnlyTorch(Operation):
     has_triton = False
+
+
+class Slow(Operation):
+    def kernel_drawback(self) -> str:
+        return "half of each tile is padding"
+
+
+class Unserved(Operation):
+    def kernel_obstacle(self) -> str:
+        return "too wide"
 
 
 @pytest.fixture
@@ -78,3 +88,16 @@ def test_a_model_uses_kernels_where_it_has_them(monkeypatch):
     assert Operation.implementation == "torch"  # the class is untouched
     use_kernels(model, "torch", CPU)
     assert {m.implementation for m in model.modules() if isinstance(m, Operation)} == {"torch"}
+
+
+def test_what_is_slower_runs_on_kernels_only_when_asked(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    slow = Slow()
+    use_kernels(slow, "triton", CPU)
+    assert slow.implementation == "triton"
+    monkeypatch.setattr(choice, "choose", lambda asked, device: "triton")  # as on a GPU
+    model = nn.Sequential(slow, Operation(), Unserved())
+    use_kernels(model, "auto", CPU)
+    assert [part.implementation for part in model] == ["torch", "triton", "torch"]
+    with pytest.raises(ValueError, match="kernels=triton, but some_operation: too wide"):
+        use_kernels(model, "triton", CPU)

@@ -8,13 +8,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from variants import BACKBONES, DIM, MAX_LENGTH, MIXERS, make_mixer, make_model, ragged
+from variants import (
+    BACKBONES,
+    DIM,
+    MAX_LENGTH,
+    MIXERS,
+    make_mixer,
+    make_model,
+    mixer_config,
+    ragged,
+    unsettled,
+)
 
+from chela.kernels import choice, use_kernels
 from chela.kernels.tokens import NO_NORM
+from chela.model import ChelaMixer
 from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
 from chela.model.gates import MegaGate, SiluGate
-from chela.model.linear_attention import LinearAttention
 from chela.model.norms import make_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU interpreted
@@ -29,13 +40,14 @@ CASES = [("default", name) for name in (*NORMS, "glu", "no-ffn")] + [
 ]
 
 
+TOKEN_WISE = ("norm_linear", "query_key", "token_mlp")
+
+
 def with_kernels(module: nn.Module) -> nn.Module:
-    """A copy in float32 whose token-wise operations run on the kernels."""
+    """A copy in float32 whose token-wise operations run on the kernels, and only they."""
     module = copy.deepcopy(module).float().to(DEVICE)
     for part in module.modules():
-        if isinstance(part, LinearAttention):
-            part.projection = "triton"
-        elif getattr(part, "operation", None) in ("norm_linear", "token_mlp"):
+        if getattr(part, "operation", None) in TOKEN_WISE and part.has_triton:
             part.implementation = "triton"
     return module
 
@@ -141,12 +153,75 @@ def test_norms_say_what_they_do_to_each_token(norm, training):
         torch.testing.assert_close(mine, true)  # statistics are taken once
 
 
+WIDTH = 16  # fills the narrowest tile: no drawback
+
+
+def wide_block(prenorm: bool, norm: str, dropout: float = 0.0) -> Block:
+    torch.manual_seed(0)
+    mixer = ChelaMixer(WIDTH, MAX_LENGTH, False, mixer_config(qk_dim=WIDTH, dropout=dropout))
+    ffn = MLP(WIDTH, 2 * WIDTH, dropout)
+    return unsettled(Block(mixer, ffn, WIDTH, norm, prenorm, dropout))
+
+
+@pytest.mark.parametrize(("prenorm", "norm"), [(True, "batch"), (True, "layer"), (False, "scale")])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_auto_takes_every_kernel_and_is_plain_pytorch_within_bf16(
+    monkeypatch, prenorm, norm, dropout
+):
+    """In evaluation; outputs and the gradient of x, under autocast."""
+    monkeypatch.setattr(choice, "choose", lambda asked, device: "triton")  # as on a GPU
+    block = wide_block(prenorm, norm, dropout).eval().to(DEVICE)
+    x, dy = torch.randn(2, 5, 17, WIDTH, dtype=torch.float64, device=DEVICE)
+    lengths = ragged()[1].to(DEVICE)
+
+    def results(block: Block, x: Tensor) -> list[Tensor]:
+        x = x.clone().requires_grad_()
+        y = block(x, lengths)
+        return [y.detach().double(), torch.autograd.grad((y * dy).sum(), x)[0].double()]
+
+    expected = results(block, x)
+    narrow = copy.deepcopy(block).float()
+    with torch.autocast(DEVICE, torch.bfloat16):
+        plain = results(narrow, x.float())
+        use_kernels(narrow, "auto", torch.device(DEVICE))
+        found = {m.implementation for m in narrow.modules() if hasattr(m, "operation")}
+        assert found == {"triton"}
+        kernels = results(narrow, x.float())
+    for ours, theirs, true in zip(kernels, plain, expected, strict=True):
+        error, allowed = (ours - true).norm(), 1.5 * (theirs - true).norm()
+        assert 0 < error < allowed < 0.02 * true.norm()
+
+
+@pytest.mark.parametrize("prenorm", [True, False])
+def test_a_step_with_dropout_has_the_gradient_of_its_own_masks(prenorm):
+    block = with_kernels(wide_block(prenorm, "layer", 0.3)).train()
+    x, direction = torch.randn(2, 2, 17, WIDTH, device=DEVICE)
+
+    def total(x: Tensor) -> Tensor:
+        torch.manual_seed(3)  # the same masks
+        return block(x, None).square().mean()
+
+    step = 1e-2
+    with torch.no_grad():
+        assert total(x) == total(x)
+        slope = (total(x + step * direction) - total(x - step * direction)) / (2 * step)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(total(x), x)
+    assert (gradient * direction).sum() == pytest.approx(float(slope), rel=0.01)
+
+
 def test_what_has_no_kernel_says_so():
     for part in (MLP(513, 4, 0.0), GLU(513, 4, 0.0), SiluGate(513, 4, 0.0)):
         assert part.kernel_obstacle() == (
             "D=513: the token-wise Triton kernels serve up to 512 channels"
         )
     assert MLP(512, 4, 0.0).kernel_obstacle() is None
+    for part in (MLP(160, 320, 0.0), GLU(160, 320, 0.0), SiluGate(160, 320, 0.0)):
+        assert part.kernel_drawback() == (
+            "160 x 320 channels are padded to 256 x 320: torch.compile is faster"
+        )
+    for part in (ChelaMixer(128, 7), ChelaMixer(128, 7).attention.query_key, MLP(128, 256, 0.0)):
+        assert part.kernel_drawback() is None
     assert make_mixer().kernel_obstacle() is None
     mixer = with_kernels(make_mixer(gate="mega"))
     assert isinstance(mixer.gate, MegaGate)

@@ -26,9 +26,10 @@ def formula(mixer: ChelaMixer, h: torch.Tensor, heads: int, causal: bool) -> tor
     long = long_conv.convolve(s, stage.kernel(s.shape[1])) * stage.norms[0].weight
     short = short_conv.convolve(s, stage.branches[0], causal=causal) * stage.norms[1].weight
     z = long + short + stage.skip * s
-    u = F.silu(z @ attend.shared.weight.T + attend.shared.bias)
-    q = attend.scale_q * u + attend.shift_q
-    k = attend.scale_k * u + attend.shift_k
+    views = attend.query_key
+    u = F.silu(z @ views.shared.weight.T + views.shared.bias)
+    q = views.scale_q * u + views.shift_q
+    k = views.scale_k * u + views.shift_k
     v = F.silu(h @ mixer.value.weight.T + mixer.value.bias)
     q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (q, k, v))
     o = attention.causal(q, k, v)[0] if causal else attention.bidirectional(q, k, v)
@@ -69,8 +70,9 @@ def test_feature_maps_act_before_the_affine_maps(name, phi):
     attend = make_mixer(feature_map=name, head_norm="none").attention
     z = torch.randn(2, 7, DIM, dtype=torch.float64)
     v = torch.randn(2, 7, 2 * DIM, dtype=torch.float64)
-    u = phi(attend.shared(z))
-    q, k = attend.scale_q * u + attend.shift_q, attend.scale_k * u + attend.shift_k
+    views = attend.query_key
+    u = phi(views.shared(z))
+    q, k = views.scale_q * u + views.shift_q, views.scale_k * u + views.shift_k
     expected = attention.bidirectional(q[:, :, None], k[:, :, None], v[:, :, None])[:, :, 0]
     torch.testing.assert_close(attend(z, v), expected)
 
@@ -139,7 +141,7 @@ def test_every_operation_says_which_implementation_runs():
         for module in make_mixer().modules()
         if hasattr(module, "operation")
     }
-    names = ["linear_attention", "long_conv", "norm_linear", "short_conv", "token_mlp"]
+    names = ["linear_attention", "long_conv", "norm_linear", "query_key", "short_conv", "token_mlp"]
     assert found == dict.fromkeys(names, "torch")
 
 

@@ -49,7 +49,14 @@ def test_a_run_leaves_a_complete_record(composed, capsys) -> None:
     assert record["config"]["model"]["mixer"]["_target_"].endswith("ChelaMixer")
     assert len(record["data"]["fingerprint"]) == 64
     assert record["data"]["source"] == "generated"
-    operations = ["linear_attention", "long_conv", "norm_linear", "short_conv", "token_mlp"]
+    operations = [
+        "linear_attention",
+        "long_conv",
+        "norm_linear",
+        "query_key",
+        "short_conv",
+        "token_mlp",
+    ]
     assert record["implementations"] == dict.fromkeys(operations, "torch")
     assert record["parameters"]["total"] > 1000
     assert record["test"]["n"] == 50

@@ -1,8 +1,8 @@
 """The token-wise MLP as one Triton kernel per direction, behind a PyTorch operator.
 
 Forward reads the tokens and writes the result; nothing is kept for the backward pass but the
-inputs. Backward writes the hidden channels and their gradients, of which the weights' gradients are
-plain matrix products; gradients of vectors are summed per program, then over programs, so all sums
+inputs. Backward writes the hidden channels and their gradients, of which a kernel of its own makes
+those of weights and biases; the norm's are summed per tile of tokens, then over tiles, so all sums
 run in float32 and in a fixed order.
 """
 
@@ -18,7 +18,7 @@ from chela.kernels.masking import zero_padding
 from chela.kernels.token_mlp import fused_kernels as kernels
 from chela.kernels.token_mlp.arguments import Weights
 from chela.kernels.tokens import TokenNorm, launching
-from chela.kernels.tokens.launching import Tile, given, tokens_of
+from chela.kernels.tokens.launching import Tile, given, tokens_of, weight_and_bias
 
 
 def mlp(
@@ -65,16 +65,22 @@ def mlp(
     )
 
 
-def _tile(dtype: torch.dtype, width: int, light: bool) -> Tile:
-    """By a sweep on an H200 at width 128, of an earlier form; smaller where it would not fit.
+def _tile(dtype: torch.dtype, width: int, kind: str, backward: bool) -> Tile:
+    """The fastest of a sweep on an H100 at D 128 with H 256, and at 160 (a width of 256) with 320.
 
-    ``light`` is the forward kernel without a factor, which has registers for more hidden channels.
+    Not swept: a second projection (``up``), which has more to keep, and widths above 256.
     """
     if dtype == torch.float32:  # no tensor cores: small tiles keep the products in registers
         return Tile(16, 32, 4, 1) if width <= 128 else Tile(16, 16, 8, 1)
+    if width > 256:
+        return Tile(32, 32, 8, 2)
+    if kind == "up":
+        return Tile(64, 32, 4, 3) if width <= 128 else Tile(64, 32, 8, 2)
     if width <= 128:
-        return Tile(64, 64, 4, 2) if light else Tile(64, 32, 4, 3)
-    return Tile(64, 32, 8, 2) if width <= 256 else Tile(32, 32, 8, 2)
+        return Tile(64, 64, 4, 1) if kind == "none" and backward else Tile(64, 64, 4, 2)
+    if kind == "none":
+        return Tile(64, 64, 8, 2) if backward else Tile(64, 32, 4, 2)
+    return Tile(128, 32, 8, 1) if backward else Tile(64, 64, 4, 1)
 
 
 def _factor_kind(factor: Tensor | None, w_up: Tensor | None) -> str:
@@ -110,10 +116,10 @@ def _forward(
         return y
     flat = tokens_of(x)
     kind = _factor_kind(factor, w_up)
-    tile = _tile(dtype, padded(flat.shape[1]), light=kind == "none")
-    programs, constants = launching.cut(flat, "H", w_hidden.shape[0], tile)
+    tile = _tile(dtype, padded(flat.shape[1]), kind, backward=False)
+    tiles, constants = launching.cut(flat, "H", w_hidden.shape[0], tile)
     with on(x):
-        kernels.forward[(programs,)](
+        kernels.token_mlp_forward[(tiles,)](
             flat,
             None if factor is None else tokens_of(factor),
             None if residual is None else tokens_of(residual),
@@ -199,19 +205,20 @@ def _backward(
     p_out: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, factor, w_hidden, w_up, w_out, and one vector for all vectors.
+    """The gradients of x, factor, three maps (each weight and bias) and the norm.
 
-    Those of what is not given are empty. The vector (2 H + 3 D,) holds the gradients of b_hidden,
-    b_up, b_out, norm weight and norm bias.
+    Those of what is not given are empty. A map's is ``launching.weight_gradient``; the norm's
+    (2 D,) are of its weight and bias.
     """
-    dx, dfactor, dw_hidden, dw_up, dw_out, vectors = _gradients(x, factor, w_hidden, w_up)
+    dx, dfactor, *parameters = _gradients(x, factor, w_hidden, w_up, norm)
     if x.numel() == 0:
-        return dx, dfactor, dw_hidden.zero_(), dw_up.zero_(), dw_out.zero_(), vectors.zero_()
+        of_hidden, of_up, of_out, of_norm = (gradient.zero_() for gradient in parameters)
+        return dx, dfactor, of_hidden, of_up, of_out, of_norm
     flat, upstream = tokens_of(x), tokens_of(dy)
-    tokens, size = flat.shape[0], w_hidden.shape[0]
+    tokens, (size, dim) = flat.shape[0], w_hidden.shape
     kind = _factor_kind(factor, w_up)
-    tile = _tile(dtype, padded(flat.shape[1]), light=False)
-    programs, constants = launching.cut(flat, "H", size, tile)
+    tile = _tile(dtype, padded(flat.shape[1]), kind, backward=True)
+    tiles, constants = launching.cut(flat, "H", size, tile)
     # What the products for the weights read is x and dy themselves, unless they differ from that.
     normal = flat.new_empty(flat.shape, dtype=dtype)
     own = norm == "none" and x.dtype == dtype and lengths is None
@@ -220,9 +227,9 @@ def _backward(
     hidden = flat.new_empty((tokens, size), dtype=dtype)
     dhidden = torch.empty_like(hidden)
     dsecond = torch.empty_like(hidden) if kind == "up" else dfactor
-    sums = vectors.new_empty((programs, vectors.shape[0]))
+    sums = None if norm == "none" else x.new_empty((tiles, 2 * dim), dtype=torch.float32)
     with on(x):
-        kernels.backward[(programs,)](
+        kernels.token_mlp_backward[(tiles,)](
             upstream,
             flat,
             None if factor is None else tokens_of(factor),
@@ -256,11 +263,15 @@ def _backward(
             **constants,
         )
     n, g = flat if own else normal, upstream if same else rounded
-    dw_hidden = launching.weight_gradient(dhidden, n)
-    if kind == "up":
-        dw_up = launching.weight_gradient(dsecond, n)
-    dw_out = launching.weight_gradient(g, hidden)
-    return dx, dfactor, dw_hidden, dw_up, dw_out, sums.sum(0)
+    _, of_up, _, of_norm = parameters
+    return (
+        dx,
+        dfactor,
+        launching.weight_gradient(dhidden, n),
+        launching.weight_gradient(dsecond, n) if kind == "up" else of_up,
+        launching.weight_gradient(g, hidden),
+        of_norm if sums is None else sums.sum(0),
+    )
 
 
 @_backward.register_fake
@@ -284,22 +295,22 @@ def _(
     p_out: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _gradients(x, factor, w_hidden, w_up)
+    return _gradients(x, factor, w_hidden, w_up, norm)
 
 
 def _gradients(
-    x: Tensor, factor: Tensor | None, w_hidden: Tensor, w_up: Tensor | None
+    x: Tensor, factor: Tensor | None, w_hidden: Tensor, w_up: Tensor | None, norm: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Memory for what ``_backward`` returns; the weights' gradients are in float32."""
+    """Memory for what ``_backward`` returns; the parameters' gradients are in float32."""
     size, dim = w_hidden.shape
-    wide = x.new_empty((size, dim), dtype=torch.float32)
+    into = x.new_empty(size * dim + size, dtype=torch.float32)
     return (
         x.new_empty(x.shape),
         x.new_empty(0) if factor is None else factor.new_empty(factor.shape),
-        wide,
-        wide.new_empty(0 if w_up is None else (size, dim)),
-        wide.new_empty((dim, size)),
-        wide.new_empty(2 * size + 3 * dim),
+        into,
+        into.new_empty(0 if w_up is None else into.shape),
+        into.new_empty(dim * size + dim),
+        into.new_empty(0 if norm == "none" else 2 * dim),
     )
 
 
@@ -315,20 +326,22 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _autograd(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    _, factor, norm_weight, norm_bias, w_hidden, _, w_up, _, _, lengths, _ = saved
-    dx, dfactor, dw_hidden, dw_up, dw_out, vectors = _backward(dy, *saved, *ctx.options)
-    size, dim = w_hidden.shape
-    db_hidden, db_up, db_out, dnorm_weight, dnorm_bias = vectors.split([size, size, dim, dim, dim])
+    _, factor, norm_weight, norm_bias, w_hidden, _, w_up, _, w_out, lengths, _ = saved
+    dx, dfactor, of_hidden, of_up, of_out, of_norm = _backward(dy, *saved, *ctx.options)
+    dw_hidden, db_hidden = weight_and_bias(of_hidden, w_hidden)
+    dw_up, db_up = (None, None) if w_up is None else weight_and_bias(of_up, w_up)
+    dw_out, db_out = weight_and_bias(of_out, w_out)
+    dim = w_hidden.shape[1]
     tensors = (
         dx,
         None if factor is None else dfactor,
         zero_padding(dy, lengths) if ctx.residual else None,
-        None if norm_weight is None else dnorm_weight,
-        None if norm_bias is None else dnorm_bias,
+        None if norm_weight is None else of_norm[:dim],
+        None if norm_bias is None else of_norm[dim:],
         dw_hidden,
         db_hidden,
-        None if w_up is None else dw_up,
-        None if w_up is None else db_up,
+        dw_up,
+        db_up,
         dw_out,
         db_out,
     )

@@ -23,7 +23,6 @@ from chela.kernels.tokens.tiles import (
     standardised,
     statistics,
     store_exact_sum,
-    store_sum,
     store_tile,
     tile_rows,
     token_keys,
@@ -31,7 +30,56 @@ from chela.kernels.tokens.tiles import (
 
 
 @triton.jit
-def forward(
+def chunk(
+    w_hidden,
+    w_up,
+    w_out,
+    h,
+    columns,
+    D: tl.constexpr,
+    H: tl.constexpr,
+    BD: tl.constexpr,
+    BH: tl.constexpr,
+    FACTOR: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The weights of hidden channels h: W_hidden (BH, BD), W_up (the same), W_out (BD, BH)."""
+    w = load_matrix(w_hidden, h, columns, H, D, BH, BD, WIDE)
+    second = w
+    if FACTOR == "up":
+        second = load_matrix(w_up, h, columns, H, D, BH, BD, WIDE)
+    return w, second, load_matrix(w_out, columns, h, D, H, BD, BH, WIDE)
+
+
+@triton.jit
+def activated(
+    n,
+    w,
+    second,
+    b_hidden,
+    b_up,
+    factor,
+    rows,
+    h,
+    real,
+    H: tl.constexpr,
+    BH: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """silu(W_hidden n + b_hidden) * factor for hidden channels h: (ROWS, BH)."""
+    pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(b_hidden, h, H)[None]
+    a = pre * sigmoid(pre)
+    if FACTOR == "up":
+        up = tl.dot(n, tl.trans(second), input_precision=PRECISION)
+        a *= up + load_vector(b_up, h, H)[None]
+    if FACTOR == "given":
+        a *= load_tile(factor, rows, h, real, H, BH)
+    return a
+
+
+@triton.jit
+def token_mlp_forward(
     x,  # (tokens, D)
     factor,  # (tokens, H), or None
     residual,  # (tokens, D), or None
@@ -66,34 +114,30 @@ def forward(
     PRECISION: tl.constexpr,
 ):
     """y = residual + drop(W_out drop(silu(W_hidden n + b_hidden) * factor) + b_out), n = n(x)."""
-    rows, inside, real = tile_rows(tl.program_id(0) * ROWS, tokens, lengths, L, ROWS, RAGGED)
     columns = tl.arange(0, BD)
+    first = tl.program_id(0) * ROWS
+    rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
     own = load_tile(x, rows, columns, real, D, BD)
     mean, scale = statistics(own, columns, eps, D, NORM)
     own = standardised(own, mean, scale, columns, D, NORM)
     n = affine(own, columns, norm_weight, norm_bias, D, NORM)
     n = operand(n, w_hidden, WIDE)
+    hidden_key, out_key = rows, rows
     if DROP_HIDDEN or DROP_OUT:
         hidden_key, out_key = token_keys(seed, rows)
+    out = tl.zeros((ROWS, BD), tl.float32)
     end = H
     if RAGGED:
         end = H * tl.max(real.to(tl.int32), axis=0)  # a tile of padding has nothing to do
-    out = tl.zeros((ROWS, BD), tl.float32)
     for start in tl.range(0, end, BH):
         h = start + tl.arange(0, BH)
-        w = load_matrix(w_hidden, h, columns, H, D, BH, BD, WIDE)
-        pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(b_hidden, h, H)[None]
-        a = pre * sigmoid(pre)
-        if FACTOR == "up":
-            w = load_matrix(w_up, h, columns, H, D, BH, BD, WIDE)
-            up = tl.dot(n, tl.trans(w), input_precision=PRECISION)
-            a *= up + load_vector(b_up, h, H)[None]
-        if FACTOR == "given":
-            a *= load_tile(factor, rows, h, real, H, BH)
+        w, second, w_back = chunk(w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE)
+        a = activated(
+            n, w, second, b_hidden, b_up, factor, rows, h, real, H, BH, FACTOR, PRECISION
+        )  # fmt: skip
         if DROP_HIDDEN:
             a = drop(a, hidden_key, h, p_hidden)
-        w = load_matrix(w_out, columns, h, D, H, BD, BH, WIDE)
-        out = tl.dot(operand(a, w_out, WIDE), tl.trans(w), out, input_precision=PRECISION)
+        out = tl.dot(operand(a, w_out, WIDE), tl.trans(w_back), out, input_precision=PRECISION)
     out += load_vector(b_out, columns, D)[None]
     if DROP_OUT:
         out = drop(out, out_key, columns, p_out)
@@ -107,7 +151,7 @@ def forward(
 
 
 @triton.jit
-def backward(
+def token_mlp_backward(
     dy,  # (tokens, D)
     x,  # (tokens, D)
     factor,  # (tokens, H), or None
@@ -126,7 +170,7 @@ def backward(
     upstream,  # (tokens, D): what W_out's output gets, in that dtype; or None
     hidden,  # (tokens, H): what W_out's input was
     dhidden,  # (tokens, H): of W_hidden's output
-    sums,  # (programs, 2 H + 3 D) float32: of b_hidden, b_up, b_out, norm weight, norm bias
+    sums,  # (tiles, 2 D) float32: of norm weight, norm bias; or None
     tokens,
     L,
     eps,
@@ -147,9 +191,9 @@ def backward(
     PRECISION: tl.constexpr,
 ):
     """The gradients of the tokens, and the operands of those of the weights."""
-    rows, inside, real = tile_rows(tl.program_id(0) * ROWS, tokens, lengths, L, ROWS, RAGGED)
     columns = tl.arange(0, BD)
-    sums += tl.program_id(0).to(tl.int64) * (2 * H + 3 * D)
+    first = tl.program_id(0) * ROWS
+    rows, inside, real = tile_rows(first, tokens, lengths, L, ROWS, RAGGED)
     own = load_tile(x, rows, columns, real, D, BD)
     mean, scale = statistics(own, columns, eps, D, NORM)
     own = standardised(own, mean, scale, columns, D, NORM)
@@ -160,54 +204,88 @@ def backward(
         store_tile(normal, n, rows, columns, inside, D, BD, WIDE)
     n = operand(n, w_hidden, WIDE)
     g = load_tile(dy, rows, columns, real, D, BD)
+    hidden_key, out_key = rows, rows
     if DROP_HIDDEN or DROP_OUT:
         hidden_key, out_key = token_keys(seed, rows)
     if DROP_OUT:
         g = drop(g, out_key, columns, p_out)
     if upstream is not None:
         store_tile(upstream, g, rows, columns, inside, D, BD, WIDE)
-    store_sum(sums + 2 * H, g, columns, w_out, D, WIDE, PRECISION)
     g = operand(g, w_out, WIDE)
     dn = tl.zeros((ROWS, BD), tl.float32)
     for start in tl.range(0, H, BH):
         h = start + tl.arange(0, BH)
-        w = load_matrix(w_hidden, h, columns, H, D, BH, BD, WIDE)
-        pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(b_hidden, h, H)[None]
-        w_back = load_matrix(w_out, columns, h, D, H, BD, BH, WIDE)
-        da = tl.dot(g, w_back, input_precision=PRECISION)
-        if DROP_HIDDEN:
-            da = drop(da, hidden_key, h, p_hidden)
-        s = sigmoid(pre)
-        a = pre * s
-        if FACTOR != "none":
-            if FACTOR == "up":
-                w_second = load_matrix(w_up, h, columns, H, D, BH, BD, WIDE)
-                f = tl.dot(n, tl.trans(w_second), input_precision=PRECISION)
-                f += load_vector(b_up, h, H)[None]
-            else:
-                f = load_tile(factor, rows, h, real, H, BH)
-            df = da * a
-            da *= f
-            a *= f
-            store_tile(dfactor, df, rows, h, inside, H, BH, WIDE)
-            if FACTOR == "up":
-                store_sum(sums + H, df, h, w_hidden, H, WIDE, PRECISION)
-                dn = tl.dot(operand(df, w_up, WIDE), w_second, dn, input_precision=PRECISION)
-        if DROP_HIDDEN:
-            a = drop(a, hidden_key, h, p_hidden)
-        if RAGGED:
-            a = tl.where(real[:, None], a, 0.0)
-        store_tile(hidden, a, rows, h, inside, H, BH, WIDE)
-        dpre = da * silu_slope(pre, s)
-        store_tile(dhidden, dpre, rows, h, inside, H, BH, WIDE)
-        store_sum(sums, dpre, h, w_hidden, H, WIDE, PRECISION)
-        dn = tl.dot(operand(dpre, w_hidden, WIDE), w, dn, input_precision=PRECISION)
+        w, second, w_back = chunk(w_hidden, w_up, w_out, h, columns, D, H, BD, BH, FACTOR, WIDE)
+        dn = chunk_backward(
+            dn, n, g, w, second, w_back, w_hidden, b_hidden, b_up, factor, dfactor, hidden,
+            dhidden, rows, h, inside, real, hidden_key, p_hidden, H, BH, FACTOR,
+            DROP_HIDDEN, RAGGED, WIDE, PRECISION,
+        )  # fmt: skip
     if NORM != "none":
         own = load_tile(x, rows, columns, real, D, BD)  # again: it need not stay in registers
         own = standardised(own, mean, scale, columns, D, NORM)
-        store_exact_sum(sums + 2 * H + D, dn * own, columns, D)
-        store_exact_sum(sums + 2 * H + 2 * D, dn, columns, D)
+        share = sums + (first // ROWS) * (2 * D)
+        store_exact_sum(share, dn * own, columns, D)
+        store_exact_sum(share + D, dn, columns, D)
         dn = normalise_backward(dn, own, scale, columns, norm_weight, D, NORM)
     if RESIDUAL == "x":
         dn += load_tile(dy, rows, columns, real, D, BD)
     store_tile(dx, dn, rows, columns, inside, D, BD, WIDE)
+
+
+@triton.jit
+def chunk_backward(
+    dn,
+    n,
+    g,
+    w,
+    second,
+    w_back,
+    w_hidden,
+    b_hidden,
+    b_up,
+    factor,
+    dfactor,
+    hidden,
+    dhidden,
+    rows,
+    h,
+    inside,
+    real,
+    hidden_key,
+    p_hidden,
+    H: tl.constexpr,
+    BH: tl.constexpr,
+    FACTOR: tl.constexpr,
+    DROP_HIDDEN: tl.constexpr,
+    RAGGED: tl.constexpr,
+    WIDE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Hidden channels h: write them and their gradients, and add their share to dn."""
+    pre = tl.dot(n, tl.trans(w), input_precision=PRECISION) + load_vector(b_hidden, h, H)[None]
+    da = tl.dot(g, w_back, input_precision=PRECISION)
+    if DROP_HIDDEN:
+        da = drop(da, hidden_key, h, p_hidden)
+    s = sigmoid(pre)
+    a = pre * s
+    if FACTOR != "none":
+        if FACTOR == "up":
+            f = tl.dot(n, tl.trans(second), input_precision=PRECISION)
+            f += load_vector(b_up, h, H)[None]
+        else:
+            f = load_tile(factor, rows, h, real, H, BH)
+        df = da * a
+        da *= f
+        a *= f
+        store_tile(dfactor, df, rows, h, inside, H, BH, WIDE)
+        if FACTOR == "up":
+            dn = tl.dot(operand(df, w_hidden, WIDE), second, dn, input_precision=PRECISION)
+    if DROP_HIDDEN:
+        a = drop(a, hidden_key, h, p_hidden)
+    if RAGGED:
+        a = tl.where(real[:, None], a, 0.0)
+    store_tile(hidden, a, rows, h, inside, H, BH, WIDE)
+    dpre = da * silu_slope(pre, s)
+    store_tile(dhidden, dpre, rows, h, inside, H, BH, WIDE)
+    return tl.dot(operand(dpre, w_hidden, WIDE), w, dn, input_precision=PRECISION)

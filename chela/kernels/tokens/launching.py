@@ -10,8 +10,9 @@ import triton
 from torch import Tensor
 
 from chela.kernels import launching
-from chela.kernels.launching import INTERPRETED, padded
+from chela.kernels.launching import INTERPRETED, on, padded
 from chela.kernels.precision import without_autocast
+from chela.kernels.tokens import weight_kernels as kernels
 from chela.kernels.tokens.limits import DTYPES, obstacle
 
 no_second_order = launching.no_second_order(
@@ -28,6 +29,18 @@ class Tile:
     hidden: int  # hidden channels at a time
     warps: int
     stages: int  # loads in flight
+
+
+@dataclass(frozen=True)
+class WeightTile:
+    """How the kernel of weights' gradients is cut and launched."""
+
+    outputs: int  # of the linear map, per program
+    inputs: int
+    rows: int  # tokens at a time
+    warps: int
+    stages: int
+    programs: int  # per multiprocessor
 
 
 def check(x: Tensor, dtype: torch.dtype) -> None:
@@ -54,8 +67,15 @@ def precision() -> dict[str, Any]:
     return {"WIDE": INTERPRETED, "PRECISION": "ieee" if exact else "tf32"}
 
 
+def multiprocessors(x: Tensor) -> int:
+    """How many of them the GPU of x has; few in the interpreter."""
+    if not x.is_cuda:
+        return 2
+    return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
+
+
 def cut(x: Tensor, name: str, features: int, tile: Tile) -> tuple[int, dict[str, Any]]:
-    """The number of programs over the tokens of x, and what a kernel is compiled for.
+    """The number of tiles of the tokens of x, and what a kernel is compiled for.
 
     Args:
         x: (tokens, D).
@@ -88,9 +108,57 @@ def tokens_of(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).contiguous()
 
 
+def weight_tile(outputs: int, inputs: int) -> WeightTile:
+    """The fastest of a sweep on an H100, within 5 %: 128 x 256, 64 x 128, 160 x 320, 64 x 160.
+
+    With the bias it takes 45 us for 128 x 256 and 131,072 tokens, where cuBLAS takes 41 to 44
+    without, and the bias, as a sum of its own, 89 to 119 more.
+    """
+    if outputs % 128 == 0 and inputs % 128 == 0:
+        return WeightTile(64, 128, 64, 4, 3, 2)
+    return WeightTile(64, 64, 64, 4, 4, 3)
+
+
 def weight_gradient(dy: Tensor, x: Tensor) -> Tensor:
-    """dy^T x in float32 for dy (tokens, N) and x (tokens, K), summed in float32: (N, K)."""
-    with without_autocast(x):
-        if x.is_cuda and x.dtype != torch.float32:
-            return torch.mm(dy.t(), x, out_dtype=torch.float32)
-        return dy.t().float() @ x.float()
+    """Those of a linear map's weight and bias, summed in float32 and in a fixed order.
+
+    Args:
+        dy: (tokens, N) the gradient of its output.
+        x: (tokens, K) its input, of the same dtype.
+
+    Returns:
+        (N K + N,) float32: dy^T x and the sum of dy, which ``weight_and_bias`` takes apart.
+    """
+    if x.dtype == torch.float32:
+        with without_autocast(x):
+            return torch.cat([(dy.t() @ x).flatten(), dy.sum(0)])
+    tokens, outputs, inputs = x.shape[0], dy.shape[1], x.shape[1]
+    tile = weight_tile(outputs, inputs)
+    columns, rows = triton.cdiv(outputs, tile.outputs), triton.cdiv(inputs, tile.inputs)
+    wanted = max(1, tile.programs * multiprocessors(x) // (columns * rows))
+    part = triton.cdiv(triton.cdiv(tokens, wanted), tile.rows) * tile.rows
+    parts = triton.cdiv(tokens, part)
+    shares = x.new_empty((parts, outputs * inputs + outputs), dtype=torch.float32)
+    with on(x):
+        kernels.token_weight_gradient[(columns, rows, parts)](
+            dy,
+            x,
+            shares,
+            tokens,
+            part,
+            N=outputs,
+            K=inputs,
+            BN=tile.outputs,
+            BK=tile.inputs,
+            ROWS=tile.rows,
+            WIDE=INTERPRETED,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+    return shares.sum(0)
+
+
+def weight_and_bias(gradient: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``weight_gradient`` returned for ``weight`` (N, K), as (N, K) and (N,)."""
+    outputs, inputs = weight.shape
+    return gradient[: outputs * inputs].view(outputs, inputs), gradient[outputs * inputs :]

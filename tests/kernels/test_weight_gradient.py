@@ -1,0 +1,61 @@
+"""The gradient of a linear map's weight and bias against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comparison import assert_close
+from token_cases import DEVICE, gpu_only
+from torch import Tensor
+
+from chela.kernels.tokens import launching
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+NARROW = [torch.bfloat16, torch.float16]
+
+
+def operands(
+    tokens: int, outputs: int, inputs: int, dtype: torch.dtype = torch.bfloat16
+) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(tokens)
+    return tuple(torch.randn(tokens, c, device=DEVICE).to(dtype) for c in (outputs, inputs))
+
+
+def check(dy: Tensor, x: Tensor) -> None:
+    weight = torch.empty(dy.shape[1], x.shape[1])
+    both = launching.weight_and_bias(launching.weight_gradient(dy, x), weight)
+    expected = (dy.double().t() @ x.double(), dy.double().sum(0))
+    for mine, true in zip(both, expected, strict=True):
+        assert mine.dtype == torch.float32
+        assert_close(mine, true, 1e-5)  # operands are exact, sums in float32
+
+
+@pytest.mark.parametrize("dtype", [*NARROW, torch.float32])
+@pytest.mark.parametrize("tokens", [1, 63, 64, 500])
+def test_any_number_of_tokens(dtype, tokens):
+    check(*operands(tokens, 24, 40, dtype))
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (17, 130), (256, 128), (60, 80)])
+def test_any_width(outputs, inputs):
+    check(*operands(200, outputs, inputs))
+
+
+def test_two_runs_agree_to_the_bit():
+    dy, x = operands(500, 64, 64)
+    one, other = (launching.weight_gradient(dy, x) for _ in range(2))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(
+    ("outputs", "inputs"), [(256, 128), (128, 256), (320, 160), (30, 60), (1024, 512)]
+)
+@pytest.mark.parametrize("tokens", [1, 51200, 100001])
+class TestOnTheGpu:
+    """Larger sizes, compiled."""
+
+    pytestmark = gpu_only
+
+    def test_equals_float64(self, dtype, outputs, inputs, tokens):
+        check(*operands(tokens, outputs, inputs, dtype))
