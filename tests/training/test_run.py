@@ -13,9 +13,11 @@ from hydra import compose, initialize_config_dir
 
 from chela.config import parse
 from chela.errors import RunError
+from chela.model.ffn import MLP
 from chela.records.record import read_record
 from chela.training import build, progress
 from chela.training.checkpoints import AtomicCheckpointIO
+from chela.training.evidence import implementations
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
 from chela.training.run import run
@@ -461,3 +463,10 @@ def test_a_damaged_record_is_named(composed) -> None:
     (folder_of(config) / "record.json").write_text("{")
     with pytest.raises(RunError, match=r"cannot be read(.|\n)*record\.json"):
         run(config)
+
+
+def test_parts_that_run_differently_are_all_named():
+    parts = [MLP(4, 4, 0.0) for _ in range(3)]
+    parts[1].implementation = "triton"
+    found = implementations(torch.nn.Sequential(*parts), torch.float32)
+    assert found == {"token_mlp": "torch and triton"}
