@@ -25,18 +25,21 @@ class StepGraphs:
     """A step that is recorded for each shape of batch it meets, and replayed from then on.
 
     Recording computes nothing: the first replay is the step itself. The graphs share their memory,
-    since one is replayed at a time.
+    since one is replayed at a time. They know the weights by their addresses: once a model has been
+    moved they are of no use.
 
     Args:
         step: from a batch to a tensor. It waits for nothing, and keeps what must last in tensors
             that it changes in place.
+        beside: other graphs, to share the memory of.
     """
 
-    def __init__(self, step: Callable[[Batch], Tensor]) -> None:
+    def __init__(self, step: Callable[[Batch], Tensor], beside: StepGraphs | None = None) -> None:
         self._step = step
         self._recorded: dict[torch.Size, _Recorded] = {}
         self._met: Counter[torch.Size] = Counter()
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool: tuple[int, int]
+        self._pool = torch.cuda.graph_pool_handle() if beside is None else beside._pool
         self._stream = torch.cuda.Stream()  # a graph cannot be recorded on the default one
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import lightning as L
@@ -82,6 +81,7 @@ class ClassificationModule(L.LightningModule):
         self.steps_itself = graph or micro_batch_size is not None
         self.bad = {}
         self._graphs: StepGraphs | None = None
+        self._eval_graphs: StepGraphs | None = None
         self._eval_size = 0
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
@@ -185,6 +185,10 @@ class ClassificationModule(L.LightningModule):
                 metric.reset()
         return {f"{stage}/{name}": value for name, value in values.items()}
 
+    def teardown(self, stage: str) -> None:
+        """Lightning moves the model after each stage: the graphs are of no use any more."""
+        self._graphs = self._eval_graphs = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the sums of all processes together, as rank 0 will have them, and plain rates."""
         checkpoint["state_dict"]["sums"] = total(checkpoint["state_dict"]["sums"])
@@ -283,11 +287,23 @@ class ClassificationModule(L.LightningModule):
         """Add a batch to the metrics of a stage."""
         if batch_index == 0:
             self._eval_size = len(batch.labels)
-        with _eagerly_if(len(batch.labels) < self._eval_size):
+        if len(batch.labels) < self._eval_size:  # the last one is not worth compiling for
+            with torch.compiler.set_stance("force_eager"):
+                losses, hits = self._score(batch)
+        elif self.graph:
+            if self._eval_graphs is None:
+                self._eval_graphs = StepGraphs(self._stacked_score, beside=self._graphs)
+            losses, hits = self._eval_graphs(batch)
+        else:
             losses, hits = self._score(batch)
         metrics = self._metrics(stage)
         metrics["loss"].update(losses)
         metrics["accuracy"].update(hits)
+
+    def _stacked_score(self, batch: Batch) -> Tensor:
+        """``_score`` as one tensor (2, B)."""
+        with self.trainer.precision_plugin.forward_context():
+            return torch.stack(self._score(batch))
 
     def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Each sample's loss (B,), and 1 where its class is found (B,)."""
@@ -295,8 +311,3 @@ class ClassificationModule(L.LightningModule):
         logits = self(batch.values, lengths).float()  # (B, classes)
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
         return losses, (logits.argmax(-1) == batch.labels).float()
-
-
-def _eagerly_if(rare: bool) -> AbstractContextManager[Any]:
-    """Around a batch of a size that is not worth compiling for: the last one of a split."""
-    return torch.compiler.set_stance("force_eager") if rare else nullcontext()

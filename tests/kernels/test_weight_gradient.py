@@ -22,12 +22,16 @@ def operands(
 
 
 def check(dy: Tensor, x: Tensor) -> None:
+    """Operands are exact and sums in float32, which tensor cores cut off instead of rounding: over
+    many tokens 2e-5 of the norm were seen on an H100, far below what rounding dy and x costs.
+    """
+    tolerance = 1e-5 if len(x) <= 500 else 1e-4
     weight = torch.empty(dy.shape[1], x.shape[1])
     both = launching.weight_and_bias(launching.weight_gradient(dy, x), weight)
     expected = (dy.double().t() @ x.double(), dy.double().sum(0))
     for mine, true in zip(both, expected, strict=True):
         assert mine.dtype == torch.float32
-        assert_close(mine, true, 1e-5)  # operands are exact, sums in float32
+        assert_close(mine, true, tolerance)
 
 
 @pytest.mark.parametrize("dtype", [*NARROW, torch.float32])
