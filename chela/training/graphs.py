@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,7 @@ class StepGraphs:
         self._step = step
         self._recorded: dict[torch.Size, _Recorded] = {}
         self._met: Counter[torch.Size] = Counter()
-        self._pool: tuple[int, int]
-        self._pool = torch.cuda.graph_pool_handle() if beside is None else beside._pool
+        self._pool: Any = torch.cuda.graph_pool_handle() if beside is None else beside._pool
         self._stream = torch.cuda.Stream()  # a graph cannot be recorded on the default one
 
     def __call__(self, batch: Batch) -> Tensor:
