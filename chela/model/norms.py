@@ -136,12 +136,7 @@ class BatchNorm(nn.Module):
         return scale, self.bias - mean * scale
 
     def _batch_statistics(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        if mask is None:
-            mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-        padded = ~mask[..., None]  # (B, L, 1)
-        count = mask.sum().to(x.dtype)
-        mean = x.masked_fill(padded, 0).sum((0, 1)) / count.clamp(min=1)  # (D,)
-        squares = (x - mean).masked_fill(padded, 0).square().sum((0, 1))  # (D,)
+        mean, squares, count = _sums(x, mask)  # (D,), (D,), ()
         variance = squares / count.clamp(min=1)
         enough = count >= 2
         with torch.no_grad():
@@ -152,3 +147,15 @@ class BatchNorm(nn.Module):
             torch.where(enough, mean, self.running_mean),
             torch.where(enough, variance, self.running_var),
         )
+
+
+def _sums(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), sum of squared deviations (D,) and number () of the tokens where mask is true."""
+    if mask is None:  # one pass over x instead of several
+        variance, mean = torch.var_mean(x, dim=(0, 1), correction=0)
+        count = torch.full((), x.shape[0] * x.shape[1], dtype=x.dtype, device=x.device)
+        return mean, variance * count, count
+    padded = ~mask[..., None]  # (B, L, 1)
+    count = mask.sum().to(x.dtype)
+    mean = x.masked_fill(padded, 0).sum((0, 1)) / count.clamp(min=1)
+    return mean, (x - mean).masked_fill(padded, 0).square().sum((0, 1)), count
