@@ -32,7 +32,7 @@ types: $(READY) ## mypy
 	@$(BIN)/mypy
 
 unit: $(READY) ## pytest, one thread for each of two processes
-	@HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	@HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15
 
 format: $(READY) ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .

@@ -163,7 +163,9 @@ def chela_block(shape: Shape, device: torch.device) -> list[Case]:
     Compiled in both forms on a GPU, as training compiles it. The values' channels are twice the
     block's, and cut into heads of ``shape.head``.
     """
-    heads = 2 * shape.channels // shape.head
+    heads, rest = divmod(2 * shape.channels, shape.head)
+    if rest:
+        return []  # no such heads at this width
     backbone = BackboneConfig(dim=shape.channels)
     config = ChelaConfig(num_heads=heads)
 

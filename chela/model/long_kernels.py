@@ -70,15 +70,14 @@ class MultiscaleKernel(LongKernel):
 def stretched(taps: Tensor, factor: int) -> Tensor:
     """Taps (..., n) stretched to (..., n * factor) by linear interpolation.
 
-    What ``F.interpolate(taps, scale_factor=factor, mode="linear")`` computes, by a product whose
+    What ``F.interpolate(taps, scale_factor=factor, mode="linear")`` computes, in a form whose
     gradient is the same in every run: that of PyTorch's own is not on a GPU.
     """
-    around = torch.cat([taps[..., :1], taps, taps[..., -1:]], dim=-1)  # the ends go on
+    around = torch.cat([taps[..., :1], taps, taps[..., -1:]], dim=-1)[..., None]  # the ends go on
     place = (torch.arange(factor, device=taps.device, dtype=taps.dtype) + 0.5) / factor - 0.5
     before, after = (-place).clamp(min=0), place.clamp(min=0)  # weights of the neighbours
-    weights = torch.stack([before, 1 - before - after, after])  # (3, factor)
-    triples = torch.stack([around[..., :-2], taps, around[..., 2:]], dim=-1)  # (..., n, 3)
-    return (triples @ weights).flatten(-2)
+    left, own, right = around[..., :-2, :], around[..., 1:-1, :], around[..., 2:, :]  # (..., n, 1)
+    return (before * left + (1 - before - after) * own + after * right).flatten(-2)
 
 
 class ExplicitKernel(LongKernel):
