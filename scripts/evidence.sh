@@ -4,11 +4,21 @@
 #   bash scripts/evidence.sh FOLDER                      all of them, about half an hour
 #   bash scripts/evidence.sh FOLDER kernels training     some: tests kernels sanitizer training
 #                                                        lengths efficiency listops
+#
+# The tests need `pip install -e '.[dev]'`. The exit status is 1 if a command failed.
 set -u
+known="tests kernels sanitizer training lengths efficiency listops"
+folder=$(realpath -m "${1:?name a folder for the logs}"); shift
+parts=${*:-$known}
+for part in $parts; do
+  case " $known " in
+    *" $part "*) ;;
+    *) echo "there is no part '$part'; there are: $known" >&2; exit 2 ;;
+  esac
+done
 cd "$(dirname "$0")/.."
-folder=${1:?name a folder for the logs}; shift
 mkdir -p "$folder"
-parts=${*:-tests kernels sanitizer training lengths efficiency listops}
+failed=0
 data=${CHELA_DATA:-data}
 own="data_dir=$data logger=csv task.num_val=1000 task.num_test=1000"
 # D = 128 and depth 6, the shape that speeds are quoted at
@@ -17,11 +27,12 @@ model.norm=layer model.prenorm=true model.dropout=0.1"
 
 keep() { # keep NAME COMMAND...: run it, show its end, keep all of it
   local log="$folder/$1.txt"; shift
-  { echo "\$ $*"; date -u +%FT%TZ; "$@"; } >>"$log" 2>&1
-  echo "== $* (status $?)"; tail -n 12 "$log"
+  { echo "\$ $*"; date -u +%FT%TZ; "$@"; } >>"$log" 2>&1 || { failed=1; echo "FAILED: $*"; }
+  echo "== $*"; tail -n 12 "$log"
 }
 
 for part in $parts; do
+  rm -f "$folder/$part.txt" # a repeat is a log of its own
   case $part in
     tests)
       keep tests python -m pytest --confcutdir=tests/kernels tests/kernels -m gpu -q -n 12
@@ -59,6 +70,6 @@ for part in $parts; do
       keep listops python train.py task=listops model=chela trainer.max_epochs=3 \
         data_dir="$data" output_dir="$folder/runs" logger=csv
       ;;
-    *) echo "there is no part '$part'" >&2; exit 2 ;;
   esac
 done
+exit $failed

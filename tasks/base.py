@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ from tasks.loader import (
     Reader,
     TrainLoader,
     TrainOrder,
+    widths_up_to,
 )
 from tasks.resident import DeviceReader
 from tasks.storage.meta import Meta, Origin
@@ -72,6 +74,7 @@ class Task(LightningDataModule):
         window: batches of training sorted by length together, see ``TrainOrder``.
         device: where the model computes.
         data_on_device: whether a GPU keeps the splits: always, never, or if they are small.
+        few_lengths: pad batches to a few lengths, for a model that is compiled for each.
     """
 
     name: str  # of the task, and of its folder below data_dir
@@ -92,6 +95,7 @@ class Task(LightningDataModule):
         window: int = 1,
         device: torch.device = CPU,
         data_on_device: DataOnDevice = "auto",
+        few_lengths: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -104,6 +108,7 @@ class Task(LightningDataModule):
         self.window = window
         self.device = device
         self.data_on_device = data_on_device
+        self.few_lengths = few_lengths
         self._prepared: Prepared | None = None
         self._readers: dict[str, Reader] = {}
 
@@ -194,14 +199,14 @@ class Task(LightningDataModule):
         lengths = {split.min_length for split in splits} | {split.max_length for split in splits}
         return self.spec.documents > 1 or len(lengths) > 1
 
-    @property
+    @cached_property  # the splits themselves take memory, and would change the answer
     def on_device(self) -> bool:
-        """Whether the splits are kept on the GPU; ``auto`` leaves three quarters of it free."""
+        """Whether the splits are kept on the GPU; ``auto``: in a quarter of what is free."""
         if self.device.type != "cuda" or self.data_on_device == "never":
             return False
         needed = sum(split.bytes for split in self.meta.splits.values())
-        _, whole = torch.cuda.mem_get_info(self.device)
-        return self.data_on_device == "always" or needed <= whole // 4
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return self.data_on_device == "always" or needed <= free // 4
 
     def split(self, name: str) -> Dataset:
         """A stored split, columns ``values`` and ``label``, memory-mapped."""
@@ -251,6 +256,10 @@ class Task(LightningDataModule):
         """The test split, in order, nothing dropped."""
         return self._eval_loader("test")
 
+    def close(self) -> None:
+        """Give back the memory of the splits that are kept on a GPU."""
+        self._readers.clear()
+
     def _eval_loader(self, name: str) -> EvalLoader:
         size = self.eval_batch_size
         return EvalLoader(self._reader(name), len(self.split(name)), size, *self._place())
@@ -262,7 +271,11 @@ class Task(LightningDataModule):
                 device = self.device if self.trainer is None else self.trainer.strategy.root_device
                 self._readers[name] = DeviceReader(self.split(name), self.encoding, device)
             else:
-                self._readers[name] = DiskReader(self.split(name), self.encoding, self.num_workers)
+                longest = self.spec.max_length * self.encoding.channels
+                widths = widths_up_to(longest) if self.few_lengths and self.is_padded else ()
+                self._readers[name] = DiskReader(
+                    self.split(name), self.encoding, self.num_workers, widths
+                )
         return self._readers[name]
 
     def _open(self) -> Prepared:

@@ -7,7 +7,7 @@ it has handed out can therefore go on anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +23,9 @@ from torch.utils.data import Dataset as TorchDataset
 from tasks import bits
 from tasks.storage.rows import Rows
 from tasks.storage.store import rows_of
+
+WIDTHS = 8  # to which batches are padded where a program is compiled for each
+MULTIPLE = 16  # tokens; tiles and vector loads like round numbers
 
 
 class Batch(NamedTuple):
@@ -58,10 +61,11 @@ class Encoding:
         """The rows of samples as the rows of their sequences."""
         return rows if self.separate is None else self.separate(rows)
 
-    def read(self, rows: Rows, index: list[int]) -> Batch:
-        """A batch from rows of a split, ``index`` their numbers in it."""
+    def read(self, rows: Rows, index: list[int], widths: Sequence[int] = ()) -> Batch:
+        """A batch from rows of a split, ``index`` their numbers in it, padded as by ``pad``."""
         sequences = self.sequences(rows)
-        stored, lengths = torch.from_numpy(pad(sequences)), torch.from_numpy(sequences.lengths)
+        stored = torch.from_numpy(pad(sequences, widths))
+        lengths = torch.from_numpy(sequences.lengths)
         return self.batch(stored, lengths, torch.tensor(rows.labels), torch.tensor(index))
 
     def batch(self, stored: Tensor, lengths: Tensor, labels: Tensor, index: Tensor) -> Batch:
@@ -108,7 +112,9 @@ class TrainOrder:
         rank: whose share.
         world_size: how many share a batch.
         window: of so many batches in a row the samples are sorted by length, cut into batches
-            anew, and these shuffled: less padding, each epoch's samples the same. 1: no sorting.
+            anew, and these shuffled: less padding. A window ends with the run, but not with an
+            epoch, so near an epoch's end a sample may change places with one of the next. 1: no
+            sorting.
         lengths: of all rows (n,); needed with a window.
 
     Raises:
@@ -156,11 +162,12 @@ class TrainOrder:
         return self._sorted[1][line]
 
     def _sort(self, number: int, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows of window ``number``, a line for each batch (window, batch_size)."""
-        size = self.batch_size * self.window
-        rows = batch_rows(self.seed, self.n, size, number)
-        ranked = rows[np.argsort(lengths[rows], kind="stable")].reshape(self.window, -1)
-        raw = bits.stream(bits.WINDOW_ORDER, self.seed, number).random_raw(self.window)
+        """The rows of window ``number``, a line for each batch (batches, batch_size)."""
+        first = number * self.window
+        batches = range(first, min(first + self.window, self.total))
+        rows = np.concatenate([batch_rows(self.seed, self.n, self.batch_size, b) for b in batches])
+        ranked = rows[np.argsort(lengths[rows], kind="stable")].reshape(len(batches), -1)
+        raw = bits.stream(bits.WINDOW_ORDER, self.seed, number).random_raw(len(batches))
         return ranked[np.argsort(raw, kind="stable")]
 
 
@@ -238,12 +245,20 @@ class DiskReader(TorchDataset[Batch]):
         dataset: the prepared split.
         encoding: of its task.
         num_workers: processes that read ahead; 0: none.
+        widths: the lengths to pad to, see ``pad``.
     """
 
-    def __init__(self, dataset: Dataset, encoding: Encoding, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        encoding: Encoding,
+        num_workers: int = 0,
+        widths: Sequence[int] = (),
+    ) -> None:
         self._table = dataset.with_format("arrow")
         self._encoding = encoding
         self._num_workers = num_workers
+        self._widths = widths
 
     def read(self, batches: Batches) -> Iterator[Batch]:
         """The batches of the given rows, in order."""
@@ -264,13 +279,24 @@ class DiskReader(TorchDataset[Batch]):
         """The batch of the given rows, from one query of the table."""
         table = self._table[rows].combine_chunks()
         found = rows_of(table["values"].chunk(0), table["label"].chunk(0))
-        return self._encoding.read(found, rows)
+        return self._encoding.read(found, rows, self._widths)
 
 
-def pad(rows: Rows) -> NDArray[Any]:
-    """The sequences as an array (B, longest length), zeros behind the end of each."""
+def widths_up_to(longest: int) -> list[int]:
+    """A few lengths to pad to, ascending, the last one ``longest``: each is compiled for."""
+    step = -(-longest // (WIDTHS * MULTIPLE)) * MULTIPLE
+    return [*range(step, longest, step), longest]
+
+
+def pad(rows: Rows, widths: Sequence[int] = ()) -> NDArray[Any]:
+    """The sequences as an array (B, L), zeros behind the end of each.
+
+    L is the first of ``widths`` that holds the longest sequence; without any its own length.
+    """
     lengths = rows.lengths
-    padded = np.zeros((len(lengths), lengths.max()), dtype=rows.values.dtype)  # (B, L)
+    longest = int(lengths.max())
+    width = next((width for width in widths if width >= longest), longest)
+    padded = np.zeros((len(lengths), width), dtype=rows.values.dtype)  # (B, L)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = rows.values
     return padded
 

@@ -10,12 +10,9 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from tasks.loader import Batch, Batches, Encoding
+from tasks.loader import Batch, Batches, Encoding, widths_up_to
 from tasks.storage.rows import Rows
 from tasks.storage.store import rows_of
-
-WIDTHS = 8  # batches are padded to one of so many lengths: each is a program compiled for it
-MULTIPLE = 16  # tokens; tiles and vector loads like round numbers
 
 
 class DeviceReader:
@@ -37,7 +34,7 @@ class DeviceReader:
         lengths = torch.from_numpy(self._lengths)
         self._starts = (lengths.cumsum(0) - lengths).to(device)  # (n documents,)
         self._device_lengths = lengths.to(device)
-        self._widths = widths(int(self._lengths.min()), int(self._lengths.max()))
+        self._widths = widths_up_to(int(self._lengths.max()))
         self._places = torch.arange(self._widths[-1], device=device)
 
     def read(self, batches: Batches) -> Iterator[Batch]:
@@ -61,14 +58,6 @@ class DeviceReader:
             stored = stored.int() & 0xFFFF
         stored = torch.where(places < lengths[:, None], stored, 0)
         return self._encoding.batch(stored, lengths, self._labels[index], index)
-
-
-def widths(shortest: int, longest: int) -> list[int]:
-    """The lengths that batches are padded to, ascending; the last is ``longest``, none beyond."""
-    if shortest == longest:
-        return [longest]
-    step = -(-longest // (WIDTHS * MULTIPLE)) * MULTIPLE
-    return [*range(step, longest, step), longest]
 
 
 def _blocks(dataset: Dataset) -> Iterator[Rows]:

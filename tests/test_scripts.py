@@ -49,3 +49,11 @@ def test_all_hands_each_task_its_own_keys() -> None:
     assert arguments_of("image", given) == ["task=image", "data_dir=d", "task.stand_in=x"]
     assert arguments_of("text", given) == ["task=text", "data_dir=d"]
     assert len(LRA) == 6
+
+
+def test_evidence_names_its_parts(tmp_path: Path) -> None:
+    command = ["bash", "scripts/evidence.sh", str(tmp_path / "logs"), "kernel"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "there is no part 'kernel'; there are: tests kernels" in result.stderr
+    assert not (tmp_path / "logs").exists()

@@ -149,7 +149,8 @@ class MegaMixer(Convolving):
             return torch.ones(size, size, dtype=torch.bool, device=device).tril()
         if lengths is None and length % size == 0:
             return None
-        ends = torch.tensor([length], device=device) if lengths is None else lengths
+        # torch.tensor would copy from the host, which a CUDA graph cannot record
+        ends = torch.full((1,), length, device=device) if lengths is None else lengths
         real = valid_mask(ends, length + -length % size).unflatten(1, (-1, size))  # (B, N, C)
         real = real | ~real.any(-1, keepdim=True)  # a softmax over nothing would be NaN
         return real[:, :, None]  # (B, N, 1, C)

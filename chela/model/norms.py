@@ -140,9 +140,11 @@ class BatchNorm(nn.Module):
         variance = squares / count.clamp(min=1)
         enough = count >= 2
         with torch.no_grad():
-            share = self.momentum * enough.to(x.dtype)
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(squares / (count - 1).clamp(min=1), share)  # unbiased
+            # A step that is not finite is skipped: it must leave the average as it is, too.
+            counts = enough & mean.isfinite().all() & squares.isfinite().all()
+            unbiased = squares / (count - 1).clamp(min=1)
+            for average, new in ((self.running_mean, mean), (self.running_var, unbiased)):
+                average.copy_(torch.where(counts, average.lerp(new, self.momentum), average))
         return (
             torch.where(enough, mean, self.running_mean),
             torch.where(enough, variance, self.running_var),

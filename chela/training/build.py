@@ -112,7 +112,9 @@ def engine(config: TrainerConfig, task: Task) -> dict[str, str]:
 
 def compile_blocks(model: Classifier) -> None:
     """Compile each block when it is first called: all blocks share what is compiled for one."""
+    torch._dynamo.reset()  # what an earlier run of this process compiled counts towards the limit
     torch._dynamo.config.recompile_limit = 64  # widths of batches, training and evaluation
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on uncompiled
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     for block in model.backbone.blocks:
         block.compile(dynamic=False)
@@ -130,6 +132,7 @@ def build_task(config: RunConfig, device: torch.device = CPU) -> Task:
         window=config.trainer.length_window,
         device=device,
         data_on_device=config.trainer.data_on_device,
+        few_lengths=step_form(config.trainer, device) != "eager",
     )
     assert isinstance(task, Task)
     return task

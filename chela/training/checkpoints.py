@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from chela.records.files import atomic_file
+from chela.training.module import ClassificationModule
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
@@ -137,6 +138,8 @@ class Checkpointer(Checkpoint):
         self.signals.remove()
 
     def _save_last(self, trainer: L.Trainer) -> None:
+        if isinstance(trainer.lightning_module, ClassificationModule):
+            trainer.lightning_module.check()  # what is saved is good to go on from
         if trainer.is_global_zero and (self.folder / LAST).exists():
             (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from chela.training.history import History
+from chela.training.settings import TrainerConfig
 from tasks.base import Batch
 
 # A loss within 2 % of that of guessing has learned nothing yet.
@@ -64,22 +65,27 @@ class Plateau(Callback):
             )
 
 
-def out_of_memory(batch_size: int, length: int, total: int) -> str:
+def out_of_memory(config: TrainerConfig, length: int, total: int) -> str:
     """What to change when the GPU's memory did not suffice, and what that would need.
 
-    Activations are what fills it, and they grow in proportion to the tokens of a batch.
+    Activations are what fills it, and they grow in proportion to the tokens computed at once.
 
     Args:
-        batch_size: samples of a step.
+        config: of the run.
         length: the task's longest sequence.
         total: memory of the GPU, in bytes.
     """
-    peak = torch.cuda.max_memory_allocated()
-    half = max(1, batch_size // 2)
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    at_once = config.micro_batch_size or config.batch_size // config.devices
+    half = max(1, at_once // 2)
+    if config.devices > 1:  # which have no micro batches
+        smaller = f"trainer.batch_size={half * config.devices}"
+    else:
+        smaller = f"trainer.micro_batch_size={half}"
     return (
-        f"the GPU's memory ({total / 2**30:.0f} GiB) is too small for trainer.batch_size="
-        f"{batch_size} at length {length:,}; {peak / 2**30:.1f} GiB were in use.\n"
-        f"  try: trainer.micro_batch_size={half} (the same step in parts, about "
-        f"{peak * half / batch_size / 2**30:.1f} GiB), a smaller trainer.eval_batch_size if it was "
-        "a validation, or a smaller model.dim"
+        f"the GPU's memory ({total / 2**30:.0f} GiB) is too small for {at_once} samples of length "
+        f"{length:,} at once; {peak:.1f} GiB were in use.\n"
+        f"  try: {smaller} (about {peak * half / at_once:.1f} GiB), trainer.step=compile (a graph "
+        "keeps its memory), a smaller trainer.eval_batch_size if it was a validation, or a smaller "
+        "model.dim"
     )

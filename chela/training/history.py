@@ -106,10 +106,12 @@ class History(Callback):
         self._interval_tokens, self._interval_seconds = 0, 0.0
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Stop the clock: validation is not training."""
+        """Stop the clock: validation is not training. Stop, if too many steps were not finite."""
+        assert isinstance(module, ClassificationModule)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._stop_clock()
+        module.check()
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """A row for the validation; the clock goes on."""

@@ -187,6 +187,10 @@ class ClassificationModule(L.LightningModule):
 
     def teardown(self, stage: str) -> None:
         """Lightning moves the model after each stage: the graphs are of no use any more."""
+        self.forget_graphs()
+
+    def forget_graphs(self) -> None:
+        """Give back the memory of what was recorded; it is recorded anew when it is needed."""
         self._graphs = self._eval_graphs = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 import sys
@@ -100,6 +101,10 @@ class Run:
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
         config, folder = self.config, self.folder
+        gc.collect()  # an earlier run of this process may still hold a GPU's memory
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         L.seed_everything(config.seed, workers=True, verbose=False)
         task = build.build_task(config, self.device)
         task.prepare_data()
@@ -154,10 +159,12 @@ class Run:
                 ) from error
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 total = torch.cuda.get_device_properties(self.device).total_memory
-                size = config.trainer.batch_size
-                raise RunError(out_of_memory(size, task.spec.max_length, total)) from error
+                message = out_of_memory(config.trainer, task.spec.max_length, total)
+                raise RunError(message) from error
             raise
         finally:
+            module.forget_graphs()
+            task.close()
             if exit_code != 0:
                 self.wandb.close(exit_code)
         if self.leads:

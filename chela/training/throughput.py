@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -70,6 +71,10 @@ def measure(
         warm_up: steps that are not timed; enough to meet every shape three times.
         steps: to be timed.
     """
+    gc.collect()  # a model before this one may still hold memory
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     L.seed_everything(config.seed, workers=True, verbose=False)
     model = build.build_model(config.model, spec, config.kernels, device)
     form = build.step_form(config.trainer, device)
@@ -86,12 +91,13 @@ def measure(
         micro_batch_size=config.trainer.micro_batch_size,
     )
     watch = _Stopwatch(warm_up, total, val)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     build.quiet_lightning()
     quiet = replace(config.trainer, progress=False)
     trainer = build.build_trainer(quiet, device, Path(), total, total + 1, [watch])
-    trainer.fit(module, train_dataloaders=_Exactly(train, total))
+    try:
+        trainer.fit(module, train_dataloaders=_Exactly(train, total))
+    finally:
+        module.forget_graphs()
     return watch.speed
 
 
@@ -169,7 +175,7 @@ class _Stopwatch(Callback):
         """Count tokens; at the last step measure the rest."""
         assert isinstance(module, ClassificationModule)
         if trainer.global_step > self.warm_up:
-            self.tokens += batch.index.numel() * batch.values.shape[-1]
+            self.tokens += _positions(batch)
             self.true_tokens = self.true_tokens.to(module.device) + batch.lengths.sum()
         if trainer.global_step == self.warm_up:
             self.warm = _now(module.device)
@@ -188,7 +194,7 @@ class _Stopwatch(Callback):
             else:
                 module.whole_step(batch)
 
-        size = batch.labels.numel() * batch.values[0].numel()
+        size = _positions(batch)
         step = _seconds(train, steps, device)
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         parts = _parts(train) if device.type == "cuda" else {}
@@ -200,12 +206,17 @@ class _Stopwatch(Callback):
         self.speed = Speed(
             loop=self.tokens / loop,
             step=size / step,
-            evaluation=val.labels.numel() * val.values[0].numel() / evaluation,
+            evaluation=_positions(val) / evaluation,
             true_share=float(self.true_tokens) / self.tokens,
             peak_bytes=peak,
             compile_seconds=self.warm - self.began,
             parts=parts,
         )
+
+
+def _positions(batch: Batch) -> int:
+    """Tokens of a batch, padding among them; of both documents of a pair."""
+    return batch.lengths.numel() * batch.values.shape[batch.lengths.ndim]
 
 
 def _now(device: torch.device) -> float:

@@ -72,6 +72,17 @@ def test_batch_norm_without_a_mask_counts_every_token():
         torch.testing.assert_close(*(getattr(norm, name) for norm in norms))
 
 
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_a_batch_that_is_not_finite_leaves_the_running_average(mask):
+    """Its step is skipped; evaluation later must not know of it."""
+    norm, x = BatchNorm(5).double(), activations()
+    norm(x, mask)
+    before = copy.deepcopy(norm.state_dict())
+    x[0, 0, 2] = float("nan")
+    assert norm(x, mask).isnan().any()
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+
 @pytest.mark.parametrize("name", ["layer", "rms", "batch", "scale"])
 @pytest.mark.parametrize("training", [True, False])
 def test_real_tokens_do_not_see_the_padding(name, training):

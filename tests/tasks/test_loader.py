@@ -191,6 +191,13 @@ def test_a_window_sorts_its_own_batches_and_no_others(seed, batch_size, window) 
         assert all(low[1] <= high[0] for low, high in itertools.pairwise(spans))
 
 
+@pytest.mark.parametrize("total", [1, 19, 20, 47])
+def test_a_run_with_a_window_sees_what_it_sees_without(total: int) -> None:
+    plain = TrainOrder(1_000, 16, total, seed=0)
+    ordered = TrainOrder(1_000, 16, total, seed=0, window=20, lengths=LENGTHS)
+    assert sorted(sum(ordered, [])) == sorted(sum(plain, []))  # noqa: RUF017
+
+
 def test_a_window_is_shuffled_and_its_order_frozen() -> None:
     order = TrainOrder(1_000, 16, 60, seed=0, window=20, lengths=LENGTHS)
     longest = [LENGTHS[rows].max() for rows in order]
