@@ -27,7 +27,6 @@ from chela.training.settings import Step
 from chela.training.throughput import Speed, measure_at_length, measure_on_task
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-TOKENS = 2**18  # of a random batch, whatever its length
 HEADER = (
     f"{'model':14} {'form':22} {'shape':12} {'loop':>8} {'step':>8} {'eval':>8} "
     f"{'true':>5} {'peak':>9} {'start':>7}"
@@ -91,6 +90,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--steps", type=int, default=50, help="that are timed")
     parser.add_argument("--lengths", help="random tokens of these lengths instead of a task")
+    parser.add_argument("--tokens", type=int, default=2**18, help="of a random batch")
     parser.add_argument("--plot", type=Path, help="draw the speed against --lengths")
     parser.add_argument("--no-plain", action="store_true", help="not the plain form")
     options, overrides = parser.parse_known_args(arguments)
@@ -106,13 +106,17 @@ def main(arguments: Sequence[str]) -> None:
         for length in lengths or [0]:
             try:
                 if length:
-                    speed = measure_at_length(config, device, length, TOKENS, options.steps)
+                    speed = measure_at_length(config, device, length, options.tokens, options.steps)
                 else:
                     speed = measure_on_task(config, device, options.steps)
             except torch.OutOfMemoryError:
                 print(f"{config.model.name:14} length {length:,} does not fit into the memory")
                 continue
-            shape = f"{max(1, TOKENS // length)}x{length}" if length else config.task.config.name
+            shape = (
+                f"{max(1, options.tokens // length)}x{length}"
+                if length
+                else config.task.config.name
+            )
             print(row(config, device, shape, speed), flush=True)
             if speed.parts:
                 print(parts(speed), flush=True)

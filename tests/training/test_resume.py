@@ -230,12 +230,13 @@ def start(folder):
 
 began = time.monotonic()
 os.waitpid(start({folder!r} + "/undisturbed"), 0)
-whole = time.monotonic() - began  # a kill comes before half of it is over
+whole = time.monotonic() - began
 chance = random.Random(0)
 killed = 0
-for _ in range(20):
+# The early ones first: they fall into the start, the later ones a little further into the steps.
+for delay in sorted(chance.uniform(0.1, 0.95) for _ in range(20)):
     child = start({folder!r} + "/killed")
-    time.sleep(chance.uniform(0.1, 0.5) * whole)
+    time.sleep(delay * whole)
     os.kill(child, signal.SIGKILL)
     killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
 _, status = os.waitpid(start({folder!r} + "/killed"), 0)
