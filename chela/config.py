@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 import pydantic
 from annotated_types import Ge
+from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -87,6 +89,20 @@ class RunConfig(RunSettings):
     def run_id(self) -> str:
         """The run's name everywhere: its folder, its record, its Weights & Biases id."""
         return f"{self.name}-{self.identity}-seed{self.seed}"
+
+
+def compose_run(configs: Path, overrides: Sequence[str]) -> RunConfig:
+    """The checked configuration of a command line like train.py's.
+
+    Args:
+        configs: the folder of the configuration.
+        overrides: ``group=choice`` and ``key=value``.
+
+    Raises:
+        ConfigError: see ``parse``; Hydra has errors of its own for what cannot be composed.
+    """
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        return parse(compose("config", list(overrides)))
 
 
 def parse(composed: DictConfig) -> RunConfig:

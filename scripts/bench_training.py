@@ -16,10 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from chela.cli import plain_errors
-from chela.config import RunConfig, parse
+from chela.config import RunConfig, compose_run
 from chela.errors import RunError
 from chela.records.environment import hardware, versions
 from chela.training import build
@@ -31,12 +30,6 @@ HEADER = (
     f"{'model':14} {'form':22} {'shape':12} {'loop':>8} {'step':>8} {'eval':>8} "
     f"{'true':>5} {'peak':>9} {'start':>7}"
 )
-
-
-def composed(arguments: Sequence[str]) -> RunConfig:
-    """The checked configuration of a command line like train.py's."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return parse(compose("config", [*arguments]))
 
 
 def plain(config: RunConfig, device: torch.device) -> RunConfig:
@@ -94,7 +87,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--plot", type=Path, help="draw the speed against --lengths")
     parser.add_argument("--no-plain", action="store_true", help="not the plain form")
     options, overrides = parser.parse_known_args(arguments)
-    asked = composed(overrides)
+    if options.plot and not options.lengths:
+        raise RunError("--plot draws speeds against lengths.\n  try: --lengths 1024,4096")
+    asked = compose_run(CONFIGS, overrides)
     device = build.check_hardware(asked.trainer)
     forms = [asked] if options.no_plain else [asked, plain(asked, device)]
     where = hardware(device).get("gpu") or "CPU"
@@ -122,8 +117,6 @@ def main(arguments: Sequence[str]) -> None:
                 print(parts(speed), flush=True)
             speeds.setdefault(f"kernels={config.kernels}", {})[length] = speed.step
     if options.plot:
-        if not lengths:
-            raise RunError("--plot draws speeds against lengths.\n  try: --lengths 1024,4096")
         draw(speeds, options.plot, title)
         print(f"drawn: {options.plot}")
 

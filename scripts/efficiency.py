@@ -16,10 +16,9 @@ from datetime import date
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from chela.cli import plain_errors
-from chela.config import RunConfig, parse
+from chela.config import RunConfig, compose_run
 from chela.errors import RunError, suggestion
 from chela.records.collect import collect
 from chela.records.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths
@@ -43,8 +42,7 @@ def numbers(text: str) -> list[int]:
 
 def composed(model: str, overrides: Sequence[str]) -> RunConfig:
     """The checked configuration of ``model`` with its recipe for Text."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return parse(compose("config", ["task=text", f"model={model}", *overrides]))
+    return compose_run(CONFIGS, ["task=text", f"model={model}", *overrides])
 
 
 def costs_of(model: str, options: argparse.Namespace, overrides: Sequence[str]) -> Iterator[Cost]:

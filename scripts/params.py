@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from chela.cli import plain_errors
-from chela.config import RunConfig, parse
+from chela.config import RunConfig, compose_run
 from chela.training.build import build_model, build_task
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
@@ -60,8 +59,7 @@ def model_names() -> list[str]:
 
 def run_config(model: str, arguments: Sequence[str]) -> RunConfig:
     """The checked configuration of ``model`` with its recipe and ``arguments`` on top."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return parse(compose("config", [f"model={model}", *arguments]))
+    return compose_run(CONFIGS, [f"model={model}", *arguments])
 
 
 def spec_of(task: Task) -> tuple[TaskSpec, bool]:

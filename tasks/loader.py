@@ -288,14 +288,18 @@ def widths_up_to(longest: int) -> list[int]:
     return [*range(step, longest, step), longest]
 
 
+def width_for(longest: int, widths: Sequence[int]) -> int:
+    """The first of ``widths``, ascending, that holds a sequence of ``longest``; or its length."""
+    return next((width for width in widths if width >= longest), longest)
+
+
 def pad(rows: Rows, widths: Sequence[int] = ()) -> NDArray[Any]:
     """The sequences as an array (B, L), zeros behind the end of each.
 
     L is the first of ``widths`` that holds the longest sequence; without any its own length.
     """
     lengths = rows.lengths
-    longest = int(lengths.max())
-    width = next((width for width in widths if width >= longest), longest)
+    width = width_for(int(lengths.max()), widths)
     padded = np.zeros((len(lengths), width), dtype=rows.values.dtype)  # (B, L)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = rows.values
     return padded

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from tasks.loader import Batch, Batches, Encoding, widths_up_to
+from tasks.loader import Batch, Batches, Encoding, width_for, widths_up_to
 from tasks.storage.rows import Rows
 from tasks.storage.store import rows_of
 
@@ -46,7 +46,7 @@ class DeviceReader:
         documents = self._encoding.documents
         host = torch.tensor(rows)
         longest = int(self._lengths.reshape(-1, documents)[rows].max())
-        width = next(width for width in self._widths if width >= longest)
+        width = width_for(longest, self._widths)
         if self._device.type == "cuda":
             host = host.pin_memory()  # else the copy would wait
         index = host.to(self._device, non_blocking=True)  # (B,)

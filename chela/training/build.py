@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import warnings
@@ -18,6 +19,7 @@ from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked, choose, use_kernels
 from chela.model import Classifier
 from chela.training.checkpoints import AtomicCheckpointIO
+from chela.training.module import ClassificationModule
 from chela.training.settings import Step, TrainerConfig
 from tasks.base import Task, TaskSpec
 
@@ -177,6 +179,46 @@ def build_model(
         raise ConfigError(f"model={config.name}: {error}") from error
     use_kernels(model, kernels, device)
     return model
+
+
+def build_module(
+    config: RunConfig, spec: TaskSpec, device: torch.device, steps: int, padded: bool
+) -> ClassificationModule:
+    """The model, compiled where ``trainer.step`` says so, with all that trains it.
+
+    Args:
+        config: the checked configuration.
+        spec: what the task's samples look like.
+        device: where it will compute.
+        steps: of the run.
+        padded: whether batches hold padding.
+
+    Raises:
+        ConfigError: the sizes do not fit together.
+        RunError: a graph was asked for where there is none.
+    """
+    model = build_model(config.model, spec, config.kernels, device)
+    form = step_form(config.trainer, device)
+    if form != "eager":
+        compile_blocks(model)
+    return ClassificationModule(
+        model,
+        config.optimizer,
+        config.schedule,
+        steps,
+        config.trainer.max_skipped_steps,
+        padded,
+        graph=form == "graph",
+        micro_batch_size=config.trainer.micro_batch_size,
+    )
+
+
+def free_memory(device: torch.device) -> None:
+    """Take back what an earlier run of this process left on a GPU, and measure the peak anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def steps_of(epochs: float, train_samples: int, batch_size: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shlex
 import sys
@@ -101,10 +100,7 @@ class Run:
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
         config, folder = self.config, self.folder
-        gc.collect()  # an earlier run of this process may still hold a GPU's memory
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        build.free_memory(self.device)
         L.seed_everything(config.seed, workers=True, verbose=False)
         task = build.build_task(config, self.device)
         task.prepare_data()
@@ -112,20 +108,8 @@ class Run:
         self._check_data(task)
         steps = build.total_steps(config.trainer, len(task.train))
         task.total_batches = steps
-        model = build.build_model(config.model, task.spec, config.kernels, self.device)
-        form = build.step_form(config.trainer, self.device)
-        if form != "eager":
-            build.compile_blocks(model)
-        module = ClassificationModule(
-            model,
-            config.optimizer,
-            config.schedule,
-            steps,
-            config.trainer.max_skipped_steps,
-            task.is_padded,
-            graph=form == "graph",
-            micro_batch_size=config.trainer.micro_batch_size,
-        )
+        module = build.build_module(config, task.spec, self.device, steps, task.is_padded)
+        model = module.model
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)
         record = beginning(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -71,25 +70,10 @@ def measure(
         warm_up: steps that are not timed; enough to meet every shape three times.
         steps: to be timed.
     """
-    gc.collect()  # a model before this one may still hold memory
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    build.free_memory(device)
     L.seed_everything(config.seed, workers=True, verbose=False)
-    model = build.build_model(config.model, spec, config.kernels, device)
-    form = build.step_form(config.trainer, device)
-    if form != "eager":
-        build.compile_blocks(model)
     total = warm_up + steps
-    module = ClassificationModule(
-        model,
-        config.optimizer,
-        config.schedule,
-        total,
-        padded=padded,
-        graph=form == "graph",
-        micro_batch_size=config.trainer.micro_batch_size,
-    )
+    module = build.build_module(config, spec, device, total, padded)
     watch = _Stopwatch(warm_up, total, val)
     build.quiet_lightning()
     quiet = replace(config.trainer, progress=False)
