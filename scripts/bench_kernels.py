@@ -11,7 +11,6 @@ A further operation is a further line in ``REGISTRY``.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,142 +18,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from chela.kernels import choose, linear_attention, long_conv, short_conv
+from chela.kernels import bench_cases, choose
 from chela.kernels.bench import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
-from chela.kernels.choice import Asked, Implementation, use_kernels
+from chela.kernels.choice import Asked, use_kernels
 from chela.model import ChelaConfig, ChelaMixer
 from chela.model.backbone import BackboneConfig
 from chela.model.block import Block
 from chela.model.ffn import MLP
 
+BLOCKS = ("64x2048x128", "50x1024x160")  # the residual streams of ListOps at D 128, of Image
 TASKS = ("64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256")  # Image to Path-X
 LENGTHS = [f"1x{2**power}x128" for power in range(10, 21, 2)]  # 1K to 1M
-
-
-def qkv(shape: Shape, device: torch.device) -> list[Tensor]:
-    """Queries, keys and values (B, L, H, d) in bfloat16."""
-    sizes = (shape.batch, shape.length, shape.channels // shape.head, shape.head)
-    return [
-        torch.randn(sizes, device=device, dtype=torch.bfloat16, requires_grad=True)
-        for _ in range(3)
-    ]
-
-
-def attention_bytes(shape: Shape) -> int:
-    """Forward q, k, v and the output; backward q, k, v, its gradient and three gradients."""
-    return 11 * shape.pass_bytes
-
-
-def causal_attention(shape: Shape, device: torch.device) -> list[Case]:
-    """Causal linear attention."""
-    forms: dict[str, Callable[..., Tensor]] = {
-        "torch": lambda q, k, v: linear_attention.causal(q, k, v)[0]
-    }
-    if choose("auto", device) == "triton":
-        forms["triton"] = lambda q, k, v: linear_attention.causal(q, k, v, implementation="triton")[
-            0
-        ]
-    if importlib.util.find_spec("fla") is not None and device.type == "cuda":
-        from fla.ops.linear_attn import chunk_linear_attn
-
-        forms["fla-core"] = lambda q, k, v: chunk_linear_attn(q, k, v, 1.0, normalize=False)[0]
-    return attention_cases("causal attention", forms, shape, device)
-
-
-def bidirectional_attention(shape: Shape, device: torch.device) -> list[Case]:
-    """Bidirectional linear attention; its plain form is two einsums."""
-    forms: dict[str, Callable[..., Tensor]] = {"torch": linear_attention.bidirectional}
-    if choose("auto", device) == "triton":
-        forms["triton"] = lambda q, k, v: linear_attention.bidirectional(
-            q, k, v, implementation="triton"
-        )
-    return attention_cases("bidirectional attention", forms, shape, device)
-
-
-def attention_cases(
-    operation: str, forms: dict[str, Callable[..., Tensor]], shape: Shape, device: torch.device
-) -> list[Case]:
-    """A case per implementation; the plain form, chunked, is the reference in float64."""
-    return [
-        Case(
-            operation,
-            name,
-            shape,
-            inputs=lambda shape: qkv(shape, device),
-            call=form,
-            reference=forms["torch"],
-            floor_bytes=attention_bytes,
-        )
-        for name, form in forms.items()
-    ]
-
-
-def short_convolution(shape: Shape, device: torch.device) -> list[Case]:
-    """Short convolution of width 5 around each token, with SiLU."""
-
-    def convolve(implementation: Implementation) -> Callable[..., Tensor]:
-        return lambda x, weight, bias: short_conv.convolve(
-            x, weight, bias, causal=False, activation="silu", implementation=implementation
-        )
-
-    def inputs(shape: Shape) -> list[Tensor]:
-        x = activation(shape, device)
-        return [x, parameter(shape.channels, 5, like=x), parameter(shape.channels, like=x)]
-
-    return convolution_cases("short convolution", convolve, inputs, shape, device)
-
-
-def long_convolution(shape: Shape, device: torch.device) -> list[Case]:
-    """Long convolution in both directions, with its skip; its plain form is torch.fft."""
-
-    def convolve(implementation: Implementation) -> Callable[..., Tensor]:
-        return lambda x, kernel, skip: long_conv.convolve(
-            x, kernel, skip, implementation=implementation
-        )
-
-    def inputs(shape: Shape) -> list[Tensor]:
-        x = activation(shape, device)
-        kernel = parameter(2, shape.channels, shape.length, like=x)
-        return [x, kernel, parameter(shape.channels, like=x)]
-
-    return convolution_cases("long convolution", convolve, inputs, shape, device)
-
-
-def activation(shape: Shape, device: torch.device) -> Tensor:
-    """An input (B, L, D) in bfloat16."""
-    sizes = (shape.batch, shape.length, shape.channels)
-    return torch.randn(sizes, device=device, dtype=torch.bfloat16, requires_grad=True)
-
-
-def parameter(*sizes: int, like: Tensor) -> Tensor:
-    """A parameter in float32, small enough that sums over it stay of the size of the input."""
-    drawn: Tensor = torch.randn(sizes, device=like.device) / sizes[-1] ** 0.5
-    return drawn.requires_grad_()
-
-
-def convolution_cases(
-    operation: str,
-    convolve: Callable[[Implementation], Callable[..., Tensor]],
-    inputs: Callable[[Shape], list[Tensor]],
-    shape: Shape,
-    device: torch.device,
-) -> list[Case]:
-    """A case per implementation; forward x and y, backward x and two gradients: 5 passes."""
-    names: list[Implementation] = ["torch"]
-    if choose("auto", device) == "triton":
-        names.append("triton")
-    return [
-        Case(
-            operation,
-            name,
-            shape,
-            inputs=inputs,
-            call=convolve(name),
-            reference=convolve("torch"),
-            floor_bytes=lambda shape: 5 * shape.pass_bytes,
-        )
-        for name in names
-    ]
 
 
 def chela_block(shape: Shape, device: torch.device) -> list[Case]:
@@ -189,7 +63,7 @@ def chela_block(shape: Shape, device: torch.device) -> list[Case]:
 
     def inputs(shape: Shape) -> list[Tensor]:
         parameters = [p.detach().clone().requires_grad_() for p in plain.parameters()]
-        return [activation(shape, device), *parameters]
+        return [bench_cases.activation(shape, device), *parameters]
 
     forms = {"torch": eager}
     if device.type == "cuda":
@@ -223,21 +97,28 @@ class Operation:
     make_cases: Callable[[Shape, torch.device], list[Case]]
     heads: tuple[int, ...] = (0,)  # channels per head; 0: it has none
     sizes: tuple[str, ...] = TASKS  # unless the command line names others
+    plotted: bool = True  # against length; not where tokens know nothing of each other
 
 
 REGISTRY = [
-    Operation(causal_attention, heads=(32, 64)),
-    Operation(bidirectional_attention, heads=(32, 64)),
-    Operation(short_convolution),
-    Operation(long_convolution),
-    Operation(chela_block, heads=(64, 128, 256), sizes=("64x2048x128",)),
+    Operation(bench_cases.causal_attention, heads=(32, 64)),
+    Operation(bench_cases.bidirectional_attention, heads=(32, 64)),
+    Operation(bench_cases.short_convolution),
+    Operation(bench_cases.long_convolution),
+    Operation(bench_cases.feed_forward, sizes=BLOCKS, plotted=False),
+    Operation(bench_cases.output_gate, sizes=BLOCKS, plotted=False),
+    Operation(bench_cases.norm_and_value, sizes=BLOCKS, plotted=False),
+    Operation(bench_cases.queries_and_keys, sizes=BLOCKS, plotted=False),
+    Operation(chela_block, heads=(64, 128, 256), sizes=BLOCKS[:1], plotted=False),
 ]
 
 
-def all_cases(sizes: Sequence[str], device: torch.device) -> Iterator[Case]:
+def all_cases(sizes: Sequence[str], plot: bool, device: torch.device) -> Iterator[Case]:
     """Every implementation of every operation, the implementations of a shape side by side."""
     for operation in REGISTRY:
-        for size in sizes or operation.sizes:
+        if plot and not operation.plotted:
+            continue
+        for size in sizes or (LENGTHS if plot else operation.sizes):
             batch, length, channels = (int(number) for number in size.split("x"))
             for head in operation.heads:
                 yield from operation.make_cases(Shape(batch, length, channels, head), device)
@@ -259,7 +140,7 @@ def main() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, copies at {bandwidth / 1e12:.2f} TB/s\n{HEADER}")
     results: list[Result] = []
-    for case in all_cases(arguments.shape or (LENGTHS if arguments.plot else ()), device):
+    for case in all_cases(arguments.shape or (), bool(arguments.plot), device):
         if arguments.operation not in case.operation:
             continue
         if arguments.implementation not in case.implementation:

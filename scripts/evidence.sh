@@ -67,7 +67,7 @@ for part in $parts; do
         --output "$folder/efficiency"
       ;;
     listops)
-      keep listops python train.py task=listops model=chela trainer.max_epochs=3 \
+      keep listops python train.py task=listops model=chela $d128 trainer.max_epochs=3 \
         data_dir="$data" output_dir="$folder/runs" logger=csv
       ;;
   esac

@@ -49,7 +49,7 @@ class Case:
         implementation: who computes it.
         shape: the sizes.
         inputs: makes the leaves for a shape, on the device, drawn anew at each call.
-        call: the leaves to the output.
+        call: the leaves to the output or outputs.
         reference: the same in plain PyTorch; it is called with float64 leaves.
         floor_bytes: the fewest bytes forward and backward move at a shape.
         max_error: above it no speed is given.
@@ -59,8 +59,8 @@ class Case:
     implementation: str
     shape: Shape
     inputs: Callable[[Shape], list[Tensor]]
-    call: Callable[..., Tensor]
-    reference: Callable[..., Tensor]
+    call: Callable[..., Tensor | tuple[Tensor, ...]]
+    reference: Callable[..., Tensor | tuple[Tensor, ...]]
     floor_bytes: Callable[[Shape], int]
     max_error: float = MAX_ERROR
 
@@ -113,10 +113,10 @@ def relative_error(case: Case) -> float:
     """
     leaves = case.inputs(replace(case.shape, batch=1))
     wide = [x.detach().double().requires_grad_() for x in leaves]
-    out, reference = case.call(*leaves), case.reference(*wide)
-    upstream = torch.randn_like(out)
-    ours = [out, *torch.autograd.grad(out, leaves, upstream)]
-    true = [reference, *torch.autograd.grad(reference, wide, upstream.double())]
+    out, reference = _outputs(case.call(*leaves)), _outputs(case.reference(*wide))
+    upstream = [torch.randn_like(y) for y in out]
+    ours = [*out, *torch.autograd.grad(out, leaves, upstream)]
+    true = [*reference, *torch.autograd.grad(reference, wide, [g.double() for g in upstream])]
     errors = [
         ((a.double() - b).norm() / b.norm()).nan_to_num(nan=float("inf")).item()
         for a, b in zip(ours, true, strict=True)
@@ -127,12 +127,16 @@ def relative_error(case: Case) -> float:
 def forward_backward_seconds(case: Case) -> float:
     """The median time of forward plus backward, on fresh random inputs and upstream gradient."""
     leaves = case.inputs(case.shape)
-    upstream = torch.randn_like(case.call(*leaves))
+    upstream = [torch.randn_like(y) for y in _outputs(case.call(*leaves))]
 
     def step() -> Sequence[Tensor]:
-        return torch.autograd.grad(case.call(*leaves), leaves, upstream)
+        return torch.autograd.grad(_outputs(case.call(*leaves)), leaves, upstream)
 
-    return median(_graph_times(step) if upstream.is_cuda else _wall_times(step))
+    return median(_graph_times(step) if upstream[0].is_cuda else _wall_times(step))
+
+
+def _outputs(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
 
 
 def copy_bandwidth(device: torch.device) -> float:
