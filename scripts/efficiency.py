@@ -3,6 +3,8 @@
     python scripts/efficiency.py                      1K, 2K, ... tokens until the memory ends
     python scripts/efficiency.py --lengths 1024,4096 --models chela,s4d
     python scripts/efficiency.py --results outputs    and the bubbles: accuracy, speed, memory
+    python scripts/efficiency.py --costs outputs/efficiency/efficiency.csv --results outputs
+                                                      the bubbles of what was measured earlier
     python scripts/efficiency.py trainer.step=compile any key of train.py, for all models
 
 Models have the sizes of their recipes for Text, as in Mega's table, and are fed random tokens, as
@@ -21,7 +23,14 @@ from chela.cli import plain_errors
 from chela.config import RunConfig, compose_run
 from chela.errors import RunError, suggestion
 from chela.records.collect import collect
-from chela.records.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths
+from chela.records.efficiency import (
+    Cost,
+    as_csv,
+    as_markdown,
+    draw_bubbles,
+    draw_lengths,
+    from_csv,
+)
 from chela.records.environment import hardware, versions
 from chela.records.files import write_text
 from chela.records.published import published
@@ -90,8 +99,26 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--tokens", type=int, default=2**17, help="of a batch")
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
     parser.add_argument("--results", type=Path, help="a folder with runs, for the bubbles")
+    parser.add_argument("--costs", type=Path, help="efficiency.csv of an earlier call, for them")
     parser.add_argument("--output", type=Path, default=Path("outputs/efficiency"))
     options, overrides = parser.parse_known_args(arguments)
+    if options.costs and not options.results:
+        raise RunError("--costs is drawn against accuracies.\n  try: --results outputs")
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.costs:
+        bubbles(read_costs(options.costs), options, str(options.costs))
+    else:
+        found, where = measured(options, overrides, " ".join(["efficiency.py", *arguments]))
+        draw_lengths(found, options.output / "lengths.png", where)
+        if options.results:
+            bubbles(found, options, where)
+    print(f"written to {options.output}")
+
+
+def measured(
+    options: argparse.Namespace, overrides: Sequence[str], command: str
+) -> tuple[list[Cost], str]:
+    """Every model at every length, printed and written as they come, and the hardware's name."""
     models = options.models.split(",")
     for model in models:
         if model not in MODELS:
@@ -100,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     where = hardware(device).get("gpu") or hardware(device)["cpu"]
     facts = (
         f"{where}, torch {versions()['torch']}, {date.today()}; batches of {options.tokens:,} "
-        f"random tokens, sizes of the recipes for Text; `{' '.join(['efficiency.py', *arguments])}`"
+        f"random tokens, sizes of the recipes for Text; `{command}`"
     )
     print(facts)
     found: list[Cost] = []
@@ -108,17 +135,26 @@ def main(arguments: Sequence[str]) -> None:
         for cost in costs_of(model, options, overrides):
             found.append(cost)
             print(line(cost), flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_text(options.output / "efficiency.csv", as_csv(found))
-    write_text(options.output / "efficiency.md", as_markdown(found, facts))
-    draw_lengths(found, options.output / "lengths.png", where)
-    if options.results:
-        file = options.output / "bubbles.png"
-        try:
-            draw_bubbles(found, accuracies(options.results), BUBBLES, file, where)
-        except ValueError as error:
-            raise RunError(f"{error}.\n  try: --lengths {BUBBLES}, or other --results") from error
-    print(f"written to {options.output}")
+            write_text(options.output / "efficiency.csv", as_csv(found))
+            write_text(options.output / "efficiency.md", as_markdown(found, facts))
+    return found, where
+
+
+def read_costs(file: Path) -> list[Cost]:
+    """What an earlier call measured."""
+    try:
+        return from_csv(file.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {file}: {error}.\n  try: measure without --costs") from error
+
+
+def bubbles(costs: Sequence[Cost], options: argparse.Namespace, title: str) -> None:
+    """Draw accuracy, speed and memory."""
+    file = options.output / "bubbles.png"
+    try:
+        draw_bubbles(costs, accuracies(options.results), BUBBLES, file, title)
+    except ValueError as error:
+        raise RunError(f"{error}.\n  try: --lengths {BUBBLES}, or other --results") from error
 
 
 if __name__ == "__main__":

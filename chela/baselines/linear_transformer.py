@@ -122,5 +122,8 @@ class LinearTransformerMixer(nn.Module):
 
 
 def elu1(x: Tensor) -> Tensor:
-    """elu(x) + 1, positive: x + 1 above 0, else exp(x), without cancellation in bfloat16."""
-    return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+    """elu(x) + 1, positive: x + 1 above 0, else exp(x), without cancellation in bfloat16.
+
+    In the dtype of x, though a GPU's autocast takes exp in float32.
+    """
+    return torch.where(x > 0, x + 1, x.clamp(max=0).exp().to(x.dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,28 @@ def as_csv(costs: Sequence[Cost]) -> str:
     writer.writeheader()
     writer.writerows(asdict(cost) for cost in costs)
     return text.getvalue()
+
+
+def from_csv(text: str) -> list[Cost]:
+    """What ``as_csv`` wrote.
+
+    Raises:
+        ValueError: it is another table.
+    """
+    rows = list(csv.DictReader(io.StringIO(text)))
+    names = [field.name for field in fields(Cost)]
+    if not rows or list(rows[0]) != names:
+        raise ValueError(f"this is no table of costs, whose columns are {', '.join(names)}")
+    return [
+        Cost(
+            row["model"],
+            int(row["length"]),
+            float(row["training"]) if row["training"] else None,
+            float(row["inference"]) if row["inference"] else None,
+            int(row["peak_bytes"]) if row["peak_bytes"] else None,
+        )
+        for row in rows
+    ]
 
 
 def as_markdown(costs: Sequence[Cost], facts: str) -> str:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from chela.records.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths
+from chela.records.efficiency import (
+    Cost,
+    as_csv,
+    as_markdown,
+    draw_bubbles,
+    draw_lengths,
+    from_csv,
+)
 from scripts.efficiency import accuracies
 from tests.conftest import ROOT
 from tests.records.samples import record, save
@@ -37,6 +44,12 @@ def test_the_csv_file_has_every_number() -> None:
     assert [row["model"] for row in rows] == [cost.model for cost in COSTS]
     assert float(rows[0]["training"]) == 8e6
     assert rows[3]["training"] == rows[3]["peak_bytes"] == ""
+
+
+def test_the_csv_file_can_be_read_again() -> None:
+    assert from_csv(as_csv(COSTS)) == COSTS
+    with pytest.raises(ValueError, match="no table of costs"):
+        from_csv("model,speed\nchela,1\n")
 
 
 def test_pictures(tmp_path: Path) -> None:
@@ -82,6 +95,22 @@ def test_the_command(tmp_path: Path) -> None:
     ]
     assert all(float(row["training"]) > 0 for row in rows)
     assert (tmp_path / "lengths.png").exists()
+
+
+def test_bubbles_of_an_earlier_measurement(tmp_path: Path) -> None:
+    (tmp_path / "costs.csv").write_text(as_csv(COSTS))
+    save(tmp_path / "runs" / "0", record("chela", task="text", accuracy=0.8))
+    costs = ["--costs", f"{tmp_path}/costs.csv"]
+    out = f"--output={tmp_path}/out"
+    done = efficiency(*costs, "--results", f"{tmp_path}/runs", out)
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["bubbles.png"]
+    (tmp_path / "costs.csv").write_text("nothing of the kind")
+    for wrong in ([*costs, "--results", f"{tmp_path}/runs"], costs):
+        done = efficiency(*wrong, out)
+        assert done.returncode == 1
+        assert "try: " in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_model_is_one_message() -> None:
