@@ -17,32 +17,9 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 # PyTorch's list of what CUDA's autocast computes in float32, where our models could use it.
 WIDENED = {
-    *[
-        "cosh",
-        "cumprod",
-        "cumsum",
-        "exp",
-        "expm1",
-        "layer_norm",
-        "log",
-        "log10",
-        "log1p",
-        "log2",
-        "logsumexp",
-    ],
-    *[
-        "norm",
-        "pow",
-        "prod",
-        "reciprocal",
-        "rsqrt",
-        "sinh",
-        "softmax",
-        "log_softmax",
-        "softplus",
-        "sum",
-        "tan",
-    ],
+    *("cosh", "cumprod", "cumsum", "exp", "expm1", "layer_norm", "log", "log10", "log1p", "log2"),
+    *("log_softmax", "logsumexp", "norm", "pow", "prod", "reciprocal", "rsqrt", "sinh"),
+    *("softmax", "softplus", "sum", "tan"),
 }
 
 
