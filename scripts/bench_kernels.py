@@ -129,7 +129,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--operation", default="", help="part of an operation's name")
+    parser.add_argument(
+        "--operation",
+        action="append",
+        help="part of an operation's name; may be given several times",
+    )
     parser.add_argument("--implementation", default="", help="part of an implementation's name")
     parser.add_argument("--shape", action="append", help="BxLxD; may be given several times")
     parser.add_argument("--plot", type=Path, help="draw time against length into this file")
@@ -141,7 +145,7 @@ def main() -> None:
     print(f"{name}, torch {torch.__version__}, copies at {bandwidth / 1e12:.2f} TB/s\n{HEADER}")
     results: list[Result] = []
     for case in all_cases(arguments.shape or (), bool(arguments.plot), device):
-        if arguments.operation not in case.operation:
+        if not any(part in case.operation for part in arguments.operation or [""]):
             continue
         if arguments.implementation not in case.implementation:
             continue

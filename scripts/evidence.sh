@@ -45,7 +45,8 @@ for part in $parts; do
     sanitizer)
       for tool in memcheck racecheck; do
         keep sanitizer compute-sanitizer --tool $tool python scripts/bench_kernels.py \
-          --implementation triton --shape 2x256x128
+          --implementation triton --shape 2x256x128 --operation attention --operation convolution \
+          --operation feed-forward --operation gate --operation norm --operation queries
       done
       ;;
     training)
@@ -57,6 +58,9 @@ for part in $parts; do
       keep training $bench task=pathfinder task.num_train=20000 trainer.batch_size=50 \
         model.dim=160 model.depth=8 model.ffn_dim=320 model.mixer.qk_dim=96 \
         model.mixer.v_dim=320 model.norm=batch
+      # the same rate from train.py itself
+      keep training python train.py model=chela $own $d128 task=pathfinder task.num_train=20000 \
+        trainer.batch_size=256 trainer.max_steps=400 output_dir="$folder/runs"
       ;;
     lengths)
       keep lengths python scripts/bench_training.py task=listops model=chela $d128 \
