@@ -4,6 +4,7 @@
     python scripts/bench_kernels.py --operation causal           those whose name contains it
     python scripts/bench_kernels.py --shape 8x2048x512           one shape: batch, length, channels
     python scripts/bench_kernels.py --plot lengths.png           time against length, 1K to 1M
+    python scripts/bench_kernels.py --check                      the errors alone
 
 A further operation is a further line in ``REGISTRY``.
 """
@@ -137,8 +138,12 @@ def main() -> None:
     parser.add_argument("--implementation", default="", help="part of an implementation's name")
     parser.add_argument("--shape", action="append", help="BxLxD; may be given several times")
     parser.add_argument("--plot", type=Path, help="draw time against length into this file")
+    parser.add_argument("--check", action="store_true", help="errors alone, no times")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
+    if arguments.check and arguments.plot:
+        parser.error("--plot draws times; leave out --check")
+    torch._dynamo.config.recompile_limit = 64  # of the blocks, one program per shape and head
     device = torch.device(arguments.device)
     bandwidth = copy_bandwidth(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
@@ -150,7 +155,7 @@ def main() -> None:
         if arguments.implementation not in case.implementation:
             continue
         try:
-            results.append(measure(case, bandwidth))
+            results.append(measure(case, bandwidth, timed=not arguments.check))
         except torch.OutOfMemoryError:
             print(f"{case.label}  does not fit into memory")
         else:

@@ -4,7 +4,7 @@
     python scripts/efficiency.py --lengths 1024,4096 --models chela,s4d
     python scripts/efficiency.py --results outputs    and the bubbles: accuracy, speed, memory
     python scripts/efficiency.py --costs outputs/efficiency/efficiency.csv --results outputs
-                                                      the bubbles of what was measured earlier
+                                                      goes on from there: what is in it is kept
     python scripts/efficiency.py trainer.step=compile any key of train.py, for all models
 
 Models have the sizes of their recipes for Text, as in Mega's table, and are fed random tokens, as
@@ -14,6 +14,7 @@ many in a batch at every length. Written are efficiency.{csv,md} and pictures.
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -99,45 +100,59 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--tokens", type=int, default=2**17, help="of a batch")
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
     parser.add_argument("--results", type=Path, help="a folder with runs, for the bubbles")
-    parser.add_argument("--costs", type=Path, help="efficiency.csv of an earlier call, for them")
+    parser.add_argument("--costs", type=Path, help="efficiency.csv to go on from")
     parser.add_argument("--output", type=Path, default=Path("outputs/efficiency"))
     options, overrides = parser.parse_known_args(arguments)
-    if options.costs and not options.results:
-        raise RunError("--costs is drawn against accuracies.\n  try: --results outputs")
-    options.output.mkdir(parents=True, exist_ok=True)
-    if options.costs:
-        bubbles(read_costs(options.costs), options, str(options.costs))
-    else:
-        found, where = measured(options, overrides, " ".join(["efficiency.py", *arguments]))
-        draw_lengths(found, options.output / "lengths.png", where)
-        if options.results:
-            bubbles(found, options, where)
-    print(f"written to {options.output}")
-
-
-def measured(
-    options: argparse.Namespace, overrides: Sequence[str], command: str
-) -> tuple[list[Cost], str]:
-    """Every model at every length, printed and written as they come, and the hardware's name."""
     models = options.models.split(",")
     for model in models:
         if model not in MODELS:
             raise RunError(f"there is no model '{model}'. {suggestion(model, MODELS)}")
+    found = read_costs(options.costs) if options.costs else []
+    known = {cost.model for cost in found}
+    options.output.mkdir(parents=True, exist_ok=True)
+    if missing := [model for model in models if model not in known]:
+        command = " ".join(["efficiency.py", *arguments])
+        found = measured(missing, found, options, overrides, command)
+    draw_lengths(found, options.output / "lengths.png", found[0].where)
+    if options.results:
+        bubbles(found, options)
+    print(f"written to {options.output}")
+
+
+def measured(
+    models: Sequence[str],
+    known: Sequence[Cost],
+    options: argparse.Namespace,
+    overrides: Sequence[str],
+    command: str,
+) -> list[Cost]:
+    """What is known and every model at every length, printed and written as they come.
+
+    Raises:
+        RunError: what is known comes from another machine.
+    """
     device = build.check_hardware(composed(models[0], overrides).trainer)
-    where = hardware(device).get("gpu") or hardware(device)["cpu"]
+    hardware_name = hardware(device).get("gpu") or hardware(device)["cpu"]
+    where = f"{hardware_name}, torch {versions()['torch']}"
+    others = {cost.where for cost in known} - {where}
+    if others:
+        raise RunError(
+            f"{options.costs} was measured on {', '.join(sorted(others))}, this is {where}.\n"
+            "  try: without --costs"
+        )
     facts = (
-        f"{where}, torch {versions()['torch']}, {date.today()}; batches of {options.tokens:,} "
-        f"random tokens, sizes of the recipes for Text; `{command}`"
+        f"{where}, {date.today()}; batches of {options.tokens:,} random tokens, sizes of the "
+        f"recipes for Text; `{command}`"
     )
     print(facts)
-    found: list[Cost] = []
+    found = list(known)
     for model in models:
         for cost in costs_of(model, options, overrides):
-            found.append(cost)
+            found.append(replace(cost, where=where))
             print(line(cost), flush=True)
             write_text(options.output / "efficiency.csv", as_csv(found))
             write_text(options.output / "efficiency.md", as_markdown(found, facts))
-    return found, where
+    return found
 
 
 def read_costs(file: Path) -> list[Cost]:
@@ -145,14 +160,14 @@ def read_costs(file: Path) -> list[Cost]:
     try:
         return from_csv(file.read_text())
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {file}: {error}.\n  try: measure without --costs") from error
+        raise RunError(f"cannot read {file}: {error}.\n  try: without --costs") from error
 
 
-def bubbles(costs: Sequence[Cost], options: argparse.Namespace, title: str) -> None:
+def bubbles(costs: Sequence[Cost], options: argparse.Namespace) -> None:
     """Draw accuracy, speed and memory."""
     file = options.output / "bubbles.png"
     try:
-        draw_bubbles(costs, accuracies(options.results), BUBBLES, file, title)
+        draw_bubbles(costs, accuracies(options.results), BUBBLES, file, costs[0].where)
     except ValueError as error:
         raise RunError(f"{error}.\n  try: --lengths {BUBBLES}, or other --results") from error
 

@@ -45,7 +45,7 @@ for part in $parts; do
     sanitizer)
       for tool in memcheck racecheck; do
         keep sanitizer compute-sanitizer --tool $tool python scripts/bench_kernels.py \
-          --implementation triton --shape 2x256x128 --operation attention --operation convolution \
+          --check --implementation triton --shape 2x256x128 --operation attention --operation convolution \
           --operation feed-forward --operation gate --operation norm --operation queries
       done
       ;;

@@ -37,7 +37,6 @@ def test_the_files_state_the_defaults_of_the_code(task: str, config: Any) -> Non
 # weight decay, epochs and warm-up steps.
 IMAGE = (8, 160, 320, 96, "batch", True, 50, 1e-2, 0.0, 0.02, 200, 9000)
 MEGA = {
-    "text": (4, 128, 256, 64, "scale", False, 50, 4e-3, 0.1, 0.01, 50, 10000),
     "image": IMAGE,
     "cifar": IMAGE,
     "mnist": IMAGE,

@@ -76,7 +76,7 @@ class LinearTransformerMixer(nn.Module):
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve these heads; None where they can."""
-        return linear_attention.obstacle(self.head_dim)
+        return linear_attention.obstacle(self.head_dim, self.head_dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.

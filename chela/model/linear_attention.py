@@ -65,7 +65,9 @@ class LinearAttention(nn.Module):
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve these heads; None where they can."""
-        return linear_attention.obstacle(max(self.qk_dim, self.v_dim) // self.num_heads)
+        return linear_attention.obstacle(
+            self.qk_dim // self.num_heads, self.v_dim // self.num_heads
+        )
 
     def forward(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None

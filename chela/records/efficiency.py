@@ -21,6 +21,7 @@ class Cost:
     training: float | None  # tokens per second
     inference: float | None  # tokens per second
     peak_bytes: int | None  # in training; 0 where it is not known
+    where: str = ""  # hardware and versions
 
 
 def as_csv(costs: Sequence[Cost]) -> str:
@@ -49,6 +50,7 @@ def from_csv(text: str) -> list[Cost]:
             float(row["training"]) if row["training"] else None,
             float(row["inference"]) if row["inference"] else None,
             int(row["peak_bytes"]) if row["peak_bytes"] else None,
+            row["where"],
         )
         for row in rows
     ]

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.usefixtures("poisoned_memory"),
 ]
 
-HEADS = [(16, 16), (32, 32), (48, 48), (64, 64), (128, 128), (16, 128), (64, 32)]
+HEADS = [(16, 16), (32, 32), (48, 48), (64, 64), (128, 128), (16, 128), (64, 32), (64, 256)]
 EVERYTHING = {"batch": 4, "ragged": True, "norm": True, "gate": True}
 
 

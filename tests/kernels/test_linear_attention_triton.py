@@ -45,6 +45,8 @@ SMALL = [
         (130, {"norm": True, "gate": True, "ragged": True, "batch": 4, "heads": 1}),
         (130, {"batch": 1, "heads": 1, "norm": True, "gate": True}),
         (200, {"batch": 1, "heads": 1, "dv": 32, "ragged": True}),
+        (70, {"batch": 1, "heads": 1, "dv": 160}),  # wide values, in two parts
+        (70, {"batch": 4, "dv": 136, "ragged": True, "norm": True, "gate": True}),
     ]
 ]
 
@@ -59,6 +61,7 @@ def test_equals_naive(case, short_parts):
 def test_causal_continues_from_a_state(batch, epilogue, short_parts):
     options = {"state": True, "ragged": batch > 1, "norm": epilogue, "gate": epilogue}
     check(Case(True, 150, 16, 32, batch, heads=1, **options))
+    check(Case(True, 70, 16, 136, batch, heads=2, **options))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -79,11 +82,11 @@ def test_the_norm_keeps_large_outputs_finite():
     check(Case(True, 70, dtype=torch.bfloat16, norm=True, gate=True, scale=1e4, state=True))
 
 
+@pytest.mark.parametrize("dv", [16, 136])
 @pytest.mark.parametrize("causal", [True, False])
-def test_padding_may_hold_anything_and_gets_zeros(causal):
-    case = Case(
-        causal, 70, batch=4, heads=1, ragged=True, norm=True, gate=True, dtype=torch.float16
-    )
+def test_padding_may_hold_anything_and_gets_zeros(causal, dv):
+    options = {"batch": 4, "heads": 1, "ragged": True, "norm": True, "gate": True}
+    case = Case(causal, 70, dv=dv, dtype=torch.float16, **options)
     leaves, lengths = case.leaves(), case.lengths
     clean = fused(case, leaves, lengths)
     padded = torch.arange(70, device=DEVICE) >= lengths[:, None]
@@ -235,7 +238,7 @@ def test_arguments_that_do_not_fit_name_the_remedy():
 
     with pytest.raises(ValueError, match="give bfloat16, float16 or float32"):
         call(**{name: x.double() for name, x in leaves.items()})
-    with pytest.raises(ValueError, match="use more heads"):
+    with pytest.raises(ValueError, match="take more num_heads"):
         call(v=torch.zeros(*v.shape[:3], 129, device=DEVICE))
     with pytest.raises(ValueError, match=r"norm_weight is \(3,\); give \(dv,\) = \(16,\)"):
         call(norm_weight=torch.ones(3, device=DEVICE))

@@ -170,10 +170,11 @@ def test_a_convolution_says_what_computes_it():
 def test_heads_wider_than_the_kernels_stay_on_torch():
     mixer = LinearTransformerMixer(136, 9, config=LinearTransformerConfig(num_heads=1))
     assert (
-        mixer.kernel_obstacle() == "a head of 136 channels is wider than 128: take more num_heads"
+        mixer.kernel_obstacle()
+        == "q and k of 136 channels a head are wider than 128: take more num_heads"
     )
     assert make_baseline("linear").kernel_obstacle() is None
-    with pytest.raises(ValueError, match="linear_attention: a head of 136 channels"):
+    with pytest.raises(ValueError, match="linear_attention: q and k of 136 channels"):
         use_kernels(mixer, "triton", torch.device("cpu"))
 
 

@@ -22,8 +22,8 @@ from tests.conftest import ROOT
 from tests.records.samples import record, save
 
 COSTS = [
-    Cost("chela", 1024, 8e6, 20e6, 2**30),
-    Cost("chela", 4096, 8e6, 20e6, 2**30),
+    Cost("chela", 1024, 8e6, 20e6, 2**30, "one GPU"),
+    Cost("chela", 4096, 8e6, 20e6, 2**30, "one GPU"),
     Cost("transformer", 1024, 4e6, 10e6, 2**31),
     Cost("transformer", 4096, None, None, None),
 ]
@@ -100,16 +100,18 @@ def test_the_command(tmp_path: Path) -> None:
 def test_bubbles_of_an_earlier_measurement(tmp_path: Path) -> None:
     (tmp_path / "costs.csv").write_text(as_csv(COSTS))
     save(tmp_path / "runs" / "0", record("chela", task="text", accuracy=0.8))
-    costs = ["--costs", f"{tmp_path}/costs.csv"]
-    out = f"--output={tmp_path}/out"
-    done = efficiency(*costs, "--results", f"{tmp_path}/runs", out)
+    costs = ["--costs", f"{tmp_path}/costs.csv", "--results", f"{tmp_path}/runs"]
+    known = "--models=chela,transformer"
+    done = efficiency(*costs, known, f"--output={tmp_path}/out")
     assert done.returncode == 0, done.stderr
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["bubbles.png"]
+    written = {file.name for file in (tmp_path / "out").iterdir()}
+    assert written == {"bubbles.png", "lengths.png"}  # nothing was measured
+    other = efficiency(*costs, "--models=s4d", f"--output={tmp_path}/out")  # on another machine
     (tmp_path / "costs.csv").write_text("nothing of the kind")
-    for wrong in ([*costs, "--results", f"{tmp_path}/runs"], costs):
-        done = efficiency(*wrong, out)
+    no_table = efficiency(*costs, known, f"--output={tmp_path}/out")
+    for done in (other, no_table):
         assert done.returncode == 1
-        assert "try: " in done.stderr
+        assert "try: without --costs" in done.stderr
         assert "Traceback" not in done.stderr
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 from chela.kernels.launching import INTERPRETED
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
-from chela.kernels.linear_attention.limits import MAX_HEAD_DIM
+from chela.kernels.linear_attention.eager import finish
+from chela.kernels.linear_attention.limits import obstacle, value_parts
+from chela.kernels.masking import zero_padding
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -27,6 +29,10 @@ def bidirectional(
         ValueError: a device, dtype or head dim that the kernels do not have.
     """
     _check(k, v)
+    parts = value_parts(v.shape[-1]) or 1
+    if parts > 1:
+        o = bidirectional(*_cut(q, k, v, parts), lengths, None, None)
+        return _finished(_joined(o, parts), norm_weight, gate, lengths)
     save = _needs_gradient(q, k, v, norm_weight, gate)
     out, *_ = bidirectional_attention(q, k, v, lengths, norm_weight, gate, save)
     return out
@@ -47,6 +53,13 @@ def causal(
         ValueError: a device, dtype or head dim that the kernels do not have.
     """
     _check(k, v)
+    parts = value_parts(v.shape[-1]) or 1
+    if parts > 1:
+        if initial_state is not None:  # (B, H, dk, dv) as (B, H * parts, dk, dv / parts)
+            initial_state = initial_state.unflatten(-1, (parts, -1)).movedim(3, 2).flatten(1, 2)
+        o, final = causal(*_cut(q, k, v, parts), lengths, initial_state, None, None)
+        final = final.unflatten(1, (-1, parts)).movedim(2, 3).flatten(3)
+        return _finished(_joined(o, parts), norm_weight, gate, lengths), final
     save = _needs_gradient(q, k, v, initial_state, norm_weight, gate)
     out, final, *_ = causal_attention(q, k, v, lengths, initial_state, norm_weight, gate, save)
     return out, final
@@ -63,12 +76,32 @@ def _check(k: Tensor, v: Tensor) -> None:
             f"the Triton kernels do not compute in {v.dtype}; "
             "give bfloat16, float16 or float32, or use implementation='torch'"
         )
-    widest = max(k.shape[-1], v.shape[-1])
-    if widest > MAX_HEAD_DIM:
-        raise ValueError(
-            f"a head of {widest} channels: the Triton kernels hold at most {MAX_HEAD_DIM}; "
-            "use more heads, or implementation='torch'"
-        )
+    reason = obstacle(k.shape[-1], v.shape[-1])
+    if reason is not None:
+        raise ValueError(f"{reason}, or use implementation='torch'")
+
+
+def _cut(q: Tensor, k: Tensor, v: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Heads H * parts with a part of the values each; the parts of one head share its q and k."""
+
+    def shared(x: Tensor) -> Tensor:
+        return x[:, :, :, None].expand(-1, -1, -1, parts, -1).flatten(2, 3)
+
+    return shared(q), shared(k), v.unflatten(-1, (parts, -1)).flatten(2, 3)
+
+
+def _finished(
+    o: Tensor, norm_weight: Tensor | None, gate: Tensor | None, lengths: Tensor | None
+) -> Tensor:
+    """The epilogue in plain PyTorch; whatever comes back at padded positions stays there."""
+    if norm_weight is None and gate is None:
+        return o
+    return zero_padding(finish(o, norm_weight, gate, lengths), lengths)
+
+
+def _joined(o: Tensor, parts: int) -> Tensor:
+    """The outputs of ``_cut`` heads as (B, L, H, dv)."""
+    return o.unflatten(2, (-1, parts)).flatten(3)
 
 
 def _needs_gradient(*tensors: Tensor | None) -> bool:
