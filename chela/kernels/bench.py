@@ -208,10 +208,14 @@ def draw(results: Sequence[Result], file: Path) -> None:
     if not results:
         raise ValueError("nothing to draw: no case was right and fitted into memory")
     panels = sorted({(r.case.operation, r.case.shape.head) for r in results})
+    columns = min(3, len(panels))  # as many as a page shows at a readable size
+    rows = -(-len(panels) // columns)
     figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(6 * len(panels), 4.5), squeeze=False, layout="constrained"
+        rows, columns, figsize=(5 * columns, 4 * rows), squeeze=False, layout="constrained"
     )
-    for axis, (operation, head) in zip(axes[0], panels, strict=True):
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (operation, head) in zip(axes.flat, panels, strict=False):
         shown = [r for r in results if (r.case.operation, r.case.shape.head) == (operation, head)]
         for name in sorted({r.case.implementation for r in shown}):
             line = sorted(
