@@ -169,7 +169,9 @@ def bubbles(costs: Sequence[Cost], options: argparse.Namespace) -> None:
     try:
         draw_bubbles(costs, accuracies(options.results), BUBBLES, file, costs[0].where)
     except ValueError as error:
-        raise RunError(f"{error}.\n  try: --lengths {BUBBLES}, or other --results") from error
+        raise RunError(
+            f"{error}.\n  try: --lengths {BUBBLES}, or --results with finished runs of an LRA task"
+        ) from error
 
 
 if __name__ == "__main__":
