@@ -7,20 +7,21 @@ PyTorch in float64 as the reference, and the fewest passes over memory that the 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from chela.kernels import choose, linear_attention, long_conv, short_conv
-from chela.kernels.bench import Case, Shape
+from chela.kernels.bench import MAX_ERROR, Case, Shape
 from chela.kernels.choice import Implementation
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.query_key import Affines, query_key
 from chela.kernels.token_mlp import Weights, mlp
 from chela.kernels.tokens import TokenNorm
 
+Form = Callable[..., Tensor | tuple[Tensor, ...]]
 QK_DIM = 64  # channels of queries and keys in a block; its hidden channels are twice its own
 TOKEN_ERROR = 1e-2  # plain PyTorch rounds to bfloat16 up to six times in a row: 6e-3
 
@@ -32,11 +33,6 @@ def qkv(shape: Shape, device: torch.device) -> list[Tensor]:
         torch.randn(sizes, device=device, dtype=torch.bfloat16, requires_grad=True)
         for _ in range(3)
     ]
-
-
-def attention_bytes(shape: Shape) -> int:
-    """Forward q, k, v and the output; backward q, k, v, its gradient and three gradients."""
-    return 11 * shape.pass_bytes
 
 
 def causal_attention(shape: Shape, device: torch.device) -> list[Case]:
@@ -68,16 +64,30 @@ def bidirectional_attention(shape: Shape, device: torch.device) -> list[Case]:
 def attention_cases(
     operation: str, forms: dict[str, Callable[..., Tensor]], shape: Shape, device: torch.device
 ) -> list[Case]:
-    """A case per implementation; the plain form, chunked, is the reference in float64."""
+    """Forward q, k, v and the output; backward q, k, v, its gradient and three: 11 passes."""
+    return cases(operation, forms, forms["torch"], lambda s: qkv(s, device), 11, shape)
+
+
+def cases(
+    operation: str,
+    forms: Mapping[str, Form],
+    reference: Form,
+    inputs: Callable[[Shape], list[Tensor]],
+    passes: float,
+    shape: Shape,
+    max_error: float = MAX_ERROR,
+) -> list[Case]:
+    """A case per form, held against the reference in float64."""
     return [
         Case(
             operation,
             name,
             shape,
-            inputs=lambda shape: qkv(shape, device),
+            inputs=inputs,
             call=form,
-            reference=forms["torch"],
-            floor_bytes=attention_bytes,
+            reference=reference,
+            floor_bytes=lambda shape: round(passes * shape.pass_bytes),
+            max_error=max_error,
         )
         for name, form in forms.items()
     ]
@@ -137,18 +147,8 @@ def convolution_cases(
     names: list[Implementation] = ["torch"]
     if choose("auto", device) == "triton":
         names.append("triton")
-    return [
-        Case(
-            operation,
-            name,
-            shape,
-            inputs=inputs,
-            call=convolve(name),
-            reference=convolve("torch"),
-            floor_bytes=lambda shape: 5 * shape.pass_bytes,
-        )
-        for name in names
-    ]
+    forms: dict[str, Form] = {name: convolve(name) for name in names}
+    return cases(operation, forms, forms["torch"], inputs, 5, shape)
 
 
 def feed_forward(shape: Shape, device: torch.device) -> list[Case]:
@@ -247,16 +247,4 @@ def token_cases(
         forms = {"torch.compile": torch.compile(form("torch"), dynamic=False)}
     if choose("auto", device) == "triton":
         forms["triton"] = form("triton")
-    return [
-        Case(
-            operation,
-            name,
-            shape,
-            inputs=inputs,
-            call=call,
-            reference=form("torch"),
-            floor_bytes=lambda shape: round(passes * shape.pass_bytes),
-            max_error=TOKEN_ERROR,
-        )
-        for name, call in forms.items()
-    ]
+    return cases(operation, forms, form("torch"), inputs, passes, shape, TOKEN_ERROR)
