@@ -73,17 +73,19 @@ class S4DKernel(LongKernel):
         self.readout = nn.Parameter(0.5**0.5 * torch.randn(directions, dim, pairs, 2))
 
     def forward(self, length: int) -> Tensor:
-        """The first ``length`` taps, (directions, D, length)."""
+        """The first ``length`` taps, (directions, D, length).
+
+        All are computed whatever the length, so that a compiler makes one program for every length.
+        """
         step, scale = self._discretized()  # (D, N), (D, N)
         lags = torch.arange(self.width, device=step.device, dtype=self.log_dt.dtype)
-        rows = -(-length // self.width)
         fine = torch.exp(step[..., None] * lags)  # (D, N, W): j from 0 to W - 1
-        coarse = torch.exp(step[..., None] * (self.width * lags[:rows]))  # (D, N, rows)
+        coarse = torch.exp(step[..., None] * (self.width * lags))  # (D, N, W): i from 0 to W - 1
         coarse = (torch.view_as_complex(self.readout) * scale)[..., None] * coarse
         # Re(a b) = Re a Re b - Im a Im b, as one real product over 2 N.
-        left = torch.cat([coarse.real, -coarse.imag], dim=-2).mT  # (directions, D, rows, 2 N)
+        left = torch.cat([coarse.real, -coarse.imag], dim=-2).mT  # (directions, D, W, 2 N)
         right = torch.cat([fine.real, fine.imag], dim=-2)  # (D, 2 N, W)
-        return 2 * (left @ right).flatten(-2)[..., :length]
+        return 2 * (left @ right).flatten(-2).narrow(-1, 0, length)
 
     def kernel_parameters(self) -> Iterator[nn.Parameter]:
         """dt and A; C is trained like a weight matrix (S4's code does the same)."""

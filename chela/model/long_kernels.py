@@ -53,18 +53,13 @@ class MultiscaleKernel(LongKernel):
             self.initial_norm.copy_(self(max_length).norm(dim=(0, 2))[:, None])
 
     def forward(self, length: int) -> Tensor:
-        """The first ``length`` taps, (directions, D, length); sub-kernels beyond are not built."""
-        pieces: list[Tensor] = []
-        covered = 0
-        for sub_kernel, stretch, weight in zip(
-            self.sub_kernels, self.stretches, self.weights, strict=True
-        ):
-            if covered >= length:
-                break
-            size = stretch * sub_kernel.shape[-1]
-            pieces.append(weight * stretched(sub_kernel, stretch))
-            covered += size
-        return torch.cat(pieces, dim=-1)[..., :length] / self.initial_norm
+        """The first ``length`` taps, (directions, D, length).
+
+        All are built whatever the length, so that a compiler makes one program for every length.
+        """
+        scales = zip(self.sub_kernels, self.stretches, self.weights, strict=True)
+        pieces = [weight * stretched(taps, stretch) for taps, stretch, weight in scales]
+        return torch.cat(pieces, dim=-1).narrow(-1, 0, length) / self.initial_norm
 
 
 def stretched(taps: Tensor, factor: int) -> Tensor:
@@ -98,7 +93,7 @@ class ExplicitKernel(LongKernel):
 
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, shrunk towards 0; in training some are dropped."""
-        shrunk = F.softshrink(self.taps[..., :length], self.threshold)
+        shrunk = F.softshrink(self.taps.narrow(-1, 0, length), self.threshold)
         return F.dropout(shrunk, self.dropout, self.training)
 
 

@@ -112,14 +112,19 @@ def engine(config: TrainerConfig, task: Task) -> dict[str, str]:
     }
 
 
-def compile_blocks(model: Classifier) -> None:
-    """Compile each block when it is first called: all blocks share what is compiled for one."""
+def compile_blocks(model: Classifier, lengths_differ: bool) -> None:
+    """Compile each block when it is first called: all blocks share what is compiled for one.
+
+    Where batches differ in length one program serves them all: compiling one for each would take
+    minutes. (Mega's bias and chunks need that all the same.)
+    """
     torch._dynamo.reset()  # what an earlier run of this process compiled counts towards the limit
-    torch._dynamo.config.recompile_limit = 64  # widths of batches, training and evaluation
+    torch._dynamo.config.recompile_limit = 64  # training, evaluation, Mega by width
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on uncompiled
+    torch._dynamo.config.specialize_float = True  # rates of dropout do not change
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     for block in model.backbone.blocks:
-        block.compile(dynamic=False)
+        block.compile(dynamic=lengths_differ)
 
 
 def build_task(config: RunConfig, device: torch.device = CPU) -> Task:
@@ -200,7 +205,7 @@ def build_module(
     model = build_model(config.model, spec, config.kernels, device)
     form = step_form(config.trainer, device)
     if form != "eager":
-        compile_blocks(model)
+        compile_blocks(model, lengths_differ=padded)
     return ClassificationModule(
         model,
         config.optimizer,

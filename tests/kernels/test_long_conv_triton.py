@@ -128,9 +128,11 @@ def test_no_gradient_is_computed_that_is_not_asked_for():
 def test_is_a_well_formed_operator(with_skip):
     x, kernel, skip = inputs(1, 2, 1, 2, 2 if with_skip else 1, torch.bfloat16)
     skip = skip if with_skip else None
-    torch.library.opcheck(torch.ops.chela.long_conv, (x, kernel, skip, True))
+    torch.library.opcheck(
+        torch.ops.chela.long_conv, (x, kernel, skip, monarch.room_for(x.shape[1]))
+    )
     kernel = kernel.detach()
-    _, *kept = torch.ops.chela.long_conv(x.detach(), kernel, None, True)
+    _, *kept = torch.ops.chela.long_conv(x.detach(), kernel, None, monarch.room_for(x.shape[1]))
     torch.library.opcheck(torch.ops.chela.long_conv_backward, (x.detach(), kernel, *kept))
 
 
@@ -139,7 +141,7 @@ def test_without_gradients_nothing_is_kept_and_the_output_is_the_same():
     plain = convolve(x, kernel, skip, implementation="triton")
     with torch.no_grad():
         assert torch.equal(convolve(x, kernel, skip, implementation="triton"), plain)
-        _, mixed, *_ = torch.ops.chela.long_conv(x, kernel, skip, False)
+        _, mixed, *_ = torch.ops.chela.long_conv(x, kernel, skip, 0)
     assert mixed.numel() == 0
 
 

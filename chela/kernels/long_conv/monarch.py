@@ -17,6 +17,7 @@ sequence at that relative size, later ones included.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ def factor_sizes(length: int) -> tuple[int, int]:
     """M and C with M C >= length, at most a quarter more; few pairs, each has its own tables.
 
     C as small as lets M stay within what F takes at full speed: W's share of the work grows with C,
-    F's with M. Comparisons only, so that a compiler may trace it with a symbolic length.
+    F's with M.
     """
     columns = 16 if length <= 1024 else 32 if length <= 4096 else 64
     rows = (length + columns - 1) // columns
@@ -105,12 +106,23 @@ class _Kernels:
         self.blocks = triton.cdiv(self.dim, cut.block)
         self.tiles = self.batch * cut.columns * self.blocks
 
-    def mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """F x (B, M, 2, C, D) and its units (B, blocks)."""
+    def mixed_in(self, flat: Tensor) -> Tensor:
+        """The beginning of a flat tensor as (B, M, 2, C, D)."""
+        shape = (self.batch, self.cut.rows, 2, self.cut.columns, self.dim)
+        return flat[: math.prod(shape)].view(shape)
+
+    def units_in(self, flat: Tensor) -> Tensor:
+        """The beginning of a flat tensor as (B, blocks)."""
+        return flat[: self.batch * self.blocks].view(self.batch, self.blocks)
+
+    def values_in(self, flat: Tensor) -> Tensor:
+        """The beginning of a flat tensor as (2, M, C, D)."""
+        shape = (2, self.cut.rows, self.cut.columns, self.dim)
+        return flat[: math.prod(shape)].view(shape)
+
+    def mix(self, x: Tensor, mixed: Tensor, units: Tensor) -> None:
+        """mixed = F x (B, M, 2, C, D), with its units (B, blocks)."""
         cut, launch = self.cut, self.cut.mix
-        shape = (self.batch, cut.rows, 2, cut.columns, self.dim)
-        mixed = torch.empty(shape, dtype=torch.float16, device=x.device)
-        units = torch.empty(self.batch, self.blocks, dtype=torch.float32, device=x.device)
         exponents = units.new_empty((*units.shape, cut.columns), dtype=torch.int32)
         kernels.mix_blocks[(self.tiles,)](
             x, self.table, mixed, exponents, self.length, self.dim, cut.rows, cut.columns,
@@ -120,7 +132,6 @@ class _Kernels:
         kernels.align_units[(self.tiles,)](
             mixed, exponents, units, self.dim, cut.rows, C=cut.columns, BQ=32, BN=cut.block
         )
-        return mixed, units
 
     def unmix(self, mixed: Tensor, units: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
         """F^T mixed as tokens (B, L, D)."""
@@ -161,6 +172,18 @@ class _Kernels:
         return parts, max(1, min(self.batch, PROGRAMS // parts))
 
 
+def room_for(length: int | torch.SymInt) -> int | torch.SymInt:
+    """The positions to keep F x of ``length`` in: M C, or for a symbolic length a bound of it.
+
+    The bound has no cases, so that a program compiled for a symbolic length serves every length:
+    columns are at most 64, and M C is at most a quarter more than they need.
+    """
+    if isinstance(length, int):
+        rows, columns = factor_sizes(length)
+        return rows * columns
+    return (length + 63) // 4 * 5
+
+
 def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:
     """``long_conv.convolve`` after its checks, for what ``scheme`` calls monarch.
 
@@ -171,49 +194,56 @@ def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:
         raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
     leaves = (x, kernel) if skip is None else (x, kernel, skip)
     keep = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
-    return _forward(x, kernel, skip, keep)[0]
+    return _forward(x, kernel, skip, room_for(x.shape[1]) if keep else 0)[0]
 
 
 @torch.library.custom_op("chela::long_conv", mutates_args=())
 def _forward(
-    x: Tensor, kernel: Tensor, skip: Tensor | None, keep: bool
+    x: Tensor, kernel: Tensor, skip: Tensor | None, room: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """y, and what the gradient needs if ``keep``.
+    """y, and what the gradient needs, if it is to be kept: in ``room`` > 0 positions.
 
-    That is F x (B, M, 2, C, D), its units (B, blocks), the scaled spectrum (2, M, C, D) and its
-    scales (D,); nothing of F x otherwise.
+    That is F x, its units and the scaled spectrum, each at the beginning of a flat tensor whose
+    size tells no compiler how the length is cut, and the scales (D,).
     """
-    cut = plan(*x.shape[1:])
+    batch, length, dim = x.shape
+    cut = plan(length, dim)
+    places = max(room, cut.rows * cut.columns)
+    mixed = x.new_empty(batch * places * 2 * dim, dtype=torch.float16)
+    units = x.new_empty(_units_size(batch, dim), dtype=torch.float32)
     with on(x):
         run = _Kernels(x, cut)
-        values, scales = spectrum(kernel, skip, x.shape[1], cut.rows, cut.columns, run.turns)
-        if x.shape[0] == 0:
-            kept = values.new_empty(*_kept_shape(x, keep), dtype=torch.float16)
-            return x.new_empty(x.shape), kept, values.new_empty(0, run.blocks), values, scales
-        mixed, units = run.mix(x.contiguous())
-        product = torch.empty_like(mixed) if keep else mixed
-        run.multiply(mixed, product, values)
-        y = run.unmix(product, units, scales, x.dtype)
-    return y, mixed if keep else mixed.new_empty(_kept_shape(x, keep)), units, values, scales
+        spread, scales = spectrum(kernel, skip, length, cut.rows, cut.columns, run.turns)
+        if batch == 0:
+            y = x.new_empty(x.shape)
+        else:
+            inside = run.mixed_in(mixed)
+            run.mix(x.contiguous(), inside, run.units_in(units))
+            product = torch.empty_like(inside) if room else inside
+            run.multiply(inside, product, spread)
+            y = run.unmix(product, run.units_in(units), scales, x.dtype)
+        if not room:
+            return y, mixed.new_empty(0), units, units.new_empty(0), scales
+        values = spread.flatten()
+        if places > cut.rows * cut.columns:
+            values = values.new_empty(2 * places * dim)
+            run.values_in(values).copy_(spread)
+    return y, mixed, units, values, scales
 
 
-def _kept_shape(x: Tensor, keep: bool) -> tuple[int, int, int, int, int]:
-    batch, length, dim = x.shape
-    rows, columns = factor_sizes(length)
-    return batch if keep else 0, rows, 2, columns, dim
+def _units_size(batch: int, dim: int) -> int:
+    """Of the units, at most: a block has 16 channels or more."""
+    return batch * ((dim + 15) // 16)
 
 
 @_forward.register_fake
 def _(
-    x: Tensor, kernel: Tensor, skip: Tensor | None, keep: bool
+    x: Tensor, kernel: Tensor, skip: Tensor | None, room: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    batch, length, dim = x.shape
-    sizes = factor_sizes(length)
-    values = x.new_empty((2, *sizes, dim), dtype=torch.float32)
-    block = channel_block(sizes[0], dim)
-    units = values.new_empty(batch, (dim + block - 1) // block)
-    kept = x.new_empty(_kept_shape(x, keep), dtype=torch.float16)
-    return x.new_empty(x.shape), kept, units, values, values.new_empty(dim)
+    batch, _, dim = x.shape
+    mixed = x.new_empty(batch * room * 2 * dim, dtype=torch.float16)
+    units = x.new_empty(_units_size(batch, dim), dtype=torch.float32)
+    return x.new_empty(x.shape), mixed, units, units.new_empty(2 * room * dim), units.new_empty(dim)
 
 
 @torch.library.custom_op("chela::long_conv_backward", mutates_args=())
@@ -226,7 +256,9 @@ def _backward(
     length, dim = dy.shape[1:]
     with on(dy):
         run = _Kernels(dy, plan(length, dim))
-        mixed_dy, units_dy = run.mix(dy.contiguous())
+        mixed, units, values = run.mixed_in(mixed), run.units_in(units), run.values_in(values)
+        mixed_dy, units_dy = torch.empty_like(mixed), torch.empty_like(units)
+        run.mix(dy.contiguous(), mixed_dy, units_dy)
         partial = run.multiply_backward(mixed, mixed_dy, units, units_dy, values)
         dx = run.unmix(mixed_dy, units_dy, scales, dy.dtype)
         dkernel, dskip = spectrum_gradient(partial, kernel, length, run.turns)

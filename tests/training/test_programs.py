@@ -1,0 +1,50 @@
+"""How many programs a compiler makes of a model whose batches differ in length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from chela.config import compose_run
+from chela.training.build import build_model, compile_blocks
+from tasks.base import TaskSpec
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+LONGEST = 96
+SPEC = TaskSpec("short", num_classes=2, max_length=LONGEST, vocab_size=8, input_dim=1)
+MODELS = ["chela", "s4d", "transformer"]  # sgconv and the linear one share their parts
+SMALL = ["task=text", "model.dim=16", "model.ffn_dim=16", "model.depth=1", "logger=csv"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_program_serves_batches_of_every_length(name, monkeypatch):
+    counter = CompileCounterWithBackend("inductor" if DEVICE.type == "cuda" else "aot_eager")
+    monkeypatch.setattr(
+        "chela.model.block.Block.compile",
+        lambda block, dynamic: torch.nn.Module.compile(block, dynamic=dynamic, backend=counter),
+        raising=False,
+    )
+    config = compose_run(CONFIGS, [f"model={name}", *SMALL])
+    model = build_model(config.model, SPEC, "triton", DEVICE).to(DEVICE)
+    compile_blocks(model, lengths_differ=True)
+
+    def step(length: int) -> None:
+        ids = torch.randint(1, 8, (2, length), device=DEVICE)
+        lengths = torch.tensor([length, length - 3], device=DEVICE)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            loss = F.cross_entropy(model(ids, lengths).float(), ids[:, 0] % 2)
+        if torch.is_grad_enabled():
+            loss.backward()
+
+    for length in (32, 16, LONGEST):
+        step(length)
+    assert counter.frame_count == 1
+    with torch.no_grad():
+        for length in (48, LONGEST):
+            step(length)
+    assert counter.frame_count == 2
