@@ -2,13 +2,15 @@
 
     python scripts/efficiency.py                      1K, 2K, ... tokens until the memory ends
     python scripts/efficiency.py --lengths 1024,4096 --models chela,s4d
-    python scripts/efficiency.py --results outputs    and the bubbles: accuracy, speed, memory
-    python scripts/efficiency.py --costs outputs/efficiency/efficiency.csv --results outputs
+    python scripts/efficiency.py --results outputs    bubbles with the accuracies of these runs
+    python scripts/efficiency.py --costs outputs/efficiency/efficiency.csv
                                                       goes on from there: what is in it is kept
     python scripts/efficiency.py trainer.step=compile any key of train.py, for all models
 
 Models have the sizes of their recipes for Text, as in Mega's table, and are fed random tokens, as
-many in a batch at every length. Written are efficiency.{csv,md} and pictures.
+many in a batch at every length. Written are efficiency.{csv,md} and two pictures: speed and memory
+against length, and bubbles of accuracy on Text, speed and memory, hollow where the accuracy is a
+published one.
 """
 
 import argparse
@@ -34,7 +36,7 @@ from chela.records.efficiency import (
 )
 from chela.records.environment import hardware, versions
 from chela.records.files import write_text
-from chela.records.published import published
+from chela.records.published import published, reference_lines
 from chela.records.table import build as build_table
 from chela.training import build
 from chela.training.throughput import measure_at_length
@@ -43,6 +45,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 LENGTHS = [2**power for power in range(10, 21)]  # 1K to 1M, if the memory does not end before
 BUBBLES = 4096  # tokens; Text's length, as in the tables of Mega and of the arena
+BUBBLES_TASK = "text"
 
 
 def numbers(text: str) -> list[int]:
@@ -78,16 +81,13 @@ def line(cost: Cost) -> str:
 
 
 def accuracies(folder: Path) -> dict[str, float]:
-    """Each model's accuracy in the report's table: of Text, or else the mean of its tasks."""
+    """Each model's accuracy on Text in the report's table of the runs below ``folder``, in %."""
     report = build_table(collect([folder]), published())
-    found: dict[str, list[float]] = {}
-    text: dict[str, float] = {}
-    for row, column, cell in report.cells():
-        if column.kind == "lra" and cell.mean is not None:
-            found.setdefault(row.model, []).append(cell.mean)
-            if column.key == "text":
-                text[row.model] = cell.mean
-    return {model: sum(means) / len(means) for model, means in found.items()} | text
+    return {
+        row.model: cell.mean
+        for row, column, cell in report.cells()
+        if column.kind == "lra" and column.key == BUBBLES_TASK and cell.mean is not None
+    }
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--lengths", type=numbers, default=LENGTHS, help="in tokens, ascending")
     parser.add_argument("--tokens", type=int, default=2**17, help="of a batch")
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
-    parser.add_argument("--results", type=Path, help="a folder with runs, for the bubbles")
+    parser.add_argument("--results", type=Path, help="a folder with runs of Text, for the bubbles")
     parser.add_argument("--costs", type=Path, help="efficiency.csv to go on from")
     parser.add_argument("--output", type=Path, default=Path("outputs/efficiency"))
     options, overrides = parser.parse_known_args(arguments)
@@ -114,8 +114,12 @@ def main(arguments: Sequence[str]) -> None:
         command = " ".join(["efficiency.py", *arguments])
         found = measured(missing, found, options, overrides, command)
     draw_lengths(found, options.output / "lengths.png", found[0].where)
-    if options.results:
-        bubbles(found, options)
+    own = accuracies(options.results) if options.results else {}
+    literature = {model: line.accuracies[BUBBLES_TASK] for model, line in reference_lines().items()}
+    file = options.output / "bubbles.png"
+    drawn = draw_bubbles(found, own, literature, BUBBLES, file, found[0].where)
+    if not drawn:
+        print(f"no bubbles: no model was measured at {BUBBLES:,} tokens")
     print(f"written to {options.output}")
 
 
@@ -161,17 +165,6 @@ def read_costs(file: Path) -> list[Cost]:
         return from_csv(file.read_text())
     except (OSError, ValueError) as error:
         raise RunError(f"cannot read {file}: {error}.\n  try: without --costs") from error
-
-
-def bubbles(costs: Sequence[Cost], options: argparse.Namespace) -> None:
-    """Draw accuracy, speed and memory."""
-    file = options.output / "bubbles.png"
-    try:
-        draw_bubbles(costs, accuracies(options.results), BUBBLES, file, costs[0].where)
-    except ValueError as error:
-        raise RunError(
-            f"{error}.\n  try: --lengths {BUBBLES}, or --results with finished runs of an LRA task"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -106,40 +106,53 @@ def draw_lengths(costs: Sequence[Cost], file: Path, title: str) -> None:
 
 
 def draw_bubbles(
-    costs: Sequence[Cost], accuracies: dict[str, float], length: int, file: Path, title: str
-) -> None:
+    costs: Sequence[Cost],
+    own: Mapping[str, float],
+    literature: Mapping[str, float],
+    length: int,
+    file: Path,
+    title: str,
+) -> bool:
     """Accuracy against training speed, memory as the bubble's area (Tay et al. 2021, figure 3).
 
     Args:
         costs: those at ``length`` are drawn.
-        accuracies: per model, in %; a model without one is left out.
+        own: accuracies of our runs per model, in %.
+        literature: published ones, for the models without; their bubbles are hollow. A model with
+            neither is left out.
         length: of the sequences.
         file: what to write; its suffix says the format.
         title: above the picture.
 
-    Raises:
-        ValueError: no model has both a cost at that length and an accuracy.
+    Returns:
+        Whether there was anything to draw; else no file is written.
     """
-    found = [c for c in costs if c.length == length and c.training and c.model in accuracies]
+    known = {**literature, **own}
+    found = [c for c in costs if c.length == length and c.training and c.model in known]
     if not found:
-        raise ValueError(f"no model has both an accuracy and a speed at {length} tokens")
+        return False
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
     largest = max(cost.peak_bytes or 1 for cost in found)
     for cost in found:
-        x, y = (cost.training or 0) / 1e6, accuracies[cost.model]
+        x, y = (cost.training or 0) / 1e6, known[cost.model]
         area = 2000 * (cost.peak_bytes or 1) / largest
-        axes.scatter(x, y, s=area, alpha=0.5)
+        hollow = cost.model not in own
+        axes.scatter(
+            x, y, s=area, alpha=0.5, linestyle="--" if hollow else "-",
+            **({"facecolors": "none", "edgecolors": "gray"} if hollow else {}),
+        )  # fmt: skip
         axes.annotate(cost.model, (x, y), ha="center", va="center")
     axes.margins(0.2)
     axes.set(
-        title=title,
+        title=f"{title}\nfilled: our runs; hollow: published accuracies; area: memory",
         xlabel=f"training at {length:,} tokens (million tokens/s)",
-        ylabel="accuracy (%)",
+        ylabel="accuracy on Text (%)",
     )
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=150)
     pyplot.close(figure)
+    return True
 
 
 def _rate(value: float | None, base: float | None) -> str:

@@ -17,7 +17,8 @@ from chela.records.efficiency import (
     draw_lengths,
     from_csv,
 )
-from scripts.efficiency import accuracies
+from chela.records.published import reference_lines
+from scripts.efficiency import MODELS, accuracies
 from tests.conftest import ROOT
 from tests.records.samples import record, save
 
@@ -54,27 +55,27 @@ def test_the_csv_file_can_be_read_again() -> None:
 
 def test_pictures(tmp_path: Path) -> None:
     draw_lengths(COSTS, tmp_path / "lengths.png", "one GPU")
-    draw_bubbles(COSTS, {"chela": 60.0, "transformer": 50.0}, 1024, tmp_path / "b.png", "one GPU")
+    own, literature = {"chela": 60.0}, {"chela": 50.0, "transformer": 50.0}
+    assert draw_bubbles(COSTS, own, literature, 1024, tmp_path / "b.png", "one GPU")
     for name in ("lengths.png", "b.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_bubbles_of_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no model has both"):
-        draw_bubbles(COSTS, {"s4d": 60.0}, 1024, tmp_path / "b.png", "one GPU")
+def test_bubbles_of_nothing_are_not_drawn(tmp_path: Path) -> None:
+    assert not draw_bubbles(COSTS, {"s4d": 60.0}, {}, 1024, tmp_path / "b.png", "one GPU")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_models_accuracy_is_texts_or_the_mean_of_its_tasks(tmp_path: Path) -> None:
-    runs = [
-        record("chela", task="text", accuracy=0.8),
-        record("chela", task="listops", accuracy=0.5),
-        record("s4d", task="listops", accuracy=0.4),
-        record("s4d", task="image", accuracy=0.6),
-    ]
-    for number, each in enumerate(runs):
-        save(tmp_path / str(number), each)
-    assert accuracies(tmp_path) == {"chela": pytest.approx(80), "s4d": pytest.approx(50)}
+def test_published_lines_are_of_models_that_exist() -> None:
+    assert set(reference_lines()) < set(MODELS)
+    assert reference_lines()["mega"].accuracies["text"] == 90.43
+
+
+def test_accuracies_are_those_on_text(tmp_path: Path) -> None:
+    save(tmp_path / "0", record("chela", task="text", accuracy=0.8))
+    save(tmp_path / "1", record("chela", task="listops", accuracy=0.5))
+    save(tmp_path / "2", record("s4d", task="listops", accuracy=0.4))
+    assert accuracies(tmp_path) == {"chela": pytest.approx(80)}
 
 
 def efficiency(*arguments: str) -> subprocess.CompletedProcess[str]:
