@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # else each test that touches `datasets` waits for retries
 os.environ["WANDB_MODE"] = "offline"
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,9 @@ if not torch.cuda.is_available():
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+
+# A command in the background ignores Ctrl-C, and hands that down: tests that send it would wait.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
