@@ -40,6 +40,7 @@ TINY = [
     "model=chela",
     "model.dim=16",
     "model.depth=1",
+    "model.norm=layer",  # BatchNorm's statistics are of a device's or a micro batch's share
     "model.dropout=0.1",
     "model.mixer.qk_dim=8",
     "model.mixer.num_heads=2",

@@ -33,11 +33,10 @@ def test_the_files_state_the_defaults_of_the_code(task: str, config: Any) -> Non
     assert run_config(f"task={task}").task.config == config
 
 
-# Depth, D, v (as wide as the FFN), z, norm, whether pre-norm, batch, learning rate, dropout,
-# weight decay, epochs and warm-up steps.
+# Mega's for Image: depth, D, v (as wide as the FFN), z, norm, whether pre-norm, batch, learning
+# rate, dropout, weight decay, epochs and warm-up steps.
 IMAGE = (8, 160, 320, 96, "batch", True, 50, 1e-2, 0.0, 0.02, 200, 9000)
 MEGA = {
-    "image": IMAGE,
     "cifar": IMAGE,
     "mnist": IMAGE,
 }

@@ -406,6 +406,7 @@ def test_sequences_of_one_length_need_no_mask(composed, monkeypatch, tmp_path) -
         "model.mixer.v_dim=16",
         "trainer.batch_size=4",
         "trainer.max_steps=2",
+        "optimizer.lr=1e-6",  # else the first step makes more of what rounding differs in
         "trainer.accelerator=cpu",
         "trainer.progress=false",
         "logger=csv",
