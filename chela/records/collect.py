@@ -18,6 +18,7 @@ from tasks.errors import DataError
 T = TypeVar("T")
 
 STATUSES = ("finished", "running", "interrupted", "failed")
+APART = (SEARCHES, "records")  # outputs/records holds what came with the code
 MOVED_ASIDE = re.compile(r"\.earlier-\d+$")  # what resume=false left behind
 
 
@@ -80,8 +81,9 @@ class Collection:
 def collect(folders: Iterable[Path]) -> Collection:
     """Every run below ``folders``, in the order of their names.
 
-    Folders that ``resume=false`` moved aside are left out, and the trials of searches unless one
-    names a folder of them; damaged records are listed. A run found twice (a copy of its folder)
+    Folders that ``resume=false`` moved aside are left out, and the trials of searches and the
+    records that came with the code unless one names a folder of them; damaged records are listed. A
+    run found twice (a copy of its folder)
     counts once: the finished record, else the one started last.
 
     Raises:
@@ -183,7 +185,7 @@ def _records(folder: Path) -> Iterator[Path]:
         if FILE in files:
             names.clear()  # nothing below a run's folder is another run
             yield Path(path) / FILE
-        wanted = (name for name in names if name != SEARCHES and not MOVED_ASIDE.search(name))
+        wanted = (name for name in names if name not in APART and not MOVED_ASIDE.search(name))
         names[:] = sorted(wanted)
 
 

@@ -54,6 +54,14 @@ def test_what_was_moved_aside_is_left_out(tmp_path) -> None:
     assert [run.accuracy for run in collect([tmp_path]).runs] == [0.25]
 
 
+def test_trials_and_what_came_with_the_code_are_left_out_unless_named(tmp_path) -> None:
+    for number, folder in enumerate(("mine", "records", "search/s")):
+        save(tmp_path / folder / "run" / "seed0", record("chela", seed=number))
+    assert [run.seed for run in collect([tmp_path]).runs] == [0]
+    assert [run.seed for run in collect([tmp_path / "records"]).runs] == [1]
+    assert [run.seed for run in collect([tmp_path / "search"]).runs] == [2]
+
+
 def test_a_folder_that_is_not_there(tmp_path) -> None:
     with pytest.raises(DataError, match=r"there is no folder .*\n  try: "):
         collect([tmp_path / "nowhere"])
