@@ -83,8 +83,8 @@ def collect(folders: Iterable[Path]) -> Collection:
 
     Folders that ``resume=false`` moved aside are left out, and the trials of searches and the
     records that came with the code unless one names a folder of them; damaged records are listed. A
-    run found twice (a copy of its folder)
-    counts once: the finished record, else the one started last.
+    run found twice (a copy of its folder) counts once: the finished record, else the one started
+    last.
 
     Raises:
         DataError: a folder does not exist, or no record is below any of them.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chela.kernels.long_conv import naive, scheme
 from chela.kernels.long_conv.factors import LARGEST_TILE, factors
-from chela.kernels.long_conv.monarch import factor_sizes
+from chela.kernels.long_conv.monarch import factor_sizes, room_bound, room_for
 from chela.kernels.long_conv.scheme import MAX_LENGTH
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
 
@@ -112,3 +112,7 @@ def test_the_scheme_is_announced():
     assert scheme(1024, 2, torch.float32) == "fft"
     with pytest.raises(ValueError, match="give 1"):
         scheme(1024, 3, torch.bfloat16)
+
+
+def test_the_room_for_a_symbolic_length_is_enough_for_every_length():
+    assert all(room_bound(length) >= room_for(length) for length in range(1, MAX_LENGTH + 1))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -29,6 +29,8 @@ from chela.kernels.launching import INTERPRETED, no_second_order, on
 from chela.kernels.long_conv import monarch_kernels as kernels
 from chela.kernels.long_conv.factors import factors
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
+
+T = TypeVar("T", int, torch.SymInt)
 
 
 @dataclass(frozen=True)
@@ -173,14 +175,19 @@ class _Kernels:
 
 
 def room_for(length: int | torch.SymInt) -> int | torch.SymInt:
-    """The positions to keep F x of ``length`` in: M C, or for a symbolic length a bound of it.
-
-    The bound has no cases, so that a program compiled for a symbolic length serves every length:
-    columns are at most 64, and M C is at most a quarter more than they need.
-    """
+    """The positions to keep F x of ``length`` in: M C, or for a symbolic length its bound."""
     if isinstance(length, int):
         rows, columns = factor_sizes(length)
         return rows * columns
+    return room_bound(length)
+
+
+def room_bound(length: T) -> T:
+    """M C of ``length`` or more, for an int or a torch.SymInt.
+
+    Without cases, so that a program compiled for a symbolic length serves every length: columns are
+    at most 64, and M C is at most a quarter more than they need.
+    """
     return (length + 63) // 4 * 5
 
 
