@@ -49,7 +49,7 @@ def test_the_command_line_names_the_choices(overrides: list[str], parts: list[st
         ("model.norm", "laier", ["model.norm=laier", "'layer'", "'batch'"]),
         ("model.depth", 0, ["model.depth=0", "greater than 0"]),
         ("model.depth", "two", ["model.depth='two'", "integer"]),
-        ("model.mixer.gate", "none", ["model.mixer.gate=none", "'silu'", "'mega'"]),
+        ("model.mixer.gate", "soft", ["model.mixer.gate=soft", "'silu'", "'mega'", "'none'"]),
         ("optimizer.name", "sgd", ["optimizer.name=sgd", "'adam'", "'adamw'"]),
         ("trainer.precision", "fp8", ["trainer.precision=fp8", "'bf16'"]),
         ("trainer.batch_size", -1, ["trainer.batch_size=-1"]),

@@ -79,6 +79,24 @@ class SiluGate(nn.Module):
         )
 
 
+class NoGate(nn.Module):
+    """Wo o: everything of the attention passes. For ablations; there is no kernel for it."""
+
+    fuses_residual = False
+
+    def __init__(self, dim: int, v_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.out = linear(v_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def preactivation(self, z: Tensor) -> None:
+        """There is nothing to multiply with."""
+
+    def forward(self, h: Tensor, z: Tensor, gated: Tensor) -> Tensor:
+        """The mixer's input h and z (B, L, D) and o (B, L, v_dim) to (B, L, D)."""
+        return self.out(self.dropout(gated))
+
+
 class MegaGate(nn.Module):
     """Mega's reset and update gates (Ma et al. 2023), with z for its EMA output.
 

@@ -24,7 +24,7 @@ from chela.kernels import valid_mask, zero_padding
 from chela.kernels.choice import Implementation
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
-from chela.model.gates import MegaGate, SiluGate
+from chela.model.gates import MegaGate, NoGate, SiluGate
 from chela.model.layers import compute_dtype, linear
 from chela.model.linear_attention import HeadNorm, LinearAttention
 from chela.model.long_conv import BranchNorm, FoldedLongConv, LongConv
@@ -32,6 +32,11 @@ from chela.model.long_kernels import EMAKernel, ExplicitKernel, LongKernel, Mult
 from chela.model.query_key import FeatureMap
 from chela.model.short_conv import ShortConv
 
+GATES: dict[str, type[SiluGate] | type[MegaGate] | type[NoGate]] = {
+    "silu": SiluGate,
+    "mega": MegaGate,
+    "none": NoGate,
+}
 PositiveInt = Annotated[int, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
@@ -59,7 +64,7 @@ class ChelaConfig:
     num_heads: PositiveInt = 1  # one head has the largest state for its parameters, as in Mega
     feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
     head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
-    gate: Literal["silu", "mega"] = "silu"  # mega: reset and update gates, a matrix more
+    gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
     chunk_size: PositiveInt = 64  # causal attention's tile; speed only
     dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
 
@@ -106,8 +111,7 @@ class ChelaMixer(nn.Module):
         self.long_conv = _long_conv(dim, max_length, causal, config)
         self.value = linear(dim, v_dim)
         self.attention = _attention(dim, v_dim, causal, config)
-        gate = SiluGate if config.gate == "silu" else MegaGate
-        self.gate: SiluGate | MegaGate = gate(dim, v_dim, config.dropout)
+        self.gate = GATES[config.gate](dim, v_dim, config.dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.
@@ -125,7 +129,7 @@ class ChelaMixer(nn.Module):
         h, z, v = self._streams(x, NO_NORM, lengths)
         if isinstance(self.gate, SiluGate) and self.gate.fuses_residual:
             return self.gate.add_to(None, z, self._attend(z, v, None, lengths), lengths, 0.0)
-        g = self.gate.preactivation(z)  # (B, L, v_dim)
+        g = self.gate.preactivation(z)  # (B, L, v_dim), or None
         return self.gate(h, z, self._attend(z, v, g, lengths))  # (B, L, D)
 
     @property

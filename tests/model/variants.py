@@ -34,6 +34,7 @@ MIXERS: dict[str, dict[str, Any]] = {
     "head-layer": {"head_norm": "layer", "num_heads": 2},
     "head-none": {"head_norm": "none"},
     "mega-gate": {"gate": "mega"},
+    "no-gate": {"gate": "none"},
     "width-1": {"short_conv_width": 1},
 }
 BACKBONES: dict[str, dict[str, Any]] = {
