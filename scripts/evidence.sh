@@ -23,6 +23,7 @@ data=${CHELA_DATA:-data}
 own="data_dir=$data logger=csv task.num_val=1000 task.num_test=1000"
 # D = 128 and depth 6, the shape that speeds are quoted at
 d128="model.dim=128 model.depth=6 model.ffn_dim=256 model.mixer.qk_dim=64 model.mixer.v_dim=256 \
+model.mixer.gate=silu \
 model.norm=layer model.prenorm=true model.dropout=0.1"
 
 keep() { # keep NAME COMMAND...: run it, show its end, keep all of it
@@ -58,6 +59,8 @@ for part in $parts; do
       keep training $bench task=pathfinder task.num_train=20000 trainer.batch_size=50 \
         model.dim=160 model.depth=8 model.ffn_dim=320 model.mixer.qk_dim=96 \
         model.mixer.v_dim=320 model.norm=batch
+      keep training $bench task=pathfinder task.num_train=20000 trainer.batch_size=50 \
+        model.depth=8 model.norm=batch
       # the same rate from train.py itself
       keep training python train.py model=chela $own $d128 task=pathfinder task.num_train=20000 \
         trainer.batch_size=256 trainer.max_steps=400 output_dir="$folder/runs"
