@@ -61,6 +61,7 @@ class SweepCallback(Callback):
             # joblib's way to start processes, which those that a cell starts do not know
             multiprocessing.set_start_method("spawn", force=True)
             os.environ["TTY_COMPATIBLE"] = "0"  # the bars of several cells would draw over another
+            _take_a_gpu(config.hydra.job.num, OmegaConf.select(config, "trainer.devices"))
         folder, run = os.environ[FOLDER], _run_folder(config)
         place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
         cell = SweepCell(list(config.hydra.overrides.task), place)
@@ -134,6 +135,21 @@ def cells_table(name: str, cells: list[SweepCell]) -> Table:
         best = "failed" if cell.best is None else f"{cell.best:.4f}"
         table.add_row(" ".join(overrides), best, cell.error or "")
     return table
+
+
+def _take_a_gpu(number: int, devices: object) -> None:
+    """Let this process see one GPU alone: the processes of a sweep take a machine's in turn.
+
+    It is that of the process's first cell, ``number``; once CUDA is in use it cannot change. Cells
+    that ask for other than one of ``devices`` see all GPUs.
+    """
+    import torch  # here, so that --help need not wait for it
+
+    count = torch.cuda.device_count()
+    if devices == 1 and count > 1:
+        asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = asked.split(",") if asked else [str(gpu) for gpu in range(count)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen[number % count]
 
 
 def _name(config: DictConfig) -> str:
