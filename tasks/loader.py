@@ -147,10 +147,17 @@ class TrainOrder:
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in range(self.first, self.total):
-            yield self.rows(batch)[self.rank :: self.world_size].tolist()
+            yield self._share(batch)
 
     def __len__(self) -> int:
         return self.total
+
+    def between(self, first: int, end: int) -> list[list[int]]:
+        """The rank's rows of batches ``first`` to ``end``, this one not among them."""
+        return [self._share(batch) for batch in range(first, end)]
+
+    def _share(self, batch: int) -> list[int]:
+        return list(self.rows(batch)[self.rank :: self.world_size].tolist())
 
     def rows(self, batch: int) -> NDArray[np.int64]:
         """The rows of one batch, of all ranks (batch_size,)."""
@@ -210,6 +217,10 @@ class TrainLoader:
 
     def __len__(self) -> int:
         return self._order.total
+
+    def latest(self, n: int) -> Iterator[Batch]:
+        """The last ``n`` batches handed out, or all if they were fewer, read once more."""
+        return self._reader.read(self._order.between(max(0, self._batches - n), self._batches))
 
     def state_dict(self) -> dict[str, int]:
         """``{"batches": those handed out so far}``."""

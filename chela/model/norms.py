@@ -98,18 +98,29 @@ class BatchNorm(nn.Module):
     evaluation that average is used, so a sample's output does not depend on its batch. A batch of
     fewer than two real tokens has no variance: the running average serves there too. Statistics
     are those of one device.
+
+    The average is over all batches since ``restart`` until there are ``recent`` of them, and over
+    about as many of the latest from then on.
     """
 
     running_mean: Tensor
     running_var: Tensor
+    batches: Tensor
 
-    def __init__(self, dim: int, momentum: float = 0.1) -> None:
+    def __init__(self, dim: int, recent: int = 32) -> None:
         super().__init__()
-        self.momentum = momentum  # the share of a new batch in the running average, as in PyTorch
+        # More than PyTorch's ten: the statistics of batches that are sorted by length go with their
+        # lengths, and recipes sort 32 at a time. Many more would be of weights of long ago.
+        self.recent = recent
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_var", torch.ones(dim))
+        self.register_buffer("batches", torch.zeros(()))  # that the average has seen
+
+    def restart(self) -> None:
+        """Let the next batch be the first of the running average."""
+        self.batches.zero_()
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalise x (B, L, D) over the positions where mask (B, L) is true; None: over all."""
@@ -143,8 +154,10 @@ class BatchNorm(nn.Module):
             # A step that is not finite is skipped: it must leave the average as it is, too.
             counts = enough & mean.isfinite().all() & squares.isfinite().all()
             unbiased = squares / (count - 1).clamp(min=1)
+            share = (1 / (self.batches + 1)).clamp(min=1 / self.recent)
             for average, new in ((self.running_mean, mean), (self.running_var, unbiased)):
-                average.copy_(torch.where(counts, average.lerp(new, self.momentum), average))
+                average.copy_(torch.where(counts, average.lerp(new, share), average))
+            self.batches += counts
         return (
             torch.where(enough, mean, self.running_mean),
             torch.where(enough, variance, self.running_var),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, cast
 
 import lightning as L
@@ -122,8 +123,7 @@ class ClassificationModule(L.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         size = len(batch.labels)
         found = []
-        for start in range(0, size, self.micro_batch_size or size):
-            part = Batch(*(each[start : start + (self.micro_batch_size or size)] for each in batch))
+        for part in self._parts(batch):
             with self.trainer.precision_plugin.forward_context():
                 loss, scores = self._loss(part)
                 loss = loss * (len(part.labels) / size)
@@ -134,6 +134,14 @@ class ClassificationModule(L.LightningModule):
         self._clip(self.trainer.gradient_clip_val)
         optimizer.step()
         return self._latest["loss"]
+
+    @torch.no_grad()
+    def look_at(self, batch: Batch) -> None:
+        """Forward alone, as in training: running averages see the batch, nothing else changes."""
+        with torch.compiler.set_stance("force_eager"):  # too little to be compiled for
+            for part in self._parts(batch):
+                with self.trainer.precision_plugin.forward_context():
+                    self._score(part)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Lightning's hook; a whole step has been backward already."""
@@ -252,6 +260,13 @@ class ClassificationModule(L.LightningModule):
     def _metrics(self, stage: str) -> dict[str, Metric]:
         loss, accuracy = self.losses[f"{stage}_loss"], self.accuracies[f"{stage}_accuracy"]
         return {"loss": cast("Metric", loss), "accuracy": cast("Metric", accuracy)}
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """What is computed at once in training."""
+        size = len(batch.labels)
+        part = self.micro_batch_size or size
+        for start in range(0, size, part):
+            yield Batch(*(each[start : start + part] for each in batch))
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The mean loss of a training batch, and its (3,) sums of losses, hits and samples."""

@@ -36,6 +36,7 @@ from chela.training.module import ClassificationModule, NonFinite
 from chela.training.progress import TrainingProgress
 from chela.training.pruning import Pruned, Pruning
 from chela.training.random_state import RandomState, random_state
+from chela.training.statistics import RunningStatistics
 from chela.training.wandb_rows import WandbRows
 from chela.training.wandb_run import final_numbers, open_wandb, wandb_mode
 from tasks.base import Task
@@ -190,6 +191,7 @@ class Run:
             self.checkpointer,
             self.provenance,
             RandomState(config.seed),
+            RunningStatistics(),
             Plateau(self.history, task.spec.num_classes, trainer.plateau_steps, self.console),
             Heartbeat(self.folder.path, self.history),
         ]

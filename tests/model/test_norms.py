@@ -20,7 +20,7 @@ def activations() -> torch.Tensor:
 
 
 def test_batch_norm_is_pytorchs_on_the_real_tokens():
-    ours, reference = BatchNorm(5).double(), nn.BatchNorm1d(5).double()
+    ours, reference = BatchNorm(5).double(), nn.BatchNorm1d(5, momentum=None).double()
     with torch.no_grad():
         for norm in (ours, reference):
             norm.weight.copy_(torch.arange(1.0, 6))
@@ -41,6 +41,23 @@ def test_batch_norm_is_pytorchs_on_the_real_tokens():
     torch.testing.assert_close(ours.running_var, reference.running_var)
     x = activations()
     torch.testing.assert_close(ours.eval()(x, MASK)[MASK], reference.eval()(x[MASK]))
+
+
+def test_the_running_average_is_over_all_batches_then_over_the_recent_ones():
+    norm, values = BatchNorm(1, recent=10).double(), torch.randn(40, dtype=torch.float64)
+
+    def mean_after(value):
+        norm(value + torch.tensor([[[-1.0], [1.0]]], dtype=torch.float64))
+        return norm.running_mean.item()
+
+    means = [mean_after(value) for value in values]
+    assert means[9] == pytest.approx(values[:10].mean().item())
+    expected = values[:10].mean()
+    for value in values[10:]:
+        expected = 0.9 * expected + 0.1 * value
+    assert means[-1] == pytest.approx(expected.item())
+    norm.restart()
+    assert mean_after(values[3]) == pytest.approx(values[3].item())
 
 
 @pytest.mark.parametrize("real", [0, 1])

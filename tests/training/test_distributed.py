@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT, TINY
 
@@ -90,6 +91,35 @@ def test_two_processes_are_one_run(tmp_path: Path, shared_data: Path) -> None:
     assert resumed.returncode == 0, resumed.stderr
     assert_same_curve(two, broken)
     assert os.listdir(broken) == os.listdir(two)  # noqa: PTH208
+
+
+KEEP_AVERAGES = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from chela.training.module import ClassificationModule as Module
+def kept(self):
+    norms = dict((name, x) for name, x in self.model.state_dict().items() if "running" in name)
+    file = "averages-%d-%d.pt" % (self.trainer.global_rank, self.global_step)
+    torch.save(norms, os.path.join(os.environ["PYTHONPATH"], file))
+Module.on_validation_epoch_start = kept
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_with_the_same_averages(
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(KEEP_AVERAGES)  # which every process imports
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    result = train(tmp_path / "two", shared_data, "trainer.devices=2", "model.norm=batch")
+    assert result.returncode == 0, result.stderr
+    for step in (5, 10, 12):
+        first, second = (torch.load(tmp_path / f"averages-{rank}-{step}.pt") for rank in (0, 1))
+        assert first
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
+            assert not torch.equal(value, torch.zeros_like(value))
 
 
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path: Path, shared_data: Path) -> None:

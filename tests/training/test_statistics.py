@@ -1,0 +1,130 @@
+"""Evaluation uses what BatchNorm's statistics are over the latest batches, whatever came before."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from chela.config import parse
+from chela.model.norms import BatchNorm
+from chela.records.record import read_record
+from chela.training import build, statistics
+from chela.training.folder import RunFolder
+from chela.training.run import run
+from tests.training.test_resume import assert_same_run, contents, signal_at
+
+BATCH_NORM = ["model.norm=batch", "model.dropout=0.3", "trainer.length_window=4"]
+
+
+class Watch(Callback):
+    """What a validation finds: the averages, the weights and the random numbers to come."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, torch.Tensor]] = []
+        self.random: list[torch.Tensor] = []
+
+    def on_validation_epoch_start(self, trainer, pl_module) -> None:
+        self.found.append({key: x.clone() for key, x in pl_module.model.state_dict().items()})
+        self.random.append(torch.get_rng_state())
+        assert not pl_module.model.training
+
+
+def trained(config, *callbacks: Callback):
+    """A module after twelve steps, validated after every five; and its task."""
+    torch.manual_seed(0)
+    checked = parse(config)
+    task = build.build_task(checked)
+    task.prepare_data()
+    task.setup()
+    task.total_batches = 12
+    module = build.build_module(checked, task.spec, build.CPU, 12, task.is_padded)
+    folder = RunFolder(checked).path
+    trainer = build.build_trainer(checked.trainer, build.CPU, folder, 12, 5, callbacks)
+    trainer.fit(module, datamodule=task)
+    return module, task
+
+
+def forward_statistics(module, task, batches: range) -> dict[str, torch.Tensor]:
+    """The plain means over some batches of training, by a hook on each norm's input."""
+    sums: dict[str, torch.Tensor] = {}
+
+    def hook(name):
+        def add(norm, arguments, _):
+            x, mask = arguments
+            real = x if mask is None else x[mask]
+            real = real.reshape(-1, x.shape[-1])
+            mean, variance = real.mean(0), real.var(0, correction=1)
+            for kind, value in (("running_mean", mean), ("running_var", variance)):
+                key = f"{name}.{kind}"
+                sums[key] = sums.get(key, 0) + value / len(batches)
+
+        return add
+
+    norms = {n: m for n, m in module.model.named_modules() if isinstance(m, BatchNorm)}
+    handles = [norm.register_forward_hook(hook(name)) for name, norm in norms.items()]
+    loader = task.train_dataloader()
+    module.model.train()
+    with torch.no_grad():
+        for number, batch in enumerate(loader):
+            if number in batches:
+                module.model(batch.values, batch.lengths)
+    for handle in handles:
+        handle.remove()
+    return sums
+
+
+def test_a_validation_sees_the_plain_mean_over_the_latest_batches(composed, monkeypatch) -> None:
+    config = composed(*BATCH_NORM, "model.dropout=0.0")
+    watch = Watch()
+    module, task = trained(config, statistics.RunningStatistics(), watch)
+    assert len(watch.found) == 2  # after five steps and after ten
+    module.model.load_state_dict(watch.found[1])
+    expected = forward_statistics(module, task, range(10))
+    assert expected
+    for name, value in expected.items():
+        torch.testing.assert_close(watch.found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_only_recent_batches_are_looked_at(composed, monkeypatch) -> None:
+    monkeypatch.setattr(BatchNorm.__init__, "__defaults__", (3,))
+    config = composed(*BATCH_NORM, "model.dropout=0.0")
+    watch = Watch()
+    module, task = trained(config, statistics.RunningStatistics(), watch)
+    module.model.load_state_dict(watch.found[1])
+    for name, value in forward_statistics(module, task, range(7, 10)).items():
+        torch.testing.assert_close(watch.found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_training_does_not_notice(composed) -> None:
+    """Weights and random numbers are what they are without it; with dropout, which draws some."""
+    seen, unseen = Watch(), Watch()
+    trained(composed(*BATCH_NORM), statistics.RunningStatistics(), seen)
+    trained(composed(*BATCH_NORM), unseen)
+    for one, other in zip(seen.random, unseen.random, strict=True):
+        assert torch.equal(one, other)
+    for name, value in seen.found[1].items():
+        is_statistic = name.endswith(("running_mean", "running_var", "batches"))
+        assert torch.equal(value, unseen.found[1][name]) != (is_statistic and "batches" not in name)
+
+
+@pytest.mark.parametrize("step", [4, 5, 6])
+def test_a_run_with_batch_norm_resumes_exactly(composed, tmp_path, monkeypatch, step) -> None:
+    whole, broken = composed(*BATCH_NORM, f"output_dir={tmp_path / 'whole'}"), composed(*BATCH_NORM)
+    run(whole)
+    signal_at(monkeypatch, step, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(broken)
+    run(broken)
+    assert_same_run(whole, broken)
+    assert contents(broken)[1]["training"]["sessions"] == 2
+
+
+def test_micro_batches_are_looked_at_part_by_part(composed) -> None:
+    config = composed(*BATCH_NORM, "trainer.micro_batch_size=2")
+    run(config)
+    record = read_record(RunFolder(parse(config)).path)
+    assert record is not None
+    assert record["status"] == "finished"
