@@ -115,6 +115,7 @@ def engine(config: TrainerConfig, task: Task) -> dict[str, str]:
 def compile_blocks(model: Classifier, lengths_differ: bool) -> None:
     """Compile each block when it is first called: all blocks share what is compiled for one.
 
+    And the last norm, whose statistics and slopes are many passes over the tokens otherwise.
     Where batches differ in length one program serves them all: compiling one for each would take
     minutes. (Mega's bias and chunks need that all the same.)
     """
@@ -123,8 +124,9 @@ def compile_blocks(model: Classifier, lengths_differ: bool) -> None:
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on uncompiled
     torch._dynamo.config.specialize_float = True  # rates of dropout do not change
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
-    for block in model.backbone.blocks:
-        block.compile(dynamic=lengths_differ)
+    for part in (*model.backbone.blocks, model.backbone.final_norm):
+        if part is not None:  # post-norm blocks end in a norm of their own
+            part.compile(dynamic=lengths_differ)
 
 
 def build_task(config: RunConfig, device: torch.device = CPU) -> Task:
