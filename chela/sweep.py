@@ -140,8 +140,8 @@ def cells_table(name: str, cells: list[SweepCell]) -> Table:
 def _take_a_gpu(number: int, devices: object) -> None:
     """Let this process see one GPU alone: the processes of a sweep take a machine's in turn.
 
-    It is that of the process's first cell, ``number``; once CUDA is in use it cannot change. Cells
-    that ask for other than one of ``devices`` see all GPUs.
+    It goes by the process's first cell, ``number``: once CUDA is in use it cannot change. If that
+    cell asks for other than one of ``devices``, the process sees all GPUs.
     """
     import torch  # here, so that --help need not wait for it
 

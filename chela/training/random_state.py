@@ -13,13 +13,16 @@ from lightning.pytorch.callbacks import Callback
 
 
 def random_state() -> dict[str, Any]:
-    """The generators of Python, NumPy, torch and each GPU, as plain values and tensors."""
+    """The generators of Python, NumPy, torch and this process's GPU, as plain values and tensors.
+
+    Not of all GPUs: how many a process sees may differ when it is resumed.
+    """
     _, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     return {
         "python": random.getstate(),
         "numpy": (np.asarray(keys).tolist(), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
 
 
@@ -29,8 +32,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state(("MT19937", keys, position, has_gauss, gauss))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0].cpu())
 
 
 class RandomState(Callback):

@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import Callback
 
 from chela.config import parse
 from chela.model.norms import BatchNorm
-from chela.records.record import read_record
 from chela.training import build, statistics
 from chela.training.folder import RunFolder
 from chela.training.run import run
@@ -47,8 +46,8 @@ def trained(config, *callbacks: Callback):
     return module, task
 
 
-def forward_statistics(module, task, batches: range) -> dict[str, torch.Tensor]:
-    """The plain means over some batches of training, by a hook on each norm's input."""
+def forward_statistics(module, task, batches: range, parts: int = 1) -> dict[str, torch.Tensor]:
+    """Plain means over batches of training in equal parts, by a hook on each norm's input."""
     sums: dict[str, torch.Tensor] = {}
 
     def hook(name):
@@ -59,7 +58,7 @@ def forward_statistics(module, task, batches: range) -> dict[str, torch.Tensor]:
             mean, variance = real.mean(0), real.var(0, correction=1)
             for kind, value in (("running_mean", mean), ("running_var", variance)):
                 key = f"{name}.{kind}"
-                sums[key] = sums.get(key, 0) + value / len(batches)
+                sums[key] = sums.get(key, 0) + value / (len(batches) * parts)
 
         return add
 
@@ -70,13 +69,15 @@ def forward_statistics(module, task, batches: range) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         for number, batch in enumerate(loader):
             if number in batches:
-                module.model(batch.values, batch.lengths)
+                values, lengths = batch.values.chunk(parts), batch.lengths.chunk(parts)
+                for part in zip(values, lengths, strict=True):
+                    module.model(*part)
     for handle in handles:
         handle.remove()
     return sums
 
 
-def test_a_validation_sees_the_plain_mean_over_the_latest_batches(composed, monkeypatch) -> None:
+def test_a_validation_sees_the_plain_mean_over_the_latest_batches(composed) -> None:
     config = composed(*BATCH_NORM, "model.dropout=0.0")
     watch = Watch()
     module, task = trained(config, statistics.RunningStatistics(), watch)
@@ -94,7 +95,9 @@ def test_only_recent_batches_are_looked_at(composed, monkeypatch) -> None:
     watch = Watch()
     module, task = trained(config, statistics.RunningStatistics(), watch)
     module.model.load_state_dict(watch.found[1])
-    for name, value in forward_statistics(module, task, range(7, 10)).items():
+    expected = forward_statistics(module, task, range(7, 10))
+    assert {key for key in watch.found[1] if "running" in key} == expected.keys()
+    for name, value in expected.items():
         torch.testing.assert_close(watch.found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
@@ -122,9 +125,13 @@ def test_a_run_with_batch_norm_resumes_exactly(composed, tmp_path, monkeypatch, 
     assert contents(broken)[1]["training"]["sessions"] == 2
 
 
-def test_micro_batches_are_looked_at_part_by_part(composed) -> None:
-    config = composed(*BATCH_NORM, "trainer.micro_batch_size=2")
-    run(config)
-    record = read_record(RunFolder(parse(config)).path)
-    assert record is not None
-    assert record["status"] == "finished"
+def test_the_parts_of_micro_batches_count_alike(composed) -> None:
+    """Eighty of them: more than the running average of training goes back."""
+    config = composed(*BATCH_NORM, "model.dropout=0.0", "trainer.micro_batch_size=2")
+    watch = Watch()
+    module, task = trained(config, statistics.RunningStatistics(), watch)
+    module.model.load_state_dict(watch.found[1])
+    expected = forward_statistics(module, task, range(10), parts=8)
+    assert expected
+    for name, value in expected.items():
+        torch.testing.assert_close(watch.found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
