@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from chela.training.distributed import processes
+
 
 def random_state() -> dict[str, Any]:
     """The generators of Python, NumPy, torch and this process's GPU, as plain values and tensors.
@@ -53,8 +55,8 @@ class RandomState(Callback):
     def state_dict(self) -> dict[str, Any]:
         """``{"processes": the state of each, in the order of ranks}``."""
         states = [random_state()]
-        if dist.is_available() and dist.is_initialized():
-            states *= dist.get_world_size()
+        if processes() > 1:
+            states *= processes()
             dist.all_gather_object(states, random_state())
         return {"processes": states}
 

@@ -14,11 +14,10 @@ import sys
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
 from chela.model.norms import BatchNorm
-from chela.training.distributed import total
+from chela.training.distributed import mean
 from chela.training.module import ClassificationModule
 from tasks.loader import TrainLoader
 
@@ -47,9 +46,7 @@ class RunningStatistics(Callback):
             for batch in loader.latest(recent):
                 pl_module.look_at(trainer.strategy.batch_to_device(batch, device))
             pl_module.model.eval()
-            for norm in norms:
-                norm.recent = recent
-        if dist.is_available() and dist.is_initialized():
-            for norm in norms:
-                for average in (norm.running_mean, norm.running_var):
-                    average.copy_(total(average) / dist.get_world_size())
+        for norm in norms:
+            norm.recent = recent
+            for average in (norm.running_mean, norm.running_var):
+                average.copy_(mean(average))

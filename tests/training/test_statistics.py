@@ -77,28 +77,27 @@ def forward_statistics(module, task, batches: range, parts: int = 1) -> dict[str
     return sums
 
 
-def test_a_validation_sees_the_plain_mean_over_the_latest_batches(composed) -> None:
-    config = composed(*BATCH_NORM, "model.dropout=0.0")
+def assert_evaluated_with_the_mean(config, batches: range, parts: int = 1) -> None:
+    """The second validation, after ten steps, finds plain means over ``batches`` in each norm."""
     watch = Watch()
     module, task = trained(config, statistics.RunningStatistics(), watch)
     assert len(watch.found) == 2  # after five steps and after ten
     module.model.load_state_dict(watch.found[1])
-    expected = forward_statistics(module, task, range(10))
-    assert expected
+    expected = forward_statistics(module, task, batches, parts)
+    assert {key for key in watch.found[1] if "running" in key} == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(watch.found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_validation_sees_the_plain_mean_over_the_latest_batches(composed) -> None:
+    config = composed(*BATCH_NORM, "model.dropout=0.0")
+    assert_evaluated_with_the_mean(config, range(10))
 
 
 def test_only_recent_batches_are_looked_at(composed, monkeypatch) -> None:
     monkeypatch.setattr(BatchNorm.__init__, "__defaults__", (3,))
     config = composed(*BATCH_NORM, "model.dropout=0.0")
-    watch = Watch()
-    module, task = trained(config, statistics.RunningStatistics(), watch)
-    module.model.load_state_dict(watch.found[1])
-    expected = forward_statistics(module, task, range(7, 10))
-    assert {key for key in watch.found[1] if "running" in key} == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(watch.found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert_evaluated_with_the_mean(config, range(7, 10))
 
 
 def test_training_does_not_notice(composed) -> None:
@@ -128,10 +127,4 @@ def test_a_run_with_batch_norm_resumes_exactly(composed, tmp_path, monkeypatch, 
 def test_the_parts_of_micro_batches_count_alike(composed) -> None:
     """Eighty of them: more than the running average of training goes back."""
     config = composed(*BATCH_NORM, "model.dropout=0.0", "trainer.micro_batch_size=2")
-    watch = Watch()
-    module, task = trained(config, statistics.RunningStatistics(), watch)
-    module.model.load_state_dict(watch.found[1])
-    expected = forward_statistics(module, task, range(10), parts=8)
-    assert expected
-    for name, value in expected.items():
-        torch.testing.assert_close(watch.found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert_evaluated_with_the_mean(config, range(10), parts=8)
