@@ -36,9 +36,12 @@ def curve(composed, tmp_path, name: str, *more: str) -> list[float]:
     return [row["train/loss"] for row in record["metrics"] if "train/loss" in row]
 
 
-@pytest.mark.parametrize("task", [[], ["task.min_length=30", "trainer.length_window=4"]])
-def test_a_graph_trains_as_an_eager_step_does(composed, tmp_path, task) -> None:
-    same_numbers = ["model.dropout=0", "trainer.precision=float32", *task]
+RAGGED = ["task.min_length=30", "trainer.length_window=4"]
+
+
+@pytest.mark.parametrize("more", [[], RAGGED, ["model.norm=batch", *RAGGED]])
+def test_a_graph_trains_as_an_eager_step_does(composed, tmp_path, more) -> None:
+    same_numbers = ["model.dropout=0", "trainer.precision=float32", *more]
     eager = curve(composed, tmp_path, "eager", "trainer.step=eager", *same_numbers)
     graph = curve(composed, tmp_path, "graph", "trainer.step=graph", *same_numbers)
     plain = curve(composed, tmp_path, "plain", "kernels=torch", "trainer.step=eager", *same_numbers)
@@ -55,15 +58,22 @@ def test_data_on_the_gpu_train_as_those_on_disk_do(composed, tmp_path) -> None:
 
 # Before a graph is recorded, at a validation, and when graphs are replayed.
 @pytest.mark.parametrize(
-    ("step", "stop"), [("graph", 1), ("graph", 10), ("graph", 17), ("eager", 17)]
+    ("step", "stop", "more"),
+    [
+        ("graph", 1, []),
+        ("graph", 10, []),
+        ("graph", 17, []),
+        ("graph", 17, ["model.norm=batch", *RAGGED]),
+        ("eager", 17, []),
+    ],
 )
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    composed, tmp_path, monkeypatch, step, stop
+    composed, tmp_path, monkeypatch, step, stop, more
 ) -> None:
-    form = f"trainer.step={step}"
-    whole = composed(*ON_GPU, form, f"output_dir={tmp_path}/whole")
+    form = [f"trainer.step={step}", *more]
+    whole = composed(*ON_GPU, *form, f"output_dir={tmp_path}/whole")
     run(whole)
-    parts = composed(*ON_GPU, form, f"output_dir={tmp_path}/parts")
+    parts = composed(*ON_GPU, *form, f"output_dir={tmp_path}/parts")
     signal_at(monkeypatch, stop, signal.SIGTERM)
     with pytest.raises(SystemExit) as stopped:
         run(parts)
