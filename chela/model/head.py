@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import zero_padding
+from chela.kernels import valid_mask, zero_padding
 from chela.kernels.precision import accumulation_dtype
 from chela.model.layers import linear
 
-Pooling = Literal["mean", "last"]
+Pooling = Literal["mean", "max", "last"]
 
 
 def pool(x: Tensor, lengths: Tensor | None, how: Pooling) -> Tensor:
@@ -21,12 +21,19 @@ def pool(x: Tensor, lengths: Tensor | None, how: Pooling) -> Tensor:
     Args:
         x: (B, L, D); padded positions may hold anything.
         lengths: (B,) true lengths, None when nothing is padded.
-        how: ``mean`` over the real tokens, or the ``last`` real token.
+        how: ``mean`` over the real tokens; the largest value of each channel (``max``), which
+            gives a signal of few tokens its whole gradient; or the ``last`` real token.
 
     Returns:
         (B, D), in float32 or better; zeros for a sequence of length 0.
     """
     x = zero_padding(x, lengths).to(accumulation_dtype(x))
+    if how == "max":
+        if lengths is None:
+            return x.amax(1)
+        padded = ~valid_mask(lengths, x.shape[1])[..., None]  # (B, L, 1)
+        largest = x.masked_fill(padded, float("-inf")).amax(1)
+        return largest.masked_fill(lengths[:, None] == 0, 0.0)
     if how == "mean":
         total = x.sum(1)  # (B, D)
         return total / x.shape[1] if lengths is None else total / lengths.clamp(min=1)[:, None]

@@ -55,6 +55,7 @@ def test_autocast_narrows_what_flows_between_the_operations():
         ("default", "layer-pre", False),
         ("branch-batchnorm", "batch-pre", True),
         ("ema", "last", True),
+        ("default", "max", True),
     ],
 )
 def test_compiles_into_one_graph(mixer, backbone, causal):
@@ -71,10 +72,13 @@ def test_pooling_takes_the_true_length():
     lengths = torch.tensor([3, 0])
     torch.testing.assert_close(pool(x, lengths, "mean")[0], x[0, :3].mean(0))
     torch.testing.assert_close(pool(x, lengths, "last")[0], x[0, 2])
-    for how in ("mean", "last"):
+    torch.testing.assert_close(pool(-x, lengths, "max")[0], -x[0, 0])
+    torch.testing.assert_close(pool(x, lengths, "max")[0], x[0, 2])
+    for how in ("mean", "max", "last"):
         assert not pool(x, lengths, how)[1].any()
     torch.testing.assert_close(pool(x, None, "mean"), x.mean(1))
     torch.testing.assert_close(pool(x, None, "last"), x[:, 3])
+    torch.testing.assert_close(pool(x, None, "max"), x[:, 3])
 
 
 def test_encode_is_what_the_head_reads():

@@ -43,6 +43,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
         for norm, prenorm in itertools.product(("layer", "rms", "batch", "scale"), (True, False))
     },
     "last": {"pooling": "last"},
+    "max": {"pooling": "max"},
     "glu": {"ffn": "glu"},
     "no-ffn": {"ffn": "none"},
 }
