@@ -31,6 +31,7 @@ from chela.model.long_conv import BranchNorm, FoldedLongConv, LongConv
 from chela.model.long_kernels import EMAKernel, ExplicitKernel, LongKernel, MultiscaleKernel
 from chela.model.query_key import FeatureMap
 from chela.model.short_conv import ShortConv
+from chela.model.state_space import StateSpaceConfig, StateSpaceKernel
 
 GATES: dict[str, type[SiluGate] | type[MegaGate] | type[NoGate]] = {
     "silu": SiluGate,
@@ -49,12 +50,17 @@ class ChelaConfig:
     short_conv_width: PositiveInt = 5  # two neighbours on either side; the long stage sees the rest
 
     use_long_conv: bool = True  # off: z = s
-    long_conv_kernel: Literal["multiscale", "explicit", "ema"] = "multiscale"  # sublinear, free
+    # multiscale: sublinear, and free in its shape
+    long_conv_kernel: Literal["multiscale", "explicit", "ema", "s4d"] = "multiscale"
     long_conv_taps: PositiveInt = 64  # multiscale: parameters per scale and channel
     long_conv_decay: Annotated[float, Gt(0), Le(1)] = 0.5  # multiscale: weight from scale to scale
     long_conv_soft_threshold: Annotated[float, Ge(0)] = 0.1  # explicit: in initial deviations
     long_conv_dropout: Fraction = 0.1  # explicit: share of taps dropped in a training step
     ema_dim: PositiveInt = 16  # ema: exponentials per channel, as in Mega
+    # s4d: as in S4D, for which the steps' range is what a task may ask to change
+    long_conv_state_dim: Annotated[int, Gt(1)] = 64
+    long_conv_dt_min: Annotated[float, Gt(0)] = 1e-3
+    long_conv_dt_max: Annotated[float, Gt(0)] = 1e-1
     branch_widths: tuple[PositiveInt, ...] = (5,)  # short kernels beside the long one
     branch_norm: BranchNorm = "none"  # none keeps the stage a single convolution in training
 
@@ -74,6 +80,16 @@ class ChelaConfig:
                 "without short convolution, long convolution and attention no token sees another; "
                 "switch one of use_short_conv, use_long_conv, use_attention on"
             )
+        _ = self.state_space  # its errors come with the configuration's
+
+    @property
+    def state_space(self) -> StateSpaceConfig:
+        """The choices of ``long_conv_kernel="s4d"``."""
+        return StateSpaceConfig(
+            state_dim=self.long_conv_state_dim,
+            dt_min=self.long_conv_dt_min,
+            dt_max=self.long_conv_dt_max,
+        )
 
 
 class ChelaMixer(nn.Module):
@@ -224,4 +240,6 @@ def _long_kernel(dim: int, max_length: int, directions: int, config: ChelaConfig
     if config.long_conv_kernel == "explicit":
         threshold, dropout = config.long_conv_soft_threshold, config.long_conv_dropout
         return ExplicitKernel(dim, max_length, directions, threshold, dropout)
+    if config.long_conv_kernel == "s4d":
+        return StateSpaceKernel(dim, max_length, directions, config.state_space)
     return EMAKernel(dim, max_length, directions, config.ema_dim)

@@ -17,6 +17,7 @@ STAGES = {
     "batchnorm": {"branch_norm": "batch", "branch_widths": (3, 7)},
     "batchnorm-ema": {"branch_norm": "batch", "long_conv_kernel": "ema"},
     "explicit": {"long_conv_kernel": "explicit"},
+    "s4d": {"long_conv_kernel": "s4d"},
 }
 
 

@@ -14,15 +14,16 @@ from pydantic import TypeAdapter, ValidationError
 from variants import DIM
 
 from chela.baselines import S4DConfig
-from chela.baselines.s4d import S4DKernel, S4DMixer, initial_frequencies
+from chela.baselines.s4d import S4DMixer
+from chela.model.state_space import StateSpaceConfig, StateSpaceKernel, initial_frequencies
 
 
-def states(kernel: S4DKernel) -> tuple[torch.Tensor, torch.Tensor]:
+def states(kernel: StateSpaceKernel) -> tuple[torch.Tensor, torch.Tensor]:
     """A and dt as complex and real numbers, (D, N) and (D, 1)."""
     return -kernel.log_decay.exp() + 1j * kernel.frequency, kernel.log_dt.exp()
 
 
-def discretised(kernel: S4DKernel) -> tuple[torch.Tensor, torch.Tensor]:
+def discretised(kernel: StateSpaceKernel) -> tuple[torch.Tensor, torch.Tensor]:
     """The transition per step and the input weight, from their textbook formulas."""
     a, dt = states(kernel)
     if kernel.discretization == "zoh":
@@ -63,8 +64,8 @@ def test_the_mixer_is_its_recurrence(name, causal):
     st.sampled_from(["zoh", "bilinear"]),
 )
 def test_the_kernel_is_the_vandermonde_sum(max_length, cut, init, discretization):
-    config = S4DConfig(state_dim=8, init=init, discretization=discretization)
-    kernel = S4DKernel(3, max_length, 2, config).double()
+    config = StateSpaceConfig(state_dim=8, init=init, discretization=discretization)
+    kernel = StateSpaceKernel(3, max_length, 2, config).double()
     length = max(1, max_length - cut)
     step, weight = discretised(kernel)
     powers = step[..., None] ** torch.arange(length)
@@ -76,7 +77,7 @@ def test_the_kernel_is_the_vandermonde_sum(max_length, cut, init, discretization
 def test_float32_keeps_the_long_kernel_close():
     """Path-X: 16,384 taps, the slowest and the fastest channel."""
     torch.manual_seed(0)
-    kernel = S4DKernel(16, 16384, 2, S4DConfig())
+    kernel = StateSpaceKernel(16, 16384, 2, StateSpaceConfig())
     with torch.no_grad():
         kernel.log_dt.copy_(torch.linspace(math.log(1e-3), math.log(1e-1), 16)[:, None])
         narrow = kernel(16384)
@@ -85,13 +86,13 @@ def test_float32_keeps_the_long_kernel_close():
 
 
 def test_a_tap_does_not_depend_on_the_length_asked_for():
-    kernel = S4DKernel(3, 100, 1, S4DConfig())
+    kernel = StateSpaceKernel(3, 100, 1, StateSpaceConfig())
     torch.testing.assert_close(kernel(37), kernel(100)[..., :37], rtol=1e-6, atol=1e-7)
 
 
 def test_initial_values_are_those_of_the_paper():
     torch.manual_seed(0)
-    kernel = S4DKernel(500, 64, 2, S4DConfig())
+    kernel = StateSpaceKernel(500, 64, 2, StateSpaceConfig())
     a, dt = states(kernel)
     torch.testing.assert_close(a.real, torch.full((500, 32), -0.5))
     torch.testing.assert_close(a[0].imag, math.pi * torch.arange(32.0))

@@ -23,6 +23,7 @@ MIXERS: dict[str, dict[str, Any]] = {
     "only-long-conv": {"use_short_conv": False, "use_attention": False},
     "explicit": {"long_conv_kernel": "explicit"},
     "ema": {"long_conv_kernel": "ema"},
+    "s4d-kernel": {"long_conv_kernel": "s4d", "long_conv_state_dim": 6},
     "no-branches": {"branch_widths": ()},
     "branches-3-7": {"branch_widths": (3, 7)},
     "branch-batchnorm": {"branch_norm": "batch", "branch_widths": (3, 7)},
