@@ -27,14 +27,23 @@ class Provenance(Callback):
     """What a checkpoint says of its run, so that only the same run goes on from it."""
 
     def __init__(
-        self, config: RunConfig, fingerprint: str, wandb_id: str, earlier: dict[str, Any] | None
+        self,
+        config: RunConfig,
+        fingerprint: str,
+        wandb_id: str,
+        precision: str,
+        earlier: dict[str, Any] | None,
     ) -> None:
-        earlier = earlier or {"sessions": 0, "wall_seconds": 0.0}
+        earlier = earlier or {"sessions": 0, "wall_seconds": 0.0, "precisions": []}
+        precisions: list[str] = earlier["precisions"]
+        if precision not in precisions[-1:]:
+            precisions = [*precisions, precision]
         self.fixed = {
             "config": computation(config),
             "fingerprint": fingerprint,
             "wandb_id": wandb_id,
             "sessions": earlier["sessions"] + 1,
+            "precisions": precisions,
         }
         self._earlier_seconds = earlier["wall_seconds"]
         self._started = time.monotonic()
@@ -44,8 +53,23 @@ class Provenance(Callback):
         """Seconds since the start, those of interrupted sessions included."""
         return float(self._earlier_seconds + time.monotonic() - self._started)
 
+    @property
+    def precision(self) -> str:
+        """That of the run; ``bf16, then float32`` where a session on another device has another."""
+        return ", then ".join(self.fixed["precisions"])
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know of another precision than before."""
+        if len(self.fixed["precisions"]) == 1:
+            return None
+        return (
+            f"trainer.precision=auto follows the device, and this run is now {self.precision}, as "
+            "its record will say; for one precision go on where it began, or resume=false"
+        )
+
     def state_dict(self) -> dict[str, Any]:
-        """Configuration, data fingerprint, W&B id, sessions and time so far."""
+        """Configuration, data fingerprint, W&B id, sessions, precisions and time so far."""
         return {**self.fixed, "wall_seconds": self.wall_seconds}
 
 
@@ -54,6 +78,7 @@ def beginning(
     wandb_id: str,
     wandb_group: str,
     wandb_mode: str,
+    precision: str,
     task: Task,
     model: nn.Module,
     device: torch.device,
@@ -70,7 +95,7 @@ def beginning(
         "git": git_state(Path(__file__).parent),
         "versions": versions(),
         "hardware": hardware(device),
-        "precision": build.precision(config.trainer, device),
+        "precision": precision,
         "data": task.meta.summary(),
         "protocol": {
             "name": task.protocol,

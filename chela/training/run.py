@@ -114,7 +114,14 @@ class Run:
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)
         record = beginning(
-            config, self.start.wandb_id, self.group, self.wandb.mode, task, model, self.device
+            config,
+            self.start.wandb_id,
+            self.group,
+            self.wandb.mode,
+            self.provenance.precision,
+            task,
+            model,
+            self.device,
         )
         if self.leads:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
@@ -184,7 +191,11 @@ class Run:
             self.folder.checkpoints, trainer.checkpoint_every_steps, every, self.console.print
         )
         self.provenance = Provenance(
-            config, task.meta.fingerprint, self.start.wandb_id, self.start.provenance
+            config,
+            task.meta.fingerprint,
+            self.start.wandb_id,
+            build.precision(trainer, self.device),
+            self.start.provenance,
         )
         callbacks: list[Callback] = [
             self.history,
@@ -278,7 +289,8 @@ class Run:
         )
         if self.start.checkpoint is not None:
             self.console.print(f"  resuming   from {self.start.checkpoint}", soft_wrap=True)
-        for notice in filter(None, [self.start.notice, self.wandb.notice]):
+        notices = [self.start.notice, self.provenance.notice, self.wandb.notice]
+        for notice in filter(None, notices):
             self.console.print(f"  note       {notice}", markup=False, soft_wrap=True)
         warmup = self.config.schedule.warmup_steps
         if warmup >= steps:

@@ -15,6 +15,7 @@ import torch
 from chela.config import parse
 from chela.errors import RunError
 from chela.records.record import read_record
+from chela.training import build
 from chela.training.folder import RunFolder
 from chela.training.history import History
 from chela.training.run import run
@@ -101,6 +102,20 @@ def test_a_signal_at_any_step(composed, uninterrupted, monkeypatch, step) -> Non
     run(broken)
     assert_same_run(whole, broken)
     assert contents(broken)[1]["training"]["sessions"] == 2
+
+
+def test_another_precision_is_told_and_recorded(composed, monkeypatch, capsys) -> None:
+    config = composed()
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "precision", lambda *_: "bf16")  # as on a GPU
+        signal_at(patch, 3, signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            run(config)
+    assert contents(config)[1]["precision"] == "bf16"
+    capsys.readouterr()
+    run(config)
+    assert contents(config)[1]["precision"] == "bf16, then float32"
+    assert "trainer.precision=auto follows the device" in capsys.readouterr().out
 
 
 def test_three_interruptions_in_one_run(composed, uninterrupted, monkeypatch) -> None:
