@@ -27,13 +27,13 @@ def pool(x: Tensor, lengths: Tensor | None, how: Pooling) -> Tensor:
     Returns:
         (B, D), in float32 or better; zeros for a sequence of length 0.
     """
+    if how == "max" and lengths is not None:
+        padded = ~valid_mask(lengths, x.shape[1])[..., None]  # (B, L, 1)
+        largest = x.masked_fill(padded, float("-inf")).amax(1).to(accumulation_dtype(x))
+        return largest.masked_fill(lengths[:, None] == 0, 0.0)
     x = zero_padding(x, lengths).to(accumulation_dtype(x))
     if how == "max":
-        if lengths is None:
-            return x.amax(1)
-        padded = ~valid_mask(lengths, x.shape[1])[..., None]  # (B, L, 1)
-        largest = x.masked_fill(padded, float("-inf")).amax(1)
-        return largest.masked_fill(lengths[:, None] == 0, 0.0)
+        return x.amax(1)
     if how == "mean":
         total = x.sum(1)  # (B, D)
         return total / x.shape[1] if lengths is None else total / lengths.clamp(min=1)[:, None]

@@ -75,10 +75,9 @@ class Provenance(Callback):
 
 def beginning(
     config: RunConfig,
-    wandb_id: str,
+    provenance: Provenance,
     wandb_group: str,
     wandb_mode: str,
-    precision: str,
     task: Task,
     model: nn.Module,
     device: torch.device,
@@ -86,7 +85,7 @@ def beginning(
     """The part of the record that is known before the first step."""
     return {
         "run_id": config.run_id,
-        "wandb_id": wandb_id,
+        "wandb_id": provenance.fixed["wandb_id"],
         "wandb_group": wandb_group,
         "wandb_mode": wandb_mode,
         "command": shlex.join(sys.argv),
@@ -95,7 +94,7 @@ def beginning(
         "git": git_state(Path(__file__).parent),
         "versions": versions(),
         "hardware": hardware(device),
-        "precision": precision,
+        "precision": provenance.precision,
         "data": task.meta.summary(),
         "protocol": {
             "name": task.protocol,

@@ -114,14 +114,7 @@ class Run:
         trainer = self._trainer(task, steps)
         self._announce(task, model, steps)
         record = beginning(
-            config,
-            self.start.wandb_id,
-            self.group,
-            self.wandb.mode,
-            self.provenance.precision,
-            task,
-            model,
-            self.device,
+            config, self.provenance, self.group, self.wandb.mode, task, model, self.device
         )
         if self.leads:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
