@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from chela.training.muon import Muon
 from chela.training.settings import OptimizerConfig, ScheduleConfig
 
 
@@ -21,12 +22,20 @@ class OwnsKernels(Protocol):
         """The parameters that get ``kernel_lr`` and no decay."""
 
 
+@runtime_checkable
+class OwnsBlocks(Protocol):
+    """A backbone: the linear maps inside of its blocks are hidden, from streams to streams."""
+
+    blocks: nn.ModuleList
+
+
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """The three groups: kernels, matrices and the rest.
+    """The three groups: kernels, matrices and the rest; with Muon a fourth, hidden matrices.
 
     Kernels are what a module hands out by ``kernel_parameters()``: a learning rate of their own and
     no decay, since decay would shorten the model's memory (SGConv and the S4 family do the same).
-    Matrices (two dimensions or more) decay; biases, norms, gains and shifts do not.
+    Matrices (two dimensions or more) decay; biases, norms, gains and shifts do not. Muon's are the
+    weights of linear maps inside of blocks: short kernels, encoder and head are not its own.
 
     Args:
         model: any module; parameters that need no gradient are left out.
@@ -41,7 +50,9 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         if isinstance(module, OwnsKernels)
         for parameter in module.kernel_parameters()
     }
+    hidden = {id(weight) for weight in _hidden_matrices(model)} if config.name == "muon" else set()
     groups: dict[str, dict[str, Any]] = {
+        "hidden": {"params": [], "lr": config.lr, "weight_decay": config.weight_decay},
         "kernels": {"params": [], "lr": config.kernel_lr, "weight_decay": 0.0},
         "matrices": {"params": [], "lr": config.lr, "weight_decay": config.weight_decay},
         "others": {"params": [], "lr": config.lr, "weight_decay": 0.0},
@@ -51,17 +62,31 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
             continue
         if id(parameter) in kernels:
             name = "kernels"
+        elif id(parameter) in hidden:
+            name = "hidden"
         else:
             name = "matrices" if parameter.ndim >= 2 else "others"
         groups[name]["params"].append(parameter)
     return [{"name": name, **group} for name, group in groups.items() if group["params"]]
 
 
+def _hidden_matrices(model: nn.Module) -> Iterator[Tensor]:
+    for owner in model.modules():
+        if isinstance(owner, OwnsBlocks):
+            for module in owner.blocks.modules():
+                if isinstance(module, nn.Linear):
+                    yield module.weight
+
+
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over ``parameter_groups``, in the fused form, which can skip a step."""
+    """The named optimizer over ``parameter_groups``, in a form that can skip a step."""
+    groups = parameter_groups(model, config)
+    if config.name == "muon":
+        groups = [{**group, "orthogonal": group["name"] == "hidden"} for group in groups]
+        return Muon(groups, config.lr, (config.betas[0], config.betas[1]), config.eps)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     return kind(
-        parameter_groups(model, config),
+        groups,
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,

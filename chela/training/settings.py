@@ -18,9 +18,9 @@ Fraction = Annotated[float, Ge(0), Lt(1)]
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam or AdamW with three groups of parameters (``chela.training.optim``)."""
+    """The optimizer, with groups of parameters (``chela.training.optim``)."""
 
-    name: Literal["adam", "adamw"]
+    name: Literal["adam", "adamw", "muon"]
     lr: Positive  # of all but the long kernels, at the peak of the schedule
     kernel_lr: Positive  # of the long kernels (SGConv trains them more slowly than the rest)
     weight_decay: Annotated[float, Ge(0)]  # of matrices only, never of kernels, norms and biases

@@ -104,6 +104,17 @@ def test_a_signal_at_any_step(composed, uninterrupted, monkeypatch, step) -> Non
     assert contents(broken)[1]["training"]["sessions"] == 2
 
 
+def test_muon_goes_on_where_it_stood(composed, tmp_path, monkeypatch) -> None:
+    whole = composed("optimizer=muon", f"output_dir={tmp_path}/whole")
+    run(whole)
+    broken = composed("optimizer=muon", f"output_dir={tmp_path}/broken")
+    signal_at(monkeypatch, 7, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(broken)
+    run(broken)
+    assert_same_run(whole, broken)
+
+
 def test_another_precision_is_told_and_recorded(composed, monkeypatch, capsys) -> None:
     config = composed()
     with monkeypatch.context() as patch:

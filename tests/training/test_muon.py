@@ -1,0 +1,149 @@
+"""Muon against its formula in float64, and what the engine asks of an optimizer."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from chela.model import BackboneConfig, ChelaMixer, Classifier
+from chela.training.muon import ADAM_RMS, QUINTIC, Muon, orthogonalize
+from chela.training.optim import build_optimizer, parameter_groups
+from chela.training.settings import OptimizerConfig
+
+CONFIG = OptimizerConfig("muon", 0.1, 0.01, 0.5, [0.9, 0.98], 1e-8)
+
+
+def naive_polar(matrix: Tensor) -> Tensor:
+    """Newton and Schulz's quintic on the singular values themselves, in float64."""
+    u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / s.square().sum().sqrt()
+    a, b, c = QUINTIC
+    for _ in range(5):
+        s = a * s + b * s**3 + c * s**5
+    return u @ torch.diag(s) @ vt
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_the_iteration_is_its_polynomial_of_the_singular_values(rows, columns, n, seed) -> None:
+    matrices = torch.randn(n, rows, columns, generator=torch.Generator().manual_seed(seed))
+    expected = torch.stack([naive_polar(matrix) for matrix in matrices])
+    assert torch.allclose(orthogonalize(matrices).double(), expected, atol=1e-4)
+
+
+def test_singular_values_of_a_common_matrix_come_near_one() -> None:
+    matrix = torch.randn(1, 64, 160, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(1e-6 * matrix)[0])  # of any size
+    assert 0.6 < values.min() <= values.max() < 1.3
+    assert orthogonalize(torch.zeros(1, 4, 3)).eq(0).all()
+
+
+def naive_steps(matrix: Tensor, gradients: list[Tensor], rate: float, decay: float) -> Tensor:
+    """The formula of Muon for one matrix, in float64."""
+    matrix, momentum = matrix.double(), torch.zeros_like(matrix, dtype=torch.float64)
+    for gradient in gradients:
+        momentum = 0.9 * momentum + 0.1 * gradient
+        update = naive_polar(0.1 * gradient + 0.9 * momentum)
+        scale = ADAM_RMS * max(matrix.shape) ** 0.5
+        matrix = matrix - rate * (scale * update + decay * matrix)
+    return matrix
+
+
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    config = BackboneConfig(dim=8, depth=2)
+    return Classifier(config, lambda: ChelaMixer(8, 16), vocab_size=5, input_dim=1, num_classes=3)
+
+
+def give_gradients(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def test_hidden_matrices_are_those_inside_of_blocks() -> None:
+    model = classifier()
+    groups = {group["name"]: group["params"] for group in parameter_groups(model, CONFIG)}
+    hidden = {id(parameter) for parameter in groups["hidden"]}
+    inside = model.backbone.blocks[0].mixer.value.weight
+    assert id(inside) in hidden
+    assert all(parameter.ndim == 2 for parameter in groups["hidden"])
+    for outside in (model.backbone.encoder, model.head):
+        assert not hidden & {id(parameter) for parameter in outside.parameters()}
+    short = model.backbone.blocks[0].mixer.short_conv.parameters()
+    assert not hidden & {id(parameter) for parameter in short}
+    assert sum(map(len, groups.values())) == len(list(model.parameters()))  # each in one group
+
+
+def test_steps_are_the_formula_for_matrices_and_adamw_for_the_rest() -> None:
+    model, other = classifier(), classifier()
+    optimizer = build_optimizer(model, CONFIG)
+    adamw = build_optimizer(other, OptimizerConfig("adamw", 0.1, 0.01, 0.5, [0.9, 0.98], 1e-8))
+    start = copy.deepcopy(dict(model.named_parameters()))
+    hidden = {id(parameter) for parameter in optimizer.param_groups[0]["params"]}
+    gradients: dict[str, list[Tensor]] = {name: [] for name in start}
+    for seed in range(3):
+        for each, steps in ((model, optimizer), (other, adamw)):
+            give_gradients(each, seed)
+            steps.step()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            gradients[name].append(parameter.grad.clone())
+    compared = 0
+    for (name, parameter), its_other in zip(
+        model.named_parameters(), other.parameters(), strict=True
+    ):
+        if id(parameter) in hidden:
+            expected = naive_steps(start[name].detach(), gradients[name], 0.1, 0.5)
+            assert torch.allclose(parameter.double(), expected, atol=1e-4), name
+            compared += 1
+        else:
+            assert torch.equal(parameter, its_other), name
+    assert compared == len(hidden) > 4
+
+
+def test_a_step_that_is_not_finite_changes_nothing() -> None:
+    model = classifier()
+    optimizer = build_optimizer(model, CONFIG)
+    give_gradients(model, 0)
+    optimizer.step()
+    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+    for before, after in zip(
+        state["state"].values(), optimizer.state_dict()["state"].values(), strict=True
+    ):
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_state_that_is_loaded_goes_on_as_it_would_have() -> None:
+    model = classifier()
+    optimizer = build_optimizer(model, CONFIG)
+    give_gradients(model, 0)
+    optimizer.step()
+    other = copy.deepcopy(model)
+    again = build_optimizer(other, CONFIG)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each, steps in ((model, optimizer), (other, again)):
+        give_gradients(each, 1)
+        steps.step()
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+
+
+def test_parameters_without_gradients_and_a_closure() -> None:
+    model = classifier()
+    optimizer = build_optimizer(model, CONFIG)
+    before = copy.deepcopy(model.state_dict())
+    assert optimizer.step(lambda: 7.0) == 7.0
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert isinstance(optimizer, Muon)
+    with pytest.raises(ValueError, match="empty"):
+        Muon([], 0.1, (0.9, 0.98), 1e-8)
