@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import pydantic
 from annotated_types import Ge
@@ -173,7 +173,7 @@ def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
     Raises:
         ConfigError: see ``parse``.
     """
-    _refuse_unknown(values, _names(schema), path)
+    _refuse_unknown_within(schema, values, path)
     adapter = pydantic.TypeAdapter(schema)
     return _validated(lambda: adapter.validate_python(dict(values)), path)
 
@@ -216,6 +216,15 @@ def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) 
     for key in values:
         if key not in known:
             raise ConfigError(f"unknown key '{joined(path, key)}'. {suggestion(key, known)}")
+
+
+def _refuse_unknown_within(schema: Any, values: Mapping[str, Any], path: str) -> None:
+    """``_refuse_unknown`` for a dataclass and those among its fields."""
+    _refuse_unknown(values, _names(schema), path)
+    hints = get_type_hints(schema)
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _refuse_unknown_within(hints[key], value, joined(path, key))
 
 
 def _require(values: Mapping[str, Any], names: Iterable[str], path: str) -> None:

@@ -50,6 +50,11 @@ def test_the_command_line_names_the_choices(overrides: list[str], parts: list[st
         ("model.depth", 0, ["model.depth=0", "greater than 0"]),
         ("model.depth", "two", ["model.depth='two'", "integer"]),
         ("model.mixer.gate", "soft", ["model.mixer.gate=soft", "'silu'", "'mega'", "'none'"]),
+        (
+            "model.mixer.long_conv_state_space.state_dim",
+            7,
+            ["model.mixer.long_conv_state_space", "set state_dim=8"],
+        ),
         ("optimizer.name", "sgd", ["optimizer.name=sgd", "'adam'", "'adamw'"]),
         ("trainer.precision", "fp8", ["trainer.precision=fp8", "'bf16'"]),
         ("trainer.batch_size", -1, ["trainer.batch_size=-1"]),
@@ -68,7 +73,18 @@ def test_a_bad_value_is_named_with_its_choices(composed, key, value, parts) -> N
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("section", ["", "task", "model", "model.mixer", "trainer", "optimizer"])
+@pytest.mark.parametrize(
+    "section",
+    [
+        "",
+        "task",
+        "model",
+        "model.mixer",
+        "model.mixer.long_conv_state_space",
+        "trainer",
+        "optimizer",
+    ],
+)
 def test_an_unknown_key_in_a_file_is_refused(composed, section) -> None:
     config = composed()
     key = f"{section}.surprise".lstrip(".")

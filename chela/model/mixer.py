@@ -13,7 +13,7 @@ every formula and default here is our definition.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch.nn.functional as F
@@ -57,10 +57,7 @@ class ChelaConfig:
     long_conv_soft_threshold: Annotated[float, Ge(0)] = 0.1  # explicit: in initial deviations
     long_conv_dropout: Fraction = 0.1  # explicit: share of taps dropped in a training step
     ema_dim: PositiveInt = 16  # ema: exponentials per channel, as in Mega
-    # s4d: as in S4D, for which the steps' range is what a task may ask to change
-    long_conv_state_dim: Annotated[int, Gt(1)] = 64
-    long_conv_dt_min: Annotated[float, Gt(0)] = 1e-3
-    long_conv_dt_max: Annotated[float, Gt(0)] = 1e-1
+    long_conv_state_space: StateSpaceConfig = field(default_factory=StateSpaceConfig)  # s4d
     branch_widths: tuple[PositiveInt, ...] = (5,)  # short kernels beside the long one
     branch_norm: BranchNorm = "none"  # none keeps the stage a single convolution in training
 
@@ -80,16 +77,6 @@ class ChelaConfig:
                 "without short convolution, long convolution and attention no token sees another; "
                 "switch one of use_short_conv, use_long_conv, use_attention on"
             )
-        _ = self.state_space  # its errors come with the configuration's
-
-    @property
-    def state_space(self) -> StateSpaceConfig:
-        """The choices of ``long_conv_kernel="s4d"``."""
-        return StateSpaceConfig(
-            state_dim=self.long_conv_state_dim,
-            dt_min=self.long_conv_dt_min,
-            dt_max=self.long_conv_dt_max,
-        )
 
 
 class ChelaMixer(nn.Module):
@@ -241,5 +228,5 @@ def _long_kernel(dim: int, max_length: int, directions: int, config: ChelaConfig
         threshold, dropout = config.long_conv_soft_threshold, config.long_conv_dropout
         return ExplicitKernel(dim, max_length, directions, threshold, dropout)
     if config.long_conv_kernel == "s4d":
-        return StateSpaceKernel(dim, max_length, directions, config.state_space)
+        return StateSpaceKernel(dim, max_length, directions, config.long_conv_state_space)
     return EMAKernel(dim, max_length, directions, config.ema_dim)

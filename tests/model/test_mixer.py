@@ -170,8 +170,6 @@ def test_the_kernels_compute_the_same_mixer(causal, choices):
         (False, {"qk_dim": 9, "num_heads": 2}, "set qk_dim=10"),
         (False, {"v_dim": 9, "num_heads": 2}, "set v_dim=10"),
         (False, {"short_conv_width": 4}, "needs an odd width, e.g. 5"),
-        (False, {"long_conv_state_dim": 7}, "set state_dim=8"),
-        (False, {"long_conv_dt_min": 0.2}, "set dt_min <= dt_max"),
         (False, {"branch_widths": (3, 4)}, r"branch_widths has \[4\].* e.g. \[5\]"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from chela.model import BackboneConfig, ChelaConfig, ChelaMixer, Classifier
+from chela.model.state_space import StateSpaceConfig
 
 DIM, VOCAB, CLASSES = 8, 11, 3
 MAX_LENGTH = 23  # neither a power of two nor a multiple of the taps
@@ -23,7 +24,10 @@ MIXERS: dict[str, dict[str, Any]] = {
     "only-long-conv": {"use_short_conv": False, "use_attention": False},
     "explicit": {"long_conv_kernel": "explicit"},
     "ema": {"long_conv_kernel": "ema"},
-    "s4d-kernel": {"long_conv_kernel": "s4d", "long_conv_state_dim": 6},
+    "s4d-kernel": {
+        "long_conv_kernel": "s4d",
+        "long_conv_state_space": StateSpaceConfig(state_dim=6),
+    },
     "no-branches": {"branch_widths": ()},
     "branches-3-7": {"branch_widths": (3, 7)},
     "branch-batchnorm": {"branch_norm": "batch", "branch_widths": (3, 7)},
