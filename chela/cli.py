@@ -11,11 +11,13 @@ from hydra.errors import ConfigCompositionException, HydraException, OverridePar
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from chela import resolvers
+from chela import launcher, resolvers
 from chela.errors import ChelaError, suggestion
 from tasks.errors import DataError
 
-resolvers.register()  # before Hydra composes, so that --cfg job --resolve can use it
+# before Hydra composes, so that --cfg job --resolve and a sweep can use them
+resolvers.register()
+launcher.register()
 
 # Errors that the user can put right: their message is enough. Others are defects of ours.
 PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import shlex
 import sys
@@ -25,13 +24,11 @@ from rich.table import Table
 
 from chela.cli import PLAIN, explain
 from chela.errors import ChelaError
+from chela.launcher import FOLDER, end_with_the_sweep
 from chela.records import sweeps
 from chela.records.sweeps import Plan, SweepCell
 
-NAME, FOLDER = "CHELA_SWEEP", "CHELA_SWEEP_FOLDER"  # cells in other processes inherit them
-
-# Held while the sweep runs. Not in the callback, which is sent to the processes of the cells.
-_locks = contextlib.ExitStack()
+NAME = "CHELA_SWEEP"  # cells in other processes inherit it
 
 
 def sweep_name() -> str | None:
@@ -42,6 +39,9 @@ def sweep_name() -> str | None:
 class SweepCallback(Callback):
     """Hydra calls this around a sweep and, in the process of a cell, around the cell."""
 
+    def __init__(self) -> None:
+        self._locks = contextlib.ExitStack()  # held while the sweep runs
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Name the sweep after what it varies: the same command continues the same sweep."""
         name = _name(config)
@@ -49,7 +49,7 @@ class SweepCallback(Callback):
         os.environ[NAME], os.environ[FOLDER] = name, str(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(filelock.Timeout):  # the same sweep twice: their runs are locked
-            _locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
+            self._locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
         command = shlex.join(["python", *sys.argv])
         sweeps.write_plan(folder, Plan(name, command, planned_cells(config)))
 
@@ -57,11 +57,7 @@ class SweepCallback(Callback):
         """Say where the cell's run will be."""
         if FOLDER not in os.environ:
             return
-        if multiprocessing.get_start_method(allow_none=True) == "loky":
-            # joblib's way to start processes, which those that a cell starts do not know
-            multiprocessing.set_start_method("spawn", force=True)
-            os.environ["TTY_COMPATIBLE"] = "0"  # the bars of several cells would draw over another
-            _take_a_gpu(config.hydra.job.num, OmegaConf.select(config, "trainer.devices"))
+        end_with_the_sweep()
         folder, run = os.environ[FOLDER], _run_folder(config)
         place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
         cell = SweepCell(list(config.hydra.overrides.task), place)
@@ -87,7 +83,7 @@ class SweepCallback(Callback):
 
         folder = Path(os.environ.pop(FOLDER))
         name = os.environ.pop(NAME)
-        _locks.close()
+        self._locks.close()
         cells = list(sweeps.read_cells(folder).values())
         console = Console(width=None if sys.stdout.isatty() else 100)
         console.print(cells_table(name, cells))
@@ -135,21 +131,6 @@ def cells_table(name: str, cells: list[SweepCell]) -> Table:
         best = "failed" if cell.best is None else f"{cell.best:.4f}"
         table.add_row(" ".join(overrides), best, cell.error or "")
     return table
-
-
-def _take_a_gpu(number: int, devices: object) -> None:
-    """Let this process see one GPU alone: the processes of a sweep take a machine's in turn.
-
-    It goes by the process's first cell, ``number``: once CUDA is in use it cannot change. If that
-    cell asks for other than one of ``devices``, the process sees all GPUs.
-    """
-    import torch  # here, so that --help need not wait for it
-
-    count = torch.cuda.device_count()
-    if devices == 1 and count > 1:
-        asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-        seen = asked.split(",") if asked else [str(gpu) for gpu in range(count)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = seen[number % count]
 
 
 def _name(config: DictConfig) -> str:

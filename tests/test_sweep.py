@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,12 @@ from rich.console import Console
 from chela.config import parse
 from chela.errors import ConfigError
 from chela.records.sweeps import Plan, SweepCell, read_cells, read_plan
-from chela.sweep import _take_a_gpu, cells_table, planned_cells
+from chela.sweep import cells_table, planned_cells
 from chela.training import build
 from tasks.base import TaskSpec
 from tests.conftest import ROOT, TINY
 from tests.test_commands import train
-
-PARALLEL = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+from tests.test_launcher import AT_ONCE
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path, shared_data: Path) -> None:
@@ -45,7 +43,7 @@ def test_cells_started_in_the_same_second_do_not_collide(tmp_path: Path, shared_
     cells = ["model.mixer.num_heads=2,3", "seed=0,1"]  # those with three heads fail
     # processes of their own, here to generate data that are not there yet, start as ever
     generating = ["task.workers=2", "task.data_seed=7"]
-    sweep = ["-m", *PARALLEL, *TINY, *cells, *generating, *places, "logger=wandb"]
+    sweep = ["-m", *AT_ONCE, *TINY, *cells, *generating, *places, "logger=wandb"]
     result = train(*sweep, WANDB_MODE="offline", OMP_NUM_THREADS="1")
     assert result.returncode == 1
     assert "2 of 4 cells failed" in result.stdout
@@ -139,36 +137,3 @@ def test_sizes_that_do_not_fit_are_a_message(composed) -> None:
     config = parse(composed("model.mixer.num_heads=3"))
     with pytest.raises(ConfigError, match="model=chela: qk_dim=8 is not divisible by num_heads=3"):
         build.build_model(config.model, TaskSpec("x", 2, 8, 5, 1))
-
-
-@pytest.mark.parametrize(
-    ("visible", "number", "devices", "expected"),
-    [
-        (None, 0, 1, "0"),
-        (None, 3, 1, "1"),
-        ("4,7", 1, 1, "7"),
-        ("GPU-a,GPU-b", 2, 1, "GPU-a"),
-        ("4,7", 1, 2, "4,7"),
-    ],
-)
-def test_processes_of_a_sweep_take_the_gpus_in_turn(
-    monkeypatch: pytest.MonkeyPatch,
-    visible: str | None,
-    number: int,
-    devices: int,
-    expected: str,
-) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    _take_a_gpu(number, devices)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
-
-
-def test_a_single_gpu_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    _take_a_gpu(1, 1)
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ

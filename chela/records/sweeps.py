@@ -1,7 +1,8 @@
 """A sweep's own files: what its cells are, and what became of each; the runs keep the rest.
 
 ``<output_dir>/sweeps/<name>/sweep.json`` is the plan, ``cells/<number>.json`` what became of a
-cell, written by whichever process ran it. A lock beside the plan is held while the sweep runs.
+cell, written by whichever process ran it; beside it ``<number>.log``, the output of a cell that had
+a process of its own. A lock beside the plan is held while the sweep runs.
 """
 
 from __future__ import annotations
@@ -76,6 +77,11 @@ def read_cells(folder: Path) -> dict[int, SweepCell]:
 def finish_cell(folder: Path, number: int, error: str | None, best: float | None) -> None:
     """Add the outcome to what is known of a cell that has been started."""
     write_cell(folder, number, replace(read_cells(folder)[number], error=error, best=best))
+
+
+def log_file(folder: Path, number: int) -> Path:
+    """Where the output of a cell with a process of its own is kept."""
+    return folder / CELLS / f"{number:06d}.log"
 
 
 def varied(cells: list[list[str]]) -> list[list[str]]:
