@@ -7,6 +7,7 @@ one's.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -15,8 +16,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -29,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from chela.errors import ConfigError
+from chela.places import Slots, cores, visible_gpus
 from chela.records import sweeps
 from chela.records.sweeps import SweepCell
 
@@ -37,6 +39,7 @@ FOLDER = "CHELA_SWEEP_FOLDER"  # of the sweep's own files; its cells inherit it
 PARENT = "CHELA_SWEEP_PARENT"  # a file descriptor that reads its end when the sweep has ended
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # what a run saves itself for
 PAUSE = 0.1  # seconds between two looks at the processes
+PATIENCE = 10.0  # seconds that cells have to end after a second signal
 
 
 @dataclass(frozen=True)
@@ -49,35 +52,13 @@ class Cell:
     devices: int  # GPUs it asks for
 
 
-class Slots:
-    """Where cells may run: ``at_once`` of them on each GPU.
+@dataclass
+class Running:
+    """A cell's process."""
 
-    Args:
-        gpus: their names for CUDA_VISIBLE_DEVICES; none: the CPU is the one place.
-        at_once: cells that share one.
-    """
-
-    def __init__(self, gpus: Sequence[str], at_once: int) -> None:
-        self.free = dict.fromkeys(gpus or ["CPU"], at_once)
-        self.has_gpus = bool(gpus)
-
-    def take(self, devices: int) -> list[str] | None:
-        """A slot on each of ``devices`` GPUs, the emptiest first; None if they are not free.
-
-        Who asks for more GPUs than there are gets one slot of each, and the run says the rest.
-        """
-        wanted = min(devices, len(self.free)) if self.has_gpus else 1
-        places = sorted(self.free, key=lambda place: -self.free[place])[:wanted]
-        if any(self.free[place] == 0 for place in places):
-            return None
-        for place in places:
-            self.free[place] -= 1
-        return places
-
-    def give(self, places: Sequence[str]) -> None:
-        """Take back what ``take`` gave."""
-        for place in places:
-            self.free[place] += 1
+    cell: Cell
+    places: list[str]
+    began: float  # time.monotonic()
 
 
 class ProcessLauncher(Launcher):
@@ -97,8 +78,11 @@ class ProcessLauncher(Launcher):
             raise ConfigError(f"hydra.launcher.at_once={at_once!r} should be a number from 1 up")
         self.at_once = at_once
         self.console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
-        self.stopped: int | None = None
-        self.running: dict[subprocess.Popen[bytes], tuple[Cell, list[str], float]] = {}
+        self.running: dict[subprocess.Popen[bytes], Running] = {}
+        self.received: deque[int] = deque()  # signals that were not passed on yet
+        self.passed_on: list[int] = []
+        self.kill_at = math.inf  # time.monotonic() from which on cells that go on are killed
+        self.interrupted = False  # a cell stopped before its end because it was asked to
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         """Hydra's hook; cells have their own task function, which the command leads to."""
@@ -117,29 +101,31 @@ class ProcessLauncher(Launcher):
         self.folder = Path(os.environ[FOLDER])
         cells = self._cells([list(each) for each in job_overrides], initial_job_idx)
         slots = Slots(visible_gpus(), self.at_once)
-        threads = str(max(1, (os.cpu_count() or 1) // sum(slots.free.values())))
+        threads = max(1, cores() // min(sum(slots.free.values()), max(1, len(cells))))
         waiting = deque(cells)
         reader, writer = os.pipe()  # closed with this process, however it ends
         try:
-            with self._passing_signals_on():
-                while self.running or (waiting and self.stopped is None):
-                    while waiting and self.stopped is None:
+            with self._listening():
+                while self.running or (waiting and not self.passed_on):
+                    while waiting and not self.received and not self.passed_on:
                         places = slots.take(waiting[0].devices)
                         if places is None:
                             break
-                        self._start(waiting.popleft(), places, slots.has_gpus, threads, reader)
+                        if not self._start(waiting.popleft(), places, slots, threads, reader):
+                            slots.give(places)
                     time.sleep(PAUSE)
+                    self._pass_signals_on()
                     for process in [each for each in self.running if each.poll() is not None]:
-                        cell, places, began = self.running.pop(process)
-                        slots.give(places)
-                        self._finish(cell, process.returncode, time.monotonic() - began)
+                        slots.give(self.running[process].places)
+                        self._finish(process)
         finally:
+            self._end_all()
             os.close(reader)
             os.close(writer)
-        if self.stopped is not None:
-            name = signal.Signals(self.stopped).name
-            self.console.print(f"stopped by {name}; to go on, repeat the command", soft_wrap=True)
-            sys.exit(128 + self.stopped)
+        if self.passed_on and (waiting or self.interrupted):
+            name = signal.Signals(self.passed_on[0]).name
+            self._say(f"stopped by {name}; to go on, repeat the command")
+            sys.exit(128 + self.passed_on[0])
         return [self._returned(cell) for cell in cells]
 
     def _cells(self, job_overrides: list[list[str]], first: int) -> list[Cell]:
@@ -156,29 +142,39 @@ class ProcessLauncher(Launcher):
         return found
 
     def _start(
-        self, cell: Cell, places: list[str], on_gpus: bool, threads: str, reader: int
-    ) -> None:
-        environment = {"OMP_NUM_THREADS": threads, **os.environ, PARENT: str(reader)}
-        if on_gpus:
+        self, cell: Cell, places: list[str], slots: Slots, threads: int, reader: int
+    ) -> bool:
+        """Begin a cell; False if the machine could not, which is the cell's error."""
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(reader)}
+        if slots.has_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(places)
+        sweeps.write_cell(
+            self.folder, cell.number, SweepCell(cell.overrides)
+        )  # nothing else counts
         log = sweeps.log_file(self.folder, cell.number)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [*self._command(), *cell.overrides, f"hydra.job.num={cell.number}"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                pass_fds=[reader],
-                start_new_session=True,  # Ctrl-C comes through us, once
-            )
-        self.running[process] = (cell, places, time.monotonic())
-        where = f"GPU {','.join(places)}" if on_gpus else "the CPU"
-        self.console.print(f"{cell.label}: begins on {where}; {log}", markup=False, soft_wrap=True)
+        command = [*self._command(), *cell.overrides, f"hydra.job.num={cell.number}"]
+        try:
+            with log.open("ab") as output:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    pass_fds=[reader],
+                    start_new_session=True,  # Ctrl-C comes through us, once
+                )
+        except OSError as error:
+            sweeps.finish_cell(self.folder, cell.number, f"could not be started: {error}", None)
+            self._say(f"{cell.label}: failed: could not be started: {error}")
+            return False
+        self.running[process] = Running(cell, places, time.monotonic())
+        where = f"GPU {','.join(places)}" if slots.has_gpus else "the CPU"
+        self._say(f"{cell.label}: begins on {where}; {log}")
+        return True
 
     def _command(self) -> list[str]:
-        """What this process was started as, without the overrides."""
+        """What this process was started as, without what is the sweep's alone."""
         asked = get_args_parser().parse_args(sys.argv[1:])
         flags = {
             "--config-path": asked.config_path,
@@ -186,64 +182,93 @@ class ProcessLauncher(Launcher):
             "--config-dir": asked.config_dir,
         }
         given = [part for flag, value in flags.items() if value for part in (flag, value)]
-        return [sys.executable, str(Path(sys.argv[0]).absolute()), *given]
+        own = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweep", "hydra.mode")
+        hydra = [
+            override
+            for override in self.config.hydra.overrides.hydra
+            if not override.lstrip("+~").startswith(own)
+        ]
+        return [sys.executable, str(Path(sys.argv[0]).absolute()), *given, *hydra]
 
-    def _finish(self, cell: Cell, status: int, seconds: float) -> None:
+    def _finish(self, process: subprocess.Popen[bytes]) -> None:
+        """Keep what became of a cell whose process has ended, and say it."""
+        ended = self.running.pop(process)
+        cell, status = ended.cell, process.returncode
+        if status < 0:  # what it had started itself is still there
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        seconds = time.monotonic() - ended.began
         known = sweeps.read_cells(self.folder).get(cell.number, SweepCell(cell.overrides))
-        if self.stopped is None and known.error is None and known.best is None:
-            log = sweeps.log_file(self.folder, cell.number)
+        if known.error is None and known.best is None and not self.passed_on:
+            error = f"{ending(status)}; see {sweeps.log_file(self.folder, cell.number)}"
+            known = replace(known, error=error)
             sweeps.write_cell(self.folder, cell.number, known)
-            sweeps.finish_cell(self.folder, cell.number, f"{ending(status)}; see {log}", None)
-            known = sweeps.read_cells(self.folder)[cell.number]
         if known.error is not None:
             became = f"failed after {seconds:.0f} s: {known.error.splitlines()[0]}"
         elif known.best is not None:
             became = f"best validation {known.best:.4f} after {seconds:.0f} s"
         else:
+            self.interrupted = True
             became = ending(status)
-        self.console.print(f"{cell.label}: {became}", markup=False, soft_wrap=True)
+        self._say(f"{cell.label}: {became}")
 
     def _returned(self, cell: Cell) -> JobReturn:
-        best = sweeps.read_cells(self.folder)[cell.number].best
+        known = sweeps.read_cells(self.folder).get(cell.number)
         result = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
-        result.return_value = float("nan") if best is None else best
+        result.return_value = float("nan") if known is None or known.best is None else known.best
         return result
 
     @contextmanager
-    def _passing_signals_on(self) -> Iterator[None]:
-        """While this lasts a signal goes to every cell that runs, and no other one begins."""
+    def _listening(self) -> Iterator[None]:
+        """While this lasts signals are noted; ``_pass_signals_on`` serves them."""
 
-        def handle(number: int, frame: FrameType | None) -> None:
-            self.stopped = number
-            self.console.print(
-                f"{signal.Signals(number).name}: waiting for the cells to save themselves; send it "
-                "again to stop them at once",
-                soft_wrap=True,
-            )
-            for process in list(self.running):
-                process.send_signal(number)
+        def note(number: int, frame: FrameType | None) -> None:
+            self.received.append(number)
 
-        before = {number: signal.signal(number, handle) for number in SIGNALS}
+        before = {number: signal.signal(number, note) for number in SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _pass_signals_on(self) -> None:
+        """Give each signal to every cell that runs; after the second one wait for a short time."""
+        while self.received:
+            number = self.received.popleft()
+            for process in self.running:
+                process.send_signal(number)
+            self.passed_on.append(number)
+            name = signal.Signals(number).name
+            if len(self.passed_on) == 1:
+                self._say(
+                    f"{name}: waiting for the cells to save themselves; send it again to stop them "
+                    "at once"
+                )
+            else:
+                self.kill_at = min(self.kill_at, time.monotonic() + PATIENCE)
+        if time.monotonic() >= self.kill_at:
+            for process in self.running:
+                process.kill()
 
-def visible_gpus() -> list[str]:
-    """The GPUs of this machine that may be used, as CUDA_VISIBLE_DEVICES names them."""
-    import torch  # here, so that --help need not wait for it
+    def _end_all(self) -> None:
+        """If this process fails: the cells that run save themselves, as by SIGTERM."""
+        for process in self.running:
+            process.terminate()
+        for process in self.running:
+            process.wait()
 
-    count = torch.cuda.device_count()
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return asked.split(",")[:count] if asked else [str(gpu) for gpu in range(count)]
+    def _say(self, text: str) -> None:
+        try:
+            self.console.print(text, markup=False, soft_wrap=True)
+        except (OSError, SystemExit):  # Rich exits when nobody reads any more; the cells go on
+            self.console.quiet = True
 
 
 def ending(status: int) -> str:
     """In words: how a process ended that did not say so itself."""
-    number = -status if status < 0 else status - 128 if status > 128 else None
-    if number is None:
+    number = -status if status < 0 else status - 128
+    if number not in set(signal.Signals):
         return f"ended with status {status}"
     name = signal.Signals(number).name
     return f"killed by {name}" if status < 0 else f"stopped by {name}"

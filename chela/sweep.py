@@ -48,14 +48,16 @@ class SweepCallback(Callback):
         folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
         os.environ[NAME], os.environ[FOLDER] = name, str(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(filelock.Timeout):  # the same sweep twice: their runs are locked
-            self._locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
         command = shlex.join(["python", *sys.argv])
+        try:
+            self._locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
+        except filelock.Timeout:  # the same sweep twice: the plan is the other's, runs are locked
+            return
         sweeps.write_plan(folder, Plan(name, command, planned_cells(config)))
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Say where the cell's run will be."""
-        if FOLDER not in os.environ:
+        if not _keeps_the_cell():
             return
         end_with_the_sweep()
         folder, run = os.environ[FOLDER], _run_folder(config)
@@ -65,7 +67,7 @@ class SweepCallback(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Keep what became of a cell, and let the sweep go on if it failed."""
-        if FOLDER not in os.environ:
+        if not _keeps_the_cell():
             return
         error = None
         if job_return.status == JobStatus.FAILED:
@@ -131,6 +133,11 @@ def cells_table(name: str, cells: list[SweepCell]) -> Table:
         best = "failed" if cell.best is None else f"{cell.best:.4f}"
         table.add_row(" ".join(overrides), best, cell.error or "")
     return table
+
+
+def _keeps_the_cell() -> bool:
+    """Whether this process writes what becomes of a cell: of several devices' only the first."""
+    return FOLDER in os.environ and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _name(config: DictConfig) -> str:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
+from rich.console import Console
 
 from chela.errors import ConfigError
-from chela.launcher import ProcessLauncher, Slots, ending, visible_gpus
+from chela.launcher import FOLDER, ProcessLauncher, ending
+from chela.places import Slots, visible_gpus
 from chela.records.state import run_folders, run_state
-from chela.records.sweeps import read_cells
+from chela.records.sweeps import SweepCell, log_file, read_cells, write_cell
 from tests.conftest import ROOT, TINY
 from tests.test_commands import train
 
@@ -72,10 +81,138 @@ def test_at_once_is_a_number_from_one_up(value: object) -> None:
         ProcessLauncher(value)  # type: ignore[arg-type]
 
 
-def test_how_a_process_ended() -> None:
-    assert ending(-signal.SIGKILL) == "killed by SIGKILL"
-    assert ending(128 + signal.SIGTERM) == "stopped by SIGTERM"
-    assert ending(1) == "ended with status 1"
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (-signal.SIGKILL, "killed by SIGKILL"),
+        (128 + signal.SIGTERM, "stopped by SIGTERM"),
+        (1, "ended with status 1"),
+        (255, "ended with status 255"),
+        (-40, "ended with status -40"),
+    ],
+)
+def test_how_a_process_ended(status: int, words: str) -> None:
+    assert ending(status) == words
+
+
+Launch = Callable[[str, int], ProcessLauncher]
+
+
+@pytest.fixture
+def launcher_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
+    """A launcher whose cells are a few lines of Python instead of runs."""
+
+    def make(script: str, at_once: int) -> ProcessLauncher:
+        monkeypatch.setenv(FOLDER, str(tmp_path))
+        monkeypatch.setattr("chela.launcher.visible_gpus", list)
+        launcher = ProcessLauncher(at_once)
+        composed = OmegaConf.create({"trainer": {"devices": 1}})
+        loader = SimpleNamespace(load_sweep_config=lambda config, overrides: composed)
+        config = OmegaConf.create({"hydra": {"overrides": {"hydra": []}}})
+        context = SimpleNamespace(config_loader=loader)
+        launcher.setup(hydra_context=context, task_function=None, config=config)
+        monkeypatch.setattr(launcher, "_command", lambda: [sys.executable, "-c", script])
+        return launcher
+
+    return make
+
+
+SAVES_WHAT_IT_REACHED = """
+import json, sys
+from pathlib import Path
+number = sys.argv[-1].partition("=")[2]
+file = Path(%r, "cells", f"{int(number):06d}.json")
+file.write_text(json.dumps({"overrides": sys.argv[1:-1], "best": 0.5 + int(number) / 10}))
+"""
+
+
+def test_what_cells_reached_is_returned(launcher_of: Launch, tmp_path: Path) -> None:
+    returned = launcher_of(SAVES_WHAT_IT_REACHED % str(tmp_path), 2).launch([["a=1"], ["a=2"]], 3)
+    assert [result.return_value for result in returned] == pytest.approx([0.8, 0.9])
+    assert [list(result.overrides) for result in returned] == [["a=1"], ["a=2"]]
+
+
+@pytest.mark.parametrize("status", [0, 1, 255])
+def test_a_cell_that_ends_without_a_word_has_failed(
+    launcher_of: Launch, tmp_path: Path, status: int
+) -> None:
+    write_cell(tmp_path, 0, SweepCell(["a=1"], best=0.9))  # of an earlier sweep
+    script = f"print('hello'); raise SystemExit({status})"
+    (result,) = launcher_of(script, 1).launch([["a=1"]], 0)
+    assert math.isnan(result.return_value)
+    error = read_cells(tmp_path)[0].error
+    log = log_file(tmp_path, 0)
+    assert error == f"ended with status {status}; see {log}"
+    assert log.read_text() == "hello\n"
+
+
+def test_a_cell_that_cannot_be_started_has_failed(
+    launcher_of: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("too many processes")
+
+    monkeypatch.setattr("subprocess.Popen", fail)
+    launcher_of("", 1).launch([["a=1"], ["a=2"]], 0)
+    errors = [cell.error for cell in read_cells(tmp_path).values()]
+    assert errors == ["could not be started: too many processes"] * 2
+
+
+def test_a_signal_while_a_cell_is_started_reaches_it(
+    launcher_of: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Signalled(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("subprocess.Popen", Signalled)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as stopped:
+        launcher_of("import time; time.sleep(60)", 1).launch([["a=1"], ["a=2"]], 0)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 30
+    assert list(read_cells(tmp_path)) == [0]  # the second did not begin
+    assert read_cells(tmp_path)[0].error is None
+
+
+def test_after_a_second_signal_cells_that_do_not_end_are_killed(
+    launcher_of: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    monkeypatch.setattr("chela.launcher.PATIENCE", 0.2)
+    for seconds in (0.5, 1.0):
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    before = signal.getsignal(signal.SIGTERM)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as stopped:
+        launcher_of(deaf, 2).launch([["a=1"], ["a=2"]], 0)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert 1.0 < time.monotonic() - began < 30
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_cells_go_on_when_nobody_reads(launcher_of: Launch, tmp_path: Path) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError("no space left on device")
+
+    launcher = launcher_of(SAVES_WHAT_IT_REACHED % str(tmp_path), 1)
+    launcher.console = Console(file=Full())
+    assert len(launcher.launch([["a=1"], ["a=2"]], 0)) == 2
+    assert [cell.best for cell in read_cells(tmp_path).values()] == [0.5, 0.6]
+
+
+def test_a_cell_is_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "--config-dir", "/mine", "seed=0,1"])
+    mine = ["hydra.searchpath=[file:///mine]", "hydra.verbose=true"]
+    given = ["hydra/launcher=processes", "hydra.launcher.at_once=2", "hydra.mode=MULTIRUN", *mine]
+    launcher = ProcessLauncher()
+    config = OmegaConf.create({"hydra": {"overrides": {"hydra": given}}})
+    context = SimpleNamespace(config_loader=None)
+    launcher.setup(hydra_context=context, task_function=None, config=config)
+    place = str(Path("train.py").absolute())
+    assert launcher._command() == [sys.executable, place, "--config-dir", "/mine", *mine]
 
 
 def test_what_cannot_be_run_is_one_message(tmp_path: Path) -> None:
@@ -88,12 +225,14 @@ def test_what_cannot_be_run_is_one_message(tmp_path: Path) -> None:
     assert not list(run_folders(tmp_path))
 
 
-def begin(place: Path, data: Path, steps: int, seeds: str) -> subprocess.Popen[str]:
-    long = [f"trainer.max_steps={steps}", f"trainer.validate_every_steps={steps}", f"seed={seeds}"]
-    return subprocess.Popen(
+@pytest.fixture
+def sweep(tmp_path: Path, shared_data: Path) -> Iterator[subprocess.Popen[str]]:
+    """Three endless cells, two at once."""
+    endless = ["trainer.max_steps=400000", "trainer.validate_every_steps=400000", "seed=0,1,2"]
+    process = subprocess.Popen(
         [
-            *(sys.executable, "train.py", "-m", *TINY, *AT_ONCE, *long),
-            *(f"data_dir={data}", f"output_dir={place}"),
+            *(sys.executable, "train.py", "-m", *TINY, *AT_ONCE, *endless),
+            *(f"data_dir={shared_data}", f"output_dir={tmp_path}"),
         ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -102,6 +241,11 @@ def begin(place: Path, data: Path, steps: int, seeds: str) -> subprocess.Popen[s
         text=True,
         start_new_session=True,
     )
+    wait_for(lambda: trained(tmp_path) == {"seed0", "seed1"})
+    yield process
+    process.kill()
+    for pid in pids(tmp_path):
+        os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(what: Callable[[], bool]) -> None:
@@ -111,38 +255,34 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def both_train(place: Path) -> Callable[[], bool]:
-    return lambda: len(list(place.glob("*/seed?/metrics.csv"))) == 2
+def trained(place: Path) -> set[str]:
+    """The runs that have logged a step."""
+    return {file.parent.name for file in place.glob("*/seed?/metrics.csv")}
 
 
-def statuses(place: Path) -> list[str]:
-    return [run_state(folder).status for folder in sorted(run_folders(place))]
+def statuses(place: Path) -> dict[str, str]:
+    return {folder.name: run_state(folder).status for folder in run_folders(place)}
 
 
-def pid_of(place: Path, seed: int) -> int:
-    """The process of a cell, by its command."""
+def pids(place: Path, *parts: str) -> list[int]:
+    """The processes in whose command ``place`` and all of ``parts`` stand."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"output_dir={place}".encode() in command and f"seed={seed}".encode() in command:
-            return int(folder.name)
-    raise AssertionError("there is no such process")
+        with suppress(OSError):
+            command = (folder / "cmdline").read_text().split("\0")
+            if {f"output_dir={place}", *parts} <= set(command):
+                found.append(int(folder.name))
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_every_cell_save_itself(
-    number: signal.Signals, tmp_path: Path, shared_data: Path
-) -> None:
-    sweep = begin(tmp_path, shared_data, 400_000, "0,1,2")
-    wait_for(both_train(tmp_path))
-    sweep.send_signal(number)  # to it alone, as a batch system does
+def test_a_signal_lets_every_cell_save_itself(sweep: subprocess.Popen[str], tmp_path: Path) -> None:
+    for pid in [sweep.pid, *pids(tmp_path, "seed=0")]:  # as a batch system does
+        os.kill(pid, signal.SIGUSR1)
     output, _ = sweep.communicate(timeout=60)
-    assert sweep.returncode == 128 + number
-    assert f"stopped by {number.name}; to go on, repeat the command" in output
-    assert statuses(tmp_path) == ["interrupted", "interrupted"]  # the third has not begun
+    assert sweep.returncode == 128 + signal.SIGUSR1
+    assert "stopped by SIGUSR1; to go on, repeat the command" in output
+    assert statuses(tmp_path) == {"seed0": "interrupted", "seed1": "interrupted"}
     for file in tmp_path.glob("*/seed?/record.json"):
         assert json.loads(file.read_text())["training"]["steps"] > 0
     (folder,) = tmp_path.glob("sweeps/*")
@@ -150,24 +290,19 @@ def test_a_signal_lets_every_cell_save_itself(
 
 
 @pytest.mark.slow
-def test_a_cell_that_is_killed_leaves_the_others_alone(tmp_path: Path, shared_data: Path) -> None:
-    sweep = begin(tmp_path, shared_data, 2_000, "0,1")
-    wait_for(both_train(tmp_path))
-    os.kill(pid_of(tmp_path, 1), signal.SIGKILL)
-    output, _ = sweep.communicate(timeout=180)
-    assert sweep.returncode == 1
-    assert "seed=1: failed" in output
-    assert "killed by SIGKILL; see " in output
-    assert statuses(tmp_path) == ["finished", "died"]
-    (folder,) = tmp_path.glob("sweeps/*")
-    (log,) = folder.glob("cells/000001.log")
-    assert "2,000 steps of" in log.read_text()  # what it printed until then
-
-
-@pytest.mark.slow
-def test_cells_save_themselves_when_the_sweep_is_killed(tmp_path: Path, shared_data: Path) -> None:
-    sweep = begin(tmp_path, shared_data, 400_000, "0,1")
-    wait_for(both_train(tmp_path))
+def test_a_killed_cell_leaves_the_others_alone_and_a_killed_sweep_lets_them_save(
+    sweep: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    (pid,) = pids(tmp_path, "seed=1")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: "seed2" in trained(tmp_path))  # its place is taken
     sweep.kill()
-    sweep.wait()
-    wait_for(lambda: statuses(tmp_path) == ["interrupted", "interrupted"])
+    output, _ = sweep.communicate(timeout=60)
+    assert "[2] seed=1: failed" in output
+    expected = {"seed0": "interrupted", "seed1": "died", "seed2": "interrupted"}
+    wait_for(lambda: statuses(tmp_path) == expected)
+    (folder,) = tmp_path.glob("sweeps/*")
+    cells = read_cells(folder)
+    assert cells[1].error == f"killed by SIGKILL; see {log_file(folder, 1)}"
+    assert [cells[0].error, cells[2].error] == [None, None]
+    assert "400,000 steps of" in log_file(folder, 1).read_text()  # what it printed until then

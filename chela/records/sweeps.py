@@ -45,10 +45,13 @@ def write_plan(folder: Path, plan: Plan) -> None:
         folder: of the sweep. Cells of another plan in it are forgotten too.
         plan: what will be done.
     """
-    same = read_plan(folder) == plan
+    before = read_plan(folder)
+    same = before is not None and before.cells == plan.cells
     for number, cell in read_cells(folder).items():
         if not same or cell.error is not None:
             _file(folder, number).unlink(missing_ok=True)
+        if not same:
+            log_file(folder, number).unlink(missing_ok=True)
     write_text(folder / PLAN, json.dumps(asdict(plan), indent=1) + "\n")
 
 
@@ -76,7 +79,8 @@ def read_cells(folder: Path) -> dict[int, SweepCell]:
 
 def finish_cell(folder: Path, number: int, error: str | None, best: float | None) -> None:
     """Add the outcome to what is known of a cell that has been started."""
-    write_cell(folder, number, replace(read_cells(folder)[number], error=error, best=best))
+    cell = read_cells(folder).get(number, SweepCell([]))
+    write_cell(folder, number, replace(cell, error=error, best=best))
 
 
 def log_file(folder: Path, number: int) -> Path:

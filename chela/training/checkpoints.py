@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -44,13 +45,16 @@ class StopSignals:
 
     A signal may come in the middle of an update of the weights, where nothing can be saved that
     could be resumed exactly. The first one is therefore only noted; a second one ends the process
-    at once, with the checkpoint before as the last.
+    at once, with the checkpoint before as the last. What comes within a second is the same request:
+    a batch system signals every process of a job, and a sweep passes on what it gets.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    SAME = 1.0  # seconds
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self.received: int | None = None
+        self._at = 0.0  # when, time.monotonic()
         self._notify = notify
         self._before: dict[int, Any] = {}
 
@@ -66,10 +70,13 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            self.remove()
-            signal.raise_signal(number)
+            if time.monotonic() - self._at > self.SAME:
+                self.remove()
+                at_once = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, at_once)  # Lightning's own would wait for the step
+                signal.raise_signal(number)
             return
-        self.received = number
+        self.received, self._at = number, time.monotonic()
         name = signal.Signals(number).name
         self._notify(f"{name}: saving at the end of this step; send it again to stop at once")
 

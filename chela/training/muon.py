@@ -28,8 +28,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """The polar factor of each matrix, roughly: singular values between 0.7 and 1.2.
 
     Args:
-        matrices: (N, rows, columns), float32. On a GPU the products are taken in bfloat16, which
-            the iteration forgives (Jordan et al. 2024).
+        matrices: (N, rows, columns), float32. On a GPU that has bfloat16 the products are taken in
+            it, which the iteration forgives (Jordan et al. 2024).
 
     Returns:
         (N, rows, columns), float32; zero for zero.
@@ -37,7 +37,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices  # (N, short, long): the products are of the short side
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    x = x.to(torch.bfloat16 if x.is_cuda else torch.float32)
+    x = x.to(torch.bfloat16 if x.is_cuda and torch.cuda.is_bf16_supported(False) else torch.float32)
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
         gram = x @ x.mT  # (N, short, short)

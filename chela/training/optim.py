@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from chela.errors import ConfigError
 from chela.training.muon import Muon
 from chela.training.settings import OptimizerConfig, ScheduleConfig
 
@@ -79,9 +80,15 @@ def _hidden_matrices(model: nn.Module) -> Iterator[Tensor]:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The named optimizer over ``parameter_groups``, in a form that can skip a step."""
+    """The named optimizer over ``parameter_groups``, in a form that can skip a step.
+
+    Raises:
+        ConfigError: Muon, but no matrix would be its own.
+    """
     groups = parameter_groups(model, config)
     if config.name == "muon":
+        if groups[0]["name"] != "hidden":
+            raise ConfigError("optimizer=muon, but no block has a linear map; try optimizer=adamw")
         groups = [{**group, "orthogonal": group["name"] == "hidden"} for group in groups]
         return Muon(groups, config.lr, (config.betas[0], config.betas[1]), config.eps)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]

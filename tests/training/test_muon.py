@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from chela.errors import ConfigError
 from chela.model import BackboneConfig, ChelaMixer, Classifier
 from chela.training.muon import ADAM_RMS, QUINTIC, Muon, orthogonalize
-from chela.training.optim import build_optimizer, parameter_groups
+from chela.training.optim import build_optimizer, follow_the_device, parameter_groups
 from chela.training.settings import OptimizerConfig
 
 CONFIG = OptimizerConfig("muon", 0.1, 0.01, 0.5, [0.9, 0.98], 1e-8)
@@ -80,10 +81,17 @@ def test_hidden_matrices_are_those_inside_of_blocks() -> None:
     assert sum(map(len, groups.values())) == len(list(model.parameters()))  # each in one group
 
 
-def test_steps_are_the_formula_for_matrices_and_adamw_for_the_rest() -> None:
+@pytest.mark.parametrize("as_in_a_graph", [False, True])
+def test_steps_are_the_formula_for_matrices_and_adamw_for_the_rest(as_in_a_graph) -> None:
     model, other = classifier(), classifier()
     optimizer = build_optimizer(model, CONFIG)
     adamw = build_optimizer(other, OptimizerConfig("adamw", 0.1, 0.01, 0.5, [0.9, 0.98], 1e-8))
+    if as_in_a_graph:  # rates as tensors, and the word that the gradient is finite
+        for each in (optimizer, adamw):
+            follow_the_device(each, torch.device("cpu"))
+            each.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+            for group in each.param_groups:
+                group["capturable"] = False  # which a CPU's fused AdamW does not have
     start = copy.deepcopy(dict(model.named_parameters()))
     hidden = {id(parameter) for parameter in optimizer.param_groups[0]["params"]}
     gradients: dict[str, list[Tensor]] = {name: [] for name in start}
@@ -147,3 +155,5 @@ def test_parameters_without_gradients_and_a_closure() -> None:
     assert isinstance(optimizer, Muon)
     with pytest.raises(ValueError, match="empty"):
         Muon([], 0.1, (0.9, 0.98), 1e-8)
+    with pytest.raises(ConfigError, match="no block has a linear map"):
+        build_optimizer(nn.Linear(2, 2), CONFIG)
