@@ -148,9 +148,8 @@ class ProcessLauncher(Launcher):
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(reader)}
         if slots.has_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(places)
-        sweeps.write_cell(
-            self.folder, cell.number, SweepCell(cell.overrides)
-        )  # nothing else counts
+        # What became of it in an earlier sweep does not count.
+        sweeps.write_cell(self.folder, cell.number, SweepCell(cell.overrides))
         log = sweeps.log_file(self.folder, cell.number)
         command = [*self._command(), *cell.overrides, f"hydra.job.num={cell.number}"]
         try:
