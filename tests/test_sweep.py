@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -109,6 +110,26 @@ def test_the_lra_table_has_every_recipe() -> None:
     pairs = {f"{task[5:]}-{model[6:]}" for task, model, *_ in cells}
     recipes = {file.stem for file in (ROOT / "configs/experiment/lra").glob("*.yaml")}
     assert pairs == {each for each in recipes if not each.startswith(("cifar", "mnist"))}
+
+
+def test_each_ablation_leaves_one_part_out() -> None:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        cells = cells_of("+sweep=ablations", "task=text")
+        runs = [parse(compose("config", cell)) for cell in cells]
+        plain = parse(compose("config", ["task=text", "model=chela"]))
+    whole, *others = [dataclasses.asdict(run.model.mixer.config) for run in runs]
+    assert runs[0].identity == plain.identity
+    left_out = [
+        {key: value for key, value in other.items() if value != whole[key]} for other in others
+    ]
+    assert left_out == [
+        {"use_short_conv": False},
+        {"use_long_conv": False},
+        {"use_attention": False},
+        {"gate": "none"},
+        {"branch_widths": ()},
+    ]
+    assert {run.trainer for run in runs} == {plain.trainer}
 
 
 def test_the_table_shows_what_varies() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,10 @@ def labels(variants: Sequence[Variant]) -> list[str]:
       there is exactly one such row, so that an ablation of one task still fills one row.
     - Else the choices that differ within the column, ``"depth=3"``: the same sweep over several
       tasks has the same labels in each, and its rows line up.
-    - Where these are too long, or are none: the configuration's hash, as in the folder's name.
+    - Where these are too long: those in which a variant differs from most of its column. So the
+      rows of an ablation say what is left out, and the whole model says nothing.
+    - Where that is too long, or not unique, or none differ: the configuration's hash, as in the
+      folder's name.
     - Where the configuration is the same and the data are not: the data's fingerprint too.
     """
     columns: dict[str, list[Variant]] = {}
@@ -38,8 +42,7 @@ def labels(variants: Sequence[Variant]) -> list[str]:
     named: list[str] = []
     for variant in variants:
         keys = shared.get(variant.column, [])
-        text = describe(variant, keys)
-        others = [describe(each, keys) for each in columns[variant.column]]
+        text, *others = _descriptions([variant, *columns[variant.column]], keys)
         if not keys or len(text) > LONGEST or others.count(text) > 1:
             named.append(_by_hash(variant, columns[variant.column]))
         else:
@@ -69,6 +72,20 @@ def describe(variant: Variant, keys: Sequence[str]) -> str:
         f"{end if ends.count(end) == 1 else key}={_text(variant.choices[key])}"
         for key, end in zip(keys, ends, strict=True)
     )
+
+
+def _descriptions(variants: Sequence[Variant], keys: Sequence[str]) -> list[str]:
+    """Of the first variant, and of each of its column's, which follow."""
+    whole = [describe(each, keys) for each in variants]
+    if all(len(text) <= LONGEST for text in whole):
+        return whole
+    column = variants[1:]
+    usual = {key: Counter(_text(each.choices[key]) for each in column) for key in keys}
+    most = {key: [text for text, n in usual[key].items() if 2 * n > len(column)] for key in keys}
+    return [
+        describe(each, [key for key in keys if _text(each.choices[key]) not in most[key]])
+        for each in variants
+    ]
 
 
 def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:

@@ -48,6 +48,23 @@ def test_a_run_alone_that_fits_two_rows_joins_neither() -> None:
     assert labels(variants)[-1] == ""
 
 
+def test_the_rows_of_an_ablation_say_what_is_left_out() -> None:
+    parts = {"use_long_conv": True, "use_attention": True, "gate": "silu", "branch_widths": [5]}
+    left_out = [{}, {"use_long_conv": False}, {"use_attention": False}, {"branch_widths": []}]
+    variants = [
+        variant("text", str(number), **{**parts, **change})
+        for number, change in enumerate(left_out)
+    ]
+    assert labels(variants) == [
+        "",
+        "use_long_conv=false",
+        "use_attention=false",
+        "branch_widths=[]",
+    ]
+    elsewhere = variant("listops", "9", **{**parts, "use_attention": False})
+    assert labels([*variants, elsewhere])[-1] == "use_attention=false"
+
+
 def test_too_long_a_difference_is_a_hash() -> None:
     variants = [variant("listops", name, text=letter * LONGEST) for name, letter in ("ax", "by")]
     assert labels(variants) == ["a", "b"]
