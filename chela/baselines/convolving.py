@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from chela.kernels import long_conv, zero_padding
 from chela.kernels.precision import without_autocast
-from chela.model.layers import compute_dtype, linear
+from chela.model.layers import Dropout, compute_dtype, linear
 from chela.model.long_conv import Convolves
 from chela.model.long_kernels import LongKernel
 
@@ -44,7 +44,7 @@ class GatedConvolution(Convolving):
         super().__init__(kernel.max_length)
         self.kernel = kernel
         self.skip = nn.Parameter(torch.randn(dim))  # D of the state space, as S4 draws it
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.out = linear(dim, 2 * dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -27,7 +27,7 @@ from chela.baselines.convolving import Convolving
 from chela.baselines.positions import turns
 from chela.kernels import valid_mask, zero_padding
 from chela.kernels.precision import without_autocast
-from chela.model.layers import compute_dtype, linear
+from chela.model.layers import Dropout, compute_dtype, linear
 from chela.model.long_kernels import EMAKernel
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -84,7 +84,7 @@ class MegaMixer(Convolving):
         self.config = config
         self.ema = EMAKernel(dim, max_length, 1 if causal else 2, config.ema_dim)
         self.omega = nn.Parameter(torch.randn(dim)) if config.ema_silu else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.shared, self.value = linear(dim, qk_dim), linear(dim, v_dim)
         self.scale_q, self.scale_k = (
             nn.Parameter(INIT_STD * torch.randn(qk_dim)) for _ in range(2)

@@ -15,6 +15,7 @@ from chela.model.block import Block
 from chela.model.encoders import TokenEncoder, ValueEncoder
 from chela.model.ffn import GLU, MLP
 from chela.model.head import Head, Pooling, pool
+from chela.model.layers import Dropout
 from chela.model.norms import NormName, make_norm
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -31,6 +32,7 @@ class BackboneConfig:
     norm: NormName = "layer"  # batch and scale are better on some tasks; layer is safe on all
     prenorm: bool = True  # trains without a long warm-up; Mega's text tasks use post-norm
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1  # on what is added to the residual stream
+    tie_dropout: bool = False  # one draw for a sequence's channel: more of a regulariser; S4's key
     causal: bool = False  # classification may look at the whole sequence
     pooling: Pooling = "mean"  # over the true length; last is for causal models
     head_dim: PositiveInt | None = None  # hidden width of the head; null: 2 * dim
@@ -66,6 +68,9 @@ class Backbone(nn.Module):
             )
             for _ in range(config.depth)
         )
+        for module in self.blocks.modules():
+            if isinstance(module, Dropout):
+                module.tied = config.tie_dropout
         # Post-norm blocks end in a norm already; a pre-norm stream has never been through one.
         self.final_norm = make_norm(config.norm, config.dim) if config.prenorm else None
 

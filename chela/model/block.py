@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
+from chela.model.layers import Dropout
 from chela.model.norms import NormName, make_norm
 
 
@@ -41,7 +42,7 @@ class Block(nn.Module):
         self.mixer_norm = make_norm(norm, dim)
         self.ffn = ffn
         self.ffn_norm = None if ffn is None else make_norm(norm, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(B, L, D) to (B, L, D), zero at padded positions."""
@@ -68,5 +69,4 @@ class Block(nn.Module):
         self, part: Any, norm: Any, x: Tensor, mask: Tensor | None, lengths: Tensor | None
     ) -> Tensor:
         """x + dropout(part(norm(x))) by the part's own kernels, zero at padded positions."""
-        dropout = self.dropout.p if self.training else 0.0
-        return part.add_to(x, norm.per_token(x, mask), lengths, dropout)
+        return part.add_to(x, norm.per_token(x, mask), lengths, self.dropout.rate)

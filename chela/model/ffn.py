@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from chela.kernels import token_mlp
 from chela.kernels.choice import Implementation
 from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
-from chela.model.layers import compute_dtype, linear
+from chela.model.layers import Dropout, compute_dtype, linear
 
 
 class FeedForward(nn.Module):
@@ -21,7 +21,7 @@ class FeedForward(nn.Module):
     has_triton = True
     implementation: Implementation = "torch"  # use_kernels sets it
 
-    dropout: nn.Dropout  # on the hidden channels
+    dropout: Dropout  # on the hidden channels
     out: nn.Linear
 
     @property
@@ -55,8 +55,9 @@ class FeedForward(nn.Module):
             norm=norm,
             add_x=add_x,
             lengths=lengths,
-            hidden_dropout=self.dropout.p if self.training else 0.0,
+            hidden_dropout=self.dropout.rate,
             dropout=dropout,
+            tied_dropout=self.dropout.tied,
             dtype=compute_dtype(x),
             implementation=self.implementation,
         )
@@ -72,7 +73,7 @@ class MLP(FeedForward):
         super().__init__()
         self.hidden = linear(dim, hidden_dim)
         self.out = linear(hidden_dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
@@ -93,7 +94,7 @@ class GLU(FeedForward):
         self.gate = linear(dim, hidden_dim)
         self.hidden = linear(dim, hidden_dim)
         self.out = linear(hidden_dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""

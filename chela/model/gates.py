@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from chela.kernels import token_mlp
 from chela.kernels.choice import Implementation
 from chela.kernels.tokens import drawback, obstacle
-from chela.model.layers import compute_dtype, linear
+from chela.model.layers import Dropout, compute_dtype, linear
 
 
 class SiluGate(nn.Module):
@@ -27,7 +27,7 @@ class SiluGate(nn.Module):
         super().__init__()
         self.gate = linear(dim, v_dim)
         self.out = linear(v_dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def preactivation(self, z: Tensor) -> Tensor:
         """z Wg: (B, L, D) to (B, L, v_dim)."""
@@ -72,8 +72,9 @@ class SiluGate(nn.Module):
             factor=o,
             residual=x,
             lengths=lengths,
-            hidden_dropout=self.dropout.p if self.training else 0.0,
+            hidden_dropout=self.dropout.rate,
             dropout=dropout,
+            tied_dropout=self.dropout.tied,
             dtype=compute_dtype(z),
             implementation=self.implementation,
         )
@@ -87,7 +88,7 @@ class NoGate(nn.Module):
     def __init__(self, dim: int, v_dim: int, dropout: float) -> None:
         super().__init__()
         self.out = linear(v_dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def preactivation(self, z: Tensor) -> None:
         """There is nothing to multiply with."""
@@ -115,7 +116,7 @@ class MegaGate(nn.Module):
         self.update = linear(dim, dim)
         self.candidate = linear(dim, dim)
         self.out = linear(v_dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def preactivation(self, z: Tensor) -> Tensor:
         """z Wr: (B, L, D) to (B, L, v_dim)."""

@@ -1,9 +1,11 @@
-"""The matrix every part of the model is built from, and the precision it runs in."""
+"""What every part of the model is built from: matrices, dropout, and the precision they run in."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from chela.kernels.dropout import dropout
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
@@ -16,6 +18,24 @@ def linear(in_features: int, out_features: int) -> nn.Linear:
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+class Dropout(nn.Dropout):
+    """Dropout of (B, L, C) in training; ``tied``: of a sequence's whole channels (S4's key).
+
+    ``Backbone`` sets ``tied`` on all of a model's, as its configuration says.
+    """
+
+    tied = False
+
+    @property
+    def rate(self) -> float:
+        """The probability in force: 0 in evaluation."""
+        return self.p if self.training else 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, C) to (B, L, C)."""
+        return dropout(x, self.p, self.tied) if self.training else x
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

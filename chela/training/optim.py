@@ -23,13 +23,6 @@ class OwnsKernels(Protocol):
         """The parameters that get ``kernel_lr`` and no decay."""
 
 
-@runtime_checkable
-class OwnsBlocks(Protocol):
-    """A backbone: the linear maps inside of its blocks are hidden, from streams to streams."""
-
-    blocks: nn.ModuleList
-
-
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """The three groups: kernels, matrices and the rest; with Muon a fourth, hidden matrices.
 
@@ -72,9 +65,11 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 
 def _hidden_matrices(model: nn.Module) -> Iterator[Tensor]:
+    """Of the linear maps inside of a backbone's ``blocks``, which go from streams to streams."""
     for owner in model.modules():
-        if isinstance(owner, OwnsBlocks):
-            for module in owner.blocks.modules():
+        blocks = getattr(owner, "blocks", None)  # no protocol: isinstance sees no submodules
+        if isinstance(blocks, nn.ModuleList):
+            for module in blocks.modules():
                 if isinstance(module, nn.Linear):
                     yield module.weight
 

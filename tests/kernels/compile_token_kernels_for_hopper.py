@@ -14,7 +14,7 @@ from chela.kernels.token_mlp import fused as token_mlp
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-def mlp(part: str, dim: int, hidden: int, dtype: torch.dtype, p: float) -> None:
+def mlp(part: str, dim: int, hidden: int, dtype: torch.dtype, p: float, tied: bool = False) -> None:
     """Both directions of a GLU with a norm and dropout, or of a gate; with and without padding."""
     glu = part == "glu"
     x, factor = torch.zeros(2, 50, dim, dtype=dtype), torch.zeros(2, 50, hidden, dtype=dtype)
@@ -23,7 +23,7 @@ def mlp(part: str, dim: int, hidden: int, dtype: torch.dtype, p: float) -> None:
     vector = torch.zeros(dim) if glu else None
     weights = (matrix, bias, matrix if glu else None, bias if glu else None, matrix.mT)
     lengths, seed = torch.tensor([50, 9]) if glu else None, torch.tensor([1]) if p else None
-    options = (lengths, seed, "layer" if glu else "none", 1e-5, glu, p, p, dtype)
+    options = (lengths, seed, "layer" if glu else "none", 1e-5, glu, p, p, tied, dtype)
     residual = None if glu else x
     token_mlp._forward(*head, residual, vector, vector, *weights, torch.zeros(dim), *options)
     token_mlp._backward(x, *head, vector, vector, *weights, *options)
@@ -44,6 +44,7 @@ def main() -> None:
     driver.set_active(Hopper())
     JITFunction.__getitem__ = compile_instead
     mlp("glu", 128, 256, BF16, 0.1)
+    mlp("glu", 128, 256, BF16, 0.1, tied=True)
     mlp("gate", 512, 512, BF16, 0.0)
     mlp("gate", 80, 160, FP32, 0.0)
     others(128, 64, BF16)

@@ -231,6 +231,29 @@ class TestDropout:
         for name, other in others.items():
             assert abs((one * other).mean()) < 5 * deviation, name
 
+    @pytest.mark.parametrize("place", ["dropout", "hidden_dropout"])
+    def test_tied_is_one_draw_for_a_sequences_channel(self, place):
+        """All tokens alike, sequences and channels not; backward has the mask of forward."""
+        torch.manual_seed(0)
+        zeros, ones = torch.zeros(60, 60, device=DEVICE), torch.ones(60, device=DEVICE)
+        ones.requires_grad_()
+        matrix = zeros if place == "dropout" else torch.eye(60, device=DEVICE)
+        biases = (zeros[0], ones) if place == "dropout" else (ones, zeros[0])
+        weights = Weights(zeros, biases[0], matrix, biases[1])
+        x, upstream = torch.zeros(5, 21, 60, device=DEVICE), torch.randn(5, 21, 60, device=DEVICE)
+        options = {place: 0.5, "tied_dropout": True}
+        for implementation in ("triton", "torch"):
+            out = mlp(x, weights, **options, implementation=implementation)
+            kept = out[:, 0] != 0  # (5, 60)
+            assert torch.equal(out != 0, kept[:, None].expand_as(out))
+            assert 0.3 < kept.float().mean() < 0.7
+            assert len(kept.unique(dim=0)) == 5
+            (gradient,) = torch.autograd.grad(out, ones, upstream)
+            sigmoid = torch.sigmoid(torch.ones(()))
+            slope = 1 if place == "dropout" else sigmoid * (2 - sigmoid)
+            expected = (kept[:, None] * upstream).double().sum((0, 1)) * slope * 2
+            assert_close(gradient, expected, 1e-5)
+
     def test_the_generator_decides(self):
         first, again, other = (self.mask("dropout", seed)[0] for seed in (0, 0, 1))
         assert torch.equal(first, again)
@@ -265,7 +288,7 @@ def test_operators_are_registered_well(part):
     torch.use_deterministic_algorithms(False)  # opcheck compares the memory of unused outputs
     tensors = (a["x"], a["factor"], a["residual"], norm.weight, norm.bias, w.w_hidden, w.b_hidden)
     rest = (w.w_up, w.b_up, w.w_out, w.b_out, lengths_of(2, 5), torch.tensor([5], device=DEVICE))
-    constants = ("layer", 1e-5, a["add_x"], 0.1, 0.2, torch.float32)
+    constants = ("layer", 1e-5, a["add_x"], 0.1, 0.2, True, torch.float32)
     torch.library.opcheck(fused._forward, (*tensors, *rest, *constants))
 
 
@@ -367,9 +390,9 @@ def test_every_token_wise_kernel_compiles_for_a_hopper_gpu():
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    launches = {"norm_linear": 2, "query_key": 2, "token_mlp": 3}
+    launches = {"norm_linear": 2, "query_key": 2, "token_mlp": 4}
     names = [f"{name}_{way}" for name, n in launches.items() for way in ("backward", "forward") * n]
-    names += ["token_weight_gradient"] * 9
+    names += ["token_weight_gradient"] * 12
     assert sorted(done.stdout.split()) == sorted(names)
 
 

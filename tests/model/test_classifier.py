@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from variants import BACKBONES, CLASSES, DIM, MIXERS, VOCAB, make_model, ragged
 
+from chela.baselines import S4DMixer
+from chela.baselines.s4d import S4DConfig
 from chela.model import BackboneConfig, ChelaMixer, Classifier
 from chela.model.head import pool
+from chela.model.mixer import ChelaConfig
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -141,3 +146,28 @@ def test_overfits_random_sequences(causal):
         if loss < 0.02:
             break
     assert loss < 0.05
+
+
+@pytest.mark.parametrize("name", ["chela", "s4d"])
+def test_tied_dropout_reaches_every_dropout_of_the_model(name):
+    mixers = {
+        "chela": lambda: ChelaMixer(16, 64, False, ChelaConfig(qk_dim=16, dropout=0.5)),
+        "s4d": lambda: S4DMixer(16, 64, False, S4DConfig(dropout=0.5)),
+    }
+    for tied in (True, False):
+        config = BackboneConfig(dim=16, depth=1, dropout=0.5, tie_dropout=tied, prenorm=False)
+        model = Classifier(config, mixers[name], vocab_size=None, input_dim=1, num_classes=2)
+        seen: list[tuple[Tensor, Tensor]] = []
+
+        def look(_: nn.Module, inputs: tuple[Tensor], y: Tensor, into: Any = seen) -> None:
+            into.append((inputs[0], y))
+
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.register_forward_hook(look)
+        model(torch.randn(2, 64))
+        assert len(seen) == 4  # inside the mixer and the MLP, and behind both
+        for before, after in seen:  # (2, 64, C): where a token's channel was dropped
+            dropped = (after == 0) & (before != 0)
+            assert dropped.any()
+            assert tied == torch.equal(dropped, dropped[:, :1].expand_as(dropped))

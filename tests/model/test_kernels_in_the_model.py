@@ -26,6 +26,7 @@ from chela.model import ChelaMixer
 from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
 from chela.model.gates import MegaGate, SiluGate
+from chela.model.layers import Dropout
 from chela.model.norms import make_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU interpreted
@@ -192,9 +193,12 @@ def test_auto_takes_every_kernel_and_is_plain_pytorch_within_bf16(
         assert 0 < error < allowed < 0.02 * true.norm()
 
 
-@pytest.mark.parametrize("prenorm", [True, False])
-def test_a_step_with_dropout_has_the_gradient_of_its_own_masks(prenorm):
+@pytest.mark.parametrize(("prenorm", "tied"), [(True, False), (False, False), (True, True)])
+def test_a_step_with_dropout_has_the_gradient_of_its_own_masks(prenorm, tied):
     block = with_kernels(wide_block(prenorm, "layer", 0.3)).train()
+    for module in block.modules():
+        if isinstance(module, Dropout):
+            module.tied = tied
     x, direction = torch.randn(2, 2, 17, WIDTH, device=DEVICE)
 
     def total(x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ def mlp(
     lengths: Tensor | None = None,
     hidden_dropout: float = 0.0,  # as in evaluation
     dropout: float = 0.0,
+    tied_dropout: bool = False,
     dtype: torch.dtype | None = None,
     implementation: Implementation = "torch",  # runs on every device
 ) -> Tensor:
@@ -48,6 +49,7 @@ def mlp(
             hold anything; the output there is zero.
         hidden_dropout: the probability with which an input of W_out is dropped.
         dropout: the same of an output of W_out. Both draw from PyTorch's generator.
+        tied_dropout: both have one draw for all tokens of a sequence's channel.
         dtype: that of the matrix products, None for that of x.
         implementation: ``torch``, or ``triton`` for one fused kernel per direction on a GPU: D up
             to 512, float32 and narrower x, no second-order gradients.
@@ -64,7 +66,7 @@ def mlp(
         if not 0 <= p < 1:
             raise ValueError(f"{name}={p}: give a probability of at least 0 and below 1")
     dtype = x.dtype if dtype is None else dtype
-    options = (norm, factor, residual, add_x, lengths, hidden_dropout, dropout, dtype)
+    options = (norm, factor, residual, add_x, lengths, hidden_dropout, dropout, tied_dropout, dtype)
     if implementation == "torch":
         return eager.mlp(x, weights, *options)
     from chela.kernels.token_mlp import fused  # Triton exists on Linux only

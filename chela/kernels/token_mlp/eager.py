@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chela.kernels.dropout import dropout
 from chela.kernels.masking import zero_padding
 from chela.kernels.precision import without_autocast
 from chela.kernels.token_mlp.arguments import Weights
@@ -20,8 +21,9 @@ def mlp(
     residual: Tensor | None,
     add_x: bool,
     lengths: Tensor | None,
-    hidden_dropout: float,
-    dropout: float,
+    p_hidden: float,
+    p_out: float,
+    tied: bool,
     dtype: torch.dtype,
 ) -> Tensor:
     """Three matrix products at most, and what lies between them, one by one."""
@@ -33,8 +35,8 @@ def mlp(
             a = a * _linear(n, weights.w_up, weights.b_up)
         if factor is not None:
             a = a * zero_padding(factor, lengths).to(dtype)
-        y = _linear(F.dropout(a, hidden_dropout), weights.w_out, weights.b_out)  # (B, L, D)
-        y = F.dropout(y, dropout)
+        y = _linear(dropout(a, p_hidden, tied), weights.w_out, weights.b_out)  # (B, L, D)
+        y = dropout(y, p_out, tied)
         if add_x:
             y = x + y
         if residual is not None:

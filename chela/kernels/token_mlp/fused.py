@@ -31,6 +31,7 @@ def mlp(
     lengths: Tensor | None,
     hidden_dropout: float,
     dropout: float,
+    tied: bool,
     dtype: torch.dtype,
 ) -> Tensor:
     """``token_mlp.mlp`` after its checks.
@@ -61,6 +62,7 @@ def mlp(
         add_x,
         hidden_dropout,
         dropout,
+        tied,
         dtype,
     )
 
@@ -109,6 +111,7 @@ def _forward(
     add_x: bool,
     p_hidden: float,
     p_out: float,
+    tied: bool,
     dtype: torch.dtype,
 ) -> Tensor:
     y = _output(x, residual, add_x, dtype)
@@ -144,6 +147,7 @@ def _forward(
             RESIDUAL="x" if add_x else "none" if residual is None else "given",
             DROP_HIDDEN=p_hidden > 0,
             DROP_OUT=p_out > 0,
+            TIED=tied,
             RAGGED=lengths is not None,
             **constants,
         )
@@ -170,6 +174,7 @@ def _(
     add_x: bool,
     p_hidden: float,
     p_out: float,
+    tied: bool,
     dtype: torch.dtype,
 ) -> Tensor:
     return _output(x, residual, add_x, dtype)
@@ -203,6 +208,7 @@ def _backward(
     add_x: bool,
     p_hidden: float,
     p_out: float,
+    tied: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, factor, three maps (each weight and bias) and the norm.
@@ -259,6 +265,7 @@ def _backward(
             RESIDUAL="x" if add_x else "none",
             DROP_HIDDEN=p_hidden > 0,
             DROP_OUT=p_out > 0,
+            TIED=tied,
             RAGGED=lengths is not None,
             **constants,
         )
@@ -293,6 +300,7 @@ def _(
     add_x: bool,
     p_hidden: float,
     p_out: float,
+    tied: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _gradients(x, factor, w_hidden, w_up, norm)

@@ -109,6 +109,7 @@ def token_mlp_forward(
     RESIDUAL: tl.constexpr,
     DROP_HIDDEN: tl.constexpr,
     DROP_OUT: tl.constexpr,
+    TIED: tl.constexpr,
     RAGGED: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -124,7 +125,7 @@ def token_mlp_forward(
     n = operand(n, w_hidden, WIDE)
     hidden_key, out_key = rows, rows
     if DROP_HIDDEN or DROP_OUT:
-        hidden_key, out_key = token_keys(seed, rows)
+        hidden_key, out_key = token_keys(seed, rows, L, TIED)
     out = tl.zeros((ROWS, BD), tl.float32)
     end = H
     if RAGGED:
@@ -186,6 +187,7 @@ def token_mlp_backward(
     RESIDUAL: tl.constexpr,
     DROP_HIDDEN: tl.constexpr,
     DROP_OUT: tl.constexpr,
+    TIED: tl.constexpr,
     RAGGED: tl.constexpr,
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -206,7 +208,7 @@ def token_mlp_backward(
     g = load_tile(dy, rows, columns, real, D, BD)
     hidden_key, out_key = rows, rows
     if DROP_HIDDEN or DROP_OUT:
-        hidden_key, out_key = token_keys(seed, rows)
+        hidden_key, out_key = token_keys(seed, rows, L, TIED)
     if DROP_OUT:
         g = drop(g, out_key, columns, p_out)
     if upstream is not None:

@@ -188,9 +188,15 @@ def store_exact_sum(sums, tile, columns, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def token_keys(seed, rows):
-    """Two random numbers per token, one for each of two dropouts: Philox, counting tokens."""
-    first, second, _, _ = tl.randint4x(tl.load(seed), rows)
+def token_keys(seed, rows, L, TIED: tl.constexpr):
+    """Two random numbers per token, one for each of two dropouts: Philox, counting tokens.
+
+    TIED counts sequences of L tokens instead, whose tokens so have the same two.
+    """
+    counts = rows
+    if TIED:
+        counts = rows // L
+    first, second, _, _ = tl.randint4x(tl.load(seed), counts)
     return first.to(tl.uint32, bitcast=True), second.to(tl.uint32, bitcast=True)
 
 
