@@ -21,8 +21,8 @@ MODELS = ["chela", "s4d", "transformer"]  # sgconv and the linear one share thei
 SMALL = ["task=text", "model.dim=16", "model.ffn_dim=16", "model.depth=1", "logger=csv"]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_one_program_serves_batches_of_every_length(name, monkeypatch):
+def programs_of(name: str, deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Programs after training on three lengths, and after evaluation of two more batches."""
     counter = CompileCounterWithBackend("inductor" if DEVICE.type == "cuda" else "aot_eager")
     own = torch.nn.Module.compile
     monkeypatch.setattr(
@@ -31,7 +31,7 @@ def test_one_program_serves_batches_of_every_length(name, monkeypatch):
     )
     config = compose_run(CONFIGS, [f"model={name}", *SMALL])
     model = build_model(config.model, SPEC, "triton", DEVICE).to(DEVICE)
-    compile_blocks(model, lengths_differ=True)
+    compile_blocks(model, lengths_differ=True, deterministic=deterministic)
 
     def step(length: int) -> None:
         ids = torch.randint(1, 8, (2, length), device=DEVICE)
@@ -43,8 +43,18 @@ def test_one_program_serves_batches_of_every_length(name, monkeypatch):
 
     for length in (32, 16, LONGEST):
         step(length)
-    assert counter.frame_count == 2  # the block's and the last norm's
+    counts = [counter.frame_count]
     with torch.no_grad():
         for length in (48, LONGEST):
             step(length)
-    assert counter.frame_count == 4
+    return [*counts, counter.frame_count]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_program_serves_batches_of_every_length(name, monkeypatch):
+    assert programs_of(name, False, monkeypatch) == [2, 4]  # the block's and the last norm's
+
+
+def test_where_the_same_bits_are_asked_for_each_length_has_its_own(monkeypatch):
+    """The first length shapes a program for all: a resumed run would begin with another."""
+    assert programs_of("chela", True, monkeypatch) == [6, 10]
