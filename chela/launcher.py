@@ -15,8 +15,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -33,11 +33,11 @@ from chela.errors import ConfigError
 from chela.places import Slots, cores, visible_gpus
 from chela.records import sweeps
 from chela.records.sweeps import SweepCell
+from chela.signals import StoppingSignals
 
 PLUGIN = "hydra_plugins.chela"  # Hydra takes no launcher from a module that is called otherwise
 FOLDER = "CHELA_SWEEP_FOLDER"  # of the sweep's own files; its cells inherit it
 PARENT = "CHELA_SWEEP_PARENT"  # a file descriptor that reads its end when the sweep has ended
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # what a run saves itself for
 PAUSE = 0.1  # seconds between two looks at the processes
 PATIENCE = 10.0  # seconds that cells have to end after a second signal
 
@@ -105,7 +105,7 @@ class ProcessLauncher(Launcher):
         waiting = deque(cells)
         reader, writer = os.pipe()  # closed with this process, however it ends
         try:
-            with self._listening():
+            with StoppingSignals(self._note):
                 while self.running or (waiting and not self.passed_on):
                     while waiting and not self.received and not self.passed_on:
                         places = slots.take(waiting[0].devices)
@@ -217,19 +217,8 @@ class ProcessLauncher(Launcher):
         result.return_value = float("nan") if known is None or known.best is None else known.best
         return result
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """While this lasts signals are noted; ``_pass_signals_on`` serves them."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self.received.append(number)
-
-        before = {number: signal.signal(number, note) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)  # _pass_signals_on serves it
 
     def _pass_signals_on(self) -> None:
         """Give each signal to every cell that runs; after the second one wait for a short time."""

@@ -14,9 +14,9 @@ from chela.kernels import valid_mask
 from chela.model.block import Block
 from chela.model.encoders import TokenEncoder, ValueEncoder
 from chela.model.ffn import GLU, MLP
-from chela.model.head import Head, Pooling, pool
+from chela.model.head import HeadName, Pooling, make_head, pool
 from chela.model.layers import Dropout
-from chela.model.norms import NormName, make_norm
+from chela.model.norms import BatchNorm, NormName, make_norm
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -35,7 +35,17 @@ class BackboneConfig:
     tie_dropout: bool = False  # one draw for a sequence's channel: more of a regulariser; S4's key
     causal: bool = False  # classification may look at the whole sequence
     pooling: Pooling = "mean"  # over the true length; last is for causal models
-    head_dim: PositiveInt | None = None  # hidden width of the head; null: 2 * dim
+    # Batch: the few tokens that tell the class are a small part of a mean, its scale is unknown.
+    pooled_norm: Literal["none", "batch"] = "none"  # of the pooled features
+    head: HeadName = "mlp"  # as LRA's models; S4's is linear
+    head_dim: PositiveInt | None = None  # hidden width of an mlp head; null: 2 * dim
+
+    def __post_init__(self) -> None:
+        if self.head == "linear" and self.head_dim is not None:
+            raise ValueError(
+                f"head_dim={self.head_dim}, but a linear head has no hidden channels; "
+                "set head=mlp or head_dim=null"
+            )
 
 
 class Backbone(nn.Module):
@@ -133,7 +143,8 @@ class Classifier(nn.Module):
         self.backbone = Backbone(config, make_mixer, vocab_size=vocab_size, input_dim=input_dim)
         hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
         features = config.dim if documents == 1 else 4 * config.dim
-        self.head = Head(features, hidden_dim, num_classes)
+        self.pooled_norm = BatchNorm(config.dim) if config.pooled_norm == "batch" else None
+        self.head = make_head(config.head, features, hidden_dim, num_classes)
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify.
@@ -165,7 +176,8 @@ class Classifier(nn.Module):
 
     def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pooled features (B, D) of single sequences (B, L), before the head."""
-        return pool(self.backbone(values, lengths), lengths, self.pooling)
+        pooled = pool(self.backbone(values, lengths), lengths, self.pooling)  # (B, D)
+        return pooled if self.pooled_norm is None else self.pooled_norm(pooled[:, None])[:, 0]
 
     def fold(self) -> Classifier:
         """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""

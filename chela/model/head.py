@@ -13,6 +13,7 @@ from chela.kernels.precision import accumulation_dtype
 from chela.model.layers import linear
 
 Pooling = Literal["mean", "max", "last"]
+HeadName = Literal["mlp", "linear"]
 
 
 def pool(x: Tensor, lengths: Tensor | None, how: Pooling) -> Tensor:
@@ -41,6 +42,11 @@ def pool(x: Tensor, lengths: Tensor | None, how: Pooling) -> Tensor:
         return x[:, -1]
     rows = torch.arange(len(x), device=x.device)
     return x[rows, lengths.clamp(min=1) - 1]
+
+
+def make_head(name: HeadName, dim: int, hidden_dim: int, num_classes: int) -> nn.Module:
+    """``mlp``: ``Head``; ``linear``: one linear map, as S4's models have it."""
+    return linear(dim, num_classes) if name == "linear" else Head(dim, hidden_dim, num_classes)
 
 
 class Head(nn.Module):

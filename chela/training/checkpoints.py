@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from chela.records.files import atomic_file
+from chela.signals import StoppingSignals
 from chela.training.module import ClassificationModule
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -40,7 +41,7 @@ class Interrupted(BaseException):
         self.step = step
 
 
-class StopSignals:
+class StopSignals(StoppingSignals):
     """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request that is served between two steps.
 
     A signal may come in the middle of an update of the weights, where nothing can be saved that
@@ -49,26 +50,15 @@ class StopSignals:
     a batch system signals every process of a job, and a sweep passes on what it gets.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     SAME = 1.0  # seconds
 
     def __init__(self, notify: Callable[[str], None]) -> None:
+        super().__init__(self._serve)
         self.received: int | None = None
         self._at = 0.0  # when, time.monotonic()
         self._notify = notify
-        self._before: dict[int, Any] = {}
 
-    def install(self) -> None:
-        """Take over the signals; ``remove`` gives them back."""
-        for number in self.SIGNALS:
-            self._before[number] = signal.signal(number, self._handle)
-
-    def remove(self) -> None:
-        """Give the signals back to whom they belonged. Safe to call twice."""
-        while self._before:
-            signal.signal(*self._before.popitem())
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _serve(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             if time.monotonic() - self._at > self.SAME:
                 self.remove()

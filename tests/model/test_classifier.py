@@ -171,3 +171,20 @@ def test_tied_dropout_reaches_every_dropout_of_the_model(name):
             dropped = (after == 0) & (before != 0)
             assert dropped.any()
             assert tied == torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+
+
+def test_a_norm_of_pooled_features_gives_each_channel_the_scale_of_the_others():
+    model = make_model({}, {"pooled_norm": "batch", "head": "linear"}).train()
+    with torch.no_grad():
+        model.pooled_norm.weight.fill_(1)
+        model.pooled_norm.bias.zero_()
+    features = model.encode(*ragged())
+    torch.testing.assert_close(features.mean(0), torch.zeros_like(features[0]))
+    assert 0.9 < features.var(0, correction=0).mean() <= 1  # but for epsilon
+    torch.testing.assert_close(model.head(features), model(*ragged()))
+    assert isinstance(model.head, nn.Linear)
+
+
+def test_a_linear_head_has_no_hidden_channels():
+    with pytest.raises(ValueError, match="head=mlp or head_dim=null"):
+        BackboneConfig(head="linear", head_dim=8)

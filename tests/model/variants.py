@@ -51,6 +51,8 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "max": {"pooling": "max"},
     "glu": {"ffn": "glu"},
     "no-ffn": {"ffn": "none"},
+    "linear-head": {"head": "linear"},
+    "pooled-norm": {"pooled_norm": "batch"},
 }
 
 

@@ -15,6 +15,7 @@ import torch
 from chela.config import parse
 from chela.errors import RunError
 from chela.records.record import read_record
+from chela.signals import STOPPING
 from chela.training import build
 from chela.training.checkpoints import StopSignals
 from chela.training.folder import RunFolder
@@ -22,7 +23,6 @@ from chela.training.history import History
 from chela.training.run import run
 from tests.conftest import ROOT, TINY
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 SPEED = "tokens_per_second"  # the one column that may differ
 
 
@@ -86,7 +86,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Steps 5 and 10 end in a validation, 4 and 8 in a logged row, 1 is the first, 11 the last but one.
 @pytest.mark.parametrize("step", [1, 3, 4, 5, 10, 11])
 def test_a_signal_at_any_step(composed, uninterrupted, monkeypatch, step) -> None:
-    number = SIGNALS[step % len(SIGNALS)]
+    number = STOPPING[step % len(STOPPING)]
     whole = composed(f"output_dir={uninterrupted}")
     run(whole)  # once; then it is finished and only shown
     broken = composed()

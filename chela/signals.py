@@ -1,0 +1,39 @@
+"""The signals that ask a run, or a sweep of them, to save itself and stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+# Ctrl-C, a batch system's end of time, and its warning before (Slurm's --signal).
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class StoppingSignals:
+    """Takes ``STOPPING`` over for a while; the main thread's business.
+
+    Args:
+        handler: called with the signal's number and the frame it came in.
+    """
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        self._handler = handler
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take the signals over; ``remove`` gives them back."""
+        for number in STOPPING:
+            self._before[number] = signal.signal(number, self._handler)
+
+    def remove(self) -> None:
+        """Give the signals back to whom they belonged. Safe to call twice."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def __enter__(self) -> None:
+        self.install()
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
