@@ -17,7 +17,8 @@ PACKAGES = ("torch", "triton", "lightning", "torchmetrics", "datasets", "hydra-c
 def versions() -> dict[str, str | None]:
     """Python's version and those of the packages a result may depend on; None if not installed."""
     found: dict[str, str | None] = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    return found | {package: _version(package) for package in ("chela", *PACKAGES)}
+    found |= {package: _version(package) for package in ("chela", *PACKAGES)}
+    return found | {"torch": str(torch.__version__)}  # with the build, which its metadata may lack
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
