@@ -32,11 +32,11 @@ class BackboneConfig:
     norm: NormName = "layer"  # batch and scale are better on some tasks; layer is safe on all
     prenorm: bool = True  # trains without a long warm-up; Mega's text tasks use post-norm
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1  # on what is added to the residual stream
-    tie_dropout: bool = False  # one draw for a sequence's channel: more of a regulariser; S4's key
+    tie_dropout: bool = False  # dropout as for a whole channel; named as in S4's published code
     causal: bool = False  # classification may look at the whole sequence
     pooling: Pooling = "mean"  # over the true length; last is for causal models
-    # Batch: the few tokens that tell the class are a small part of a mean, its scale is unknown.
-    pooled_norm: Literal["none", "batch"] = "none"  # of the pooled features
+    # batch: pooled features of one scale, however little a mean over many tokens varies
+    pooled_norm: Literal["none", "batch"] = "none"
     head: HeadName = "mlp"  # as LRA's models; S4's is linear
     head_dim: PositiveInt | None = None  # hidden width of an mlp head; null: 2 * dim
 
@@ -177,7 +177,10 @@ class Classifier(nn.Module):
     def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pooled features (B, D) of single sequences (B, L), before the head."""
         pooled = pool(self.backbone(values, lengths), lengths, self.pooling)  # (B, D)
-        return pooled if self.pooled_norm is None else self.pooled_norm(pooled[:, None])[:, 0]
+        if self.pooled_norm is None:
+            return pooled
+        real = None if lengths is None else (lengths > 0)[:, None]  # (B, 1)
+        return self.pooled_norm(pooled[:, None], real)[:, 0]
 
     def fold(self) -> Classifier:
         """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""

@@ -21,7 +21,7 @@ def linear(in_features: int, out_features: int) -> nn.Linear:
 
 
 class Dropout(nn.Dropout):
-    """Dropout of (B, L, C) in training; ``tied``: of a sequence's whole channels (S4's key).
+    """Dropout of (B, L, C) in training; ``tied``: of whole channels of a sequence.
 
     ``Backbone`` sets ``tied`` on all of a model's, as its configuration says.
     """

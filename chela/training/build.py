@@ -117,9 +117,9 @@ def compile_blocks(model: Classifier, lengths_differ: bool, deterministic: bool 
 
     And the last norm, whose statistics and slopes are many passes over the tokens otherwise.
     Where batches differ in length one program serves them all: compiling one for each would take
-    minutes. (Mega's bias and chunks need that all the same.) But that program is cut to the length
-    that came first, and sums in the order that suits it: where ``deterministic``, each length has
-    its own, so that a resumed run, which meets another first, has the same bits.
+    minutes. (Mega's bias and chunks need that all the same.) But that program is made for the
+    length that came first, and may sum in an order that suits it. A resumed run meets another one
+    first: where ``deterministic``, each length has a program of its own.
     """
     torch._dynamo.reset()  # what an earlier run of this process compiled counts towards the limit
     torch._dynamo.config.recompile_limit = 64  # training, evaluation, Mega by width

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from variants import BACKBONES, CLASSES, DIM, MIXERS, VOCAB, make_model, ragged
 
-from chela.baselines import S4DMixer
+from chela.baselines import MegaMixer, S4DMixer, SGConvMixer
+from chela.baselines.mega import MegaConfig
 from chela.baselines.s4d import S4DConfig
+from chela.baselines.sgconv import SGConvConfig
 from chela.model import BackboneConfig, ChelaMixer, Classifier
 from chela.model.head import pool
 from chela.model.mixer import ChelaConfig
@@ -148,11 +150,16 @@ def test_overfits_random_sequences(causal):
     assert loss < 0.05
 
 
-@pytest.mark.parametrize("name", ["chela", "s4d"])
+@pytest.mark.parametrize("name", ["chela", "mega-gate", "s4d", "sgconv", "mega"])
 def test_tied_dropout_reaches_every_dropout_of_the_model(name):
     mixers = {
         "chela": lambda: ChelaMixer(16, 64, False, ChelaConfig(qk_dim=16, dropout=0.5)),
+        "mega-gate": lambda: ChelaMixer(
+            16, 64, False, ChelaConfig(qk_dim=16, dropout=0.5, gate="mega")
+        ),
         "s4d": lambda: S4DMixer(16, 64, False, S4DConfig(dropout=0.5)),
+        "sgconv": lambda: SGConvMixer(16, 64, False, SGConvConfig(dropout=0.5)),
+        "mega": lambda: MegaMixer(16, 64, False, MegaConfig(dropout=0.5)),
     }
     for tied in (True, False):
         config = BackboneConfig(dim=16, depth=1, dropout=0.5, tie_dropout=tied, prenorm=False)
@@ -178,13 +185,25 @@ def test_a_norm_of_pooled_features_gives_each_channel_the_scale_of_the_others():
     with torch.no_grad():
         model.pooled_norm.weight.fill_(1)
         model.pooled_norm.bias.zero_()
-    features = model.encode(*ragged())
-    torch.testing.assert_close(features.mean(0), torch.zeros_like(features[0]))
-    assert 0.9 < features.var(0, correction=0).mean() <= 1  # but for epsilon
-    torch.testing.assert_close(model.head(features), model(*ragged()))
+    ids, lengths = ragged()
+    features = model.encode(ids, lengths)
+    real = features[lengths > 0]
+    torch.testing.assert_close(real.mean(0), torch.zeros_like(real[0]))
+    assert 0.9 < real.var(0, correction=0).mean() <= 1  # but for epsilon
+    torch.testing.assert_close(model.head(features), model(ids, lengths))
     assert isinstance(model.head, nn.Linear)
 
 
 def test_a_linear_head_has_no_hidden_channels():
     with pytest.raises(ValueError, match="head=mlp or head_dim=null"):
         BackboneConfig(head="linear", head_dim=8)
+
+
+def test_a_norm_of_pooled_features_does_not_see_empty_sequences():
+    model = make_model({}, {"pooled_norm": "batch"}).train()
+    ids, lengths = ragged()
+    full = lengths > 0
+    expected = model.encode(ids[full], lengths[full])
+    more = torch.cat([lengths[full], torch.zeros(2, dtype=lengths.dtype)])
+    found = model.encode(torch.cat([ids[full], ids[:2]]), more)[:-2]
+    torch.testing.assert_close(found, expected)

@@ -191,7 +191,7 @@ def store_exact_sum(sums, tile, columns, WIDTH: tl.constexpr):
 def token_keys(seed, rows, L, TIED: tl.constexpr):
     """Two random numbers per token, one for each of two dropouts: Philox, counting tokens.
 
-    TIED counts sequences of L tokens instead, whose tokens so have the same two.
+    If TIED it counts sequences of L tokens, so that all tokens of one have the same two.
     """
     counts = rows
     if TIED:
