@@ -76,6 +76,8 @@ def test_killed_and_repeated_is_the_same_table(
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    # Side by side, the first cell may be the later one to begin.
+    wait_for(lambda: {folder.name for folder in run_folders(tmp_path)} == {"seed0", "seed1"})
     wait_for(lambda: can_go_on(tmp_path, 1))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
