@@ -19,6 +19,6 @@ def dropout(x: Tensor, p: float, tied: bool) -> Tensor:
     Returns:
         (B, L, C).
     """
-    if not tied:
+    if not tied or p == 0:  # F.dropout hands x itself back for 0
         return F.dropout(x, p)
     return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), p)

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "triton", "lightning", "torchmetrics", "datasets", "hydra-core", "wandb")
+PACKAGES = ("chela", "triton", "lightning", "torchmetrics", "datasets", "hydra-core", "wandb")
 
 
 def versions() -> dict[str, str | None]:
     """Python's version and those of the packages a result may depend on; None if not installed."""
     found: dict[str, str | None] = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    found |= {package: _version(package) for package in ("chela", *PACKAGES)}
-    return found | {"torch": str(torch.__version__)}  # with the build, which its metadata may lack
+    found["torch"] = str(torch.__version__)  # with the build, which its metadata may lack
+    return found | {package: _version(package) for package in PACKAGES}
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
