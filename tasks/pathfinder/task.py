@@ -33,9 +33,11 @@ from tasks.storage.rows import Rows, split_rows
 # The archive holds another pathfinder128 one level higher, with labels that do not match; so a
 # folder directly below lra_release is never read.
 RELEASE = "lra_release/lra_release"
+MIXED = "generated-mixed"  # generated, with training pictures of several lengths
 # Where the folder of a resolution is looked for below data_dir; the second place is S4's.
 FOLDERS = (RELEASE, "pathfinder", ".")
 OFFICIAL_ROWS = 200_000
+SHORTEST = 3  # paddles of a contour
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -55,6 +57,11 @@ class PictureConfig:
     num_train: PositiveInt = 160_000
     num_val: PositiveInt = 20_000
     num_test: PositiveInt = 20_000
+    # Paddles of the training pictures' long contours, in turn; None: contour_length, as published.
+    # Shorter ones are learnt sooner. Validation and test stay what they are.
+    train_contour_lengths: Annotated[tuple[Annotated[int, Ge(SHORTEST)], ...], MinLen(1)] | None = (
+        None
+    )
     data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # fixed: runs differ by seed, not by their data
     # None: the published value of the resolution, see ``law.PUBLISHED``
     distractors: Annotated[int, Ge(0)] | None = None  # contours; other sources have twice as many
@@ -65,8 +72,15 @@ class PictureConfig:
     workers: PositiveInt | None = None  # threads that draw or decode; None: one per core
 
     def __post_init__(self) -> None:
-        if self.contour_length < 3:
-            raise ValueError("contour_length must be at least 3: a distractor has a third of it")
+        if self.contour_length < SHORTEST:
+            raise ValueError(
+                f"contour_length must be at least {SHORTEST}: a distractor has a third of it"
+            )
+        if self.train_contour_lengths is not None and self.source == "official":
+            raise ValueError(
+                "train_contour_lengths is about generated pictures: "
+                "leave it at null, or set task.source=generated"
+            )
 
     @property
     def law(self) -> PathfinderLaw:
@@ -116,7 +130,11 @@ class Pathfinder(Task):
         config = self.config
         if self._official is None:
             parameters = {"law": _plain(config.law), "rows": config.sizes, "seed": config.data_seed}
-            return Origin(self.name, self.version, "generated", parameters)
+            if config.train_contour_lengths is None:
+                return Origin(self.name, self.version, "generated", parameters)
+            # Trained on other pictures than the task's: a name of its own in every table.
+            parameters["train_contour_lengths"] = list(config.train_contour_lengths)
+            return Origin(self.name, self.version, MIXED, parameters, stand_in=True)
         whole = config.official_rows == OFFICIAL_ROWS
         parameters = {
             "set": f"pathfinder{config.resolution}/{SETS[config.contour_length]}",
@@ -136,8 +154,10 @@ class Pathfinder(Task):
             return read_official(
                 source, prefix, config.resolution, config.official_rows, spool, workers
             )
-        n = sum(config.sizes.values())
-        pictures = generate(n, config.law, config.data_seed, config.workers)
+        lengths = np.full(sum(config.sizes.values()), config.contour_length)
+        if config.train_contour_lengths is not None:
+            lengths[: config.num_train] = np.resize(config.train_contour_lengths, config.num_train)
+        pictures = generate(len(lengths), config.law, config.data_seed, config.workers, lengths)
         return split_rows((block.rows for block in pictures), config.sizes)
 
     def expected_rows(self) -> int:
@@ -154,7 +174,7 @@ class Pathfinder(Task):
     def _official(self) -> tuple[Source, str] | None:
         """The official set and how its files' names begin; None if it is to be generated."""
         config = self.config
-        if config.source == "generated":
+        if config.source == "generated" or config.train_contour_lengths is not None:
             return None
         own = f"pathfinder{config.resolution}"
         chosen = SETS.get(config.contour_length)
