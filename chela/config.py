@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from chela import resolvers
 from chela.errors import ConfigError, suggestion
-from chela.identity import NOT_IDENTITY, flat, joined
+from chela.identity import decides, flat, joined
 from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
 from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
@@ -60,6 +60,7 @@ class RunSettings:
     data_dir: str
     output_dir: str
     resume: str | bool  # "auto", False, or a checkpoint's path
+    start_from: str | None  # an earlier run's name-<hash>: begin with the weights it selected
     kernels: Asked  # which implementation of the operations
 
 
@@ -196,7 +197,7 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
 
 def computation(config: RunConfig) -> dict[str, Any]:
     """The keys that decide what is computed, flat: ``{"model.dim": 128, ..., "seed": 0}``."""
-    return {key: value for key, value in flat(as_dict(config)).items() if key not in NOT_IDENTITY}
+    return {key: value for key, value in flat(as_dict(config)).items() if decides(key, value)}
 
 
 def _model(section: Mapping[str, Any]) -> ModelConfig:

@@ -33,6 +33,14 @@ NOT_IDENTITY = {
     "trainer.progress",
 }
 
+# These came later and are null as a rule: left out while they are, so that earlier ids stay.
+OPTIONAL = {"start_from"}
+
+
+def decides(key: str, value: Any) -> bool:
+    """Whether ``key``, with this value, is a part of what a run computes."""
+    return key not in NOT_IDENTITY and not (key in OPTIONAL and value is None)
+
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Nested sections as one: ``{"model": {"dim": 128}} -> {"model.dim": 128}``.

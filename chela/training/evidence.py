@@ -33,6 +33,7 @@ class Provenance(Callback):
         wandb_id: str,
         precision: str,
         earlier: dict[str, Any] | None,
+        initial_weights: dict[str, Any] | None = None,
     ) -> None:
         earlier = earlier or {"sessions": 0, "wall_seconds": 0.0, "precisions": []}
         precisions: list[str] = earlier["precisions"]
@@ -44,6 +45,7 @@ class Provenance(Callback):
             "wandb_id": wandb_id,
             "sessions": earlier["sessions"] + 1,
             "precisions": precisions,
+            "initial_weights": earlier.get("initial_weights", initial_weights),
         }
         self._earlier_seconds = earlier["wall_seconds"]
         self._started = time.monotonic()
@@ -69,7 +71,7 @@ class Provenance(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Configuration, data fingerprint, W&B id, sessions, precisions and time so far."""
+        """Configuration, data, W&B id, sessions, precisions, initial weights and time so far."""
         return {**self.fixed, "wall_seconds": self.wall_seconds}
 
 
@@ -106,6 +108,7 @@ def beginning(
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         },
         "engine": build.engine(config.trainer, task),
+        "initial_weights": provenance.fixed["initial_weights"],
         "implementations": implementations(model, build.compute_dtype(config.trainer, device)),
     }
 

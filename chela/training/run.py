@@ -32,6 +32,7 @@ from chela.training.folder import RunFolder, Start
 from chela.training.guards import Plateau, out_of_memory
 from chela.training.heartbeat import Heartbeat
 from chela.training.history import History
+from chela.training.initial import load_initial
 from chela.training.module import ClassificationModule, NonFinite
 from chela.training.progress import TrainingProgress
 from chela.training.pruning import Pruned, Pruning
@@ -111,7 +112,10 @@ class Run:
         task.total_batches = steps
         module = build.build_module(config, task.spec, self.device, steps, task.is_padded)
         model = module.model
-        trainer = self._trainer(task, steps)
+        initial = None
+        if config.start_from is not None and self.start.checkpoint is None:
+            initial = load_initial(model, Path(config.output_dir), config.start_from, config.seed)
+        trainer = self._trainer(task, steps, initial)
         self._announce(task, model, steps)
         record = beginning(
             config, self.provenance, self.group, self.wandb.mode, task, model, self.device
@@ -171,7 +175,7 @@ class Run:
                 "  try: bring those data back, or resume=false"
             )
 
-    def _trainer(self, task: Task, steps: int) -> L.Trainer:
+    def _trainer(self, task: Task, steps: int, initial: dict[str, Any] | None) -> L.Trainer:
         config, trainer = self.config, self.config.trainer
         every = build.validate_every(trainer, len(task.train))
         self.history = History(
@@ -189,6 +193,7 @@ class Run:
             self.start.wandb_id,
             build.precision(trainer, self.device),
             self.start.provenance,
+            initial,
         )
         callbacks: list[Callback] = [
             self.history,
@@ -280,6 +285,11 @@ class Run:
             highlight=False,
             soft_wrap=True,
         )
+        if (initial := self.provenance.fixed["initial_weights"]) is not None:
+            self.console.print(
+                f"  begins     with the weights of {initial['run_id']}, step {initial['step']:,}",
+                soft_wrap=True,
+            )
         if self.start.checkpoint is not None:
             self.console.print(f"  resuming   from {self.start.checkpoint}", soft_wrap=True)
         notices = [self.start.notice, self.provenance.notice, self.wandb.notice]

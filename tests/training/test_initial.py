@@ -1,0 +1,116 @@
+"""Beginning with the weights of an earlier run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from chela.config import computation, parse
+from chela.errors import RunError
+from chela.records.record import read_record
+from chela.training.checkpoints import Checkpointer
+from chela.training.folder import RunFolder
+from chela.training.module import ClassificationModule
+from chela.training.run import run
+
+
+def folder_of(config) -> Path:
+    return RunFolder(parse(config)).path
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    return {name: value for name, value in state.items() if name.startswith("model.")}
+
+
+@pytest.fixture
+def earlier(composed):
+    """A finished run and its name."""
+    config = composed()
+    run(config)
+    return folder_of(config)
+
+
+def test_a_run_begins_with_the_selected_weights(composed, earlier, monkeypatch, capsys) -> None:
+    seen = []
+    original = ClassificationModule.on_fit_start
+
+    def spy(self):
+        seen.append({name: value.clone() for name, value in self.state_dict().items()})
+        return original(self)
+
+    monkeypatch.setattr(ClassificationModule, "on_fit_start", spy)
+    config = composed(f"start_from={earlier.parent.name}", "optimizer.lr=2e-3")
+    capsys.readouterr()
+    run(config)
+    expected = weights(earlier)
+    assert {name for name in seen[0] if name.startswith("model.")} == expected.keys()
+    assert [name for name in expected if not torch.equal(seen[0][name], expected[name])] == []
+    first, record = read_record(earlier), read_record(folder_of(config))
+    assert first is not None
+    assert record is not None
+    assert first["initial_weights"] is None
+    assert record["initial_weights"]["run_id"] == first["run_id"]
+    assert record["initial_weights"]["step"] == first["best"]["step"]
+    assert record["initial_weights"]["data_fingerprint"] == first["data"]["fingerprint"]
+    assert len(record["initial_weights"]["sha256"]) == 64
+    assert f"with the weights of {first['run_id']}, step" in capsys.readouterr().out
+
+
+def test_it_is_another_run_and_the_key_at_null_changes_no_id(composed, earlier) -> None:
+    plain, begun = composed(), composed(f"start_from={earlier.parent.name}")
+    assert parse(plain).identity != parse(begun).identity
+    assert "start_from" not in computation(parse(plain))
+    assert computation(parse(begun))["start_from"] == earlier.parent.name
+
+
+def test_a_resume_needs_the_earlier_run_no_more(composed, earlier, monkeypatch) -> None:
+    config = composed(f"start_from={earlier.parent.name}", "optimizer.lr=2e-3")
+    save = Checkpointer._save_last
+
+    def stop(self, trainer):
+        if trainer.global_step >= 5:
+            self.signals.received = 15
+        save(self, trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpointer, "_save_last", stop)
+        with pytest.raises(SystemExit):
+            run(config)
+    stopped = read_record(folder_of(config))
+    earlier.parent.rename(earlier.parent.with_name("elsewhere"))
+    run(config)
+    record = read_record(folder_of(config))
+    assert stopped is not None
+    assert record is not None
+    assert (stopped["status"], record["status"]) == ("interrupted", "finished")
+    assert record["initial_weights"] == stopped["initial_weights"] is not None
+
+
+def test_what_cannot_be_begun_with_is_named(composed, earlier) -> None:
+    name = earlier.parent.name
+    with pytest.raises(RunError, match=rf"no run .*{name}x(.|\n)*{name}(.|\n)*run it first"):
+        run(composed(f"start_from={name}x"))
+    with pytest.raises(RunError, match=r"another model(.|\n)*16(.|\n)*there(.|\n)*more"):
+        run(composed(f"start_from={name}", "model.dim=24"))
+    with pytest.raises(RunError, match=rf"no run .*{name}/seed1"):
+        run(composed(f"start_from={name}", "seed=1"))
+    record = read_record(earlier)
+    (earlier / "record.json").write_text(json.dumps({**(record or {}), "status": "interrupted"}))
+    with pytest.raises(RunError, match=r"is interrupted(.|\n)*finish it first"):
+        run(composed(f"start_from={name}"))
+    (earlier / "record.json").write_text(json.dumps(record))
+    file = earlier / "checkpoints" / "best.ckpt"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(RunError, match=r"best\.ckpt cannot be read as weights"):
+        run(composed(f"start_from={name}"))
+
+
+def test_a_chain_of_seeds_is_one_group(composed, earlier) -> None:
+    one, other = (composed(f"start_from={earlier.parent.name}", f"seed={seed}") for seed in (0, 1))
+    assert parse(one).identity == parse(other).identity
+    assert OmegaConf.select(one, "start_from") == earlier.parent.name
