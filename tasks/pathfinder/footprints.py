@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.pathfinder.drawing import DEGREES, ODDS, WHITE
+from tasks.pathfinder.contours import DEGREES, ODDS, WHITE
 from tasks.pathfinder.law import PathfinderLaw
 
 Bytes = NDArray[np.uint8]

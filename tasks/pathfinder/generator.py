@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from tasks import bits
 from tasks.errors import DataError
-from tasks.pathfinder.drawing import FACTS, UNIT, Scene, draw
+from tasks.pathfinder.contours import FACTS, Scene, grow
+from tasks.pathfinder.drawing import UNIT, draw
 from tasks.pathfinder.footprints import Tables, all_tables
 from tasks.pathfinder.law import PathfinderLaw
 from tasks.storage.rows import Rows, offsets_of
@@ -39,7 +40,7 @@ class Pictures(NamedTuple):
     labels: NDArray[np.int64]  # (n,)
     margins: NDArray[np.int64]  # (n,) of their paddles
     contours: NDArray[np.int64]  # (n, 2, length, 5) the paddles of the two long ones, then zeros
-    facts: NDArray[np.int64]  # (n, 6) see ``pathfinder_drawing.FACTS``
+    facts: NDArray[np.int64]  # (n, 6) see ``contours.FACTS``
 
     @property
     def rows(self) -> Rows:
@@ -118,24 +119,32 @@ def draw_block(
     pixels = np.zeros((size, law.resolution, law.resolution), dtype=np.uint8)
     facts = np.zeros((size, len(FACTS)), dtype=np.int64)
     contours = np.zeros((size, 2, max(lengths), 5), dtype=np.int64)
+    contrasts = (
+        round(UNIT * law.snake_contrast * law.paddle_contrast),
+        round(UNIT * law.snake_contrast),
+    )
     for length in np.unique(lengths).tolist():
         its_law = dataclasses.replace(law, contour_length=length)
         for number, margin in enumerate(law.margins):
             place = np.flatnonzero((which == number) & (lengths == length))
-            results = pixels[place], contours[place], facts[place]  # copies
             inputs = keys[place], labels[place], scene(its_law, margin), tables[number]
-            if draw(*inputs, *results) < len(place):
+            shape = len(place), law.distractors, its_law.distractor_length, 5
+            distractors = np.zeros(shape, dtype=np.int64)
+            its, its_facts, its_pixels = contours[place], facts[place], pixels[place]  # copies
+            if grow(*inputs, its, distractors, its_facts) < len(place):
                 raise DataError(
                     f"two contours of {length} paddles do not fit into "
                     f"{law.resolution} x {law.resolution} pixels.\n"
                     "  try: a smaller task.contour_length, or a larger task.resolution"
                 )
-            pixels[place], contours[place], facts[place] = results
+            found, markers = its_facts[:, 1], its_facts[:, 2:]
+            draw(its, distractors, found, markers, contrasts, tables[number], its_pixels)
+            contours[place], facts[place], pixels[place] = its, its_facts, its_pixels
     return Pictures(pixels, labels, np.array(law.margins)[which], contours, facts)
 
 
 def scene(law: PathfinderLaw, margin: int) -> Scene:
-    """The numbers of ``law``, with one of its margins, that the compiled code needs."""
+    """The numbers of ``law``, with one of its margins, that its contours grow by."""
     return Scene(
         resolution=law.resolution,
         frame=law.frame,
@@ -144,8 +153,6 @@ def scene(law: PathfinderLaw, margin: int) -> Scene:
         contour_length=law.contour_length,
         distractor_length=law.distractor_length,
         distractors=law.distractors,
-        contrast=round(UNIT * law.snake_contrast * law.paddle_contrast),
-        distractor_contrast=round(UNIT * law.snake_contrast),
     )
 
 
