@@ -6,76 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import token_cases
 import torch
-from comparison import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_cases import DEVICE, NORMS, TOLERANCES, gpu_only, lengths_of, padding
-from torch import Tensor
+from mlp_case import PARTS, arguments, case, check
+from token_cases import DEVICE, NORMS, gpu_only, lengths_of, padding
 
 from chela.kernels.token_mlp import Weights, fused, mlp, naive
 from chela.kernels.tokens import NO_NORM, TokenNorm
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-PARTS = ["mlp", "glu", "gate", "gate-alone"]  # what of a block it is
-
-
-def case(
-    part: str,
-    norm: str = "none",
-    dtype: torch.dtype = torch.float32,
-    batch: int = 2,
-    length: int = 21,
-    dim: int = 20,
-    hidden: int = 40,
-    scale: float = 1.0,
-) -> dict[str, Tensor]:
-    """The leaves; x is not contiguous."""
-    torch.manual_seed(length * 100 + dim)
-    leaves = {
-        "x": torch.randn(batch, dim, length).mT * scale,
-        "w_hidden": torch.randn(hidden, dim) * dim**-0.5,
-        "b_hidden": torch.randn(hidden),
-        "w_out": torch.randn(dim, hidden) * hidden**-0.5,
-        "b_out": torch.randn(dim),
-        **token_cases.norm_leaves(norm, dim),
-    }
-    if part == "glu":
-        leaves |= {"w_up": torch.randn(hidden, dim) * dim**-0.5, "b_up": torch.randn(hidden)}
-    if part.startswith("gate"):
-        leaves["factor"] = torch.randn(batch, length, 2 * hidden)[..., ::2]
-    if part == "gate":
-        leaves["residual"] = torch.randn(batch, length, dim) * scale
-    return token_cases.prepared(leaves, dtype)
-
-
-def arguments(part: str, norm: str, leaves: dict[str, Tensor]) -> dict[str, Any]:
-    """The leaves as arguments of ``mlp``."""
-    names = [name for name in leaves if name[:2] in ("w_", "b_")]
-    return {
-        "x": leaves["x"],
-        "weights": Weights(**{name: leaves[name] for name in names}),
-        "norm": token_cases.norm_of(norm, leaves),
-        "factor": leaves.get("factor"),
-        "residual": leaves.get("residual"),
-        "add_x": not part.startswith("gate"),
-    }
-
-
-def check(part: str, norm: str, leaves: dict[str, Tensor], **options: Any) -> None:
-    lengths = options.pop("lengths", None)
-    tolerance = options.pop("tolerance", None) or TOLERANCES[leaves["x"].dtype]
-    options = {"implementation": "triton", **options}
-    token_cases.check(
-        lambda t: [mlp(**arguments(part, norm, t), lengths=lengths, **options)],
-        lambda t: [naive.mlp(**arguments(part, norm, t), lengths=lengths)],
-        leaves,
-        tolerance,
-    )
 
 
 @pytest.mark.parametrize("implementation", ["torch", "triton"])
@@ -175,109 +118,6 @@ def test_an_upstream_at_padding_reaches_no_gradient():
         for upstream in (clean, dirty)
     ]
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-
-
-class TestDropout:
-    """The masks: their mean, their independence, and that backward has forward's."""
-
-    tokens, dim, p = 160, 60, 0.3
-
-    def mask(self, place: str, seed: int, upstream: Tensor | None = None) -> list[Tensor]:
-        """Where (1, tokens, dim) something is kept, from the output; and a bias's gradient."""
-        torch.manual_seed(seed)
-        zeros = torch.zeros(self.dim, self.dim, device=DEVICE)
-        ones = torch.ones(self.dim, device=DEVICE, requires_grad=True)
-        x = torch.zeros(1, self.tokens, self.dim, device=DEVICE)
-        if place == "dropout":  # y = dropout(b_out)
-            weights = Weights(zeros, ones.detach(), zeros, ones)
-        else:  # y = dropout(silu(b_hidden))
-            weights = Weights(zeros, ones, torch.eye(self.dim, device=DEVICE), zeros[0])
-        out = mlp(x, weights, **{place: self.p}, implementation="triton")
-        upstream = torch.ones_like(out) if upstream is None else upstream
-        return [out.detach(), *torch.autograd.grad(out, ones, upstream)]
-
-    @pytest.mark.parametrize("place", ["dropout", "hidden_dropout"])
-    def test_values_and_mean(self, place):
-        out, _ = self.mask(place, 0)
-        kept = out[out != 0]
-        value = 1 / (1 - self.p) * (1 if place == "dropout" else torch.sigmoid(torch.ones(())))
-        torch.testing.assert_close(kept, torch.full_like(kept, float(value)))
-        deviation = (self.p * (1 - self.p) / out.numel()) ** 0.5
-        assert abs((out == 0).float().mean() - self.p) < 5 * deviation
-
-    @pytest.mark.parametrize("place", ["dropout", "hidden_dropout"])
-    def test_backward_has_the_mask_of_forward(self, place):
-        upstream = torch.randn(1, self.tokens, self.dim, device=DEVICE)
-        out, gradient = self.mask(place, 0, upstream)
-        sigmoid = torch.sigmoid(torch.ones(()))
-        slope = 1 if place == "dropout" else sigmoid * (2 - sigmoid)
-        expected = ((out != 0) * upstream).double().sum((0, 1)) * slope / (1 - self.p)
-        assert_close(gradient, expected, 1e-5)
-
-    def test_tokens_channels_places_and_seeds_are_independent(self):
-        masks = {
-            (place, seed): (self.mask(place, seed)[0][0] != 0).double() - (1 - self.p)
-            for place, seed in (("dropout", 0), ("dropout", 1), ("hidden_dropout", 0))
-        }
-        one = masks["dropout", 0]
-        others = {
-            "next token": one.roll(1, 0),
-            "next channel": one.roll(1, 1),
-            "next but seven channels": one.roll(8, 1),
-            "hidden": masks["hidden_dropout", 0],
-            "seed": masks["dropout", 1],
-        }
-        deviation = self.p * (1 - self.p) / one.numel() ** 0.5
-        for name, other in others.items():
-            assert abs((one * other).mean()) < 5 * deviation, name
-
-    @pytest.mark.parametrize("place", ["dropout", "hidden_dropout"])
-    def test_tied_is_one_draw_for_a_sequences_channel(self, place):
-        """All tokens alike, sequences and channels not; backward has the mask of forward."""
-        torch.manual_seed(0)
-        zeros, ones = torch.zeros(60, 60, device=DEVICE), torch.ones(60, device=DEVICE)
-        ones.requires_grad_()
-        matrix = zeros if place == "dropout" else torch.eye(60, device=DEVICE)
-        biases = (zeros[0], ones) if place == "dropout" else (ones, zeros[0])
-        weights = Weights(zeros, biases[0], matrix, biases[1])
-        x, upstream = torch.zeros(5, 21, 60, device=DEVICE), torch.randn(5, 21, 60, device=DEVICE)
-        options = {place: 0.5, "tied_dropout": True}
-        for implementation in ("triton", "torch"):
-            out = mlp(x, weights, **options, implementation=implementation)
-            kept = out[:, 0] != 0  # (5, 60)
-            assert torch.equal(out != 0, kept[:, None].expand_as(out))
-            assert 0.3 < kept.float().mean() < 0.7
-            assert len(kept.unique(dim=0)) == 5
-            (gradient,) = torch.autograd.grad(out, ones, upstream)
-            sigmoid = torch.sigmoid(torch.ones(()))
-            slope = 1 if place == "dropout" else sigmoid * (2 - sigmoid)
-            expected = (kept[:, None] * upstream).double().sum((0, 1)) * slope * 2
-            assert_close(gradient, expected, 1e-5)
-
-    def test_the_generator_decides(self):
-        first, again, other = (self.mask("dropout", seed)[0] for seed in (0, 0, 1))
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
-
-    def test_with_everything_else_on(self):
-        """Gradients are those of the formula with forward's masks, found by differences."""
-        leaves = case("glu", "layer", length=5, hidden=8, dim=6)
-        torch.manual_seed(0)
-        direction = {name: torch.randn_like(t) for name, t in leaves.items()}
-
-        def at(step: float) -> Tensor:
-            torch.manual_seed(7)
-            moved = {name: t + step * direction[name] for name, t in leaves.items()}
-            options = {"hidden_dropout": 0.4, "dropout": 0.4, "implementation": "triton"}
-            return mlp(**arguments("glu", "layer", moved), **options).double().square().sum()
-
-        gradients = torch.autograd.grad(at(0.0), list(leaves.values()))
-        slope = sum(
-            (g * d).double().sum() for g, d in zip(gradients, direction.values(), strict=True)
-        )
-        with torch.no_grad():
-            expected = (at(1e-3) - at(-1e-3)) / 2e-3
-        assert_close(slope, expected, 2e-3)  # what a difference in float32 can tell
 
 
 @pytest.mark.parametrize("part", ["glu", "gate"])
