@@ -13,13 +13,9 @@ from chela.config import computation, parse
 from chela.errors import RunError
 from chela.records.record import read_record
 from chela.training.checkpoints import Checkpointer
-from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
 from chela.training.run import run
-
-
-def folder_of(config) -> Path:
-    return RunFolder(parse(config)).path
+from tests.training.runs import folder_of
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
