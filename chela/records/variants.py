@@ -37,13 +37,14 @@ def labels(variants: Sequence[Variant]) -> list[str]:
     columns: dict[str, list[Variant]] = {}
     for variant in variants:
         columns.setdefault(variant.column, []).append(variant)
-    shared = {column: differing(group) for column, group in columns.items() if len(group) > 1}
+    shared = {column: differing(group) for column, group in columns.items()}
+    texts = {column: _descriptions(group, shared[column]) for column, group in columns.items()}
+    following = {column: iter(its) for column, its in texts.items()}  # in the order given, too
     found: dict[str, dict[str, Any]] = {}  # label -> the choices that it states
     named: list[str] = []
     for variant in variants:
-        keys = shared.get(variant.column, [])
-        text, *others = _descriptions([variant, *columns[variant.column]], keys)
-        if not keys or len(text) > LONGEST or others.count(text) > 1:
+        keys, text = shared[variant.column], next(following[variant.column])
+        if not keys or len(text) > LONGEST or texts[variant.column].count(text) > 1:
             named.append(_by_hash(variant, columns[variant.column]))
         else:
             found[text] = {key: variant.choices[key] for key in keys}
@@ -74,17 +75,16 @@ def describe(variant: Variant, keys: Sequence[str]) -> str:
     )
 
 
-def _descriptions(variants: Sequence[Variant], keys: Sequence[str]) -> list[str]:
-    """Of the first variant, and of each of its column's, which follow."""
-    whole = [describe(each, keys) for each in variants]
+def _descriptions(column: Sequence[Variant], keys: Sequence[str]) -> list[str]:
+    """Of each variant, by all keys; where one is too long, by those unlike most of the column."""
+    whole = [describe(each, keys) for each in column]
     if all(len(text) <= LONGEST for text in whole):
         return whole
-    column = variants[1:]
     usual = {key: Counter(_text(each.choices[key]) for each in column) for key in keys}
     most = {key: [text for text, n in usual[key].items() if 2 * n > len(column)] for key in keys}
     return [
         describe(each, [key for key in keys if _text(each.choices[key]) not in most[key]])
-        for each in variants
+        for each in column
     ]
 
 
