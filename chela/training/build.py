@@ -112,14 +112,14 @@ def engine(config: TrainerConfig, task: Task) -> dict[str, str]:
     }
 
 
-def compile_blocks(model: Classifier, lengths_differ: bool, deterministic: bool = False) -> None:
+def compile_blocks(model: Classifier, one_for_all_lengths: bool) -> None:
     """Compile each block when it is first called: all blocks share what is compiled for one.
 
     And the last norm, whose statistics and slopes are many passes over the tokens otherwise.
-    Where batches differ in length one program serves them all: compiling one for each would take
-    minutes. (Mega's bias and chunks need that all the same.) But that program is made for the
-    length that came first, and may sum in an order that suits it. A resumed run meets another one
-    first: where ``deterministic``, each length has a program of its own.
+    Where ``one_for_all_lengths``, one program serves batches of every length: compiling one for
+    each would take minutes. (Mega's bias and chunks need that all the same.) But that program is
+    made for the length that came first, and may sum in an order that suits it. A resumed run meets
+    another one first: so where the same bits are asked for, each length needs one of its own.
     """
     torch._dynamo.reset()  # what an earlier run of this process compiled counts towards the limit
     torch._dynamo.config.recompile_limit = 64  # training, evaluation, Mega by width
@@ -128,7 +128,7 @@ def compile_blocks(model: Classifier, lengths_differ: bool, deterministic: bool 
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     for part in (*model.backbone.blocks, model.backbone.final_norm):
         if part is not None:  # post-norm blocks end in a norm of their own
-            part.compile(dynamic=lengths_differ and not deterministic)
+            part.compile(dynamic=one_for_all_lengths)
 
 
 def build_task(config: RunConfig, device: torch.device = CPU) -> Task:
@@ -209,7 +209,7 @@ def build_module(
     model = build_model(config.model, spec, config.kernels, device)
     form = step_form(config.trainer, device)
     if form != "eager":
-        compile_blocks(model, padded, config.trainer.deterministic)
+        compile_blocks(model, one_for_all_lengths=padded and not config.trainer.deterministic)
     return ClassificationModule(
         model,
         config.optimizer,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from chela.config import compose_run
+from chela.training import build
 from chela.training.build import build_model, compile_blocks
 from tasks.base import TaskSpec
 
@@ -21,7 +22,7 @@ MODELS = ["chela", "s4d", "transformer"]  # sgconv and the linear one share thei
 SMALL = ["task=text", "model.dim=16", "model.ffn_dim=16", "model.depth=1", "logger=csv"]
 
 
-def programs_of(name: str, deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def programs_of(name: str, one_for_all_lengths: bool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Programs after training on three lengths, and after evaluation of two more batches."""
     counter = CompileCounterWithBackend("inductor" if DEVICE.type == "cuda" else "aot_eager")
     own = torch.nn.Module.compile
@@ -31,7 +32,7 @@ def programs_of(name: str, deterministic: bool, monkeypatch: pytest.MonkeyPatch)
     )
     config = compose_run(CONFIGS, [f"model={name}", *SMALL])
     model = build_model(config.model, SPEC, "triton", DEVICE).to(DEVICE)
-    compile_blocks(model, lengths_differ=True, deterministic=deterministic)
+    compile_blocks(model, one_for_all_lengths)
 
     def step(length: int) -> None:
         ids = torch.randint(1, 8, (2, length), device=DEVICE)
@@ -52,9 +53,23 @@ def programs_of(name: str, deterministic: bool, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("name", MODELS)
 def test_one_program_serves_batches_of_every_length(name, monkeypatch):
-    assert programs_of(name, False, monkeypatch) == [2, 4]  # the block's and the last norm's
+    assert programs_of(name, True, monkeypatch) == [2, 4]  # the block's and the last norm's
 
 
-def test_where_the_same_bits_are_asked_for_each_length_has_its_own(monkeypatch):
+def test_else_each_length_has_its_own(monkeypatch):
+    assert programs_of("chela", False, monkeypatch) == [6, 10]
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_run_has_one_program_unless_the_same_bits_are_asked_for(
+    padded, deterministic, monkeypatch
+):
     """The first length shapes a program for all: a resumed run would begin with another."""
-    assert programs_of("chela", True, monkeypatch) == [6, 10]
+    asked = []
+    spy = lambda model, one_for_all_lengths: asked.append(one_for_all_lengths)  # noqa: E731
+    monkeypatch.setattr(build, "compile_blocks", spy)
+    form = ["trainer.step=compile", f"trainer.deterministic={deterministic}"]
+    config = compose_run(CONFIGS, ["model=chela", *SMALL, *form])
+    build.build_module(config, SPEC, torch.device("cpu"), 1, padded)
+    assert asked == [padded and not deterministic]

@@ -57,7 +57,7 @@ def test_the_step_of_a_graph_is_lightnings_own(composed, tmp_path, monkeypatch, 
     plain = composed(*more, f"output_dir={tmp_path}/plain")
     run(plain)
     monkeypatch.setattr("chela.training.run.build.step_form", lambda *_: "graph")
-    monkeypatch.setattr("chela.training.run.build.compile_blocks", lambda *_: None)
+    monkeypatch.setattr("chela.training.run.build.compile_blocks", lambda *_, **__: None)
     monkeypatch.setattr("tasks.base.widths_up_to", lambda longest: ())  # padding changes rounding
     monkeypatch.setattr("chela.training.module.StepGraphs", lambda step, beside=None: step)
     monkeypatch.setattr("chela.training.module.follow_the_device", lambda *_: None)
