@@ -23,6 +23,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "data": _data(run),
         "fingerprint": run.fingerprint,
         "parameters": _number(run, "parameters.total", "{:,.0f}"),
+        "began with": _began(run),
         "training": _training(run),
         "peak memory": _memory(run),
         "hardware": hardware(run),
@@ -72,6 +73,14 @@ def _data(run: Run) -> str:
     source = f"{run.source}, a stand-in" if run.stand_in else run.source
     sizes = ", ".join(f"{count:,} {split}" for split, count in run.rows.items())
     return f"{run.task} ({source}): {sizes}; test sequences up to {run.longest:,} long"
+
+
+def _began(run: Run) -> str | None:
+    """The earlier run whose weights it began with."""
+    earlier = run.text("initial_weights.run_id")
+    step = _number(run, "initial_weights.step", "step {:,.0f}")
+    data = (run.text("initial_weights.data_fingerprint") or "")[:12]
+    return earlier and f"{earlier}, {step}, trained on data {data}"
 
 
 def _training(run: Run) -> str:

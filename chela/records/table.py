@@ -96,6 +96,13 @@ def _columns(runs: Iterable[Run], notes: Notes) -> list[Column]:
     return [*six, *sorted(others.values(), key=lambda column: (column.title, column.key))]
 
 
+def _twin(variant: Variant, rivals: Sequence[Variant]) -> str:
+    """What to say of a row that no key tells from another."""
+    if sum(each.identity == variant.identity for each in rivals) > 1:
+        return "the same configuration as another row, other data"
+    return "as another row in all keys that both have; one is of another version of this project"
+
+
 def _own_name(run: Run) -> str:
     task = LRA[run.task].title if run.task in LRA else run.task
     if not run.stand_in:
@@ -118,12 +125,16 @@ def _rows(runs: Sequence[Run], columns: Sequence[Column], notes: Notes) -> list[
             places.setdefault((model, label), {})[variant.column] = group
             if label.startswith(variant.identity):
                 rivals = [each for each in variants if each.column == variant.column]
-                what = describe(variant, differing(rivals))
-                hidden[model, label] = what or "the same configuration as another row, other data"
+                hidden[model, label] = describe(variant, differing(rivals)) or _twin(
+                    variant, rivals
+                )
     rows = []
     for place, found in sorted(places.items()):
         row = Row(place[0], (), place[1])
-        marks = (notes.mark(f"{row.name}: {hidden[place]}"),) if place in hidden else ()
+        said = [hidden[place]] if place in hidden else []
+        if any(run.text("initial_weights.run_id") for group in found.values() for run in group):
+            said.append("began with the weights of an earlier run; the record says which")
+        marks = tuple(notes.mark(f"{row.name}: {text}") for text in said)
         rows.append(replace(row, cells=_cells(row.name, found, columns, notes), marks=marks))
     return rows
 

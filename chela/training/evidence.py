@@ -90,7 +90,7 @@ def beginning(
         "wandb_id": provenance.fixed["wandb_id"],
         "wandb_group": wandb_group,
         "wandb_mode": wandb_mode,
-        "command": shlex.join(sys.argv),
+        "command": command_line(sys.argv),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config": as_dict(config),
         "git": git_state(Path(__file__).parent),
@@ -111,6 +111,19 @@ def beginning(
         "initial_weights": provenance.fixed["initial_weights"],
         "implementations": implementations(model, build.compute_dtype(config.trainer, device)),
     }
+
+
+def command_line(argv: list[str]) -> str:
+    """What a user would type to run this again: no folder of this machine, no number of a cell.
+
+    Args:
+        argv: the script and its arguments; a sweep starts its cells by absolute paths.
+    """
+    script, here = Path(argv[0]), Path.cwd()
+    if script.is_absolute() and script.is_relative_to(here):
+        script = script.relative_to(here)
+    rest = [each for each in argv[1:] if not each.startswith("hydra.job.num=")]
+    return shlex.join([str(script), *rest])
 
 
 def outcome(

@@ -22,6 +22,13 @@ def test_a_finished_run_in_full() -> None:
     assert "error" not in told
 
 
+def test_the_weights_it_began_with_are_told() -> None:
+    began = {"run_id": "easy-1234abcd-seed0", "step": 900, "data_fingerprint": "f" * 64}
+    told = dict(facts(run(initial_weights=began)))
+    assert told["began with"] == "easy-1234abcd-seed0, step 900, trained on data ffffffffffff"
+    assert "began with" not in dict(facts(run()))
+
+
 def test_a_failed_run_says_why_and_has_no_test() -> None:
     told = dict(facts(run(status="failed", accuracy=None)))
     assert told["error"] == "NonFinite: the loss is nan"

@@ -87,6 +87,24 @@ def test_other_data_are_never_averaged() -> None:
         assert note == f"{row.name}: the same configuration as another row, other data"
 
 
+def test_versions_of_one_configuration_are_told_apart() -> None:
+    """A key that only the newer has gives another hash, and no key tells them apart."""
+    newer = {"choices": {"later": 1}, "fingerprint": "d" * 64}
+    report = build(found(run(fingerprint="d" * 64), run(seed=1, **newer)), [])
+    for row in report.ours:
+        (note,) = notes(report, row.marks)
+        assert "as another row in all keys that both have; one is of another version" in note
+
+
+def test_a_row_that_began_with_earlier_weights_says_so() -> None:
+    began = {"run_id": "easy-1234abcd-seed0", "step": 900, "data_fingerprint": "f" * 64}
+    report = build(found(run(initial_weights=began)), [])
+    (row,) = report.ours
+    (note,) = notes(report, row.marks)
+    assert note == "chela: began with the weights of an earlier run; the record says which"
+    assert build(found(run(initial_weights=None)), []).ours[0].marks == ()
+
+
 def test_what_hides_behind_a_hash_is_noted() -> None:
     runs = [run(identity=name * 8, choices={"long": name * 50}) for name in "ab"]
     report = build(found(*runs), [])
