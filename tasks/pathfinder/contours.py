@@ -165,6 +165,8 @@ def _clear(board: Board, scene: Scene) -> None:
 def _first_seed(state: State, board: Board, scene: Scene, tables: Tables, paddle: Ints) -> bool:
     """A first paddle well inside the empty picture, in the middle of which all places are free."""
     degree = _below(state, DEGREES)
+    if tables.room_size[degree] == 0:
+        return False
     low_y, high_y, low_x, high_x = tables.room_edges[degree]
     margin = 2 * scene.seed_distance
     top, left = board.edge + margin - low_y, board.edge + margin - low_x
@@ -307,6 +309,8 @@ def _seed(state: State, board: Board, tables: Tables, paddle: Ints) -> bool:
     for _ in range(TRIES):
         degree = _below(state, DEGREES)
         room = tables.room[degree, : tables.room_size[degree]]
+        if len(room) == 0:
+            return False
         y, x = _guess(state, board, room)
         if y < 0:
             y, x = _choose(state, board, room)

@@ -42,7 +42,7 @@ class Tables(NamedTuple):
     odds: Ints  # (directions, C) of each end, after a paddle of some direction
     away: Ints  # (360, 2) from the first tail to the second, by degrees
     room: Ints  # (360, P, 2) pixels that must be free for a first paddle, from its tail
-    room_size: Ints  # (360,) how many of them count
+    room_size: Ints  # (360,) how many of them count; 0: no place is found for this direction
     room_edges: Ints  # (360, 4) the first and last row, the first and last column of them
     marker: Bytes  # (M, M) a disc round the middle pixel
 
@@ -109,12 +109,18 @@ def _rooms(solid: Bytes, half: int) -> tuple[Ints, Ints, Ints]:
 
     The published generator looks for room with the zone one pixel further down and right than the
     paddle is then drawn, cut to a square of 2 * half + 1; kept, since it decides which are free.
+
+    It does so by a dilation (cv2.dilate), for which there is less than nothing outside of the
+    picture. Where some pixel of the border has nothing but the outside under the zone, the search
+    takes the result for a mistake and finds no place at all. With the thin paddles of 32 x 32 that
+    is so for most directions, and few distractors come about: that is kept too.
     """
     middle = solid.shape[1] // 2
     rooms = []
     for zone in solid:
         offsets = np.argwhere(zone == WHITE) - middle + 1
-        rooms.append(offsets[(np.abs(offsets) <= half).all(axis=1)])
+        offsets = offsets[(np.abs(offsets) <= half).all(axis=1)]
+        rooms.append(offsets if _reaches_inside(offsets) else offsets[:0])
     room = np.zeros((len(rooms), max(map(len, rooms)), 2), dtype=np.int64)
     for place, offsets in zip(room, rooms, strict=True):
         place[: len(offsets)] = offsets
@@ -122,8 +128,14 @@ def _rooms(solid: Bytes, half: int) -> tuple[Ints, Ints, Ints]:
     return room, np.array([len(offsets) for offsets in rooms]), np.array(edges)
 
 
+def _reaches_inside(offsets: Ints) -> bool:
+    """Whether some offset leads inside from each corner, and so from every pixel of the border."""
+    inwards = [[down, right] for down in (1, -1) for right in (1, -1)]
+    return all((offsets * way >= 0).all(axis=1).any() for way in inwards)
+
+
 def _ends(values: Ints) -> tuple[int, int]:
-    return int(values.min()), int(values.max())
+    return (int(values.min()), int(values.max())) if len(values) else (0, 0)
 
 
 def _paddle(law: PathfinderLaw, margin: int, angle: float) -> tuple[Bytes, Bytes]:

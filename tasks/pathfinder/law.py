@@ -22,7 +22,7 @@ class PathfinderLaw:
     seed_distance: int  # between the first paddles of the two contours
     radius: float  # of a marker
     continuity: float  # the larger, the straighter
-    distractors: int  # short contours that are tried
+    distractors: int  # short contours that are tried; at 32 one or two of five find a place
     snake_contrast: float  # brightness of a distractor; a marker has 1
     paddle_contrast: float  # of the two long contours, times ``snake_contrast``
     contour_length: int = 14  # paddles of each long contour; 14 is the published "hard"

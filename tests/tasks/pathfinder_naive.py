@@ -87,12 +87,20 @@ class Naive:
             zone = self.footprint(angle)[1]
             shift, reach = len(zone) // 2 - 1, self.law.length + self.margin
             offsets = [(int(y) - shift, int(x) - shift) for y, x in np.argwhere(zone == 255)]
-            self.rooms[angle] = [each for each in offsets if max(map(abs, each)) <= reach]
+            near = [each for each in offsets if max(map(abs, each)) <= reach]
+            # As cv2.dilate has it: a pixel with only the outside under the zone is below zero, ...
+            side = range(self.law.resolution)
+            seen = all(
+                any(self.inside((y + dy, x + dx)) for dy, dx in near) for y in side for x in side
+            )
+            self.rooms[angle] = near if seen else []  # ... and then there is no place at all
         return self.rooms[angle]
 
     def has_room(self, taken: Array, angle: float, tail: tuple[int, int]) -> bool:
         pixels = [(tail[0] + y, tail[1] + x) for y, x in self.room(angle)]
-        return not any(self.inside(pixel) and taken[pixel] > 0.3 * 255 for pixel in pixels)
+        return bool(pixels) and not any(
+            self.inside(pixel) and taken[pixel] > 0.3 * 255 for pixel in pixels
+        )
 
     def picture(self, label: int) -> Array:
         while (grown := self.contours()) is None:
@@ -221,6 +229,8 @@ class Naive:
         side = self.law.resolution
         for _ in range(3):
             angle = math.radians(self.below(360) - 180)
+            if not self.room(angle):
+                return []
             for _ in range(64):
                 tail = 1 + self.below(side - 2), 1 + self.below(side - 2)
                 if self.has_room(taken, angle, tail):

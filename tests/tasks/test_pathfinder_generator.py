@@ -56,7 +56,7 @@ def digest(pictures: list[Pictures]) -> str:
 
 @pytest.mark.parametrize(
     ("side", "expected"),
-    [(32, "3e26ee0b57a76ffe"), (128, "816b105550ae4a5d")],
+    [(32, "b8a322d4352d43fc"), (128, "466355de240def39")],
 )
 def test_the_pictures_of_a_seed_never_change(side: int, expected: str) -> None:
     assert digest(list(generate(20, PUBLISHED[side], seed=7, workers=1))) == expected
@@ -200,6 +200,14 @@ def test_a_law_is_published_for_each_resolution() -> None:
         continuity=1.0, distractors=5, snake_contrast=2.0, paddle_contrast=0.75, contour_length=14,
     )  # fmt: skip
     assert {law.distractor_length for law in PUBLISHED.values()} == {4}
+
+
+def test_few_distractors_find_a_place_at_32(small: list[Pictures]) -> None:
+    """The published one has 1.15 on average, in 1,600 pictures that it drew, and none in 26 %."""
+    found = joined(small, "facts")[:, 1]
+    assert 1.0 < found.mean() < 1.5
+    assert 0.15 < np.mean(found == 0) < 0.35
+    assert np.mean(draw_block(LARGE, all_tables(LARGE), 0, 0).facts[:, 1] == 8) > 0.4
 
 
 def test_a_sheet_has_the_labels_apart() -> None:
