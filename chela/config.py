@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,12 @@ def parse(composed: DictConfig) -> RunConfig:
     if values["resume"] is not False and not isinstance(values["resume"], str):
         raise ConfigError(
             f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
+        )
+    start = values["start_from"]
+    if start is not None and not re.fullmatch(r"[^/]+-[0-9a-f]{8}", str(start)):
+        raise ConfigError(
+            f"start_from={start!r} is neither null nor the id that an earlier run printed, "
+            "without -seed<seed>: listops-chela-1234abcd"
         )
     settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
     return RunConfig(

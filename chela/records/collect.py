@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from chela.identity import decides, flat
+from chela.identity import NOT_IDENTITY, OPTIONAL, flat
 from chela.records.record import FILE, VERSION
 from chela.records.searches import FOLDER as SEARCHES
 from tasks.errors import DataError
@@ -47,8 +47,9 @@ class Run:
     @property
     def choices(self) -> dict[str, Any]:
         """The keys of the configuration that decide what is computed, flat, the seed apart."""
-        keys = flat(self.record["config"])
-        return {k: v for k, v in keys.items() if decides(k, v) and k != "seed"}
+        # a record of before an optional key has it at null: so its runs compare with later ones
+        keys = {**dict.fromkeys(sorted(OPTIONAL)), **flat(self.record["config"])}
+        return {k: v for k, v in keys.items() if k not in NOT_IDENTITY and k != "seed"}
 
     def number(self, path: str) -> float | None:
         """A number of the record by its place, ``"training.tokens_per_second"``; None if absent."""

@@ -114,10 +114,11 @@ def beginning(
 
 
 def command_line(argv: list[str]) -> str:
-    """What a user would type to run this again: no folder of this machine, no number of a cell.
+    """What a user would type to run this again, in the folder where this one runs.
 
     Args:
-        argv: the script and its arguments; a sweep starts its cells by absolute paths.
+        argv: the script, which a sweep starts its cells by the whole path of, and its arguments,
+            of which the cell's number computes nothing.
     """
     script, here = Path(argv[0]), Path.cwd()
     if script.is_absolute() and script.is_relative_to(here):

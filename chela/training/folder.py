@@ -17,6 +17,7 @@ from chela.records.files import atomic_file
 from chela.records.record import read_record
 from chela.records.state import lock_of
 from chela.training.checkpoints import BEST, LAST, PREVIOUS
+from chela.training.initial import find_initial
 
 LOCK_SECONDS = 1.0  # who looks whether a run lives holds its lock for some microseconds
 
@@ -198,6 +199,9 @@ class RunFolder:
         return earlier
 
     def _anew(self) -> Start:
+        config = self.config
+        if config.start_from is not None:  # refused before anything is moved aside
+            find_initial(Path(config.output_dir), config.start_from, config.seed)
         earlier = self._set_aside()
         # a second attempt at the same run is another run in W&B, or it would overwrite the first
         suffix = f"-attempt{earlier + 1}" if earlier else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,28 @@ from chela.training.checkpoints import BEST
 PREFIX = "model."  # of the model's weights in a checkpoint of a run
 
 
-def load_initial(model: nn.Module, output_dir: Path, name: str, seed: int) -> dict[str, Any]:
-    """Give ``model`` the weights that were selected by ``output_dir/name/seed<seed>``.
+def find_initial(output_dir: Path, name: str, seed: int) -> dict[str, Any]:
+    """The record of ``output_dir/name/seed<seed>``, whose weights can be begun with.
 
     Args:
-        model: of the same sizes as that run's; changed in place.
         output_dir: where runs have their folders.
         name: the earlier run's, without its seed: ``pathfinder-chela-1234abcd``.
         seed: of both runs, so that a sweep over seeds is as many independent chains.
 
-    Returns:
-        What the record says of them: run, task, data's fingerprint, step and the file's SHA-256.
-
     Raises:
-        RunError: there is no such run, it is not finished, or its weights are for another model.
+        RunError: there is no such run, its record cannot be read, or it is not finished.
     """
     folder = output_dir / name / f"seed{seed}"
-    record = read_record(folder)
+    try:
+        record = read_record(folder)
+    except ValueError as error:
+        raise RunError(
+            f"start_from={name}: the record in {folder} cannot be read.\n"
+            "  try: run it anew with resume=false"
+        ) from error
     if record is None:
-        known = sorted(
-            {file.parent.parent.name for file in output_dir.glob(f"*/seed{seed}/{FILE}")}
-        )
+        others = output_dir.glob(f"*/seed{seed}/{FILE}")
+        known = sorted(file.parent.parent.name for file in others)
         raise RunError(
             f"start_from={name}: there is no run {folder}. {suggestion(name, known)}\n"
             "  try: run it first, with the same seed and output_dir"
@@ -45,20 +47,46 @@ def load_initial(model: nn.Module, output_dir: Path, name: str, seed: int) -> di
         raise RunError(
             f"start_from={name}: {folder} is {record['status']}.\n  try: finish it first"
         )
-    file = folder / "checkpoints" / BEST
+    return record
+
+
+def load_initial(model: nn.Module, output_dir: Path, name: str, seed: int) -> dict[str, Any]:
+    """Give ``model`` the weights that were selected by ``output_dir/name/seed<seed>``.
+
+    Args:
+        model: of the same sizes as that run's; changed in place.
+        output_dir: see ``find_initial``.
+        name: see there.
+        seed: see there.
+
+    Returns:
+        What the record says of them: run, task, data's fingerprint, step and the file's SHA-256.
+
+    Raises:
+        RunError: see ``find_initial``; or its weights cannot be read, are not those it selected, or
+            are for another model.
+    """
+    record = find_initial(output_dir, name, seed)
+    file = output_dir / name / f"seed{seed}" / "checkpoints" / BEST
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        stored = file.read_bytes()
+        content = torch.load(BytesIO(stored), map_location="cpu", weights_only=True)
+        step = content["global_step"]
         weights = {
             key.removeprefix(PREFIX): value
             for key, value in content["state_dict"].items()
             if key.startswith(PREFIX)
         }
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except Exception as error:  # a missing or truncated file fails in many ways
         raise RunError(
             f"start_from={name}: {file} cannot be read as weights ({type(error).__name__}).\n"
             "  try: run it anew with resume=false"
         ) from error
+    if step != record["best"]["step"]:
+        raise RunError(
+            f"start_from={name}: {file} has the weights of step {step}, but its record selected "
+            f"step {record['best']['step']}.\n  try: run it anew with resume=false"
+        )
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     theirs = {key: tuple(value.shape) for key, value in weights.items()}
     wrong = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
@@ -75,6 +103,6 @@ def load_initial(model: nn.Module, output_dir: Path, name: str, seed: int) -> di
         "run_id": record["run_id"],
         "task": record["data"]["task"],
         "data_fingerprint": record["data"]["fingerprint"],
-        "step": content["global_step"],
-        "sha256": digest,
+        "step": step,
+        "sha256": hashlib.sha256(stored).hexdigest(),
     }

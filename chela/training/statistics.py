@@ -1,11 +1,10 @@
 """BatchNorm's running averages, taken anew before each validation.
 
 A running average of training lags behind the weights, and where batches are sorted by length it
-depends on which lengths came last: a model of Text that was right on 97 % of its training batches
-was right on 79 % of the test set, on 89 % two epochs before (docs/results.md). So the latest
-batches of training are looked at once more, with the weights as they are: the plain mean of their
-means, and of their variances (which training divides by, too), is what evaluation uses ("precise
-BN", Wu & Johnson 2021).
+depends on which lengths came last; early in training that costs points (docs/results.md). So the
+latest batches of training are looked at once more, with the weights as they are: the plain mean of
+their means, and of their variances (which training divides by, too), is what evaluation uses
+("precise BN", Wu & Johnson 2021).
 """
 
 from __future__ import annotations

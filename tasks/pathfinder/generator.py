@@ -135,7 +135,8 @@ def draw_block(
                 raise DataError(
                     f"two contours of {length} paddles do not fit into "
                     f"{law.resolution} x {law.resolution} pixels.\n"
-                    "  try: a smaller task.contour_length, or a larger task.resolution"
+                    "  try: a smaller task.contour_length (or train_contour_lengths), or a larger "
+                    "task.resolution"
                 )
             found, markers = its_facts[:, 1], its_facts[:, 2:]
             draw(its, distractors, found, markers, contrasts, tables[number], its_pixels)

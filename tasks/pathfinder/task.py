@@ -33,7 +33,6 @@ from tasks.storage.rows import Rows, split_rows
 # The archive holds another pathfinder128 one level higher, with labels that do not match; so a
 # folder directly below lra_release is never read.
 RELEASE = "lra_release/lra_release"
-MIXED = "generated-mixed"  # generated, with training pictures of several lengths
 # Where the folder of a resolution is looked for below data_dir; the second place is S4's.
 FOLDERS = (RELEASE, "pathfinder", ".")
 OFFICIAL_ROWS = 200_000
@@ -134,7 +133,8 @@ class Pathfinder(Task):
                 return Origin(self.name, self.version, "generated", parameters)
             # Trained on other pictures than the task's: a name of its own in every table.
             parameters["train_contour_lengths"] = list(config.train_contour_lengths)
-            return Origin(self.name, self.version, MIXED, parameters, stand_in=True)
+            mixed = f"{self.name}-mixed"
+            return Origin(self.name, self.version, mixed, parameters, stand_in=True)
         whole = config.official_rows == OFFICIAL_ROWS
         parameters = {
             "set": f"pathfinder{config.resolution}/{SETS[config.contour_length]}",

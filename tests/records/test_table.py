@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chela.records.cells import Cell, summary
+from chela.records.collect import Run
 from chela.records.costs import costs, texts
 from chela.records.lra import LRA, departure
 from chela.records.published import published
 from chela.records.ranks import ranked
 from chela.records.report import Column, Notes, Report, Row, letters
 from chela.records.table import build
-from tests.records.samples import SIZES, found, run
+from tests.records.samples import SIZES, found, record, run
 
 
 def cell(report: Report, model: str, title: str) -> Cell:
@@ -103,6 +104,24 @@ def test_a_row_that_began_with_earlier_weights_says_so() -> None:
     (note,) = notes(report, row.marks)
     assert note == "chela: began with the weights of an earlier run; the record says which"
     assert build(found(run(initial_weights=None)), []).ours[0].marks == ()
+
+
+def test_where_runs_began_tells_rows_apart() -> None:
+    """Also from a run of before the key was there, which began with random weights."""
+    runs = [
+        run(fingerprint="d" * 64),
+        *(began(name) for name in (None, "a-1234abcd", "b-1234abcd")),
+    ]
+    names = [row.name for row in build(found(*runs[:1], *runs[2:]), []).ours]
+    expected = ["null", "a-1234abcd", "b-1234abcd"]
+    assert sorted(names) == sorted(f"chela (start_from={each})" for each in expected)
+    names = [row.name for row in build(found(*runs[1:]), []).ours]
+    assert sorted(names) == sorted(f"chela (start_from={each})" for each in expected)
+
+
+def began(name: str | None) -> Run:
+    config = record()["config"] | {"start_from": name}
+    return run(config=config, identity=f"{name or 'random weights':.8}", fingerprint="d" * 64)
 
 
 def test_what_hides_behind_a_hash_is_noted() -> None:

@@ -268,7 +268,7 @@ def test_generated_rows_are_dealt_out_in_order(make) -> None:
 def test_training_on_several_lengths_leaves_validation_and_test(make) -> None:
     plain = ready(make())
     mixed = ready(make(train_contour_lengths=(4, 14, 9)))
-    assert (mixed.meta.source, mixed.meta.stand_in) == ("generated-mixed", True)
+    assert (mixed.meta.source, mixed.meta.stand_in) == ("pathfinder-mixed", True)
     for row in range(20):
         alone = ready(make(contour_length=(4, 14, 9)[row % 3]))
         assert np.array_equal(mixed.sample("train", row), alone.sample("train", row))
@@ -284,7 +284,9 @@ def test_official_pictures_have_one_length(make, tmp_path: Path) -> None:
         parse_task("task=pathfinder", "task.train_contour_lengths=[2,14]")
     lay(release(3, 10), tmp_path, "release")
     assert make(official_rows=ROWS).origin().source == "official-part"
-    assert make(official_rows=ROWS, train_contour_lengths=(6,)).origin().source == "generated-mixed"
+    assert (
+        make(official_rows=ROWS, train_contour_lengths=(6,)).origin().source == "pathfinder-mixed"
+    )
 
 
 def test_what_changes_the_pictures_changes_the_folder(make) -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from chela.config import computation, parse
-from chela.errors import RunError
+from chela.errors import ConfigError, RunError
 from chela.records.record import read_record
 from chela.training.checkpoints import Checkpointer
 from chela.training.module import ClassificationModule
 from chela.training.run import run
-from tests.training.runs import folder_of
+from tests.training.runs import folder_of, record_of
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -89,8 +88,8 @@ def test_a_resume_needs_the_earlier_run_no_more(composed, earlier, monkeypatch) 
 
 def test_what_cannot_be_begun_with_is_named(composed, earlier) -> None:
     name = earlier.parent.name
-    with pytest.raises(RunError, match=rf"no run .*{name}x(.|\n)*{name}(.|\n)*run it first"):
-        run(composed(f"start_from={name}x"))
+    with pytest.raises(RunError, match=rf"no run .*x{name}(.|\n)*{name}(.|\n)*run it first"):
+        run(composed(f"start_from=x{name}"))
     with pytest.raises(RunError, match=r"another model(.|\n)*16(.|\n)*there(.|\n)*more"):
         run(composed(f"start_from={name}", "model.dim=24"))
     with pytest.raises(RunError, match=rf"no run .*{name}/seed1"):
@@ -106,7 +105,41 @@ def test_what_cannot_be_begun_with_is_named(composed, earlier) -> None:
         run(composed(f"start_from={name}"))
 
 
-def test_a_chain_of_seeds_is_one_group(composed, earlier) -> None:
-    one, other = (composed(f"start_from={earlier.parent.name}", f"seed={seed}") for seed in (0, 1))
-    assert parse(one).identity == parse(other).identity
-    assert OmegaConf.select(one, "start_from") == earlier.parent.name
+def test_each_seed_goes_on_from_its_own(composed, earlier) -> None:
+    run(composed("seed=1"))
+    configs = [composed(f"start_from={earlier.parent.name}", f"seed={seed}") for seed in (0, 1)]
+    for config in configs:
+        run(config)
+    records = [record_of(config) for config in configs]
+    begun = [record["initial_weights"]["run_id"] for record in records]
+    assert begun == [f"{earlier.parent.name}-seed{seed}" for seed in (0, 1)]
+    assert folder_of(configs[0]).parent == folder_of(configs[1]).parent
+
+
+def test_a_refusal_moves_nothing_aside(composed, earlier) -> None:
+    config = composed(f"start_from={earlier.parent.name}", "optimizer.lr=2e-3")
+    run(config)
+    before = record_of(config)
+    earlier.parent.rename(earlier.parent.with_name("elsewhere"))
+    config.resume = False
+    with pytest.raises(RunError, match="run it first"):
+        run(config)
+    assert record_of(config) == before
+
+
+def test_weights_of_another_step_are_refused(composed, earlier) -> None:
+    record = read_record(earlier) or {}
+    step = record["best"]["step"]
+    record["best"]["step"] = step + 1
+    (earlier / "record.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=rf"weights of step {step}, but (.|\n)*step {step + 1}"):
+        run(composed(f"start_from={earlier.parent.name}"))
+    (earlier / "record.json").write_text("{")
+    with pytest.raises(RunError, match=r"record in (.|\n)*cannot be read(.|\n)*resume=false"):
+        run(composed(f"start_from={earlier.parent.name}"))
+
+
+@pytest.mark.parametrize("name", ["''", "easy", "/x/easy-1234abcd", "easy-1234abcd-seed0", "12345"])
+def test_what_is_no_id_is_refused(composed, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"start_from=(.|\n)*without -seed"):
+        parse(composed(f"start_from={name}"))
