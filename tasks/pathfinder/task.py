@@ -57,7 +57,7 @@ class PictureConfig:
     num_val: PositiveInt = 20_000
     num_test: PositiveInt = 20_000
     # Paddles of the training pictures' long contours, in turn; None: contour_length, as published.
-    # Shorter ones are learnt sooner. Validation and test stay what they are.
+    # Shorter ones are easier. Validation and test stay what they are.
     train_contour_lengths: Annotated[tuple[Annotated[int, Ge(SHORTEST)], ...], MinLen(1)] | None = (
         None
     )
