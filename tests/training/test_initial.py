@@ -10,7 +10,6 @@ import torch
 
 from chela.config import computation, parse
 from chela.errors import ConfigError, RunError
-from chela.records.record import read_record
 from chela.training.checkpoints import Checkpointer
 from chela.training.module import ClassificationModule
 from chela.training.run import run
@@ -24,7 +23,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def earlier(composed):
-    """A finished run and its name."""
+    """The folder of a finished run of ``composed()``."""
     config = composed()
     run(config)
     return folder_of(config)
@@ -45,9 +44,7 @@ def test_a_run_begins_with_the_selected_weights(composed, earlier, monkeypatch, 
     expected = weights(earlier)
     assert {name for name in seen[0] if name.startswith("model.")} == expected.keys()
     assert [name for name in expected if not torch.equal(seen[0][name], expected[name])] == []
-    first, record = read_record(earlier), read_record(folder_of(config))
-    assert first is not None
-    assert record is not None
+    first, record = record_of(composed()), record_of(config)
     assert first["initial_weights"] is None
     assert record["initial_weights"]["run_id"] == first["run_id"]
     assert record["initial_weights"]["step"] == first["best"]["step"]
@@ -76,12 +73,10 @@ def test_a_resume_needs_the_earlier_run_no_more(composed, earlier, monkeypatch) 
         patched.setattr(Checkpointer, "_save_last", stop)
         with pytest.raises(SystemExit):
             run(config)
-    stopped = read_record(folder_of(config))
+    stopped = record_of(config)
     earlier.parent.rename(earlier.parent.with_name("elsewhere"))
     run(config)
-    record = read_record(folder_of(config))
-    assert stopped is not None
-    assert record is not None
+    record = record_of(config)
     assert (stopped["status"], record["status"]) == ("interrupted", "finished")
     assert record["initial_weights"] == stopped["initial_weights"] is not None
 
@@ -94,8 +89,8 @@ def test_what_cannot_be_begun_with_is_named(composed, earlier) -> None:
         run(composed(f"start_from={name}", "model.dim=24"))
     with pytest.raises(RunError, match=rf"no run .*{name}/seed1"):
         run(composed(f"start_from={name}", "seed=1"))
-    record = read_record(earlier)
-    (earlier / "record.json").write_text(json.dumps({**(record or {}), "status": "interrupted"}))
+    record = record_of(composed())
+    (earlier / "record.json").write_text(json.dumps({**record, "status": "interrupted"}))
     with pytest.raises(RunError, match=r"is interrupted(.|\n)*finish it first"):
         run(composed(f"start_from={name}"))
     (earlier / "record.json").write_text(json.dumps(record))
@@ -128,7 +123,7 @@ def test_a_refusal_moves_nothing_aside(composed, earlier) -> None:
 
 
 def test_weights_of_another_step_are_refused(composed, earlier) -> None:
-    record = read_record(earlier) or {}
+    record = record_of(composed())
     step = record["best"]["step"]
     record["best"]["step"] = step + 1
     (earlier / "record.json").write_text(json.dumps(record))

@@ -11,12 +11,11 @@ import torch
 
 from chela.config import parse
 from chela.errors import RunError
-from chela.records.record import read_record
 from chela.training import build
-from chela.training.folder import RunFolder
 from chela.training.optim import follow_the_device, portable
 from chela.training.run import run
 from tests.conftest import ROOT, TINY
+from tests.training.runs import record_of
 
 
 @pytest.mark.parametrize(
@@ -43,8 +42,7 @@ def test_a_graph_where_there_is_none_is_refused(composed, device, devices) -> No
 
 
 def rows(config) -> list[dict]:
-    record = read_record(RunFolder(parse(config)).path)
-    assert record is not None
+    record = record_of(config)
     return [
         {name: value for name, value in row.items() if name != "tokens_per_second"}
         for row in record["metrics"]

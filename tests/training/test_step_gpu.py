@@ -7,10 +7,8 @@ import signal
 import pytest
 import torch
 
-from chela.config import parse
-from chela.records.record import read_record
-from chela.training.folder import RunFolder
 from chela.training.run import run
+from tests.training.runs import record_of
 from tests.training.test_resume import contents, same, signal_at, without_speed
 
 pytestmark = [
@@ -31,8 +29,7 @@ ON_GPU = [
 def curve(composed, tmp_path, name: str, *more: str) -> list[float]:
     config = composed(*ON_GPU, *more, f"output_dir={tmp_path}/{name}")
     run(config)
-    record = read_record(RunFolder(parse(config)).path)
-    assert record is not None
+    record = record_of(config)
     return [row["train/loss"] for row in record["metrics"] if "train/loss" in row]
 
 
