@@ -6,7 +6,6 @@ in, give its label, its margin and the key that all the rest is drawn from.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 import threading
@@ -51,11 +50,7 @@ class Pictures(NamedTuple):
 
 
 def generate(
-    n: int,
-    law: PathfinderLaw,
-    seed: int,
-    workers: int | None = None,
-    lengths: NDArray[np.int64] | None = None,
+    n: int, law: PathfinderLaw, seed: int, workers: int | None = None
 ) -> Iterator[Pictures]:
     """The first ``n`` pictures of ``seed``, block by block.
 
@@ -64,23 +59,20 @@ def generate(
         law: what pictures there are.
         seed: 0 <= seed < 2**64; the pictures depend on nothing else.
         workers: threads to draw with (drawing holds no lock); None: one per core.
-        lengths: (n,) paddles of the long contours, picture by picture; None: the law's.
 
     Raises:
-        DataError: the two long contours of a picture do not fit into it.
+        DataError: the two long contours of ``law`` do not fit into its pictures.
     """
-    if lengths is None:
-        lengths = np.full(n, law.contour_length)
     tables = all_tables(law)
     with _says_if_slow("compiling the generator (once, some seconds) ..."):
-        draw_block(law, tables, seed, 0, lengths[:1])
-    blocks = [(start // BLOCK, lengths[start : start + BLOCK]) for start in range(0, n, BLOCK)]
+        draw_block(law, tables, seed, 0, 1)
+    blocks = [(start // BLOCK, min(BLOCK, n - start)) for start in range(0, n, BLOCK)]
     workers = workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pathfinder")
     try:
         ahead: deque[Future[Pictures]] = deque()
-        for index, some in blocks:
-            ahead.append(pool.submit(draw_block, law, tables, seed, index, some))
+        for index, size in blocks:
+            ahead.append(pool.submit(draw_block, law, tables, seed, index, size))
             if len(ahead) == 2 * workers:  # enough to keep all busy, few enough for the memory
                 yield ahead.popleft().result()
         while ahead:
@@ -90,57 +82,45 @@ def generate(
 
 
 def draw_block(
-    law: PathfinderLaw,
-    tables: Sequence[Tables],
-    seed: int,
-    index: int,
-    lengths: NDArray[np.int64] | None = None,
+    law: PathfinderLaw, tables: Sequence[Tables], seed: int, index: int, size: int = BLOCK
 ) -> Pictures:
-    """The first pictures of block ``index`` of a seed.
+    """The first ``size`` pictures of block ``index`` of a seed.
 
     Args:
         law: what pictures there are.
         tables: ``all_tables(law)``.
         seed: see ``generate``.
         index: of the block; its first picture is number BLOCK * index.
-        lengths: (n,) of the long contours of its first n pictures, at most BLOCK; None: all BLOCK,
-            with the law's length.
+        size: at most BLOCK.
 
     Raises:
         DataError: see ``generate``.
     """
-    if lengths is None:
-        lengths = np.full(BLOCK, law.contour_length)
-    size = len(lengths)
     words = bits.stream(bits.PATHFINDER, seed, index).random_raw(2 * size)
     keys, choices = words[0::2], words[1::2]  # (size,) each
     labels = bits.below(bits.high(choices), 2)
     which = bits.below(bits.low(choices), len(law.margins))
     pixels = np.zeros((size, law.resolution, law.resolution), dtype=np.uint8)
     facts = np.zeros((size, len(FACTS)), dtype=np.int64)
-    contours = np.zeros((size, 2, max(lengths), 5), dtype=np.int64)
+    contours = np.zeros((size, 2, law.contour_length, 5), dtype=np.int64)
     contrasts = (
         round(UNIT * law.snake_contrast * law.paddle_contrast),
         round(UNIT * law.snake_contrast),
     )
-    for length in np.unique(lengths).tolist():
-        its_law = dataclasses.replace(law, contour_length=length)
-        for number, margin in enumerate(law.margins):
-            place = np.flatnonzero((which == number) & (lengths == length))
-            inputs = keys[place], labels[place], scene(its_law, margin), tables[number]
-            shape = len(place), law.distractors, its_law.distractor_length, 5
-            distractors = np.zeros(shape, dtype=np.int64)
-            its, its_facts, its_pixels = contours[place], facts[place], pixels[place]  # copies
-            if grow(*inputs, its, distractors, its_facts) < len(place):
-                raise DataError(
-                    f"two contours of {length} paddles do not fit into "
-                    f"{law.resolution} x {law.resolution} pixels.\n"
-                    "  try: a smaller task.contour_length (or train_contour_lengths), or a larger "
-                    "task.resolution"
-                )
-            found, markers = its_facts[:, 1], its_facts[:, 2:]
-            draw(its, distractors, found, markers, contrasts, tables[number], its_pixels)
-            contours[place], facts[place], pixels[place] = its, its_facts, its_pixels
+    for number, margin in enumerate(law.margins):
+        place = np.flatnonzero(which == number)
+        inputs = keys[place], labels[place], scene(law, margin), tables[number]
+        distractors = np.zeros((len(place), law.distractors, law.distractor_length, 5), np.int64)
+        its, its_facts, its_pixels = contours[place], facts[place], pixels[place]  # copies
+        if grow(*inputs, its, distractors, its_facts) < len(place):
+            raise DataError(
+                f"two contours of {law.contour_length} paddles do not fit into "
+                f"{law.resolution} x {law.resolution} pixels.\n"
+                "  try: a smaller task.contour_length, or a larger task.resolution"
+            )
+        found, markers = its_facts[:, 1], its_facts[:, 2:]
+        draw(its, distractors, found, markers, contrasts, tables[number], its_pixels)
+        contours[place], facts[place], pixels[place] = its, its_facts, its_pixels
     return Pictures(pixels, labels, np.array(law.margins)[which], contours, facts)
 
 

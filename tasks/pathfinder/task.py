@@ -56,11 +56,6 @@ class PictureConfig:
     num_train: PositiveInt = 160_000
     num_val: PositiveInt = 20_000
     num_test: PositiveInt = 20_000
-    # Paddles of the training pictures' long contours, in turn; None: contour_length, as published.
-    # Shorter ones are easier. Validation and test stay what they are.
-    train_contour_lengths: Annotated[tuple[Annotated[int, Ge(SHORTEST)], ...], MinLen(1)] | None = (
-        None
-    )
     data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # fixed: runs differ by seed, not by their data
     # None: the published value of the resolution, see ``law.PUBLISHED``
     distractors: Annotated[int, Ge(0)] | None = None  # contours; other sources have twice as many
@@ -74,11 +69,6 @@ class PictureConfig:
         if self.contour_length < SHORTEST:
             raise ValueError(
                 f"contour_length must be at least {SHORTEST}: a distractor has a third of it"
-            )
-        if self.train_contour_lengths is not None and self.source == "official":
-            raise ValueError(
-                "train_contour_lengths is about generated pictures: "
-                "leave it at null, or set task.source=generated"
             )
 
     @property
@@ -129,12 +119,7 @@ class Pathfinder(Task):
         config = self.config
         if self._official is None:
             parameters = {"law": _plain(config.law), "rows": config.sizes, "seed": config.data_seed}
-            if config.train_contour_lengths is None:
-                return Origin(self.name, self.version, "generated", parameters)
-            # Trained on other pictures than the task's: a name of its own in every table.
-            parameters["train_contour_lengths"] = list(config.train_contour_lengths)
-            mixed = f"{self.name}-mixed"
-            return Origin(self.name, self.version, mixed, parameters, stand_in=True)
+            return Origin(self.name, self.version, "generated", parameters)
         whole = config.official_rows == OFFICIAL_ROWS
         parameters = {
             "set": f"pathfinder{config.resolution}/{SETS[config.contour_length]}",
@@ -154,10 +139,8 @@ class Pathfinder(Task):
             return read_official(
                 source, prefix, config.resolution, config.official_rows, spool, workers
             )
-        lengths = np.full(sum(config.sizes.values()), config.contour_length)
-        if config.train_contour_lengths is not None:
-            lengths[: config.num_train] = np.resize(config.train_contour_lengths, config.num_train)
-        pictures = generate(len(lengths), config.law, config.data_seed, config.workers, lengths)
+        n = sum(config.sizes.values())
+        pictures = generate(n, config.law, config.data_seed, config.workers)
         return split_rows((block.rows for block in pictures), config.sizes)
 
     def expected_rows(self) -> int:
@@ -174,7 +157,7 @@ class Pathfinder(Task):
     def _official(self) -> tuple[Source, str] | None:
         """The official set and how its files' names begin; None if it is to be generated."""
         config = self.config
-        if config.source == "generated" or config.train_contour_lengths is not None:
+        if config.source == "generated":
             return None
         own = f"pathfinder{config.resolution}"
         chosen = SETS.get(config.contour_length)

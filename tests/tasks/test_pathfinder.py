@@ -16,7 +16,6 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from chela.config import parse
-from chela.errors import ConfigError
 from tasks.errors import DataError
 from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED
@@ -265,30 +264,6 @@ def test_generated_rows_are_dealt_out_in_order(make) -> None:
     assert task.expected_rows() == 30
 
 
-def test_training_on_several_lengths_leaves_validation_and_test(make) -> None:
-    plain = ready(make())
-    mixed = ready(make(train_contour_lengths=(4, 14, 9)))
-    assert (mixed.meta.source, mixed.meta.stand_in) == ("pathfinder-mixed", True)
-    for row in range(20):
-        alone = ready(make(contour_length=(4, 14, 9)[row % 3]))
-        assert np.array_equal(mixed.sample("train", row), alone.sample("train", row))
-    for split, size in (("val", 4), ("test", 6)):
-        for row in range(size):
-            assert np.array_equal(mixed.sample(split, row), plain.sample(split, row))
-
-
-def test_official_pictures_have_one_length(make, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train_contour_lengths(.|\n)*task\.source=generated"):
-        make(source="official", train_contour_lengths=(6, 14))
-    with pytest.raises(ConfigError, match="greater than or equal to 3"):
-        parse_task("task=pathfinder", "task.train_contour_lengths=[2,14]")
-    lay(release(3, 10), tmp_path, "release")
-    assert make(official_rows=ROWS).origin().source == "official-part"
-    assert (
-        make(official_rows=ROWS, train_contour_lengths=(6,)).origin().source == "pathfinder-mixed"
-    )
-
-
 def test_what_changes_the_pictures_changes_the_folder(make) -> None:
     folders = [make().folder] + [
         make(**change).folder
@@ -301,8 +276,6 @@ def test_what_changes_the_pictures_changes_the_folder(make) -> None:
             {"contour_length": 9},
             {"resolution": 64},
             {"num_train": 21},
-            {"train_contour_lengths": (14,)},
-            {"train_contour_lengths": (6, 14)},
         )
     ]
     assert len(set(folders)) == len(folders)

@@ -89,7 +89,7 @@ def test_labels_are_fair(small: list[Pictures]) -> None:
 
 
 def test_both_margins_are_drawn_at_128() -> None:
-    margins = draw_block(LARGE, all_tables(LARGE), 0, 0, np.full(100, 14)).margins
+    margins = draw_block(LARGE, all_tables(LARGE), 0, 0, 100).margins
     assert set(margins.tolist()) == {2, 3}
 
 
@@ -148,7 +148,7 @@ def test_an_eye_sees_the_label() -> None:
 
 
 def test_an_eye_sees_most_labels_among_distractors() -> None:
-    drawn = draw_block(LARGE, all_tables(LARGE), 0, 0, np.full(64, 14))
+    drawn = draw_block(LARGE, all_tables(LARGE), 0, 0, 64)
     seen = [look(picture, LARGE.contour_length).one_contour for picture in drawn.pixels]
     assert np.mean(seen == drawn.labels) > 0.9
 
@@ -157,20 +157,6 @@ def test_contours_that_do_not_fit_are_an_error() -> None:
     law = dataclasses.replace(SMALL, contour_length=90)
     with pytest.raises(DataError, match=r"90 paddles do not fit into 32 x 32(.|\n)*contour_length"):
         list(generate(1, law, seed=0, workers=1))
-
-
-def test_a_picture_is_that_of_its_own_length() -> None:
-    lengths = np.resize([14, 6, 9], BLOCK + 6)
-    mixed = list(generate(len(lengths), SMALL, seed=0, workers=2, lengths=lengths))
-    for length in (6, 9, 14):
-        law = dataclasses.replace(SMALL, contour_length=length)
-        alone = list(generate(len(lengths), law, seed=0, workers=1))
-        for name in ("pixels", "labels", "facts"):
-            its = joined(mixed, name)[lengths == length]
-            assert np.array_equal(its, joined(alone, name)[lengths == length])
-        paddles = joined(mixed, "contours")[lengths == length]
-        assert np.array_equal(paddles[:, :, :length], joined(alone, "contours")[lengths == length])
-        assert not paddles[:, :, length:].any()
 
 
 def test_leaving_early_ends_the_threads() -> None:
