@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chela.records.recipes import shipped
+
 LONGEST = 44  # characters of a label; beyond, a table has no room for it
 
 
@@ -28,8 +30,9 @@ def labels(variants: Sequence[Variant]) -> list[str]:
       there is exactly one such row, so that an ablation of one task still fills one row.
     - Else the choices that differ within the column, ``"depth=3"``: the same sweep over several
       tasks has the same labels in each, and its rows line up.
-    - Where these are too long: those in which a variant differs from most of its column. So the
-      rows of an ablation say what is left out, and the whole model says nothing.
+    - Where these are too long: those in which a variant differs from the recipe that the code
+      ships for its task and model, or from most of its column if there is none. So the rows of an
+      ablation say what is left out, and the whole model says nothing.
     - Where that is too long, or not unique, or none differ: the configuration's hash, as in the
       folder's name.
     - Where the configuration is the same and the data are not: the data's fingerprint too.
@@ -76,16 +79,25 @@ def describe(variant: Variant, keys: Sequence[str]) -> str:
 
 
 def _descriptions(column: Sequence[Variant], keys: Sequence[str]) -> list[str]:
-    """Of each variant, by all keys; where one is too long, by those unlike most of the column."""
+    """Of each variant, by all keys; where one is too long, by those unlike the usual."""
     whole = [describe(each, keys) for each in column]
     if all(len(text) <= LONGEST for text in whole):
         return whole
-    usual = {key: Counter(_text(each.choices[key]) for each in column) for key in keys}
-    most = {key: [text for text, n in usual[key].items() if 2 * n > len(column)] for key in keys}
+    usual = _usual(column, keys)
     return [
-        describe(each, [key for key in keys if _text(each.choices[key]) not in most[key]])
+        describe(each, [key for key in keys if _text(each.choices[key]) != usual[key]])
         for each in column
     ]
+
+
+def _usual(column: Sequence[Variant], keys: Sequence[str]) -> dict[str, str | None]:
+    """What need not be said of each key: its value in the recipe, else in most of the column."""
+    recipe = shipped(column[0].choices)
+    if all(key in recipe for key in keys):
+        return {key: _text(recipe[key]) for key in keys}
+    counts = {key: Counter(_text(each.choices[key]) for each in column) for key in keys}
+    most = {key: counts[key].most_common(1)[0] for key in keys}
+    return {key: text if 2 * n > len(column) else None for key, (text, n) in most.items()}
 
 
 def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:

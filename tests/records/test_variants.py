@@ -7,6 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chela.records.recipes import shipped
 from chela.records.variants import LONGEST, Variant, describe, differing, labels
 
 
@@ -63,6 +64,31 @@ def test_the_rows_of_an_ablation_say_what_is_left_out() -> None:
     ]
     elsewhere = variant("listops", "9", **{**parts, "use_attention": False})
     assert labels([*variants, elsewhere])[-1] == "use_attention=false"
+
+
+def test_the_row_without_a_label_is_the_shipped_recipe() -> None:
+    """Also where most runs of the column are of something else, here of fewer epochs."""
+    recipe = {**shipped({"task.name": "text", "model.name": "chela"})}
+    short = {"trainer.max_epochs": 5.0}
+    changes = {
+        "": {},
+        "max_epochs=5.0": short,
+        "use_attention=false": {"model.mixer.use_attention": False},
+        "max_epochs=5.0, use_short_conv=false": {**short, "model.mixer.use_short_conv": False},
+        "max_epochs=5.0, gate=none": {**short, "model.mixer.gate": "none"},
+    }
+    drawn = [
+        Variant("text", str(n), "d" * 64, {**recipe, **change})
+        for n, change in enumerate(changes.values())
+    ]
+    assert [set(label.split(", ")) for label in labels(drawn)] == [
+        set(label.split(", ")) for label in changes
+    ]
+
+
+def test_a_task_or_model_of_before_has_no_recipe() -> None:
+    assert shipped({"task.name": "nowhere", "model.name": "chela"}) == {}
+    assert shipped({}) == {}
 
 
 def test_too_long_a_difference_is_a_hash() -> None:
