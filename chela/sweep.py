@@ -26,6 +26,7 @@ from chela.cli import PLAIN, explain
 from chela.errors import ChelaError
 from chela.launcher import FOLDER, end_with_the_sweep
 from chela.records import sweeps
+from chela.records.record import read_record
 from chela.records.sweeps import Plan, SweepCell
 
 NAME = "CHELA_SWEEP"  # cells in other processes inherit it
@@ -88,7 +89,7 @@ class SweepCallback(Callback):
         self._locks.close()
         cells = list(sweeps.read_cells(folder).values())
         console = Console(width=None if sys.stdout.isatty() else 100)
-        console.print(cells_table(name, cells))
+        console.print(cells_table(name, folder, cells))
         wandb_table.log_table(name, folder, [cell.folder for cell in cells if cell.folder], console)
         failed = [cell for cell in cells if cell.error is not None]
         if failed:
@@ -117,21 +118,26 @@ def planned_cells(config: DictConfig) -> list[list[str]]:
     return batch
 
 
-def cells_table(name: str, cells: list[SweepCell]) -> Table:
-    """What became of each cell of a sweep, with the best validation accuracy of those finished.
+def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> Table:
+    """What became of each cell of a sweep, with the accuracies of those finished.
 
     Args:
         name: of the sweep.
+        folder: of the sweep, from where the runs' folders are told.
         cells: in order.
     """
     table = Table(title=name, title_justify="left")
     table.add_column("cell", overflow="fold")
     table.add_column("best validation", justify="right")
+    table.add_column("test", justify="right")
     table.add_column("error", overflow="fold")
     varied = sweeps.varied([cell.overrides for cell in cells])
     for cell, overrides in zip(cells, varied, strict=True):
         best = "failed" if cell.best is None else f"{cell.best:.4f}"
-        table.add_row(" ".join(overrides), best, cell.error or "")
+        record = read_record(folder / cell.folder) if cell.folder and not cell.error else None
+        tested = (record or {}).get("test")
+        test = f"{tested['accuracy']:.4f}" if tested else ""
+        table.add_row(" ".join(overrides), best, test, cell.error or "")
     return table
 
 

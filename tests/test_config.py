@@ -144,9 +144,12 @@ def test_a_recipe_gives_way_to_the_command_line(recipe: str) -> None:
 
 
 def test_the_demo_is_what_its_file_says() -> None:
+    """A change of ListOps' recipe is none of the demo."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         config = parse(compose("config", ["experiment=demo"]))
+        alone = parse(compose("config", ["experiment=demo", "~experiment/lra"]))
     assert config.schedule.name == "cosine"
+    assert config == alone
 
 
 def test_help_is_a_page_one_can_use() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from chela.sweep import cells_table, planned_cells
 from chela.training import build
 from tasks.base import TaskSpec
 from tests.conftest import ROOT, TINY
+from tests.records.samples import record, save
 from tests.test_commands import train
 from tests.test_launcher import AT_ONCE
 
@@ -132,16 +134,17 @@ def test_each_ablation_leaves_one_part_out() -> None:
     assert {run.trainer for run in runs} == {plain.trainer}
 
 
-def test_the_table_shows_what_varies() -> None:
+def test_the_table_shows_what_varies(tmp_path: Path) -> None:
+    file = save(tmp_path, record(accuracy=0.4375))
     cells = [
-        SweepCell(["task=a", "seed=0"], best=0.5),
+        SweepCell(["task=a", "seed=0"], os.path.relpath(file.parent, tmp_path), best=0.5),
         SweepCell(["task=a", "seed=1"], error="out of luck"),
     ]
     console = Console(width=100, record=True)
-    console.print(cells_table("sweep-1", cells))
+    console.print(cells_table("sweep-1", tmp_path, cells))
     shown = console.export_text()
     assert "task=a" not in shown
-    for part in ("seed=0", "0.5000", "seed=1", "failed", "out of luck", "sweep-1"):
+    for part in ("seed=0", "0.5000", "0.4375", "seed=1", "failed", "out of luck", "sweep-1"):
         assert part in shown
 
 

@@ -7,8 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-
 from chela.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -29,7 +27,10 @@ def shipped(choices: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @cache
 def _composed(task: str, model: str) -> Mapping[str, Any]:
-    from chela.config import compose_run, computation  # brings torch: only where it is asked for
+    # only where they are asked for: these bring torch
+    from hydra.errors import HydraException
+
+    from chela.config import compose_run, computation
 
     try:
         return computation(compose_run(CONFIGS, [f"task={task}", f"model={model}"]))

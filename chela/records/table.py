@@ -33,6 +33,7 @@ NO_CHELA = (
     "There is no published value of CHELA here: the tables of its paper were not available to this "
     "project. A row named chela is this project's own definition of the model, measured here."
 )
+NOT_COMPARABLE = "None of these data are the benchmark's, so no published value stands beside them."
 AS_PRINTED = "Published values stand as printed in the source named, measured by its own protocol."
 
 
@@ -41,13 +42,20 @@ def build(collection: Collection, published: Sequence[Published]) -> Report:
 
     A cell holds the runs of one configuration on the same data, which differ in their seeds alone;
     further configurations of a model have rows of their own, see ``variants.labels``. The six tasks
-    are always there; data that are not the benchmark's have columns of their own, after them.
+    and the published rows are there as soon as a run is of one of these; data that are not the
+    benchmark's have columns of their own, after them.
     """
-    notes = Notes()
-    five = replace(FIVE, marks=(notes.mark(WITHOUT_PATHX),))
-    six = replace(SIX, marks=(notes.mark(WITH_PATHX),))
-    tasks = _columns(collection.runs, notes)
-    ours = _rows(collection.runs, tasks, notes)
+    runs, notes = collection.runs, Notes()
+    comparable = not runs or any(column_key(run) in LRA for run in runs)
+    averages = [
+        replace(column, marks=(notes.mark(text),))
+        for column, text in ((FIVE, WITHOUT_PATHX), (SIX, WITH_PATHX))
+        if comparable
+    ]
+    tasks = _columns(runs, notes)
+    if not comparable:
+        tasks, published = tasks[len(LRA) :], []
+    ours = _rows(runs, tasks, notes)
     sources = list(dict.fromkeys(line.source for line in published))
     theirs = [
         Row(
@@ -57,15 +65,22 @@ def build(collection: Collection, published: Sequence[Published]) -> Report:
         )
         for line in published
     ]
-    columns = [*tasks[: len(LRA)], five, six, *tasks[len(LRA) :]]
-    ours, theirs = ([_with_averages(row, notes) for row in rows] for rows in (ours, theirs))
+    columns = tasks
+    if comparable:
+        columns = [*tasks[: len(LRA)], *averages, *tasks[len(LRA) :]]
+        ours, theirs = ([_with_averages(row, notes) for row in rows] for rows in (ours, theirs))
     best_of_ours, best_of_all = ranked(columns, ours, theirs)
     return Report(
         columns=tuple(columns),
         ours=best_of_ours,
         published=best_of_all,
         notes=notes.listed(),
-        remarks=(ONCE, *_protocols(collection.runs), AS_PRINTED, NO_CHELA, *collection.repeated),
+        remarks=(
+            ONCE,
+            *_protocols(runs),
+            *([AS_PRINTED, NO_CHELA] if comparable else [NOT_COMPARABLE]),
+            *collection.repeated,
+        ),
         sources=tuple(sources),
         unfinished=tuple(_unfinished(ours, columns)),
         unread=collection.unread,

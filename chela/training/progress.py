@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from chela.records.figures import human
+from chela.records.figures import duration, human
 from chela.training.history import History
 
 LINE_EVERY_SECONDS = 20.0  # where there is no terminal: often enough to see that it lives
@@ -32,11 +32,13 @@ class TrainingProgress(ProgressBar):
         self.history = history
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._last_line = 0.0
+        self._last_line = self._began = 0.0
+        self._first_step = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Draw the bar, at the step where the run is."""
-        self._last_line = time.monotonic()
+        self._last_line = self._began = time.monotonic()
+        self._first_step = trainer.global_step
         if not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -89,8 +91,12 @@ class TrainingProgress(ProgressBar):
 
     def _line(self, trainer: L.Trainer) -> None:
         self._last_line = time.monotonic()
-        step = f"step {trainer.global_step}/{trainer.max_steps}"
-        self.console.print(f"{step}  {self._metrics()}", highlight=False)
+        done = trainer.global_step - self._first_step
+        left = trainer.max_steps - trainer.global_step
+        parts = [f"step {trainer.global_step}/{trainer.max_steps}", self._metrics()]
+        if done and left:  # by the mean pace of this start: compiling and validating are in it
+            parts.append(f"{duration((self._last_line - self._began) / done * left)} left")
+        self.console.print("  ".join(filter(None, parts)), highlight=False)
 
     def _metrics(self) -> str:
         latest, parts = self.history.latest, []

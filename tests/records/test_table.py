@@ -168,8 +168,9 @@ def test_a_stand_in_never_bears_the_name_of_the_real_data(name) -> None:
 
 def test_smaller_data_are_another_column_out_of_average_and_comparison() -> None:
     runs = [run(task=task, accuracy=0.5, sizes=(10, 5, 5, 10)) for task in SIZES]
-    report = build(found(*runs), published())
-    (row,) = report.ours
+    whole = run("s4d", accuracy=0.4)
+    report = build(found(*runs, whole), published())
+    row, _ = report.ours
     assert [c.mean for c in row.cells[:8]] == [None] * 8
     assert [c.mean for c in row.cells[8:]] == [50] * 6
     assert all(
@@ -177,6 +178,17 @@ def test_smaller_data_are_another_column_out_of_average_and_comparison() -> None
         for column in report.columns[8:]
     )
     assert not any(c.rank_all for c in row.cells)
+
+
+def test_beside_other_data_alone_no_published_row_stands() -> None:
+    """Twenty rows of them and eight empty columns would hide one's own two numbers."""
+    runs = [run(model, accuracy=0.5, sizes=(10, 5, 5, 10)) for model in ("chela", "s4d")]
+    report = build(found(*runs), published())
+    assert [column.kind for column in report.columns] == ["other"]
+    assert [row.name for row in report.ours] == ["chela", "s4d"]
+    assert report.published == report.sources == ()
+    assert not any("ublished values stand" in remark for remark in report.remarks)
+    assert any("None of these data are the benchmark's" in remark for remark in report.remarks)
 
 
 @pytest.mark.parametrize("task", SIZES)
@@ -191,7 +203,7 @@ def test_the_benchmarks_sizes_are_no_departure(task) -> None:
 
 
 def test_other_tasks_come_after_the_six() -> None:
-    report = build(found(run(task="sc10"), run(task="adding")), published())
+    report = build(found(run(), run(task="sc10"), run(task="adding")), published())
     titles = [column.title for column in report.columns]
     assert titles[:6] == ["ListOps", "Text", "Retrieval", "Image", "Pathfinder", "Path-X"]
     assert titles[6:] == ["Avg. of 5", "Avg. of 6", "adding", "sc10"]
