@@ -105,12 +105,14 @@ def test_data_may_have_moved(finished, shared_data: Path, tmp_path: Path) -> Non
 
 
 def test_the_documented_lines_run(finished, capsys) -> None:
-    (code,) = blocks("outputs/README.md", "Use a trained model", "python")
+    code = "".join(blocks("outputs/README.md", "Use a trained model", "python"))
     there = re.sub(r'load_run\("[^"]+"\)', f"load_run({str(finished)!r})", code)
     assert there != code
     exec(there, {})
     accuracy = json.loads((finished / "record.json").read_text())["test"]["accuracy"]
-    assert capsys.readouterr().out.startswith(f"{accuracy} tensor([")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{accuracy} tensor([")
+    assert lines[1] in {f"tensor([{digit}])" for digit in range(10)}
 
 
 def test_to_import_chela_is_cheap() -> None:
