@@ -13,6 +13,7 @@ from chela.training.build import build_model
 from chela.training.optim import build_optimizer
 from scripts.params import CONFIGS, model_names, run_config
 from tasks.base import TaskSpec
+from tests.arena import arena_models
 
 LENGTH = 64
 # Each task as a model sees it, but short: name, classes, length, symbols, channels, documents.
@@ -73,7 +74,7 @@ def test_every_model_trains_on_every_task(task: str, model_name: str) -> None:
         assert not torch.equal(parameter, before[name]), name
 
 
-@pytest.mark.parametrize("model_name", model_names())
+@pytest.mark.parametrize("model_name", arena_models())
 def test_a_models_file_states_the_defaults_of_its_code(model_name: str) -> None:
     """Two places name a default, the dataclass and its YAML: they must agree."""
     config = run_config(model_name, ["~experiment/lra"]).model
@@ -96,8 +97,8 @@ def test_a_models_file_may_choose_a_schedule_that_gives_way(model_name: str) -> 
 
 
 @pytest.mark.parametrize("task", ["listops", "text", "retrieval", "image", "pathfinder", "pathx"])
-def test_every_lra_task_has_a_recipe_of_every_model(task: str) -> None:
-    for name in model_names():
+def test_every_lra_task_has_a_recipe_of_every_model_of_the_table(task: str) -> None:
+    for name in arena_models():
         assert (CONFIGS / "experiment" / "lra" / f"{task}-{name}.yaml").exists(), name
     chunked, whole = (run_config(name, [f"task={task}"]) for name in ("mega_chunk", "mega"))
     assert chunked.model.mixer.config == dataclasses.replace(
