@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,7 +14,9 @@ from datasets import Dataset
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
+from torch import Tensor
 
+from tasks.errors import DataError
 from tasks.loader import (
     Batch,
     DiskReader,
@@ -27,32 +28,15 @@ from tasks.loader import (
     widths_up_to,
 )
 from tasks.resident import DeviceReader
+from tasks.spec import PROTOCOLS, Protocol, TaskSpec
 from tasks.storage.meta import Meta, Origin
 from tasks.storage.rows import Rows
 from tasks.storage.store import Prepared, Recipe, lengths_of, load, prepare
 
-__all__ = ["Batch", "Task", "TaskSpec"]
+__all__ = ["PROTOCOLS", "Batch", "Protocol", "Task", "TaskSpec"]
 
 CPU = torch.device("cpu")
 DataOnDevice = Literal["auto", "always", "never"]
-Protocol = Literal["heldout", "lra"]
-# Printed beside every number.
-PROTOCOLS: dict[Protocol, str] = {
-    "heldout": "highest accuracy on the whole validation split, which no test sample is in",
-    "lra": "highest accuracy on the test split itself, as the published numbers of this task",
-}
-
-
-@dataclass(frozen=True)
-class TaskSpec:
-    """What a model has to know of a task."""
-
-    name: str
-    num_classes: int
-    max_length: int  # no sequence is longer, end symbol included
-    vocab_size: int | None  # None: the input is continuous
-    input_dim: int  # channels of a continuous input; 1 for symbols
-    documents: int = 1  # sequences of a sample; 2: their features are compared
 
 
 class Task(LightningDataModule):
@@ -141,6 +125,24 @@ class Task(LightningDataModule):
             split: ``train``, ``val`` or ``test``.
             index: the sample's row in it.
         """
+
+    def own_rows(self, examples: Sequence[Any]) -> Rows:
+        """Examples of a user's own, each in the form of ``sample``, as rows; their labels are 0.
+
+        Raises:
+            DataError: one is malformed, or the task does not say how they are stored.
+        """
+        what = f"{self.name} does not say how examples of one's own are stored"
+        raise DataError(f"{what}.\n  try: a method own_rows in {type(self).__name__}")
+
+    def encode(self, examples: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """What a model takes of examples of one's own, values and lengths; see ``own_rows``.
+
+        Raises:
+            DataError: see there.
+        """
+        batch = self.encoding.read(self.own_rows(examples), list(range(len(examples))))
+        return batch.values, batch.lengths
 
     def find_source(self) -> None:
         """Look for the data's source, before anything is prepared; where ``origin`` does not.

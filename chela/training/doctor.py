@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,11 @@ def _data(task: Task) -> Finding:
 
 def _overfit(config: RunConfig, task: Task, device: torch.device) -> Finding:
     """A model that cannot learn four samples by heart will not learn a task."""
-    task.batch_size, task.total_batches = SAMPLES, 1
-    batch = next(iter(task.train_dataloader()))
+    task.batch_size, task.total_batches = SAMPLES, -(-len(task.train) // SAMPLES)
+    batch = of_two_classes(task.train_dataloader())
+    if batch is None:
+        text = f"the training samples of {task.name} are all of one class"
+        return Finding("overfit", False, f"{text}\n  try: look at the task's labels")
     batch = Batch(*(each.to(device) for each in batch))
     torch.manual_seed(config.seed)
     model = build.build_model(config.model, task.spec, config.kernels, device).to(device)
@@ -165,3 +168,15 @@ def _overfit(config: RunConfig, task: Task, device: torch.device) -> Finding:
         remedy = "try: more time on a faster machine, or look at the model's keys"
         return Finding("overfit", False, f"{text} steps, not under {LEARNED}\n  {remedy}")
     return Finding("overfit", True, f"{text} steps")
+
+
+def of_two_classes(batches: Iterable[Batch]) -> Batch | None:
+    """The first batch with two classes or more: of one, a model learns the label without looking.
+
+    Args:
+        batches: read until there is one.
+
+    Returns:
+        None if there is none.
+    """
+    return next((batch for batch in batches if len(batch.labels.unique()) > 1), None)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from io import BytesIO
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from chela.errors import RunError, suggestion
-from chela.records.record import FILE, read_record
-from chela.training.checkpoints import BEST
-
-PREFIX = "model."  # of the model's weights in a checkpoint of a run
+from chela.records.record import FILE
+from chela.training.selected import differences, finished_record, selected_weights
 
 
 def find_initial(output_dir: Path, name: str, seed: int) -> dict[str, Any]:
@@ -29,25 +26,15 @@ def find_initial(output_dir: Path, name: str, seed: int) -> dict[str, Any]:
         RunError: there is no such run, its record cannot be read, or it is not finished.
     """
     folder = output_dir / name / f"seed{seed}"
-    try:
-        record = read_record(folder)
-    except ValueError as error:
-        raise RunError(
-            f"start_from={name}: the record in {folder} cannot be read.\n"
-            "  try: run it anew with resume=false"
-        ) from error
-    if record is None:
-        others = output_dir.glob(f"*/seed{seed}/{FILE}")
-        known = sorted(file.parent.parent.name for file in others)
-        raise RunError(
-            f"start_from={name}: there is no run {folder}. {suggestion(name, known)}\n"
-            "  try: run it first, with the same seed and output_dir"
-        )
-    if record["status"] != "finished":
-        raise RunError(
-            f"start_from={name}: {folder} is {record['status']}.\n  try: finish it first"
-        )
-    return record
+    with _named(name):
+        if not (folder / FILE).exists():
+            others = output_dir.glob(f"*/seed{seed}/{FILE}")
+            known = sorted(file.parent.parent.name for file in others)
+            raise RunError(
+                f"there is no run {folder}. {suggestion(name, known)}\n"
+                "  try: run it first, with the same seed and output_dir"
+            )
+        return finished_record(folder)
 
 
 def load_initial(model: nn.Module, output_dir: Path, name: str, seed: int) -> dict[str, Any]:
@@ -67,42 +54,26 @@ def load_initial(model: nn.Module, output_dir: Path, name: str, seed: int) -> di
             are for another model.
     """
     record = find_initial(output_dir, name, seed)
-    file = output_dir / name / f"seed{seed}" / "checkpoints" / BEST
-    try:
-        stored = file.read_bytes()
-        content = torch.load(BytesIO(stored), map_location="cpu", weights_only=True)
-        step = content["global_step"]
-        weights = {
-            key.removeprefix(PREFIX): value
-            for key, value in content["state_dict"].items()
-            if key.startswith(PREFIX)
-        }
-    except Exception as error:  # a missing or truncated file fails in many ways
-        raise RunError(
-            f"start_from={name}: {file} cannot be read as weights ({type(error).__name__}).\n"
-            "  try: run it anew with resume=false"
-        ) from error
-    if step != record["best"]["step"]:
-        raise RunError(
-            f"start_from={name}: {file} has the weights of step {step}, but its record selected "
-            f"step {record['best']['step']}.\n  try: run it anew with resume=false"
-        )
-    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    theirs = {key: tuple(value.shape) for key, value in weights.items()}
-    wrong = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-    if wrong:
-        lines = [f"  {key}: {theirs.get(key)} there, {ours.get(key)} here" for key in wrong[:5]]
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise RunError(
-            f"start_from={name}: its weights are for another model; set the same sizes as it has:\n"
-            + "\n".join(lines)
-            + more
-        )
-    model.load_state_dict(weights)
+    with _named(name):
+        selected = selected_weights(output_dir / name / f"seed{seed}", record)
+        if wrong := differences(model, selected.weights):
+            raise RunError(
+                f"its weights are for another model; set the same sizes as it has:\n{wrong}"
+            )
+    model.load_state_dict(selected.weights)
     return {
         "run_id": record["run_id"],
         "task": record["data"]["task"],
         "data_fingerprint": record["data"]["fingerprint"],
-        "step": step,
-        "sha256": hashlib.sha256(stored).hexdigest(),
+        "step": selected.step,
+        "sha256": selected.sha256,
     }
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Begin an error's message with the key that brought it about."""
+    try:
+        yield
+    except RunError as error:
+        raise RunError(f"start_from={name}: {error}") from error

@@ -6,7 +6,7 @@ formula, read as Image's are. Its numbers say nothing of CIFAR-10, so it has a n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tasks.base import Task, TaskSpec
 from tasks.image.pixels import CLASSES, Images, Standardised, stored
 from tasks.loader import Encoding
+from tasks.pictures import rows_of
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, split_rows
 
@@ -93,6 +94,10 @@ class Gratings(Task):
         """One picture (side, side)."""
         levels = np.array(self.split(split)[index]["values"], dtype=np.uint8)
         return levels.reshape(self.config.side, self.config.side)
+
+    def own_rows(self, examples: Sequence[NDArray[np.uint8]]) -> Rows:
+        """Pictures (side, side)."""
+        return rows_of(examples, (self.config.side, self.config.side))
 
 
 def draw(count: int, side: int, noise: float, seed: tuple[int, ...]) -> Images:

@@ -7,7 +7,7 @@ is held out, by S4's rule or Tay's (``split``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from tasks.image import cifar_files, cifar_hub, mnist_files
 from tasks.image.pixels import CLASSES, Images, Standardised, grey, stored
 from tasks.image.split import Split, held_out
 from tasks.loader import Encoding
+from tasks.pictures import rows_of
 from tasks.sources.archives import Source
 from tasks.sources.locate import check_name, locate
 from tasks.storage.meta import Origin
@@ -131,9 +132,17 @@ class Image(Task):
 
     def sample(self, split: str, index: int) -> NDArray[np.uint8]:
         """One image, (H, W) or (H, W, 3)."""
-        side = SIDE[self.config.dataset]
         levels = np.array(self.split(split)[index]["values"], dtype=np.uint8)
-        return levels.reshape((side, side) if self.config.channels == "grey" else (side, side, 3))
+        return levels.reshape(self._shape)
+
+    def own_rows(self, examples: Sequence[NDArray[np.uint8]]) -> Rows:
+        """Pictures (H, W) or (H, W, 3)."""
+        return rows_of(examples, self._shape)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        side = SIDE[self.config.dataset]
+        return (side, side) if self.config.channels == "grey" else (side, side, 3)
 
     @cached_property
     def _source(self) -> Source | dict[str, Dataset]:

@@ -23,7 +23,7 @@ from annotated_types import Ge, Gt, Lt
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
 from tasks.listops.generator import ListOpsLaw, generate
-from tasks.listops.tsv import read_tsv, write_tsv
+from tasks.listops.tsv import read_trees, read_tsv, write_tsv
 from tasks.listops.vocabulary import CLOSE, DIGIT, EOS, OPERATOR, SYMBOLS, VOCABULARY_SIZE
 from tasks.sources.archives import Source, digest, find, readable
 from tasks.sources.lra import ARCHIVES
@@ -112,6 +112,10 @@ class ListOps(Task):
         """The tree, one node per line, each below the operator it is an argument of."""
         row = self.split(split)[index]
         return tree_text(row["values"])
+
+    def own_rows(self, examples: Sequence[str]) -> Rows:
+        """Trees such as ``[MAX 2 [MIN 4 7 ] 0 ]``."""
+        return with_end(read_trees(examples), self.config.max_tokens)
 
     def expected_rows(self) -> int | None:
         """The sizes asked for; those of official files show when they are read."""

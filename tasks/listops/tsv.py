@@ -9,7 +9,7 @@ reading deletes them, and keeps ``]``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,6 +60,24 @@ def read_tsv(lines: Iterable[bytes], path: Path) -> Iterator[Rows]:
         )
     if trees:
         yield _rows(trees, labels)
+
+
+def read_trees(texts: Sequence[str]) -> Rows:
+    """Trees as the official files write them, round brackets or not, with label 0.
+
+    Args:
+        texts: one at least, e.g. ``[MAX 2 [MIN 4 7 ] 0 ]``.
+
+    Raises:
+        DataError: one is malformed; with its number, as that of a line, and column, from 1.
+    """
+    lines = [f"{text}\t0\n".encode() for text in texts]
+    try:
+        trees = [_parse(Path("examples"), number, line)[0] for number, line in enumerate(lines, 1)]
+    except DataError as error:
+        what = str(error).splitlines()[0]
+        raise DataError(f"{what}\n  try: the form [MAX 2 [MIN 4 7 ] 0 ]") from error
+    return _rows(trees, [0] * len(trees))
 
 
 def write_tsv(path: Path, blocks: Iterable[Rows]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, ClassVar, Literal
@@ -25,6 +25,7 @@ from tasks.loader import Encoding
 from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
 from tasks.pathfinder.official import SETS, read_official
+from tasks.pictures import rows_of
 from tasks.sources.archives import Source, find, nothing_found
 from tasks.sources.lra import ARCHIVES, WHAT
 from tasks.storage.meta import Origin
@@ -152,6 +153,10 @@ class Pathfinder(Task):
         """One picture (resolution, resolution)."""
         side = self.config.resolution
         return np.array(self.split(split)[index]["values"], dtype=np.uint8).reshape(side, side)
+
+    def own_rows(self, examples: Sequence[NDArray[np.uint8]]) -> Rows:
+        """Pictures (resolution, resolution)."""
+        return rows_of(examples, (self.config.resolution, self.config.resolution))
 
     @cached_property
     def _official(self) -> tuple[Source, str] | None:

@@ -8,7 +8,7 @@ Behind the pairs of texts everything is shared: 3,999 characters and an end symb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -142,6 +142,11 @@ class Retrieval(Task):
             index: of its row.
         """
         return readable_pair(self.split(split)[index]["values"], self._alphabet)
+
+    def own_rows(self, examples: Sequence[tuple[str, str]]) -> Rows:
+        """Pairs of texts."""
+        pairs = [Pair(first, second, 0) for first, second in examples]
+        return encode(pairs, self._alphabet, self.config.max_length, learn=False)
 
     @property
     def _alphabet(self) -> Alphabet:

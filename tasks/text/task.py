@@ -8,7 +8,7 @@ has no validation split; here a tenth of train is held out, unless ``protocol`` 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -139,6 +139,11 @@ class Text(Task):
     def sample(self, split: str, index: int) -> str:
         """What the model is given of one review, as text."""
         return self._symbols.decode(self.split(split)[index]["values"])
+
+    def own_rows(self, examples: Sequence[str]) -> Rows:
+        """Texts."""
+        values, lengths = self._symbols.encode([text.encode() for text in examples])
+        return Rows(values, offsets_of(lengths), np.zeros(len(lengths), dtype=np.int64))
 
     @property
     def _symbols(self) -> Characters | Bytes:

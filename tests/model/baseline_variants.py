@@ -36,6 +36,9 @@ BASELINES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mega-rotary-plain": (MegaMixer, {**MEGA, "position_bias": "rotary", "ema_silu": False}),
 }
 
+# Variants whose outputs see their neighbours alone, such as a short convolution's.
+LOCAL: set[str] = set()
+
 
 def make_baseline(
     name: str, causal: bool = False, max_length: int = MAX_LENGTH, **changes: Any

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from chela.config import parse
 from chela.kernels import short_conv
 from chela.training import build, doctor
 from chela.training.doctor import Finding, diagnose
+from tasks.base import Batch, Task
+from tasks.loader import batch_rows
 from tests.test_scripts import LISTOPS, script
 
 
@@ -66,6 +70,43 @@ def test_a_model_that_cannot_learn_is_found(composed, monkeypatch) -> None:
     config = composed()
     build.build_task(parse(config)).prepare_data()
     assert not findings(config)["overfit"].fine
+
+
+class Blind(nn.Module):
+    """Learns which classes are frequent, whatever it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(10))
+
+    def forward(self, values, lengths):
+        return self.logits.expand(len(values), -1)
+
+
+def test_a_model_that_ignores_its_input_is_found(composed, monkeypatch) -> None:
+    """Though the first samples of training are all of one class."""
+    task = build.build_task(parse(composed()))
+    task.prepare_data()
+    task.setup()
+    labels = np.array(task.train["label"])
+
+    def first(seed: int) -> set[int]:
+        return set(labels[batch_rows(seed, len(labels), doctor.SAMPLES, 0)].tolist())
+
+    seed = next(seed for seed in range(100_000) if len(first(seed)) == 1)
+    monkeypatch.setattr(doctor, "SECONDS", 3.0)  # enough to learn one class
+    monkeypatch.setattr(build, "build_model", lambda *_: Blind())
+    assert not findings(composed(f"seed={seed}"))["overfit"].fine
+
+
+def test_labels_of_one_class_are_told(composed, monkeypatch) -> None:
+    config = composed()
+    build.build_task(parse(config)).prepare_data()
+    one = Batch(*(torch.zeros(4, dtype=torch.long) for _ in range(4)))
+    monkeypatch.setattr(Task, "train_dataloader", lambda _: [one, one])
+    found = findings(config)["overfit"]
+    assert not found.fine
+    assert "all of one class\n  try: look at the task's labels" in found.text
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
