@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from chela import resolvers
+from chela.choices import Chosen
 from chela.errors import ConfigError, suggestion
 from chela.identity import decides, flat, joined
 from chela.kernels.choice import Asked
@@ -104,20 +105,28 @@ def compose_run(configs: Path, overrides: Sequence[str]) -> RunConfig:
         ConfigError: see ``parse``; Hydra has errors of its own for what cannot be composed.
     """
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        return parse(compose("config", list(overrides)))
+        return parse(compose("config", list(overrides), return_hydra_config=True))
 
 
 def parse(composed: DictConfig) -> RunConfig:
     """The checked form of a configuration that Hydra composed.
 
     Args:
-        composed: the ``cfg`` of ``hydra.main`` or ``hydra.compose``.
+        composed: the ``cfg`` of ``hydra.main`` or ``hydra.compose``, with Hydra's own section or
+            without.
 
     Raises:
-        ConfigError: naming every key that is unknown, missing or has a bad value, and the choices.
+        ConfigError: naming every key that is unknown, missing or has a bad value, and the choices;
+            or choices that do not fit together, see ``Chosen.check``.
     """
+    chosen = Chosen.of(composed)
+    if chosen is not None:
+        chosen.check()
+    keys = [str(key) for key in composed if key != "hydra"]
     try:
-        raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        raw = OmegaConf.to_container(
+            OmegaConf.masked_copy(composed, keys), resolve=True, throw_on_missing=True
+        )
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     values = cast("dict[str, Any]", raw)

@@ -157,8 +157,7 @@ def _run_folder(config: DictConfig) -> Path | None:
     from chela.config import parse  # here, so that --help need not wait for torch
     from chela.training.folder import RunFolder
 
-    keys = [str(key) for key in config if key != "hydra"]
     try:
-        return RunFolder(parse(OmegaConf.masked_copy(config, keys))).path
+        return RunFolder(parse(config)).path
     except ChelaError:
         return None

@@ -1,0 +1,47 @@
+"""What is chosen from the groups of the configuration: what does not fit together is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from chela.config import compose_run
+from chela.errors import ConfigError
+from tests.conftest import ROOT
+from tests.test_config import command
+
+CONFIGS = ROOT / "configs"
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("experiment=lra/listops-s4d", "task=listops model=s4d, without"),
+        ("experiment=lra/text-linear_transformer model=linear_transformer", "task=text"),
+        ("experiment=small/listops-s4d", "experiment=small/listops-s4d task=listops model=s4d"),
+        ("experiment=small/gratings model=s4d", "experiment=small/gratings task=gratings"),
+    ],
+)
+def test_an_experiment_of_another_task_or_model_is_refused(words: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=f"try: {remedy}"):
+        compose_run(CONFIGS, words.split())
+
+
+def test_an_experiment_of_this_task_and_model_is_not() -> None:
+    plain = ["task=listops", "model=s4d"]
+    recipe = compose_run(CONFIGS, plain)
+    assert compose_run(CONFIGS, ["experiment=lra/listops-s4d", *plain]).run_id == recipe.run_id
+    compose_run(CONFIGS, ["experiment=small/listops-s4d", *plain])
+    compose_run(CONFIGS, ["experiment=small/listops", *plain])
+    compose_run(CONFIGS, ["+sweep=small_table", *plain, "seed=0"])
+
+
+def test_a_command_refuses_it_too() -> None:
+    result = command("experiment=lra/listops-s4d")
+    assert result.returncode == 1
+    assert "is the recipe of task=listops model=s4d" in result.stderr
+
+
+def test_the_help_offers_experiments_and_no_recipes() -> None:
+    shown = command("--help").stdout
+    assert "experiment: demo, small/gratings," in shown
+    assert "lra/" not in shown
