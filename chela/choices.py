@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from chela.errors import ConfigError
+from chela.identity import flat, joined
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 EXPERIMENT = "experiment"
-RECIPES = "lra"  # in that group; the configuration applies them by task and model
-PAIRS = (RECIPES, "small")  # folders of the group whose files are named <task>-<model>, or <task>
+# Its folders whose files are named <task>-<model>, or <task>:
+RECIPES = "lra"  # the configuration applies them by task and model
+SMALL = "small"  # of the small table
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Chosen:
     """What a command line chose."""
 
     groups: Mapping[str, str | None]  # the choice of each
+    typed: frozenset[str]  # groups and keys that the command line names
 
     @classmethod
     def of(cls, composed: DictConfig) -> Chosen | None:
@@ -36,7 +41,37 @@ class Chosen:
             section = HydraConfig.get()
         else:
             return None
-        return cls(dict(section.runtime.choices))
+        typed = {word.split("=")[0].lstrip("+~") for word in section.overrides.task}
+        return cls(dict(section.runtime.choices), frozenset(typed))
+
+    def origin(self, key: str) -> str | None:
+        """Who set an unknown key that nobody typed, and what to do; None where that is not known.
+
+        Args:
+            key: such as ``model.mixer.qk_dim``, of another model's mixer than the one chosen.
+        """
+        if any(f"{key}.".startswith(f"{word}.") for word in self.typed - set(self.groups)):
+            return None
+        for group in (EXPERIMENT, "ablation"):
+            choice = self.groups.get(group)
+            file = CONFIGS / group / f"{choice}.yaml"
+            if choice is None or not file.is_file() or key not in _keys(file):
+                continue
+            section = key.split(".")[0]
+            made_for = _overridden(file).get(section)
+            words = f"{group}={choice} sets {key}" + (f" for {section}={made_for}" * bool(made_for))
+            other = f"{section}={self.groups.get(section)}"
+            return f"{words}, but {other} has no such key.\n  try: {self._instead_of(group)}"
+        return None
+
+    def _instead_of(self, group: str) -> str:
+        """What to type instead of the choice of a group that does not fit."""
+        task, model = self.groups.get("task"), self.groups.get("model")
+        leave_out = f"leave out {group}={self.groups.get(group)}"
+        small = f"{SMALL}/{task}-{model}"
+        if group == EXPERIMENT and (CONFIGS / EXPERIMENT / f"{small}.yaml").is_file():
+            return f"{EXPERIMENT}={small} task={task} model={model}, or {leave_out}"
+        return leave_out
 
     def check(self) -> None:
         """Refuse what composes, but is not what it seems to be.
@@ -46,7 +81,7 @@ class Chosen:
         """
         experiment = self.groups.get(EXPERIMENT) or ""
         folder, _, name = experiment.rpartition("/")
-        pair = _pair(name) if folder in PAIRS else {}
+        pair = _pair(name) if folder in (RECIPES, SMALL) else {}
         if all(self.groups.get(group) == choice for group, choice in pair.items()):
             return
         words = " ".join(f"{group}={choice}" for group, choice in pair.items())
@@ -87,3 +122,22 @@ def _pair(name: str) -> dict[str, str]:
         for group, choice in {"task": task, "model": model}.items()
         if (CONFIGS / group / f"{choice}.yaml").is_file()
     }
+
+
+def _keys(file: Path) -> set[str]:
+    """The keys that a file sets, where its ``@package`` puts them."""
+    head = re.match(r"# @package (\S+)", file.read_text())
+    package = head[1] if head else file.parent.name
+    values = flat(_content(file))
+    return {joined("" if package == "_global_" else package, key) for key in values}
+
+
+def _overridden(file: Path) -> dict[str, str]:
+    """The groups that a file chooses from: ``override /model: chela`` is ``{"model": "chela"}``."""
+    entries = [each for each in _content(file).get("defaults", []) if isinstance(each, dict)]
+    pairs = [pair for entry in entries for pair in entry.items()]
+    return {key.removeprefix("override /"): str(choice) for key, choice in pairs}
+
+
+def _content(file: Path) -> dict[str, Any]:
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from chela import resolvers
 from chela.choices import Chosen
-from chela.errors import ConfigError, suggestion
+from chela.errors import ConfigError, UnknownKey, suggestion
 from chela.identity import decides, flat, joined
 from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
@@ -124,35 +124,10 @@ def parse(composed: DictConfig) -> RunConfig:
         chosen.check()
     keys = [str(key) for key in composed if key != "hydra"]
     try:
-        raw = OmegaConf.to_container(
-            OmegaConf.masked_copy(composed, keys), resolve=True, throw_on_missing=True
-        )
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    values = cast("dict[str, Any]", raw)
-    names = _names(RunConfig)
-    _refuse_unknown(values, names, path="")
-    _require(values, names, path="")
-    if values["resume"] is not False and not isinstance(values["resume"], str):
-        raise ConfigError(
-            f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
-        )
-    start = values["start_from"]
-    if start is not None and not re.fullmatch(r"[^/]+-[0-9a-f]{8}", str(start)):
-        raise ConfigError(
-            f"start_from={start!r} is neither null nor the id that an earlier run printed, "
-            "without -seed<seed>: listops-chela-1234abcd"
-        )
-    settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
-    return RunConfig(
-        **dataclasses.asdict(settings),
-        task=component(values["task"], path="task"),
-        model=_model(values["model"]),
-        optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
-        schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
-        trainer=checked(TrainerConfig, values["trainer"], path="trainer"),
-        logger=checked(LoggerConfig, values["logger"], path="logger"),
-    )
+        return _parsed(OmegaConf.masked_copy(composed, keys))
+    except UnknownKey as error:
+        origin = None if chosen is None else chosen.origin(error.key)
+        raise ConfigError(origin or str(error)) from error
 
 
 def component(section: Mapping[str, Any], path: str) -> Component:
@@ -216,6 +191,37 @@ def computation(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in flat(as_dict(config)).items() if decides(key, value)}
 
 
+def _parsed(composed: DictConfig) -> RunConfig:
+    try:
+        raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    values = cast("dict[str, Any]", raw)
+    names = _names(RunConfig)
+    _refuse_unknown(values, names, path="")
+    _require(values, names, path="")
+    if values["resume"] is not False and not isinstance(values["resume"], str):
+        raise ConfigError(
+            f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
+        )
+    start = values["start_from"]
+    if start is not None and not re.fullmatch(r"[^/]+-[0-9a-f]{8}", str(start)):
+        raise ConfigError(
+            f"start_from={start!r} is neither null nor the id that an earlier run printed, "
+            "without -seed<seed>: listops-chela-1234abcd"
+        )
+    settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
+    return RunConfig(
+        **dataclasses.asdict(settings),
+        task=component(values["task"], path="task"),
+        model=_model(values["model"]),
+        optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
+        schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
+        trainer=checked(TrainerConfig, values["trainer"], path="trainer"),
+        logger=checked(LoggerConfig, values["logger"], path="logger"),
+    )
+
+
 def _model(section: Mapping[str, Any]) -> ModelConfig:
     values = dict(section)
     _refuse_unknown(values, ["name", "mixer", *_names(BackboneConfig)], path="model")
@@ -232,7 +238,8 @@ def _names(schema: Any) -> list[str]:
 def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
     for key in values:
         if key not in known:
-            raise ConfigError(f"unknown key '{joined(path, key)}'. {suggestion(key, known)}")
+            whole = joined(path, key)
+            raise UnknownKey(whole, f"unknown key '{whole}'. {suggestion(key, known)}")
 
 
 def _refuse_unknown_within(schema: Any, values: Mapping[str, Any], path: str) -> None:

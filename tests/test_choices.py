@@ -41,6 +41,30 @@ def test_a_command_refuses_it_too() -> None:
     assert "is the recipe of task=listops model=s4d" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            "experiment=demo model=s4d",
+            [
+                "experiment=demo sets model.mixer.qk_dim for model=chela, but model=s4d has no",
+                "try: experiment=small/listops-s4d task=listops model=s4d, or leave out",
+            ],
+        ),
+        ("experiment=demo task=gratings", ["for task=listops", "task=gratings model=chela"]),
+        ("experiment=demo model=sgconv", ["model=sgconv", "try: leave out experiment=demo"]),
+        ("model=s4d ablation=no_gate", ["model.mixer.gate", "try: leave out ablation=no_gate"]),
+        ("experiment=demo model=s4d model.mixer.qk_dim=3", ["unknown key", "Choices: "]),
+        ("model=s4d +model.mixer.qk_dim=3", ["unknown key", "Choices: "]),
+    ],
+)
+def test_an_unknown_key_that_nobody_typed_is_traced(words: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_run(CONFIGS, words.split())
+    for part in parts:
+        assert part in str(caught.value)
+
+
 def test_the_help_offers_experiments_and_no_recipes() -> None:
     shown = command("--help").stdout
     assert "experiment: demo, small/gratings," in shown
