@@ -15,6 +15,7 @@ from chela.errors import ConfigError
 from chela.identity import flat, joined
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SWEEP = "sweep"  # the group that is added: +sweep=lra_table
 EXPERIMENT = "experiment"
 # Its folders whose files are named <task>-<model>, or <task>:
 RECIPES = "lra"  # the configuration applies them by task and model
@@ -109,7 +110,7 @@ def offered() -> dict[str, list[str]]:
 def groups_help() -> str:
     """A line per group, for ``--help``."""
     return "\n".join(
-        f"{'+sweep, with -m' if group == 'sweep' else group}: {', '.join(choices)}"
+        f"{'+sweep, with -m' if group == SWEEP else group}: {', '.join(choices)}"
         for group, choices in offered().items()
     )
 

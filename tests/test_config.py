@@ -26,8 +26,13 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        (["task=listopps"], ["listopps", "listops"]),
-        (["model=chella"], ["chella", "chela"]),
+        (["task=listop"], ["no task=listop.", "Did you mean 'listops'?", "Choices: cifar, "]),
+        (["model=s5d"], ["no model=s5d.", "Did you mean 's4d'?"]),
+        (["experiment=foo"], ["no experiment=foo.", "Choices: demo, small/gratings, "]),
+        (["experiment=small/listop"], ["Did you mean 'small/listops'?"]),
+        (["+sweep=smal_table"], ["Did you mean 'small_table'?"]),
+        (["hydra/launcher=proceses"], ["hydra/launcher/proceses", "processes"]),
+        (["expriment=demo"], ["'expriment'", "Did you mean 'experiment'?", "+sweep, ablation"]),
         (["model.dept=3"], ["model.dept", "Did you mean 'depth'?", "dim"]),
         (["trainer.maxsteps=3"], ["trainer.maxsteps", "max_steps"]),
         (["sed=1"], ["'sed'", "Did you mean 'seed'?"]),
