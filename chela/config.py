@@ -269,5 +269,7 @@ def _explain(detail: Any, path: str) -> str:
     key = joined(path, ".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "literal_error":
         return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{key}={detail['input']!r}: {message.removeprefix('value error, ')}"
+    message = (detail["msg"][0].lower() + detail["msg"][1:]).removeprefix("value error, ")
+    if isinstance(detail["input"], Mapping):  # a whole section; the message names its keys
+        return f"{key}: {message}"
+    return f"{key}={detail['input']!r}: {message}"

@@ -98,6 +98,14 @@ def test_an_unknown_key_in_a_file_is_refused(composed, section) -> None:
         parse(config)
 
 
+def test_keys_that_do_not_fit_together_are_named_without_their_section(composed) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(composed("task.min_length=50"))
+    assert str(caught.value) == (
+        "task: max_length must be at least min_length + 2: both are exclusive"
+    )
+
+
 def test_several_bad_values_are_named_at_once(composed) -> None:
     config = composed("trainer.batch_size=-1", "trainer.precision=fp8")
     with pytest.raises(ConfigError, match=r"(?s)batch_size.*precision|precision.*batch_size"):
