@@ -40,7 +40,8 @@ def plain_errors() -> Iterator[None]:
         "HYDRA_FULL_ERROR", "1"
     )  # Hydra hands its exceptions on instead of printing
     try:
-        yield
+        with _as_raised():
+            yield
     except PLAIN as error:
         if os.environ.get("CHELA_TRACEBACK") == "1":
             raise
@@ -49,6 +50,25 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
         print("interrupted; what was prepared stays, repeat the command to go on", file=sys.stderr)
         sys.exit(130)
+
+
+class JobFailed(BaseException):
+    """Carries a job's error past Hydra, which would print a line of its own above ours.
+
+    Not an ``Exception``: Hydra makes warnings of those that a callback raises.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    try:
+        yield
+    except JobFailed as failed:
+        raise failed.error from failed.error.__cause__ or failed.error.__context__
 
 
 def explain(error: BaseException) -> str:
