@@ -28,6 +28,7 @@ class Chosen:
 
     groups: Mapping[str, str | None]  # the choice of each
     typed: frozenset[str]  # groups and keys that the command line names
+    varied: tuple[str, ...]  # those that the sweep's file varies
 
     @classmethod
     def of(cls, composed: DictConfig) -> Chosen | None:
@@ -43,7 +44,8 @@ class Chosen:
         else:
             return None
         typed = {word.split("=")[0].lstrip("+~") for word in section.overrides.task}
-        return cls(dict(section.runtime.choices), frozenset(typed))
+        varied = tuple(section.sweeper.get("params") or ())
+        return cls(dict(section.runtime.choices), frozenset(typed), varied)
 
     def origin(self, key: str) -> str | None:
         """Who set an unknown key that nobody typed, and what to do; None where that is not known.
@@ -78,8 +80,15 @@ class Chosen:
         """Refuse what composes, but is not what it seems to be.
 
         Raises:
-            ConfigError: an experiment of one pair of task and model with another pair.
+            ConfigError: an experiment of one pair of task and model with another pair; a sweep that
+                is not run as one.
         """
+        sweep = self.groups.get(SWEEP)
+        if sweep and not self.typed.issuperset(self.varied):  # a cell's own command has them all
+            raise ConfigError(
+                f"+{SWEEP}={sweep} varies {', '.join(self.varied)}, but this is a single run.\n"
+                f"  try: python train.py -m +{SWEEP}={sweep}"
+            )
         experiment = self.groups.get(EXPERIMENT) or ""
         folder, _, name = experiment.rpartition("/")
         pair = _pair(name) if folder in (RECIPES, SMALL) else {}

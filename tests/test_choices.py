@@ -35,6 +35,18 @@ def test_an_experiment_of_this_task_and_model_is_not() -> None:
     compose_run(CONFIGS, ["+sweep=small_table", *plain, "seed=0"])
 
 
+@pytest.mark.parametrize("words", ["+sweep=small_table", "+sweep=ablations task=text seed=0"])
+def test_a_sweep_without_its_flag_is_refused(words: str) -> None:
+    with pytest.raises(ConfigError, match=r"single run\.\n  try: python train\.py -m \+sweep="):
+        compose_run(CONFIGS, words.split())
+
+
+def test_the_command_of_a_cell_is_not() -> None:
+    """A record keeps it, and a launcher of processes starts it."""
+    cell = ["+sweep=ablations", "task=text", "model=chela", "ablation=no_gate", "seed=0"]
+    assert compose_run(CONFIGS, cell).model.mixer.config.gate == "none"
+
+
 def test_a_command_refuses_it_too() -> None:
     result = command("experiment=lra/listops-s4d")
     assert result.returncode == 1
