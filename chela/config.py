@@ -24,7 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from chela import resolvers
-from chela.errors import ConfigError, suggestion
+from chela.choices import Chosen
+from chela.errors import ConfigError, UnknownKey, suggestion
 from chela.identity import decides, flat, joined
 from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
@@ -104,46 +105,29 @@ def compose_run(configs: Path, overrides: Sequence[str]) -> RunConfig:
         ConfigError: see ``parse``; Hydra has errors of its own for what cannot be composed.
     """
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        return parse(compose("config", list(overrides)))
+        return parse(compose("config", list(overrides), return_hydra_config=True))
 
 
 def parse(composed: DictConfig) -> RunConfig:
     """The checked form of a configuration that Hydra composed.
 
     Args:
-        composed: the ``cfg`` of ``hydra.main`` or ``hydra.compose``.
+        composed: the ``cfg`` of ``hydra.main`` or ``hydra.compose``, with Hydra's own section or
+            without.
 
     Raises:
-        ConfigError: naming every key that is unknown, missing or has a bad value, and the choices.
+        ConfigError: naming every key that is unknown, missing or has a bad value, and the choices;
+            or choices that do not fit together, see ``Chosen.check``.
     """
+    chosen = Chosen.of(composed)
+    if chosen is not None:
+        chosen.check()
+    keys = [str(key) for key in composed if key != "hydra"]
     try:
-        raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    values = cast("dict[str, Any]", raw)
-    names = _names(RunConfig)
-    _refuse_unknown(values, names, path="")
-    _require(values, names, path="")
-    if values["resume"] is not False and not isinstance(values["resume"], str):
-        raise ConfigError(
-            f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
-        )
-    start = values["start_from"]
-    if start is not None and not re.fullmatch(r"[^/]+-[0-9a-f]{8}", str(start)):
-        raise ConfigError(
-            f"start_from={start!r} is neither null nor the id that an earlier run printed, "
-            "without -seed<seed>: listops-chela-1234abcd"
-        )
-    settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
-    return RunConfig(
-        **dataclasses.asdict(settings),
-        task=component(values["task"], path="task"),
-        model=_model(values["model"]),
-        optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
-        schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
-        trainer=checked(TrainerConfig, values["trainer"], path="trainer"),
-        logger=checked(LoggerConfig, values["logger"], path="logger"),
-    )
+        return _parsed(OmegaConf.masked_copy(composed, keys))
+    except UnknownKey as error:
+        origin = None if chosen is None else chosen.origin(error.key)
+        raise ConfigError(origin or str(error)) from error
 
 
 def component(section: Mapping[str, Any], path: str) -> Component:
@@ -207,6 +191,37 @@ def computation(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in flat(as_dict(config)).items() if decides(key, value)}
 
 
+def _parsed(composed: DictConfig) -> RunConfig:
+    try:
+        raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    values = cast("dict[str, Any]", raw)
+    names = _names(RunConfig)
+    _refuse_unknown(values, names, path="")
+    _require(values, names, path="")
+    if values["resume"] is not False and not isinstance(values["resume"], str):
+        raise ConfigError(
+            f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
+        )
+    start = values["start_from"]
+    if start is not None and not re.fullmatch(r"[^/]+-[0-9a-f]{8}", str(start)):
+        raise ConfigError(
+            f"start_from={start!r} is neither null nor the id that an earlier run printed, "
+            "without -seed<seed>: listops-chela-1234abcd"
+        )
+    settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
+    return RunConfig(
+        **dataclasses.asdict(settings),
+        task=component(values["task"], path="task"),
+        model=_model(values["model"]),
+        optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
+        schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
+        trainer=checked(TrainerConfig, values["trainer"], path="trainer"),
+        logger=checked(LoggerConfig, values["logger"], path="logger"),
+    )
+
+
 def _model(section: Mapping[str, Any]) -> ModelConfig:
     values = dict(section)
     _refuse_unknown(values, ["name", "mixer", *_names(BackboneConfig)], path="model")
@@ -223,7 +238,8 @@ def _names(schema: Any) -> list[str]:
 def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
     for key in values:
         if key not in known:
-            raise ConfigError(f"unknown key '{joined(path, key)}'. {suggestion(key, known)}")
+            whole = joined(path, key)
+            raise UnknownKey(whole, f"unknown key '{whole}'. {suggestion(key, known)}")
 
 
 def _refuse_unknown_within(schema: Any, values: Mapping[str, Any], path: str) -> None:
@@ -253,5 +269,7 @@ def _explain(detail: Any, path: str) -> str:
     key = joined(path, ".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "literal_error":
         return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{key}={detail['input']!r}: {message.removeprefix('value error, ')}"
+    message = (detail["msg"][0].lower() + detail["msg"][1:]).removeprefix("value error, ")
+    if isinstance(detail["input"], Mapping):  # a whole section; the message names its keys
+        return f"{key}: {message}"
+    return f"{key}={detail['input']!r}: {message}"

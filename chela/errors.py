@@ -14,6 +14,14 @@ class ConfigError(ChelaError):
     """A configuration that cannot be run: an unknown key, a value out of its choices or range."""
 
 
+class UnknownKey(ConfigError):
+    """A key that nothing reads; the message has those that there are."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key  # whole: model.mixer.qk_dim
+
+
 class RunError(ChelaError):
     """A run that cannot start or go on: no such GPU, a folder in use, a loss that is not finite."""
 

@@ -1,4 +1,8 @@
-"""What YAML files of ours can compute: ``${choose:${.data},{aan:retrieval,rfc:retrieval-rfc}}``."""
+"""What YAML files of ours can compute.
+
+``${choose:${.data},{aan:retrieval,rfc:retrieval-rfc}}`` follows another key, ``${groups:}`` is the
+list of groups in the help.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from chela.choices import groups_help
+
 
 def register() -> None:
-    """Make ``choose`` known to OmegaConf; a second call changes nothing."""
+    """Make them known to OmegaConf; a second call changes nothing."""
     OmegaConf.register_new_resolver("choose", choose, replace=True)
+    OmegaConf.register_new_resolver("groups", groups_help, replace=True)
 
 
 def choose(key: Any, choices: dict[Any, Any]) -> Any:

@@ -114,7 +114,7 @@ class Search:
         composed = compose("config", self.asked_for)
         self.selects_on_test = OmegaConf.select(composed, "task.protocol") == "lra"
         self.fixed = [*self.asked_for, *["task.protocol=heldout"] * self.selects_on_test]
-        run = parse(compose("config", self.fixed))
+        run = parse(compose("config", self.fixed, return_hydra_config=True))
         self._check(composed)
         content = json.dumps([run.identity, run.seed, asdict(config)], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]

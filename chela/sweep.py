@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from chela.cli import PLAIN, explain
+from chela.cli import PLAIN, JobFailed, explain
 from chela.errors import ChelaError
 from chela.launcher import FOLDER, end_with_the_sweep
 from chela.records import sweeps
@@ -38,7 +38,7 @@ def sweep_name() -> str | None:
 
 
 class SweepCallback(Callback):
-    """Hydra calls this around a sweep and, in the process of a cell, around the cell."""
+    """Hydra calls this around a sweep, around each cell in the cell's process, after a run."""
 
     def __init__(self) -> None:
         self._locks = contextlib.ExitStack()  # held while the sweep runs
@@ -79,6 +79,16 @@ class SweepCallback(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
         best = None if error else job_return.return_value
         sweeps.finish_cell(Path(os.environ[FOLDER]), config.hydra.job.num, error, best)
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hand on what a run raised.
+
+        Raises:
+            JobFailed: it failed.
+        """
+        job_return: JobReturn = kwargs["job_return"]
+        if job_return.status == JobStatus.FAILED:
+            raise JobFailed(job_return._return_value)  # the property would write a line first
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print a line per cell; the exit status is 1 if one of them failed."""
@@ -163,8 +173,7 @@ def _run_folder(config: DictConfig) -> Path | None:
     from chela.config import parse  # here, so that --help need not wait for torch
     from chela.training.folder import RunFolder
 
-    keys = [str(key) for key in config if key != "hydra"]
     try:
-        return RunFolder(parse(OmegaConf.masked_copy(config, keys))).path
+        return RunFolder(parse(config)).path
     except ChelaError:
         return None

@@ -230,9 +230,11 @@ class Task(LightningDataModule):
         """Open the prepared data, the same for every stage.
 
         Raises:
-            DataError: they are not whole.
+            DataError: they are not there, or not whole.
         """
         if self._prepared is None:
+            if not self.folder.exists():
+                raise self._not_prepared()
             self._prepared = load(self.folder)
 
     def train_dataloader(self) -> TrainLoader:
@@ -284,6 +286,14 @@ class Task(LightningDataModule):
         if self._prepared is None:
             raise RuntimeError("call prepare_data() and setup() first")
         return self._prepared
+
+    def _not_prepared(self) -> DataError:
+        relative = "" if self.data_dir.is_absolute() else f" (it is relative to {Path.cwd()})"
+        return DataError(
+            f"{self.name} is not prepared here: there is no {self.folder}.\n"
+            "  try: prepare_data() first, or python scripts/prepare.py task=... with these keys, "
+            f"or set data_dir{relative}"
+        )
 
     def _place(self) -> tuple[int, int]:
         """This process's rank, and how many there are."""

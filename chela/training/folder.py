@@ -142,8 +142,11 @@ class RunFolder:
             )
         try:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            _refuse_weights_alone(content, checkpoint)
             provenance = content["callbacks"]["Provenance"]
             best_step = content["callbacks"]["Checkpointer"]["best_step"]
+        except RunError:
+            raise
         except Exception as error:  # a truncated file fails in many ways
             raise Unreadable(
                 f"{checkpoint} cannot be read as a checkpoint of a run ({_first_line(error)})\n"
@@ -206,6 +209,15 @@ class RunFolder:
         # a second attempt at the same run is another run in W&B, or it would overwrite the first
         suffix = f"-attempt{earlier + 1}" if earlier else ""
         return Start(wandb_id=f"{self.config.run_id}{suffix}")
+
+
+def _refuse_weights_alone(content: dict[str, Any], checkpoint: Path) -> None:
+    if "state_dict" in content and "callbacks" not in content:
+        raise RunError(
+            f"resume={checkpoint}: this file holds weights only, and a run goes on from all it had."
+            f"\n  try: resume={checkpoint.with_name(LAST)}, or start_from=<name-hash of its run>: "
+            "another run begins with these weights"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.base import Batch
+from tasks.errors import DataError
 from tasks.listops.task import ListOps
 
 Make = Callable[..., ListOps]
@@ -28,6 +29,17 @@ def test_the_order_of_use_is_told(listops: Make) -> None:
         _ = task.train
     with pytest.raises(RuntimeError, match="total_batches"):
         ready(task).train_dataloader()
+
+
+def test_what_is_not_prepared_is_not_called_damaged(
+    listops: Make, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"listops is not prepared here: there is no data/") as told:
+        listops(data_dir=Path("data")).setup()
+    assert f"set data_dir (it is relative to {tmp_path})" in str(told.value)
+    with pytest.raises(DataError, match=r"prepare\.py task=(.|\n)*or set data_dir$"):
+        listops().setup()
 
 
 class Recorder(L.LightningModule):

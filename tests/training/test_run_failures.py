@@ -46,6 +46,16 @@ def test_a_missing_checkpoint_is_named(composed) -> None:
         run(composed("resume=nowhere.ckpt"))
 
 
+def test_weights_alone_are_no_checkpoint_to_go_on_from(composed) -> None:
+    config = composed()
+    run(config)
+    best = RunFolder(parse(config)).best
+    told = r"best\.ckpt: this file holds weights only(.|\n)*last\.ckpt, or start_from="
+    with pytest.raises(RunError, match=told):
+        run(composed(f"resume={best}"))
+    assert record_of(config)["status"] == "finished"
+
+
 def test_a_checkpoint_of_another_run_is_refused_with_the_difference(composed) -> None:
     first = composed()
     run(first)
