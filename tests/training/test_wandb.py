@@ -246,13 +246,14 @@ def test_a_server_that_is_not_there_from_the_start(
     assert_complete(stored, folder)
 
 
+@pytest.mark.parametrize("step", [6, 12])  # in the middle, and where only the test is left
 def test_offline_the_last_session_holds_the_whole_run(
-    server, environment, here, composed, capsys, monkeypatch
+    server, environment, here, composed, capsys, monkeypatch, step
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = composed("logger=wandb")
     with monkeypatch.context() as patch:
-        signal_at(patch, 6, signal.SIGTERM)
+        signal_at(patch, step, signal.SIGTERM)
         with pytest.raises(SystemExit):
             run(config)
     run(config)
