@@ -21,6 +21,7 @@ from chela.training.module import ClassificationModule
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 AT_STEP = "saving at the end of this step"
+AT_VALIDATION = "saving after the validation that ends this step"
 AT_TEST = "stopping before the test is over; what was trained is saved"
 AFTER_TEST = "stopping when the test is over and recorded"
 
@@ -116,6 +117,14 @@ class Checkpointer(Checkpoint):
         """Lightning has put its own handler of SIGTERM before ours: put ours back."""
         self.signals.install()
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
+    ) -> None:
+        """Know whether the step ends in a validation, which may take minutes."""
+        step = trainer.global_step + 1
+        validates = step >= trainer.max_steps or step % self.validate_every == 0
+        self.signals.then = AT_VALIDATION if validates else AT_STEP
+
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
@@ -175,8 +184,10 @@ class Checkpointer(Checkpoint):
         if trainer.is_global_zero and (self.folder / LAST).exists():
             (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
-        if self._asked_to_stop(trainer) and trainer.global_step < trainer.max_steps:
-            raise self._interrupted(f"at step {trainer.global_step}")
+        if self._asked_to_stop(trainer):
+            last = trainer.global_step >= trainer.max_steps
+            where = f"at step {trainer.global_step}"
+            raise self._interrupted(f"{where}, before the test" if last else where)
 
     def _interrupted(self, where: str) -> Interrupted:
         # without a number it was another process's

@@ -189,6 +189,25 @@ def assert_only_the_test_is_left(whole, broken, monkeypatch: pytest.MonkeyPatch)
     assert_same_run(whole, broken)
 
 
+@pytest.mark.parametrize(
+    ("step", "then"),
+    [
+        (4, "saving at the end of this step"),
+        (5, "saving after the validation that ends this step"),
+        (12, "saving after the validation that ends this step"),
+    ],
+)
+def test_a_signal_is_told_what_follows(composed, monkeypatch, capsys, step, then) -> None:
+    tested = signal_once(monkeypatch, Run, "_test", signal.SIGTERM)
+    signal_at(monkeypatch, step, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(composed())
+    shown = capsys.readouterr().out
+    assert f"SIGTERM: {then}; send it again" in shown
+    assert f"stopped by SIGTERM at step {step}" in shown
+    assert not tested
+
+
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_during_the_test(composed, uninterrupted, monkeypatch, capsys, number) -> None:
     several = "trainer.eval_batch_size=10"
