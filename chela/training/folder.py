@@ -28,6 +28,7 @@ class Start:
 
     wandb_id: str
     checkpoint: Path | None = None
+    step: int = 0  # of the checkpoint
     provenance: dict[str, Any] | None = None  # what the checkpoint says of its run
     finished: dict[str, Any] | None = None  # the record, when there is nothing left to do
     notice: str | None = None  # what the user should know of the choice
@@ -144,6 +145,7 @@ class RunFolder:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
             provenance = content["callbacks"]["Provenance"]
             best_step = content["callbacks"]["Checkpointer"]["best_step"]
+            step = int(content["global_step"])
         except Exception as error:  # a truncated file fails in many ways
             raise Unreadable(
                 f"{checkpoint} cannot be read as a checkpoint of a run ({_first_line(error)})\n"
@@ -152,7 +154,7 @@ class RunFolder:
         self._same_run(provenance["config"], checkpoint)
         if adopt and checkpoint.resolve().parent != self.checkpoints.resolve():
             checkpoint = self._adopt(checkpoint, best_step)
-        return Start(provenance["wandb_id"], checkpoint, provenance)
+        return Start(provenance["wandb_id"], checkpoint, step, provenance)
 
     def _same_run(self, theirs: dict[str, Any], checkpoint: Path) -> None:
         ours = computation(self.config)

@@ -307,8 +307,12 @@ class Run:
                 f"  begins     with the weights of {initial['run_id']}, step {initial['step']:,}",
                 soft_wrap=True,
             )
-        if self.start.checkpoint is not None:
-            self.console.print(f"  resuming   from {self.start.checkpoint}", soft_wrap=True)
+        if (checkpoint := self.start.checkpoint) is not None:
+            self.console.print(
+                f"  resuming   at step {self.start.step:,} of {steps:,} from {checkpoint}",
+                highlight=False,
+                soft_wrap=True,
+            )
         notices = [self.start.notice, self.provenance.notice, self.wandb.notice]
         for notice in filter(None, notices):
             self.console.print(f"  note       {notice}", markup=False, soft_wrap=True)

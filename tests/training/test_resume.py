@@ -298,6 +298,12 @@ def test_resume_from_a_named_checkpoint(composed, uninterrupted, tmp_path, monke
     assert_same_run(whole, elsewhere)
 
 
+def test_a_resume_says_where_it_goes_on(composed, interrupted, capsys) -> None:
+    capsys.readouterr()
+    run(composed())
+    assert f"resuming   at step 6 of 12 from {interrupted.last}\n" in capsys.readouterr().out
+
+
 @pytest.fixture
 def interrupted(composed, monkeypatch) -> RunFolder:
     """A run that was stopped at step 6, after the validation of step 5."""
