@@ -170,7 +170,7 @@ class Run:
             if isinstance(error, NonFinite):
                 raise RunError(
                     f"{error}\n  last good checkpoint: {self._last()}\n"
-                    f"  rows and random state of that step: {self._keep(error)}"
+                    f"  all rows and the random state of that step: {self._keep(error)}"
                 ) from error
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 total = torch.cuda.get_device_properties(self.device).total_memory
