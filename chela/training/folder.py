@@ -197,7 +197,6 @@ class RunFolder:
         if self.path.exists() and any(self.path.iterdir()):
             earlier += 1
             self.path.rename(self.path.with_name(f"{self.path.name}.earlier-{earlier}"))
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
         return earlier
 
     def _anew(self) -> Start:
