@@ -130,7 +130,7 @@ class Run:
             if self.leads:
                 self._finish(record, tested)
         self.wandb.close()  # last: it may wait for the server, and all else is safe by now
-        if hint := self.wandb.hint():
+        if not self.wandb.offline_by_choice and (hint := self.wandb.hint()):
             self.console.print(
                 f"W&B does not have all of this run; to upload it: [bold]{hint}[/bold]",
                 soft_wrap=True,
@@ -279,6 +279,10 @@ class Run:
             "weights": str(self.folder.best.relative_to(path)),
         }
         self._record("finished", record)
+        if self.wandb.offline_by_choice:
+            self.console.print(
+                f"W&B: offline; upload with [bold]{self.wandb.hint()}[/bold]", soft_wrap=True
+            )
         self.console.print(summary_table(record, path))
 
     def _record(self, status: str, content: dict[str, Any]) -> None:
