@@ -23,9 +23,10 @@ class StoppingSignals:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take the signals over; ``remove`` gives them back."""
+        """Take the signals over, again if another has since; ``remove`` gives them back."""
         for number in STOPPING:
-            self._before[number] = signal.signal(number, self._handler)
+            before = signal.signal(number, self._handler)
+            self._before.setdefault(number, before)
 
     def remove(self) -> None:
         """Give the signals back to whom they belonged. Safe to call twice."""

@@ -20,6 +20,11 @@ from chela.training.module import ClassificationModule
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
+AT_STEP = "saving at the end of this step"
+AT_VALIDATION = "saving after the validation that ends this step"
+AT_TEST = "stopping before the test is over; what was trained is saved"
+AFTER_TEST = "stopping when the test is over and recorded"
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints are whole or absent: a kill while one is written leaves the one before."""
@@ -33,21 +38,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop and has saved itself. Not an ``Exception``: a sweep stops too."""
+    """The run was asked to stop and has saved itself. Not an ``Exception``: a sweep stops too.
 
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"{signal.Signals(signal_number).name} at step {step}")
+    Args:
+        signal_number: what asked it.
+        where: ``at step 7``, ``during the test``.
+    """
+
+    def __init__(self, signal_number: int, where: str) -> None:
+        super().__init__(f"{signal.Signals(signal_number).name} {where}")
         self.signal_number = signal_number
-        self.step = step
 
 
 class StopSignals(StoppingSignals):
-    """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request that is served between two steps.
+    """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request that is served where the run can go on.
 
     A signal may come in the middle of an update of the weights, where nothing can be saved that
     could be resumed exactly. The first one is therefore only noted; a second one ends the process
     at once, with the checkpoint before as the last. What comes within a second is the same request:
     a batch system signals every process of a job, and a sweep passes on what it gets.
+
+    Attributes:
+        received: the first one, or None.
+        then: what follows a signal that comes now, for who sent it.
     """
 
     SAME = 1.0  # seconds
@@ -55,6 +68,7 @@ class StopSignals(StoppingSignals):
     def __init__(self, notify: Callable[[str], None]) -> None:
         super().__init__(self._serve)
         self.received: int | None = None
+        self.then = AT_STEP
         self._at = 0.0  # when, time.monotonic()
         self._notify = notify
 
@@ -68,7 +82,7 @@ class StopSignals(StoppingSignals):
             return
         self.received, self._at = number, time.monotonic()
         name = signal.Signals(number).name
-        self._notify(f"{name}: saving at the end of this step; send it again to stop at once")
+        self._notify(f"{name}: {self.then}; send it again to stop at once")
 
 
 class Checkpointer(Checkpoint):
@@ -100,8 +114,16 @@ class Checkpointer(Checkpoint):
         self.best_accuracy, self.best_step = state["best_accuracy"], state["best_step"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Listen to signals while there are steps to stop between."""
+        """Lightning has put its own handler of SIGTERM before ours: put ours back."""
         self.signals.install()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
+    ) -> None:
+        """Know whether the step ends in a validation, which may take minutes."""
+        step = trainer.global_step + 1
+        validates = step >= trainer.max_steps or step % self.validate_every == 0
+        self.signals.then = AT_VALIDATION if validates else AT_STEP
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
@@ -124,15 +146,37 @@ class Checkpointer(Checkpoint):
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         self._save_last(trainer)
 
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Give the signals back."""
-        self.signals.remove()
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Take SIGTERM back from Lightning once more; stop, if asked to since the last step.
 
-    def on_exception(
-        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+        Raises:
+            Interrupted: any process was.
+        """
+        self.signals.install()
+        self.signals.then = AT_TEST if trainer.world_size == 1 else AFTER_TEST
+        if self._asked_to_stop(trainer):
+            raise self._interrupted("before the test")
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Give the signals back."""
-        self.signals.remove()
+        """Stop between two batches, unless others wait for this process's share of the test.
+
+        Raises:
+            Interrupted: a signal came.
+        """
+        if trainer.world_size == 1 and self._asked_to_stop(trainer):
+            raise self._interrupted("during the test")
+
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """What is left takes no time."""
+        self.signals.then = AFTER_TEST
 
     def _save_last(self, trainer: L.Trainer) -> None:
         if isinstance(trainer.lightning_module, ClassificationModule):
@@ -140,8 +184,14 @@ class Checkpointer(Checkpoint):
         if trainer.is_global_zero and (self.folder / LAST).exists():
             (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
-        if self._asked_to_stop(trainer) and trainer.global_step < trainer.max_steps:
-            raise Interrupted(self.signals.received or signal.SIGTERM, trainer.global_step)
+        if self._asked_to_stop(trainer):
+            last = trainer.global_step >= trainer.max_steps
+            where = f"at step {trainer.global_step}"
+            raise self._interrupted(f"{where}, before the test" if last else where)
+
+    def _interrupted(self, where: str) -> Interrupted:
+        # without a number it was another process's
+        return Interrupted(self.signals.received or signal.SIGTERM, where)
 
     def _asked_to_stop(self, trainer: L.Trainer) -> bool:
         """Whether any process was: a signal may reach only one of a distributed run."""

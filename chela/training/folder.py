@@ -28,6 +28,7 @@ class Start:
 
     wandb_id: str
     checkpoint: Path | None = None
+    step: int = 0  # of the checkpoint
     provenance: dict[str, Any] | None = None  # what the checkpoint says of its run
     finished: dict[str, Any] | None = None  # the record, when there is nothing left to do
     notice: str | None = None  # what the user should know of the choice
@@ -145,8 +146,12 @@ class RunFolder:
             _refuse_weights_alone(content, checkpoint)
             provenance = content["callbacks"]["Provenance"]
             best_step = content["callbacks"]["Checkpointer"]["best_step"]
+<<<<<<< HEAD
         except RunError:
             raise
+=======
+            step = int(content["global_step"])
+>>>>>>> e944fe3630d930c072cb548b8b4d36043ac03bce
         except Exception as error:  # a truncated file fails in many ways
             raise Unreadable(
                 f"{checkpoint} cannot be read as a checkpoint of a run ({_first_line(error)})\n"
@@ -155,7 +160,7 @@ class RunFolder:
         self._same_run(provenance["config"], checkpoint)
         if adopt and checkpoint.resolve().parent != self.checkpoints.resolve():
             checkpoint = self._adopt(checkpoint, best_step)
-        return Start(provenance["wandb_id"], checkpoint, provenance)
+        return Start(provenance["wandb_id"], checkpoint, step, provenance)
 
     def _same_run(self, theirs: dict[str, Any], checkpoint: Path) -> None:
         ours = computation(self.config)
@@ -198,7 +203,6 @@ class RunFolder:
         if self.path.exists() and any(self.path.iterdir()):
             earlier += 1
             self.path.rename(self.path.with_name(f"{self.path.name}.earlier-{earlier}"))
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
         return earlier
 
     def _anew(self) -> Start:

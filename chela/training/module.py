@@ -20,6 +20,7 @@ from chela.training.settings import OptimizerConfig, ScheduleConfig
 from tasks.base import Batch
 
 EVALUATED = ("val", "test")
+SHOWN = 3  # rows of a batch in an error, which goes into records and reports
 
 
 class NonFinite(RunError):
@@ -241,9 +242,10 @@ class ClassificationModule(L.LightningModule):
         loss, norm = self.bad["loss"].item(), self.bad["norm"].item()
         what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         before = f", after {int(self.skipped) - 1} skipped ones" if self.skipped > 1 else ""
+        some = ", ".join(map(str, rows[:SHOWN])) + (", ..." if len(rows) > SHOWN else "")
         raise NonFinite(
             f"{what} at step {step}{before}; it has changed no weight.\n"
-            f"  the batch: rows {rows} of the training split\n"
+            f"  the batch: {len(rows)} rows of the training split ({some})\n"
             "  try: a lower learning rate, a longer warm-up, trainer.precision=float32",
             {"step": step, "rows": rows, "loss": loss, "gradient_norm": norm},
         )

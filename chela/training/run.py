@@ -57,7 +57,8 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
         Pruned: ``report`` stopped it; everything is saved.
         ConfigError: the configuration cannot be run.
         RunError: the run could not start, or stopped; what it had is saved.
-        SystemExit: a signal stopped it between two steps; status 128 + the signal's number.
+        SystemExit: a signal stopped it, between two steps or in the test; status 128 + the
+            signal's number.
     """
     config = parse(composed)
     device = build.check_hardware(config.trainer)
@@ -123,6 +124,30 @@ class Run:
         if self.leads:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
         self._record("running", record)
+        signals = self.checkpointer.signals
+        with signals:  # until the record is written: Lightning's own handler of SIGTERM loses it
+            tested = self._train_and_test(trainer, module, task, steps, record)
+            if self.leads:
+                self._finish(record, tested)
+        self.wandb.close()  # last: it may wait for the server, and all else is safe by now
+        if not self.wandb.offline_by_choice and (hint := self.wandb.hint()):
+            self.console.print(
+                f"W&B does not have all of this run; to upload it: [bold]{hint}[/bold]",
+                soft_wrap=True,
+            )
+        if signals.received is not None:  # too late for this run, not for the rest of a sweep
+            raise SystemExit(128 + signals.received)
+        return self.checkpointer.best_accuracy
+
+    def _train_and_test(
+        self,
+        trainer: L.Trainer,
+        module: ClassificationModule,
+        task: Task,
+        steps: int,
+        record: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Train and test; what comes of it is added to the record. Returns the test's result."""
         exit_code = 1
         try:
             trainer.fit(module, datamodule=task, ckpt_path=self.start.checkpoint)
@@ -130,6 +155,7 @@ class Run:
             record |= self._outcome(steps) | {"test": tested}
             self.wandb.summarize(final_numbers(record))
             exit_code = 0
+            return tested
         except Interrupted as interruption:
             self._record("interrupted", {**record, **self._outcome(steps)})
             self._say_how_to_go_on(interruption)
@@ -144,11 +170,11 @@ class Run:
             if isinstance(error, NonFinite):
                 raise RunError(
                     f"{error}\n  last good checkpoint: {self._last()}\n"
-                    f"  rows and random state of that step: {self._keep(error)}"
+                    f"  all rows and the random state of that step: {self._keep(error)}"
                 ) from error
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 total = torch.cuda.get_device_properties(self.device).total_memory
-                message = out_of_memory(config.trainer, task.spec.max_length, total)
+                message = out_of_memory(self.config.trainer, task.spec.max_length, total)
                 raise RunError(message) from error
             raise
         finally:
@@ -156,15 +182,6 @@ class Run:
             task.close()
             if exit_code != 0:
                 self.wandb.close(exit_code)
-        if self.leads:
-            self._finish(record, tested)
-        self.wandb.close()  # last: it may wait for the server, and all else is safe by now
-        if hint := self.wandb.hint():
-            self.console.print(
-                f"W&B does not have all of this run; to upload it: [bold]{hint}[/bold]",
-                soft_wrap=True,
-            )
-        return self.checkpointer.best_accuracy
 
     def _check_data(self, task: Task) -> None:
         before = self.start.provenance
@@ -262,6 +279,10 @@ class Run:
             "weights": str(self.folder.best.relative_to(path)),
         }
         self._record("finished", record)
+        if self.wandb.offline_by_choice:
+            self.console.print(
+                f"W&B: offline; upload with [bold]{self.wandb.hint()}[/bold]", soft_wrap=True
+            )
         self.console.print(summary_table(record, path))
 
     def _record(self, status: str, content: dict[str, Any]) -> None:
@@ -290,8 +311,12 @@ class Run:
                 f"  begins     with the weights of {initial['run_id']}, step {initial['step']:,}",
                 soft_wrap=True,
             )
-        if self.start.checkpoint is not None:
-            self.console.print(f"  resuming   from {self.start.checkpoint}", soft_wrap=True)
+        if (checkpoint := self.start.checkpoint) is not None:
+            self.console.print(
+                f"  resuming   at step {self.start.step:,} of {steps:,} from {checkpoint}",
+                highlight=False,
+                soft_wrap=True,
+            )
         notices = [self.start.notice, self.provenance.notice, self.wandb.notice]
         for notice in filter(None, notices):
             self.console.print(f"  note       {notice}", markup=False, soft_wrap=True)

@@ -33,8 +33,8 @@ class WandbRows(Callback):
         while self._sent < len(rows) and rows[self._sent]["step"] < trainer.global_step:
             self._send(self._sent + 1)
 
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """The last row has its validation; after an error or a signal it might still get one."""
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """The last row has its validation by now, maybe from a session before."""
         self._send(len(self.history.rows))
 
     def _send(self, until: int) -> None:

@@ -134,6 +134,14 @@ class WandbRun:
         self._next_step = 0 if run is None else run.starting_step
         self._broken = False
 
+    @property
+    def offline_by_choice(self) -> bool:
+        """Whether it was to be offline: by the configuration, W&B's settings or for want of a key.
+
+        Not where a server that should have had it could not be reached.
+        """
+        return self.mode == "offline" and self.notice is None
+
     def describe(self) -> str:
         """``online (https://wandb.ai/...)``, ``offline`` or ``disabled``."""
         return f"online ({self.run.url})" if self.run and self.mode == "online" else self.mode

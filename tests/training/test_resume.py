@@ -20,7 +20,8 @@ from chela.training import build
 from chela.training.checkpoints import StopSignals
 from chela.training.folder import RunFolder
 from chela.training.history import History
-from chela.training.run import run
+from chela.training.module import ClassificationModule
+from chela.training.run import Run, run
 from tests.conftest import ROOT, TINY
 
 SPEED = "tokens_per_second"  # the one column that may differ
@@ -83,8 +84,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("uninterrupted")
 
 
-# Steps 5 and 10 end in a validation, 4 and 8 in a logged row, 1 is the first, 11 the last but one.
-@pytest.mark.parametrize("step", [1, 3, 4, 5, 10, 11])
+# Steps 5 and 10 end in a validation, 4 and 8 in a logged row, 1 is the first, 12 the last.
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 10, 11, 12])
 def test_a_signal_at_any_step(composed, uninterrupted, monkeypatch, step) -> None:
     number = STOPPING[step % len(STOPPING)]
     whole = composed(f"output_dir={uninterrupted}")
@@ -160,10 +161,91 @@ def test_three_interruptions_in_one_run(composed, uninterrupted, monkeypatch) ->
     assert_same_run(whole, broken)
 
 
-def test_a_signal_during_the_last_step_lets_the_run_finish(composed, monkeypatch) -> None:
-    signal_at(monkeypatch, 12, signal.SIGINT)
+def signal_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, number: int) -> list[str]:
+    """Send ourselves a signal at the first call of a method; returns the growing list of calls."""
+    original = getattr(owner, name)
+    calls: list[str] = []
+
+    def patched(self, *arguments, **options):
+        calls.append(name)
+        if len(calls) == 1:
+            signal.raise_signal(number)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(owner, name, patched)
+    return calls
+
+
+def assert_only_the_test_is_left(whole, broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_):
+        raise AssertionError
+
+    assert contents(broken)[1]["status"] == "interrupted"
+    assert contents(broken)[0]["global_step"] == 12
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationModule, "training_step", never)
+        patch.setattr(ClassificationModule, "validation_step", never)
+        run(broken)
+    assert_same_run(whole, broken)
+
+
+@pytest.mark.parametrize(
+    ("step", "then"),
+    [
+        (4, "saving at the end of this step"),
+        (5, "saving after the validation that ends this step"),
+        (12, "saving after the validation that ends this step"),
+    ],
+)
+def test_a_signal_is_told_what_follows(composed, monkeypatch, capsys, step, then) -> None:
+    tested = signal_once(monkeypatch, Run, "_test", signal.SIGTERM)
+    signal_at(monkeypatch, step, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(composed())
+    shown = capsys.readouterr().out
+    assert f"SIGTERM: {then}; send it again" in shown
+    assert f"stopped by SIGTERM at step {step}" in shown
+    assert not tested
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_during_the_test(composed, uninterrupted, monkeypatch, capsys, number) -> None:
+    several = "trainer.eval_batch_size=10"
+    whole, broken = composed(several, f"output_dir={uninterrupted}"), composed(several)
+    run(whole)
+    capsys.readouterr()
+    before = [signal.getsignal(each) for each in STOPPING]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        batches = signal_once(patch, ClassificationModule, "test_step", number)
+        run(broken)
+    assert stopped.value.code == 128 + number
+    assert len(batches) == 1
+    assert [signal.getsignal(each) for each in STOPPING] == before
+    shown = capsys.readouterr().out
+    assert f"{number.name}: stopping before the test is over" in shown
+    assert f"stopped by {number.name} during the test" in shown
+    assert "to go on, repeat the command" in shown
+    assert_only_the_test_is_left(whole, broken, monkeypatch)
+
+
+def test_a_signal_between_training_and_test(composed, uninterrupted, monkeypatch, capsys) -> None:
+    whole, broken = composed(f"output_dir={uninterrupted}"), composed()
+    run(whole)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        signal_once(patch, Run, "_test", signal.SIGTERM)
+        run(broken)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM before the test" in capsys.readouterr().out
+    assert_only_the_test_is_left(whole, broken, monkeypatch)
+
+
+def test_a_signal_after_the_test_is_not_lost(composed, monkeypatch) -> None:
+    """The run is finished by then, but the rest of a sweep is not to begin."""
+    signal_once(monkeypatch, Run, "_finish", signal.SIGTERM)
     config = composed()
-    run(config)
+    with pytest.raises(SystemExit) as stopped:
+        run(config)
+    assert stopped.value.code == 128 + signal.SIGTERM
     assert contents(config)[1]["status"] == "finished"
 
 
@@ -214,6 +296,12 @@ def test_resume_from_a_named_checkpoint(composed, uninterrupted, tmp_path, monke
     elsewhere = composed(f"resume={last}", f"output_dir={tmp_path / 'elsewhere'}")
     run(elsewhere)
     assert_same_run(whole, elsewhere)
+
+
+def test_a_resume_says_where_it_goes_on(composed, interrupted, capsys) -> None:
+    capsys.readouterr()
+    run(composed())
+    assert f"resuming   at step 6 of 12 from {interrupted.last}\n" in capsys.readouterr().out
 
 
 @pytest.fixture

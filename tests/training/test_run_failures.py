@@ -13,6 +13,7 @@ from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
 from chela.training.run import run
+from tasks.errors import DataError
 from tests.training.runs import folder_of, record_of
 
 
@@ -33,6 +34,13 @@ def test_a_gpu_that_is_not_there_is_said_before_any_work(composed, tmp_path) -> 
         run(config)
     assert not (tmp_path / "nothing").exists()
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_run_without_data_leaves_no_folder(composed, tmp_path) -> None:
+    config = composed("task.source=official", f"data_dir={tmp_path / 'nothing'}")
+    with pytest.raises(DataError):
+        run(config)
+    assert not folder_of(config).exists()
 
 
 def test_a_folder_in_use_is_refused(composed) -> None:
@@ -132,12 +140,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(composed, monkeypatch) -> None:
         run(config)
     message = str(caught.value)
     assert "step 8" in message
-    assert str(batches[-1]) in message
+    first = ", ".join(map(str, batches[-1][:3]))
+    assert f"the batch: 16 rows of the training split ({first}, ...)" in message
     assert str(RunFolder(parse(config)).last) in message
     assert torch.load(RunFolder(parse(config)).last, weights_only=True)["global_step"] == 6
     record = record_of(config)
     assert record["status"] == "failed"
-    assert "not" in record["error"] or "nan" in record["error"]
+    assert "nan" in record["error"]
+    assert str(batches[-1][3:])[1:-1] not in record["error"]
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(composed, monkeypatch) -> None:

@@ -104,7 +104,9 @@ def call(arguments: list[str], environment: dict[str, str]) -> str:
 
 def do_as_told(shown: str, environment: dict[str, str]) -> str:
     """Run the command that uploads, as the run printed it."""
-    (command,) = re.findall(r"to upload it: (.+?)(?:; its files.*)?$", shown, re.MULTILINE)
+    (command,) = re.findall(
+        r"(?:to upload it:|upload with) (.+?)(?:; its files.*)?$", shown, re.MULTILINE
+    )
     program, *arguments = shlex.split(command)
     return call(["-m", "wandb", *arguments] if program == "wandb" else arguments, environment)
 
@@ -238,6 +240,7 @@ def test_a_server_that_is_not_there_from_the_start(
     shown = capsys.readouterr().out
     assert shown.count("W&B cannot be reached, so this run is logged offline (") == 2
     assert "connection refused" in shown
+    assert shown.count("W&B does not have all of this run; to upload it: ") == 1
     folder = RunFolder(parse(config)).path
     assert read_record(folder)["wandb_mode"] == "offline"
     server.start()
@@ -246,19 +249,22 @@ def test_a_server_that_is_not_there_from_the_start(
     assert_complete(stored, folder)
 
 
+@pytest.mark.parametrize("step", [6, 12])  # in the middle, and where only the test is left
 def test_offline_the_last_session_holds_the_whole_run(
-    server, environment, here, composed, capsys, monkeypatch
+    server, environment, here, composed, capsys, monkeypatch, step
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = composed("logger=wandb")
     with monkeypatch.context() as patch:
-        signal_at(patch, 6, signal.SIGTERM)
+        signal_at(patch, step, signal.SIGTERM)
         with pytest.raises(SystemExit):
             run(config)
     run(config)
     assert server.runs == {}
     shown = capsys.readouterr().out
-    assert "wandb sync" in shown
+    assert shown.count("W&B: offline; upload with wandb sync") == 1
+    assert shown.index("W&B: offline; upload with") < shown.index("test accuracy")
+    assert "W&B does not have" not in shown
     do_as_told(shown, environment)
     (stored,) = server.runs.values()
     assert_complete(stored, RunFolder(parse(config)).path)
