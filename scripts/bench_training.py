@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from chela.choices import CONFIGS
 from chela.cli import plain_errors
 from chela.config import RunConfig, compose_run
 from chela.errors import RunError
@@ -25,7 +26,6 @@ from chela.training import build
 from chela.training.settings import Step
 from chela.training.throughput import Speed, measure_at_length, measure_on_task
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 HEADER = (
     f"{'model':14} {'form':22} {'shape':12} {'loop':>8} {'step':>8} {'eval':>8} "
     f"{'true':>5} {'peak':>9} {'start':>7}"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from chela.choices import CONFIGS
 from chela.cli import plain_errors
 from chela.config import RunConfig, compose_run
 from chela.errors import RunError, suggestion
@@ -41,7 +42,6 @@ from chela.records.table import build as build_table
 from chela.training import build
 from chela.training.throughput import measure_at_length
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 LENGTHS = [2**power for power in range(10, 21)]  # 1K to 1M, if the memory does not end before
 BUBBLES = 4096  # tokens; Text's length, as in the tables of Mega and of the arena

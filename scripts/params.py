@@ -14,7 +14,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,13 +21,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from chela.choices import CONFIGS
 from chela.cli import plain_errors
 from chela.config import RunConfig, compose_run
 from chela.training.build import build_model, build_task
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
 
-CONFIGS = Path(__file__).parent.parent / "configs"
 LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 REFERENCE = "chela"
 ALLOWANCE = 1.10  # times the reference's parameters

@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
+from chela.choices import CONFIGS
 from chela.cli import plain_errors
 from chela.errors import ConfigError
 from chela.records.files import write_text
@@ -18,7 +19,6 @@ from chela.records.files import write_text
 if TYPE_CHECKING:
     from chela.search import Search
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 USAGE = """\
 usage: python scripts/search.py search=NAME [trials=20] [write=FILE] [group=choice] [key=value] ...
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from chela.errors import ConfigError
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def shipped(choices: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -30,6 +27,7 @@ def _composed(task: str, model: str) -> Mapping[str, Any]:
     # only where they are asked for: these bring torch
     from hydra.errors import HydraException
 
+    from chela.choices import CONFIGS
     from chela.config import compose_run, computation
 
     try:

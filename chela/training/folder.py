@@ -146,12 +146,9 @@ class RunFolder:
             _refuse_weights_alone(content, checkpoint)
             provenance = content["callbacks"]["Provenance"]
             best_step = content["callbacks"]["Checkpointer"]["best_step"]
-<<<<<<< HEAD
+            step = int(content["global_step"])
         except RunError:
             raise
-=======
-            step = int(content["global_step"])
->>>>>>> e944fe3630d930c072cb548b8b4d36043ac03bce
         except Exception as error:  # a truncated file fails in many ways
             raise Unreadable(
                 f"{checkpoint} cannot be read as a checkpoint of a run ({_first_line(error)})\n"
