@@ -1,4 +1,4 @@
-"""The recipe that the code ships for a task and a model: what a row without a label means."""
+"""The recipe that the code ships for a task and a model: what rows with long names say least of."""
 
 from __future__ import annotations
 
