@@ -164,6 +164,8 @@ def test_the_demo_is_what_its_file_says() -> None:
         alone = parse(compose("config", ["experiment=demo", "~experiment/lra"]))
     assert config.schedule.name == "cosine"
     assert config == alone
+    picture = (ROOT / "docs/demo.svg").read_text()
+    assert config.run_id in picture, "the README shows the demo of before: draw it anew"
 
 
 def test_help_is_a_page_one_can_use() -> None:
