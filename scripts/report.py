@@ -8,6 +8,7 @@ from rich.console import Console
 
 from chela.records.collect import collect
 from chela.records.published import published
+from chela.records.recipes import shipped
 from chela.records.table import build
 from chela.records.terminal import terminal_table
 from tasks.errors import DataError
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> None:
     if not folders or len(settings) > 1:
         raise DataError("name at least one folder with runs, and at most one out=FOLDER")
     target = Path(settings[0].removeprefix("out=")) if settings else folders[0] / "report"
-    report = build(collect(folders), published())
+    report = build(collect(folders), published(), shipped)
 
     from chela.records.outputs import write  # after the errors: drawing takes a while to import
 

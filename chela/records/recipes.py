@@ -1,4 +1,4 @@
-"""The recipe that the code ships for a task and a model: what rows with long names say least of."""
+"""The recipe that the code ships for a task and a model: what the names of rows are told from."""
 
 from __future__ import annotations
 

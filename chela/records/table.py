@@ -12,7 +12,15 @@ from chela.records.lra import LRA, departure
 from chela.records.published import Published
 from chela.records.ranks import ranked
 from chela.records.report import Column, Notes, Report, Row
-from chela.records.variants import Variant, describe, differing, labels
+from chela.records.variants import (
+    Recipe,
+    Variant,
+    departures,
+    describe,
+    differing,
+    labels,
+    no_recipe,
+)
 
 Place = tuple[str, str]  # of a row: model and label
 
@@ -20,6 +28,7 @@ Place = tuple[str, str]  # of a row: model and label
 NO_NAME = {"official", "hub", "generated", *LRA, *(each.title.lower() for each in LRA.values())}
 USUAL = "heldout"  # the protocol that needs no mark
 LONGEST_ERROR = 300  # characters of an error below the table; the page has the whole of it
+MANY = 6  # keys; a note that lists more is not read
 CHANCE = 50.0  # %: what the averages of the S4 and S5 papers count for a failed Path-X
 
 FIVE = Column("average_5", "Avg. of 5", "average")
@@ -37,13 +46,16 @@ NOT_COMPARABLE = "None of these data are the benchmark's, so no published value 
 AS_PRINTED = "Published values stand as printed in the source named, measured by its own protocol."
 
 
-def build(collection: Collection, published: Sequence[Published]) -> Report:
+def build(
+    collection: Collection, published: Sequence[Published], recipe: Recipe = no_recipe
+) -> Report:
     """Arrange what was found.
 
     A cell holds the runs of one configuration on the same data, which differ in their seeds alone;
     further configurations of a model have rows of their own, see ``variants.labels``. The six tasks
     and the published rows are there as soon as a run is of one of these; data that are not the
-    benchmark's have columns of their own, after them.
+    benchmark's have columns of their own, after them. What was not trained by its ``recipe``, and
+    does not say so in its name, says so in a note.
     """
     runs, notes = collection.runs, Notes()
     comparable = not runs or any(column_key(run) in LRA for run in runs)
@@ -55,7 +67,7 @@ def build(collection: Collection, published: Sequence[Published]) -> Report:
     tasks = _columns(runs, notes)
     if not comparable:
         tasks, published = tasks[len(LRA) :], []
-    ours = _rows(runs, tasks, notes)
+    ours = _rows(runs, tasks, notes, recipe)
     sources = list(dict.fromkeys(line.source for line in published))
     theirs = [
         Row(
@@ -125,7 +137,9 @@ def _own_name(run: Run) -> str:
     return f"{task} ({run.source})" if run.source.lower() in NO_NAME else run.source
 
 
-def _rows(runs: Sequence[Run], columns: Sequence[Column], notes: Notes) -> list[Row]:
+def _rows(
+    runs: Sequence[Run], columns: Sequence[Column], notes: Notes, recipe: Recipe
+) -> list[Row]:
     """The rows in the order of their names; a note says what hides behind a hash."""
     places: dict[Place, dict[str, list[Run]]] = {}
     hidden: dict[Place, str] = {}
@@ -136,13 +150,13 @@ def _rows(runs: Sequence[Run], columns: Sequence[Column], notes: Notes) -> list[
                 key = (column_key(run), run.identity, run.fingerprint)
                 groups.setdefault(key, []).append(run)
         variants = [Variant(*key, group[0].choices) for key, group in groups.items()]
-        for variant, label, group in zip(variants, labels(variants), groups.values(), strict=True):
+        named = labels(variants, recipe)
+        for variant, label, group in zip(variants, named, groups.values(), strict=True):
             places.setdefault((model, label), {})[variant.column] = group
             if label.startswith(variant.identity):
                 rivals = [each for each in variants if each.column == variant.column]
-                hidden[model, label] = describe(variant, differing(rivals)) or _twin(
-                    variant, rivals
-                )
+                differences = describe(variant.choices, differing(rivals))
+                hidden[model, label] = differences or _twin(variant, rivals)
     rows = []
     for place, found in sorted(places.items()):
         row = Row(place[0], (), place[1])
@@ -150,14 +164,18 @@ def _rows(runs: Sequence[Run], columns: Sequence[Column], notes: Notes) -> list[
         if any(run.text("initial_weights.run_id") for group in found.values() for run in group):
             said.append("began with the weights of an earlier run; the record says which")
         marks = tuple(notes.mark(f"{row.name}: {text}") for text in said)
-        rows.append(replace(row, cells=_cells(row.name, found, columns, notes), marks=marks))
+        rows.append(replace(row, cells=_cells(row, found, columns, notes, recipe), marks=marks))
     return rows
 
 
 def _cells(
-    name: str, found: Mapping[str, Sequence[Run]], columns: Sequence[Column], notes: Notes
+    row: Row,
+    found: Mapping[str, Sequence[Run]],
+    columns: Sequence[Column],
+    notes: Notes,
+    recipe: Recipe,
 ) -> tuple[Cell, ...]:
-    cells = []
+    cells, name = [], row.name
     for column in columns:
         cell = summary(found.get(column.key, []))
         texts = [
@@ -170,8 +188,23 @@ def _cells(
             texts.append(f"{name} on {column.title}: {missing}; not in the mean")
         if unlike(cell):
             texts.append(f"{name} on {column.title}: the seeds differ in {', '.join(unlike(cell))}")
+        if cell.seeds and (unsaid := _unsaid(row.label, cell.runs[0], recipe)):
+            texts.append(f"{name} on {column.title}: unlike the shipped recipe in {unsaid}")
         cells.append(replace(cell, marks=tuple(notes.mark(text) for text in texts)))
     return tuple(cells)
+
+
+def _unsaid(label: str, run: Run, recipe: Recipe) -> str:
+    """What a run has unlike its recipe and its row's label does not say.
+
+    A recipe is for one of the six tasks at its own sizes; elsewhere nobody expects one.
+    """
+    if run.task not in LRA or departure(run) is not None:
+        return ""
+    keys = departures(run.choices, recipe(run.choices))
+    said = label.split(", ")
+    keys = [key for key in keys if describe(run.choices, [key]) not in said]
+    return describe(run.choices, keys) if len(keys) <= MANY else f"{len(keys)} keys"
 
 
 def _with_averages(row: Row, notes: Notes) -> Row:

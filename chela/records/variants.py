@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from chela.records.recipes import shipped
 
 LONGEST = 44  # characters of a label; beyond, a table has no room for it
 
@@ -23,7 +21,16 @@ class Variant:
     choices: Mapping[str, Any]  # the configuration, flat
 
 
-def labels(variants: Sequence[Variant]) -> list[str]:
+# From a run's choices to those of the recipe shipped for its task and model; empty if there is none.
+Recipe = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def no_recipe(choices: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ``Recipe`` where nothing is shipped."""
+    return {}
+
+
+def labels(variants: Sequence[Variant], recipe: Recipe = no_recipe) -> list[str]:
     """What distinguishes each variant of one model, in the order given.
 
     - Alone in its column: nothing (``""``), or the label of a row whose every choice it shares if
@@ -41,7 +48,9 @@ def labels(variants: Sequence[Variant]) -> list[str]:
     for variant in variants:
         columns.setdefault(variant.column, []).append(variant)
     shared = {column: differing(group) for column, group in columns.items()}
-    texts = {column: _descriptions(group, shared[column]) for column, group in columns.items()}
+    texts = {
+        column: _descriptions(group, shared[column], recipe) for column, group in columns.items()
+    }
     following = {column: iter(its) for column, its in texts.items()}  # in the order given, too
     found: dict[str, dict[str, Any]] = {}  # label -> the choices that it states
     named: list[str] = []
@@ -69,30 +78,40 @@ def differing(variants: Sequence[Variant]) -> list[str]:
     ]
 
 
-def describe(variant: Variant, keys: Sequence[str]) -> str:
+def departures(choices: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """The keys that both have with different values, but for those of the task, which show."""
+    return [
+        key
+        for key, value in choices.items()
+        if key in usual and not key.startswith("task.") and _text(value) != _text(usual[key])
+    ]
+
+
+def describe(choices: Mapping[str, Any], keys: Sequence[str]) -> str:
     """``"depth=3, lr=0.01"``: the values of ``keys``, each by the shortest name that is clear."""
     ends = [key.rpartition(".")[2] for key in keys]
     return ", ".join(
-        f"{end if ends.count(end) == 1 else key}={_text(variant.choices[key])}"
+        f"{end if ends.count(end) == 1 else key}={_text(choices[key])}"
         for key, end in zip(keys, ends, strict=True)
     )
 
 
-def _descriptions(column: Sequence[Variant], keys: Sequence[str]) -> list[str]:
+def _descriptions(column: Sequence[Variant], keys: Sequence[str], recipe: Recipe) -> list[str]:
     """Of each variant, by all keys; where one is too long, by those unlike the usual."""
-    whole = [describe(each, keys) for each in column]
+    whole = [describe(each.choices, keys) for each in column]
     if all(len(text) <= LONGEST for text in whole):
         return whole
-    usual = _usual(column, keys)
+    usual = _usual(column, keys, recipe(column[0].choices))
     return [
-        describe(each, [key for key in keys if _text(each.choices[key]) != usual[key]])
+        describe(each.choices, [key for key in keys if _text(each.choices[key]) != usual[key]])
         for each in column
     ]
 
 
-def _usual(column: Sequence[Variant], keys: Sequence[str]) -> dict[str, str | None]:
+def _usual(
+    column: Sequence[Variant], keys: Sequence[str], recipe: Mapping[str, Any]
+) -> dict[str, str | None]:
     """What need not be said of each key: its value in the recipe, else in most of the column."""
-    recipe = shipped(column[0].choices)
     if all(key in recipe for key in keys):
         return {key: _text(recipe[key]) for key in keys}
     counts = {key: Counter(_text(each.choices[key]) for each in column) for key in keys}

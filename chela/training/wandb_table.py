@@ -14,6 +14,7 @@ from chela.records.collect import collect
 from chela.records.figures import percent, spread
 from chela.records.outputs import write
 from chela.records.published import published
+from chela.records.recipes import shipped
 from chela.records.record import read_record
 from chela.records.report import Report
 from chela.records.table import build
@@ -43,7 +44,7 @@ def log_table(name: str, folder: Path, runs: Sequence[str], console: Console) ->
     if wandb_mode(logger) == "disabled":
         return
     try:
-        report = build(collect(folder / run for run in runs), published())
+        report = build(collect(folder / run for run in runs), published(), shipped)
         where = _log(report, name, logger, folder)
     except (ChelaError, DataError) as error:
         where = f"not in W&B ({error})"

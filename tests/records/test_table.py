@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -346,3 +348,21 @@ def test_marks_count_like_the_columns_of_a_spreadsheet() -> None:
     made = Notes()
     assert [made.mark(text) for text in ("x", "y", "x")] == ["a", "b", "a"]
     assert made.listed() == (("a", "x"), ("b", "y"))
+
+
+def test_what_is_not_the_shipped_recipe_and_does_not_say_so_has_a_note() -> None:
+    """A baseline trained for fewer epochs than its recipe's must not pass for it."""
+
+    def recipe(choices: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"model.dim": 64, "model.depth": 6, "task.num_train": 1}
+
+    same, other = {"depth": 6}, {"depth": 4}
+    runs = [run("s4d", choices=same), run("mega", choices=other)]
+    report = build(found(*runs), [], recipe)
+    assert notes(report, cell(report, "s4d", "ListOps").marks) == []
+    (note,) = notes(report, cell(report, "mega", "ListOps").marks)
+    assert note == "mega on ListOps: unlike the shipped recipe in depth=4"
+    both = [run(choices=each, identity=f"{n}" * 8) for n, each in enumerate((same, other))]
+    report = build(found(*both), [], recipe)
+    assert [row.name for row in report.ours] == ["chela (depth=4)", "chela (depth=6)"]
+    assert not any(cell.marks for row in report.ours for cell in row.cells)

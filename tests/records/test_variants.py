@@ -81,7 +81,7 @@ def test_the_row_without_a_label_is_the_shipped_recipe() -> None:
         Variant("text", str(n), "d" * 64, {**recipe, **change})
         for n, change in enumerate(changes.values())
     ]
-    assert [set(label.split(", ")) for label in labels(drawn)] == [
+    assert [set(label.split(", ")) for label in labels(drawn, shipped)] == [
         set(label.split(", ")) for label in changes
     ]
 
@@ -110,7 +110,7 @@ def test_the_same_configuration_on_other_data_says_so() -> None:
 def test_equal_ends_of_keys_are_written_out() -> None:
     one = Variant("c", "a", "", {"optimizer.name": "adam", "schedule.name": "cosine", "x.lr": 0.1})
     keys = ["optimizer.name", "schedule.name", "x.lr"]
-    assert describe(one, keys) == "optimizer.name=adam, schedule.name=cosine, lr=0.1"
+    assert describe(one.choices, keys) == "optimizer.name=adam, schedule.name=cosine, lr=0.1"
 
 
 CHOICES = st.fixed_dictionaries(
