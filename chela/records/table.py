@@ -197,9 +197,9 @@ def _cells(
 def _unsaid(label: str, run: Run, recipe: Recipe) -> str:
     """What a run has unlike its recipe and its row's label does not say.
 
-    A recipe is for one of the six tasks at its own sizes; elsewhere nobody expects one.
+    A recipe is for one of the six tasks, or a stand-in; at other sizes nobody expects it.
     """
-    if run.task not in LRA or departure(run) is not None:
+    if run.task not in LRA or (departure(run) is not None and not run.stand_in):
         return ""
     keys = departures(run.choices, recipe(run.choices))
     said = label.split(", ")

@@ -21,7 +21,7 @@ class Variant:
     choices: Mapping[str, Any]  # the configuration, flat
 
 
-# From a run's choices to those of the recipe shipped for its task and model; empty if there is none.
+# From a run's choices to those of the recipe shipped for its task and model; or to none at all.
 Recipe = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
