@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,5 +28,4 @@ def rows_of(pictures: Sequence[NDArray[np.uint8]], shape: tuple[int, ...]) -> Ro
                 "\n  try: Pillow's resize and convert (L is grey), then numpy.asarray"
             )
     n = len(pictures)
-    offsets = np.arange(n + 1, dtype=np.int64) * math.prod(shape)
-    return Rows(np.stack(pictures).reshape(-1), offsets, np.zeros(n, dtype=np.int64))
+    return Rows.of_matrix(np.stack(pictures).reshape(n, -1), np.zeros(n, dtype=np.int64))

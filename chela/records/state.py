@@ -67,6 +67,20 @@ def lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
+def seconds_left(done: int, seconds: float, left: int) -> float | None:
+    """How long training goes on, at the mean pace of this session, compiling and validating in it.
+
+    Args:
+        done: steps of this session so far.
+        seconds: that they took.
+        left: steps to come.
+
+    Returns:
+        None before the first step.
+    """
+    return seconds / done * left if done > 0 else None
+
+
 def run_folders(root: Path) -> Iterator[Path]:
     """The folders of all runs below an output_dir, searches' included, those not yet made too."""
     found: set[Path] = set()
@@ -99,10 +113,10 @@ def _progress(folder: Path) -> Mapping[str, Any]:
 
 
 def _left(progress: Mapping[str, Any], now: float) -> float | None:
-    """Seconds of training left, validations as they were so far; None before the first steps."""
-    if not progress or progress["step"] <= progress["first_step"]:
+    """Seconds of training left by now; None before the first steps."""
+    if not progress:
         return None
     done = progress["step"] - progress["first_step"]
-    pace = (progress["time"] - progress["first_time"]) / done
-    left = pace * (progress["steps"] - progress["step"]) - (now - progress["time"])
-    return float(max(0.0, left))
+    seconds = progress["time"] - progress["first_time"]
+    left = seconds_left(done, seconds, progress["steps"] - progress["step"])
+    return None if left is None else float(max(0.0, left - (now - progress["time"])))

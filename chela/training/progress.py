@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from chela.records.figures import duration, human
+from chela.records.state import seconds_left
 from chela.training.history import History
 
 LINE_EVERY_SECONDS = 20.0  # where there is no terminal: often enough to see that it lives
@@ -94,8 +95,8 @@ class TrainingProgress(ProgressBar):
         done = trainer.global_step - self._first_step
         left = trainer.max_steps - trainer.global_step
         parts = [f"step {trainer.global_step}/{trainer.max_steps}", self._metrics()]
-        if done and left:  # by the mean pace of this start: compiling and validating are in it
-            parts.append(f"{duration((self._last_line - self._began) / done * left)} left")
+        if seconds := seconds_left(done, self._last_line - self._began, left):
+            parts.append(f"{duration(seconds)} left")
         self.console.print("  ".join(filter(None, parts)), highlight=False)
 
     def _metrics(self) -> str:

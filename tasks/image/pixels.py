@@ -39,9 +39,8 @@ def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def stored(images: Images) -> Rows:
     """One row per image, its channels side by side at each pixel: lengths L * C."""
     count, channels, length = images.pixels.shape
-    values = np.ascontiguousarray(images.pixels.transpose(0, 2, 1)).reshape(-1)
-    offsets = np.arange(count + 1, dtype=np.int64) * (length * channels)
-    return Rows(values, offsets, images.labels)
+    values = images.pixels.transpose(0, 2, 1).reshape(count, length * channels)  # (n, L * C)
+    return Rows.of_matrix(values, images.labels)
 
 
 @dataclass(frozen=True)

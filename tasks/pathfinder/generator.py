@@ -24,7 +24,7 @@ from tasks.pathfinder.contours import FACTS, Scene, grow
 from tasks.pathfinder.drawing import UNIT, draw
 from tasks.pathfinder.footprints import Tables, all_tables
 from tasks.pathfinder.law import PathfinderLaw
-from tasks.storage.rows import Rows, offsets_of
+from tasks.storage.rows import Rows
 
 # Pictures drawn at once: a second or two, so that an interruption need not wait. Fixed: another
 # number would make another data set of the same seed.
@@ -45,8 +45,7 @@ class Pictures(NamedTuple):
     def rows(self) -> Rows:
         """The pictures as sequences, in raster order."""
         n, height, width = self.pixels.shape
-        lengths = np.full(n, height * width, dtype=np.int64)
-        return Rows(self.pixels.reshape(-1), offsets_of(lengths), self.labels)
+        return Rows.of_matrix(self.pixels.reshape(n, height * width), self.labels)
 
 
 def generate(

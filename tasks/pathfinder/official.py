@@ -27,7 +27,7 @@ from PIL import Image
 
 from tasks.errors import DataError
 from tasks.sources.archives import Source, readable
-from tasks.storage.rows import Rows, offsets_of
+from tasks.storage.rows import Rows
 
 SETS = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length_14"}
 COLUMNS = 11
@@ -97,8 +97,8 @@ def read_official(
             labels = np.array([one.label for one in some])
             for number, name in enumerate(SPLITS):
                 its = split[start : start + BLOCK] == number
-                lengths = np.full(its.sum(), side * side, dtype=np.int64)
-                yield name, Rows(pixels[its].reshape(-1), offsets_of(lengths), labels[its])
+                values = pixels[its].reshape(-1, side * side)  # (n, L)
+                yield name, Rows.of_matrix(values, labels[its])
 
 
 def membership(n: int) -> NDArray[np.int64]:

@@ -16,6 +16,13 @@ class Rows(NamedTuple):
     offsets: NDArray[np.int64]  # (n + 1,), from 0 to len(values)
     labels: NDArray[np.int64]  # (n,)
 
+    @classmethod
+    def of_matrix(cls, values: NDArray[Any], labels: NDArray[np.int64]) -> Rows:
+        """Sequences of one length, the rows of ``values`` (n, length)."""
+        n, length = values.shape
+        offsets = np.arange(n + 1, dtype=np.int64) * length
+        return cls(values.reshape(-1), offsets, labels)
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Length of each sequence (n,)."""
