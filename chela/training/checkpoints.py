@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,25 +43,30 @@ class Interrupted(BaseException):
 
     Args:
         signal_number: what asked it.
-        where: ``at step 7``, ``during the test``.
+        where: ``at step 7``, ``during the test``, ``at once``.
+        saved: whether all that was computed is saved; else it is as of the last checkpoint.
     """
 
-    def __init__(self, signal_number: int, where: str) -> None:
+    def __init__(self, signal_number: int, where: str, saved: bool = True) -> None:
         super().__init__(f"{signal.Signals(signal_number).name} {where}")
-        self.signal_number = signal_number
+        self.signal_number, self.saved = signal_number, saved
 
 
 class StopSignals(StoppingSignals):
     """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request that is served where the run can go on.
 
     A signal may come in the middle of an update of the weights, where nothing can be saved that
-    could be resumed exactly. The first one is therefore only noted; a second one ends the process
-    at once, with the checkpoint before as the last. What comes within a second is the same request:
-    a batch system signals every process of a job, and a sweep passes on what it gets.
+    could be resumed exactly. The first one is therefore only noted; a second one ends the run at
+    once, with the checkpoint before as the last, and a third one the process. What comes within a
+    second is the same request: a batch system signals every process of a job, and a sweep passes on
+    what it gets.
 
     Attributes:
         received: the first one, or None.
         then: what follows a signal that comes now, for who sent it.
+
+    Raises:
+        Interrupted: by the second one, wherever the main thread is.
     """
 
     SAME = 1.0  # seconds
@@ -69,20 +75,46 @@ class StopSignals(StoppingSignals):
         super().__init__(self._serve)
         self.received: int | None = None
         self.then = AT_STEP
-        self._at = 0.0  # when, time.monotonic()
+        self._at = 0.0  # of the latest request, time.monotonic()
+        self._at_once = False
+        self._held = False
+        self._waiting: int | None = None  # a second one that came while they were held
         self._notify = notify
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a second signal wait until a record is written, which takes a moment.
+
+        Raises:
+            Interrupted: at the end, one came.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._waiting is not None:
+            number, self._waiting = self._waiting, None
+            raise self._end(number)
+
     def _serve(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            if time.monotonic() - self._at > self.SAME:
-                self.remove()
-                at_once = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-                signal.signal(number, at_once)  # Lightning's own would wait for the step
-                signal.raise_signal(number)
+        if self.received is None:
+            self.received, self._at = number, time.monotonic()
+            name = signal.Signals(number).name
+            self._notify(f"{name}: {self.then}; send it again to stop at once")
+        elif time.monotonic() - self._at <= self.SAME:
             return
-        self.received, self._at = number, time.monotonic()
-        name = signal.Signals(number).name
-        self._notify(f"{name}: {self.then}; send it again to stop at once")
+        elif self._at_once:  # something keeps the process from its end
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif self._held:
+            self._waiting, self._at = number, time.monotonic()
+        else:
+            raise self._end(number)
+
+    def _end(self, number: int) -> Interrupted:
+        self._at_once, self._at = True, time.monotonic()
+        return Interrupted(number, "at once", saved=False)
 
 
 class Checkpointer(Checkpoint):
@@ -177,6 +209,14 @@ class Checkpointer(Checkpoint):
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """What is left takes no time."""
         self.signals.then = AFTER_TEST
+
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Stopped at once: so are processes that this one has started, which may wait for it."""
+        launcher = trainer.strategy.launcher
+        if isinstance(exception, Interrupted) and not exception.saved and launcher is not None:
+            launcher.kill(signal.SIGKILL)
 
     def _save_last(self, trainer: L.Trainer) -> None:
         if isinstance(trainer.lightning_module, ClassificationModule):

@@ -17,7 +17,6 @@ from chela.errors import RunError
 from chela.records.record import read_record
 from chela.signals import STOPPING
 from chela.training import build
-from chela.training.checkpoints import StopSignals
 from chela.training.folder import RunFolder
 from chela.training.history import History
 from chela.training.module import ClassificationModule
@@ -104,24 +103,6 @@ def test_a_signal_at_any_step(composed, uninterrupted, monkeypatch, step) -> Non
     run(broken)
     assert_same_run(whole, broken)
     assert contents(broken)[1]["training"]["sessions"] == 2
-
-
-def test_a_signal_that_comes_twice_is_one_request(monkeypatch) -> None:
-    said: list[str] = []
-    signals = StopSignals(said.append)
-    before = signal.getsignal(signal.SIGINT)
-    signals.install()
-    try:
-        for _ in range(3):
-            signal.raise_signal(signal.SIGINT)
-        assert signals.received == signal.SIGINT
-        assert len(said) == 1
-        monkeypatch.setattr(StopSignals, "SAME", 0.0)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signals.remove()
-        signal.signal(signal.SIGINT, before)
 
 
 def test_muon_goes_on_where_it_stood(composed, tmp_path, monkeypatch) -> None:
