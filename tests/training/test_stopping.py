@@ -1,4 +1,4 @@
-"""A second signal stops a run at once: its record says so, and it can be gone on with."""
+"""Stopping where a step cannot be saved any more: at once, and in a long validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 from chela.config import parse
 from chela.records.record import read_record
 from chela.signals import STOPPING
-from chela.training.checkpoints import Interrupted, StopSignals
+from chela.training import checkpoints
+from chela.training.checkpoints import Checkpointer, Interrupted, StopSignals
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
 from chela.training.run import Run, run
@@ -45,7 +46,8 @@ def test_a_signal_that_comes_twice_is_one_request(monkeypatch) -> None:
 def test_a_third_signal_ends_the_process() -> None:
     script = """
 import signal
-from chela.training.checkpoints import Interrupted, StopSignals
+from chela.training import checkpoints
+from chela.training.checkpoints import Checkpointer, Interrupted, StopSignals
 StopSignals.SAME = 0.0
 with StopSignals(print):
     for _ in range(3):
@@ -130,3 +132,49 @@ def test_a_second_signal_waits_for_the_record(composed, monkeypatch, name, statu
         run(config)
     assert stopped.value.code == 128 + signal.SIGTERM
     assert read_record(RunFolder(parse(config)).path)["status"] == status
+
+
+@pytest.mark.parametrize("step", [5, 10, 12])
+def test_a_long_validation_is_broken_off(
+    composed, uninterrupted, monkeypatch, capsys, step
+) -> None:
+    """The batch system would not wait for its end; the step before is there to go on from."""
+    many = "trainer.eval_batch_size=10"
+    whole, broken = composed(many, f"output_dir={uninterrupted}"), composed(many)
+    run(whole)
+    batches: list[int] = []
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(checkpoints, "GRACE", 0.0)  # each validation is a long one
+        signal_at(patch, step, signal.SIGTERM)
+        original = Checkpointer.on_validation_batch_end
+
+        def counted(self, trainer, *arguments):
+            batches.append(trainer.global_step)
+            original(self, trainer, *arguments)
+
+        patch.setattr(Checkpointer, "on_validation_batch_end", counted)
+        run(broken)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert batches.count(step) == 1  # of 5
+    said = f"stopped by SIGTERM in the validation of step {step}; the last checkpoint is in"
+    assert said in capsys.readouterr().out
+    last, record = contents(broken)
+    assert (last["global_step"], record["status"]) == (step - 1, "interrupted")
+    run(broken)
+    assert_same_run(whole, broken)
+
+
+def test_the_step_before_a_validation_is_saved_only_if_that_was_long(composed, monkeypatch) -> None:
+    """Else each validation would cost a checkpoint more; of the first one nothing is known."""
+    config = composed()
+    saved: list[int] = []
+
+    original = Checkpointer._save_last
+
+    def spied(self, trainer):
+        saved.append(trainer.global_step)
+        original(self, trainer)
+
+    monkeypatch.setattr(Checkpointer, "_save_last", spied)
+    run(config)
+    assert saved == [4, 5, 10, 12]
