@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +24,8 @@ BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 AT_STEP = "saving at the end of this step"
 AT_VALIDATION = "saving after the validation that ends this step"
+GRACE = 10.0  # seconds for that; a batch system kills what goes on for 30
+OR_BEFORE = f"{AT_VALIDATION}; if it takes over {GRACE:.0f} s, stopping as of the step before"
 AT_TEST = "stopping before the test is over; what was trained is saved"
 AFTER_TEST = "stopping when the test is over and recorded"
 
@@ -42,25 +46,30 @@ class Interrupted(BaseException):
 
     Args:
         signal_number: what asked it.
-        where: ``at step 7``, ``during the test``.
+        where: ``at step 7``, ``during the test``, ``at once``.
+        saved: whether all that was computed is saved; else it is as of the last checkpoint.
     """
 
-    def __init__(self, signal_number: int, where: str) -> None:
+    def __init__(self, signal_number: int, where: str, saved: bool = True) -> None:
         super().__init__(f"{signal.Signals(signal_number).name} {where}")
-        self.signal_number = signal_number
+        self.signal_number, self.saved = signal_number, saved
 
 
 class StopSignals(StoppingSignals):
     """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request that is served where the run can go on.
 
     A signal may come in the middle of an update of the weights, where nothing can be saved that
-    could be resumed exactly. The first one is therefore only noted; a second one ends the process
-    at once, with the checkpoint before as the last. What comes within a second is the same request:
-    a batch system signals every process of a job, and a sweep passes on what it gets.
+    could be resumed exactly. The first one is therefore only noted; a second one ends the run at
+    once, with the checkpoint before as the last, and a third one the process. What comes within a
+    second is the same request: a batch system signals every process of a job, and a sweep passes on
+    what it gets.
 
     Attributes:
         received: the first one, or None.
         then: what follows a signal that comes now, for who sent it.
+
+    Raises:
+        Interrupted: by the second one, wherever the main thread is.
     """
 
     SAME = 1.0  # seconds
@@ -69,20 +78,51 @@ class StopSignals(StoppingSignals):
         super().__init__(self._serve)
         self.received: int | None = None
         self.then = AT_STEP
-        self._at = 0.0  # when, time.monotonic()
+        self._at = 0.0  # of the latest request, time.monotonic()
+        self._at_once = False
+        self._held = False
+        self._waiting: int | None = None  # a second one that came while they were held
         self._notify = notify
 
+    @property
+    def seconds(self) -> float:
+        """Since the first one came; 0 if none has."""
+        return 0.0 if self.received is None else time.monotonic() - self._at
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a second signal wait until a record is written, which takes a moment.
+
+        Raises:
+            Interrupted: at the end, one came.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._waiting is not None:
+            number, self._waiting = self._waiting, None
+            raise self._end(number)
+
     def _serve(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            if time.monotonic() - self._at > self.SAME:
-                self.remove()
-                at_once = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-                signal.signal(number, at_once)  # Lightning's own would wait for the step
-                signal.raise_signal(number)
+        if self.received is None:
+            self.received, self._at = number, time.monotonic()
+            name = signal.Signals(number).name
+            self._notify(f"{name}: {self.then}; send it again to stop at once")
+        elif time.monotonic() - self._at <= self.SAME:
             return
-        self.received, self._at = number, time.monotonic()
-        name = signal.Signals(number).name
-        self._notify(f"{name}: {self.then}; send it again to stop at once")
+        elif self._at_once:  # something keeps the process from its end
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif self._held:
+            self._waiting, self._at = number, time.monotonic()
+        else:
+            raise self._end(number)
+
+    def _end(self, number: int) -> Interrupted:
+        self._at_once, self._at = True, time.monotonic()
+        return Interrupted(number, "at once", saved=False)
 
 
 class Checkpointer(Checkpoint):
@@ -93,6 +133,10 @@ class Checkpointer(Checkpoint):
     Saves at step boundaries only, and after the validation that belongs to a step, so that a run
     resumed from ``last.ckpt`` goes on exactly as if it had never stopped. Among equal accuracies
     the first counts.
+
+    A validation may take minutes, and a batch system does not wait for its end. So the step before
+    one that may be long is saved too, and a request to stop breaks that validation off: what is
+    lost is one step, which the resumed run computes again.
     """
 
     def __init__(
@@ -104,6 +148,9 @@ class Checkpointer(Checkpoint):
         self.signals = StopSignals(notify)
         self.best_accuracy = -1.0
         self.best_step = 0
+        self._saved_step = 0  # that a resume would go on from
+        self._validation_began = 0.0  # time.monotonic()
+        self._validation_seconds = math.inf  # that the last one took
 
     def state_dict(self) -> dict[str, Any]:
         """What the selection needs to go on after a resume."""
@@ -116,14 +163,16 @@ class Checkpointer(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Lightning has put its own handler of SIGTERM before ours: put ours back."""
         self.signals.install()
+        self._saved_step = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
     ) -> None:
         """Know whether the step ends in a validation, which may take minutes."""
-        step = trainer.global_step + 1
-        validates = step >= trainer.max_steps or step % self.validate_every == 0
-        self.signals.then = AT_VALIDATION if validates else AT_STEP
+        if not self._validates(trainer, trainer.global_step + 1):
+            self.signals.then = AT_STEP
+        else:
+            self.signals.then = OR_BEFORE if trainer.world_size == 1 else AT_VALIDATION
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
@@ -135,11 +184,38 @@ class Checkpointer(Checkpoint):
             return
         if step % self.validate_every == 0:
             return
-        if self._asked_to_stop(trainer) or step % self.every_steps == 0:
+        due = step % self.every_steps == 0 or (
+            self._validation_seconds > GRACE and self._validates(trainer, step + 1)
+        )
+        if self._asked_to_stop(trainer) or due:
             self._save_last(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._validation_began = time.monotonic()
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Break off what takes too long, unless others wait for it or more than a step is lost.
+
+        Raises:
+            Interrupted: a signal came ``GRACE`` seconds ago.
+        """
+        step = trainer.global_step
+        one_step_lost = trainer.world_size == 1 and self._saved_step == step - 1
+        if one_step_lost and self.signals.seconds > GRACE:
+            raise self._interrupted(f"in the validation of step {step}", saved=False)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Keep the weights if they are the best so far, then everything."""
+        self._validation_seconds = time.monotonic() - self._validation_began
         accuracy = float(trainer.callback_metrics["val/accuracy"])
         if accuracy > self.best_accuracy:
             self.best_accuracy, self.best_step = accuracy, trainer.global_step
@@ -178,20 +254,32 @@ class Checkpointer(Checkpoint):
         """What is left takes no time."""
         self.signals.then = AFTER_TEST
 
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Stopped at once: so are processes that this one has started, which may wait for it."""
+        launcher = trainer.strategy.launcher
+        if isinstance(exception, Interrupted) and not exception.saved and launcher is not None:
+            launcher.kill(signal.SIGKILL)
+
     def _save_last(self, trainer: L.Trainer) -> None:
         if isinstance(trainer.lightning_module, ClassificationModule):
             trainer.lightning_module.check()  # what is saved is good to go on from
         if trainer.is_global_zero and (self.folder / LAST).exists():
             (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
+        self._saved_step = trainer.global_step
         if self._asked_to_stop(trainer):
             last = trainer.global_step >= trainer.max_steps
             where = f"at step {trainer.global_step}"
             raise self._interrupted(f"{where}, before the test" if last else where)
 
-    def _interrupted(self, where: str) -> Interrupted:
+    def _validates(self, trainer: L.Trainer, step: int) -> bool:
+        return step >= trainer.max_steps or step % self.validate_every == 0
+
+    def _interrupted(self, where: str, saved: bool = True) -> Interrupted:
         # without a number it was another process's
-        return Interrupted(self.signals.received or signal.SIGTERM, where)
+        return Interrupted(self.signals.received or signal.SIGTERM, where, saved)
 
     def _asked_to_stop(self, trainer: L.Trainer) -> bool:
         """Whether any process was: a signal may reach only one of a distributed run."""

@@ -57,8 +57,8 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
         Pruned: ``report`` stopped it; everything is saved.
         ConfigError: the configuration cannot be run.
         RunError: the run could not start, or stopped; what it had is saved.
-        SystemExit: a signal stopped it, between two steps or in the test; status 128 + the
-            signal's number.
+        SystemExit: a signal stopped it, between two steps or in the test, or a second one at once;
+            status 128 + the signal's number.
     """
     config = parse(composed)
     device = build.check_hardware(config.trainer)
@@ -126,9 +126,13 @@ class Run:
         self._record("running", record)
         signals = self.checkpointer.signals
         with signals:  # until the record is written: Lightning's own handler of SIGTERM loses it
-            tested = self._train_and_test(trainer, module, task, steps, record)
-            if self.leads:
-                self._finish(record, tested)
+            try:
+                tested = self._train_and_test(trainer, module, task, steps, record)
+                with signals.held():
+                    if self.leads:
+                        self._finish(record, tested)
+            except Interrupted as again:  # once more, when the record was written
+                raise SystemExit(128 + again.signal_number) from None
         self.wandb.close()  # last: it may wait for the server, and all else is safe by now
         if not self.wandb.offline_by_choice and (hint := self.wandb.hint()):
             self.console.print(
@@ -157,9 +161,10 @@ class Run:
             exit_code = 0
             return tested
         except Interrupted as interruption:
-            self._record("interrupted", {**record, **self._outcome(steps)})
-            self._say_how_to_go_on(interruption)
             exit_code = 128 + interruption.signal_number
+            with self.checkpointer.signals.held():
+                self._record("interrupted", {**record, **self._outcome(steps)})
+                self._say_how_to_go_on(interruption)
             raise SystemExit(exit_code) from None
         except Pruned as pruned:
             self._record("interrupted", {**record, **self._outcome(steps), "pruned": str(pruned)})
@@ -341,8 +346,14 @@ class Run:
     def _say_how_to_go_on(self, interruption: Interrupted) -> None:
         # resume=false would start anew, and resume=<path> go back to that checkpoint
         again = [each for each in sys.argv if not each.startswith("resume=")]
+        if interruption.saved:
+            what = f"everything is in {self.folder.last}"
+        elif self.folder.last.exists() or self.folder.previous.exists():
+            what = f"the last checkpoint is in {self.folder.checkpoints}"
+        else:
+            what = "nothing was saved yet"
         self.console.print(
-            f"stopped by {interruption}; everything is in {self.folder.last}\n"
+            f"stopped by {interruption}; {what}\n"
             f"to go on, repeat the command: [bold]{shlex.join(['python', *again])}[/bold]",
             highlight=False,
             soft_wrap=True,
