@@ -31,7 +31,7 @@ COSTS = re.compile(r"## Cost.*", re.DOTALL)
 
 def arguments(place: Path, data: Path) -> list[str]:
     # time enough to be killed in
-    longer = ["trainer.max_steps=100", "trainer.validate_every_steps=20"]
+    longer = ["trainer.max_steps=120", "trainer.validate_every_steps=12"]
     return ["-m", *TINY, *longer, "seed=0,1", f"data_dir={data}", f"output_dir={place}"]
 
 
