@@ -64,24 +64,6 @@ def test_make_knows_the_two_commands() -> None:
         assert shown.returncode == 0, shown.stderr
 
 
-def test_a_sweep_over_seeds_is_two_runs_in_wandb_too(tmp_path: Path, shared_data: Path) -> None:
-    places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
-    sweep = ["-m", "seed=0,1", *TINY, *places, "logger=wandb"]
-    result = train(*sweep, WANDB_MODE="offline")
-    assert result.returncode == 0, result.stderr
-    records = [
-        json.loads(file.read_text()) for file in sorted(tmp_path.glob("*/seed?/record.json"))
-    ]
-    assert [record["config"]["seed"] for record in records] == [0, 1]
-    assert [record["status"] for record in records] == ["finished", "finished"]
-    assert len({record["wandb_id"] for record in records}) == 2
-    offline = sorted(tmp_path.glob("*/seed?/wandb/offline-run-*/run-*.wandb"))
-    assert [file.stem.removeprefix("run-") for file in offline] == [r["wandb_id"] for r in records]
-    again = train(*sweep, WANDB_MODE="offline")
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("is finished") == 2
-
-
 def test_without_a_terminal_there_are_lines(tmp_path: Path, shared_data: Path) -> None:
     places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
     result = train(*TINY, *places, "trainer.progress=true")

@@ -227,8 +227,8 @@ def test_what_cannot_be_run_is_one_message(tmp_path: Path) -> None:
 
 @pytest.fixture
 def sweep(tmp_path: Path, shared_data: Path) -> Iterator[subprocess.Popen[str]]:
-    """Three endless cells, two at once."""
-    endless = ["trainer.max_steps=400000", "trainer.validate_every_steps=400000", "seed=0,1,2"]
+    """Four endless cells, two at once."""
+    endless = ["trainer.max_steps=400000", "trainer.validate_every_steps=400000", "seed=0,1,2,3"]
     process = subprocess.Popen(
         [
             *(sys.executable, "train.py", "-m", *TINY, *AT_ONCE, *endless),
@@ -276,33 +276,27 @@ def pids(place: Path, *parts: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_signal_lets_every_cell_save_itself(sweep: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_killed_cell_leaves_the_others_alone_and_a_signal_lets_them_save(
+    sweep: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """What a sweep that is killed itself leaves behind is in test_sweep_killed.py."""
+    (pid,) = pids(tmp_path, "seed=1")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: "seed2" in trained(tmp_path))  # its place is taken
     for pid in [sweep.pid, *pids(tmp_path, "seed=0")]:  # as a batch system does
         os.kill(pid, signal.SIGUSR1)
     output, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 128 + signal.SIGUSR1
+    assert "[2] seed=1: failed" in output
     assert "stopped by SIGUSR1; to go on, repeat the command" in output
-    assert statuses(tmp_path) == {"seed0": "interrupted", "seed1": "interrupted"}
-    for file in tmp_path.glob("*/seed?/record.json"):
+    # the fourth did not begin
+    assert statuses(tmp_path) == {"seed0": "interrupted", "seed1": "died", "seed2": "interrupted"}
+    for seed in (0, 2):
+        (file,) = tmp_path.glob(f"*/seed{seed}/record.json")
         assert json.loads(file.read_text())["training"]["steps"] > 0
     (folder,) = tmp_path.glob("sweeps/*")
-    assert [cell.error for cell in read_cells(folder).values()] == [None, None]
-
-
-@pytest.mark.slow
-def test_a_killed_cell_leaves_the_others_alone_and_a_killed_sweep_lets_them_save(
-    sweep: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    (pid,) = pids(tmp_path, "seed=1")
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: "seed2" in trained(tmp_path))  # its place is taken
-    sweep.kill()
-    output, _ = sweep.communicate(timeout=60)
-    assert "[2] seed=1: failed" in output
-    expected = {"seed0": "interrupted", "seed1": "died", "seed2": "interrupted"}
-    wait_for(lambda: statuses(tmp_path) == expected)
-    (folder,) = tmp_path.glob("sweeps/*")
     cells = read_cells(folder)
+    assert list(cells) == [0, 1, 2]
     assert cells[1].error == f"killed by SIGKILL; see {log_file(folder, 1)}"
     assert [cells[0].error, cells[2].error] == [None, None]
     assert "400,000 steps of" in log_file(folder, 1).read_text()  # what it printed until then

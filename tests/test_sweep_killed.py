@@ -17,6 +17,7 @@ from chela.records.collect import collect
 from chela.records.markdown import markdown
 from chela.records.published import published
 from chela.records.state import run_folders, run_state
+from chela.records.sweeps import read_cells
 from chela.records.table import build
 from chela.records.tidy import tidy
 from tests.conftest import ROOT, TINY
@@ -29,7 +30,8 @@ COSTS = re.compile(r"## Cost.*", re.DOTALL)
 
 
 def arguments(place: Path, data: Path) -> list[str]:
-    longer = ["trainer.max_steps=150"]  # time enough to be killed in
+    # time enough to be killed in
+    longer = ["trainer.max_steps=120", "trainer.validate_every_steps=12"]
     return ["-m", *TINY, *longer, "seed=0,1", f"data_dir={data}", f"output_dir={place}"]
 
 
@@ -85,6 +87,9 @@ def test_killed_and_repeated_is_the_same_table(
     expected = "interrupted" if launcher else "died"
     wait_for(lambda: status(tmp_path, 1) == expected)
     wait_for(lambda: status(tmp_path, 0) not in ("preparing", "running"))  # it may be at its end
+    if launcher:  # one that is asked to stop has not failed
+        (folder,) = tmp_path.glob("sweeps/*")
+        assert [cell.error for cell in read_cells(folder).values()] == [None, None]
     again = train(*sweep, OMP_NUM_THREADS="1")
     assert again.returncode == 0, again.stderr
     logs = [file.read_text() for file in tmp_path.glob("sweeps/*/cells/*.log")]

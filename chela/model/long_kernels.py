@@ -44,7 +44,7 @@ class MultiscaleKernel(LongKernel):
     def __init__(self, dim: int, max_length: int, directions: int, taps: int, decay: float) -> None:
         super().__init__(max_length)
         taps = min(taps, max_length)
-        scales = 1 + ((max_length - 1) // taps).bit_length()  # 1 + ceil(log2(max_length / taps))
+        scales = sub_kernels_to(max_length, taps)
         self.stretches = [2 ** max(0, i - 1) for i in range(scales)]
         self.weights = [decay**i for i in range(scales)]
         self.sub_kernels = nn.Parameter(torch.randn(scales, directions, dim, taps))
@@ -55,11 +55,19 @@ class MultiscaleKernel(LongKernel):
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (directions, D, length).
 
-        All are built whatever the length, so that a compiler makes one program for every length.
+        Built from the sub-kernels that reach into them; a compiler builds all of them, so that it
+        makes one program for every length.
         """
-        scales = zip(self.sub_kernels, self.stretches, self.weights, strict=True)
+        scales = list(zip(self.sub_kernels, self.stretches, self.weights, strict=True))
+        if not torch.compiler.is_compiling():
+            scales = scales[: sub_kernels_to(length, self.sub_kernels.shape[-1])]
         pieces = [weight * stretched(taps, stretch) for taps, stretch, weight in scales]
         return torch.cat(pieces, dim=-1).narrow(-1, 0, length) / self.initial_norm
+
+
+def sub_kernels_to(length: int, taps: int) -> int:
+    """How many sub-kernels cover ``length`` taps: 1 + ceil(log2(length / taps))."""
+    return 1 + ((length - 1) // taps).bit_length()
 
 
 def stretched(taps: Tensor, factor: int) -> Tensor:

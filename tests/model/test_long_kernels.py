@@ -75,6 +75,22 @@ def test_multiscale_is_stretched_weighted_and_concatenated(max_length, taps):
     torch.testing.assert_close(kernel(max_length), whole)
 
 
+@pytest.mark.parametrize(("length", "built"), [(1, 1), (64, 1), (65, 2), (129, 3), (1000, 5)])
+def test_multiscale_builds_only_what_reaches_into_the_length(length, built, monkeypatch):
+    kernel = multiscale(1000)
+    factors = []
+
+    def spy(taps, factor):
+        factors.append(factor)
+        return stretched(taps, factor)
+
+    monkeypatch.setattr("chela.model.long_kernels.stretched", spy)
+    kernel(length).sum().backward()
+    assert factors == [1, 1, 2, 4, 8][:built]
+    gradient = kernel.sub_kernels.grad
+    assert [bool(each.any()) for each in gradient] == [i < built for i in range(5)]
+
+
 def test_the_initial_norm_stays_while_the_kernel_moves():
     kernel = multiscale(100)
     before = kernel(100)

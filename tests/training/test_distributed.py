@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from chela.training.run import run
 from tests.conftest import ROOT, TINY
 
 QUIET = ["model.dropout=0", "trainer.log_every_steps=1", "trainer.checkpoint_every_steps=1"]
@@ -74,10 +75,10 @@ History.on_train_batch_end = patched
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_run(tmp_path: Path, shared_data: Path) -> None:
+def test_two_processes_are_one_run(composed, tmp_path: Path, shared_data: Path) -> None:
     """Uninterrupted, and stopped by a signal that reaches only the second of them."""
     one, two, broken = tmp_path / "one", tmp_path / "two", tmp_path / "broken"
-    assert train(one, shared_data).returncode == 0
+    run(composed(*QUIET, f"output_dir={one}"))  # one process: this one
     result = train(two, shared_data, "trainer.devices=2")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("test accuracy") == 1

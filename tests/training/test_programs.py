@@ -57,7 +57,8 @@ def test_one_program_serves_batches_of_every_length(name, monkeypatch):
 
 
 def test_else_each_length_has_its_own(monkeypatch):
-    assert programs_of("chela", False, monkeypatch) == [6, 10]
+    # which is asked of the compiler alone: the model that it compiles fastest will do
+    assert programs_of("transformer", False, monkeypatch) == [6, 10]
 
 
 @pytest.mark.parametrize("padded", [True, False])

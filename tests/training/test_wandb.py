@@ -175,7 +175,7 @@ def test_a_sweep_is_a_run_per_cell_and_one_with_the_table(
         file = folder / f"report.{suffix}"
         assert artifact.files[file.name] == file.read_bytes()
     before = {name: run.upserts for name, run in server.runs.items()}
-    call(command, environment)
+    assert call(command, environment).count("is finished") == 2
     after = {name: run.upserts for name, run in server.runs.items()}
     assert {name for name in after if after[name] != before.get(name)} == {report.name}
 
@@ -310,11 +310,20 @@ def test_a_process_of_wandb_that_dies_stops_no_training(here, composed, monkeypa
     assert f"to upload it: python scripts/upload.py {folder}" in capsys.readouterr().out
 
 
-def test_offline_a_sweep_leaves_its_table_to_be_sent(server, environment, places, tmp_path) -> None:
+def test_offline_a_sweep_is_a_run_per_cell_and_leaves_its_table_to_be_sent(
+    server, environment, places, tmp_path
+) -> None:
     without = {name: value for name, value in environment.items() if name != "WANDB_API_KEY"}
-    command = ["train.py", "-m", "seed=0", *TINY, "logger=wandb", *places]
+    command = ["train.py", "-m", "seed=0,1", *TINY, "logger=wandb", *places]
     shown = call(command, without)
     assert server.runs == {}
+    outputs = tmp_path / "outputs"
+    records = [read_record(folder) for folder in sorted(outputs.glob("*/seed?"))]
+    assert [record["config"]["seed"] for record in records] == [0, 1]
+    assert [record["status"] for record in records] == ["finished", "finished"]
+    assert len({record["wandb_id"] for record in records}) == 2
+    offline = sorted(outputs.glob("*/seed?/wandb/offline-run-*/run-*.wandb"))
+    assert [file.stem.removeprefix("run-") for file in offline] == [r["wandb_id"] for r in records]
     (line,) = [line for line in shown.splitlines() if line.startswith("the sweep's table")]
     do_as_told(line, environment)
     (report,) = server.runs.values()
