@@ -25,9 +25,10 @@ from chela.records.record import FILE, test_result, write_record
 from chela.records.summary import summary_table
 from chela.sweep import sweep_name
 from chela.training import build
+from chela.training.announcement import notes, opening
 from chela.training.checkpoints import Checkpointer, Interrupted
 from chela.training.distributed import is_leader
-from chela.training.evidence import Provenance, beginning, implementations, outcome
+from chela.training.evidence import Provenance, beginning, outcome
 from chela.training.folder import RunFolder, Start
 from chela.training.guards import Plateau, out_of_memory
 from chela.training.heartbeat import Heartbeat
@@ -295,43 +296,22 @@ class Run:
             write_record(self.folder.path, {"status": status, **content})
 
     def _announce(self, task: Task, model: nn.Module, steps: int) -> None:
-        dtype = build.compute_dtype(self.config.trainer, self.device)
-        used = ", ".join(f"{name}: {how}" for name, how in implementations(model, dtype).items())
-        count = sum(p.numel() for p in model.parameters())
-        how = build.precision(self.config.trainer, self.device)
-        engine = build.engine(self.config.trainer, task)
-        self.console.print(
-            f"[bold]{self.config.run_id}[/bold] in {self.folder.path}\n"
-            f"  data       {task.meta.describe()}\n"
-            f"  model      {self.config.model.name}, {count:,} parameters; {used}\n"
-            f"  training   {steps:,} steps of {self.config.trainer.batch_size} on "
-            f"{self.config.trainer.devices} x {self.device.type}, {how}; step {engine['step']}; "
-            f"data {engine['data']}\n"
-            f"  W&B        {self.wandb.describe()}",
-            highlight=False,
-            soft_wrap=True,
+        initial = self.provenance.fixed["initial_weights"]
+        said = opening(
+            self.config,
+            self.folder,
+            self.start,
+            task,
+            model,
+            self.device,
+            steps,
+            initial,
+            self.wandb.describe(),
         )
-        if (initial := self.provenance.fixed["initial_weights"]) is not None:
-            self.console.print(
-                f"  begins     with the weights of {initial['run_id']}, step {initial['step']:,}",
-                soft_wrap=True,
-            )
-        if (checkpoint := self.start.checkpoint) is not None:
-            self.console.print(
-                f"  resuming   at step {self.start.step:,} of {steps:,} from {checkpoint}",
-                highlight=False,
-                soft_wrap=True,
-            )
+        self.console.print(said, highlight=False, soft_wrap=True)
         notices = [self.start.notice, self.provenance.notice, self.wandb.notice]
-        for notice in filter(None, notices):
-            self.console.print(f"  note       {notice}", markup=False, soft_wrap=True)
-        warmup = self.config.schedule.warmup_steps
-        if warmup >= steps:
-            self.console.print(
-                f"  note       the warm-up ({warmup:,} steps) is not over when the run ends: the "
-                f"learning rate reaches {steps / warmup:.0%} of its peak",
-                soft_wrap=True,
-            )
+        for note in [*filter(None, notices), *notes(self.config, self.start, steps)]:
+            self.console.print(f"  note       {note}", markup=False, soft_wrap=True)
 
     def _keep(self, error: NonFinite) -> Path:
         """Save what is needed to look at a step again that was not finite."""

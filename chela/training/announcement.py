@@ -1,0 +1,123 @@
+"""What a run says before it trains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from chela.config import RunConfig, computation
+from chela.identity import decides, flat
+from chela.records.record import FILE, read_record
+from chela.training import build
+from chela.training.evidence import implementations
+from chela.training.folder import RunFolder, Start
+from tasks.base import Task
+
+BUDGET = {"trainer.max_epochs", "trainer.max_steps"}
+
+
+def opening(
+    config: RunConfig,
+    folder: RunFolder,
+    start: Start,
+    task: Task,
+    model: nn.Module,
+    device: torch.device,
+    steps: int,
+    initial: dict[str, Any] | None,
+    wandb: str,
+) -> str:
+    """What will be computed, a line for each part, in rich's markup.
+
+    Args:
+        config: of the run.
+        folder: where it writes.
+        start: how it begins.
+        task: set up.
+        model: that is trained.
+        device: it is trained on.
+        steps: of the whole run.
+        initial: what the record says of the weights it began with; None: drawn at random.
+        wandb: what becomes of it in W&B.
+    """
+    dtype = build.compute_dtype(config.trainer, device)
+    used = ", ".join(f"{name}: {how}" for name, how in implementations(model, dtype).items())
+    count = sum(p.numel() for p in model.parameters())
+    how = build.precision(config.trainer, device)
+    engine = build.engine(config.trainer, task)
+    lines = [
+        f"[bold]{config.run_id}[/bold] in {folder.path}",
+        f"  data       {task.meta.describe()}",
+        f"  model      {config.model.name}, {count:,} parameters; {used}",
+        f"  training   {steps:,} steps of {config.trainer.batch_size} on "
+        f"{config.trainer.devices} x {device.type}, {how}; step {engine['step']}; "
+        f"data {engine['data']}",
+        f"  W&B        {wandb}",
+    ]
+    if initial is not None:
+        lines.append(
+            f"  begins     with the weights of {initial['run_id']}, step {initial['step']:,}"
+        )
+    if start.checkpoint is not None:
+        lines.append(f"  resuming   at step {start.step:,} of {steps:,} from {start.checkpoint}")
+    return "\n".join(lines)
+
+
+def notes(config: RunConfig, start: Start, steps: int) -> Iterator[str]:
+    """What a user may not have meant.
+
+    Args:
+        config: of the run.
+        start: how it begins.
+        steps: of the whole run.
+    """
+    warmup = config.schedule.warmup_steps
+    if warmup >= steps:
+        yield (
+            f"the warm-up ({warmup:,} steps) is not over when the run ends: the "
+            f"learning rate reaches {steps / warmup:.0%} of its peak"
+        )
+    if start.checkpoint is None and config.start_from is None:
+        earlier = of_other_budgets(config)
+        if earlier:
+            trained, name = max(earlier)
+            yield (
+                f"{name} differs in its budget alone and has trained {trained:,} steps. "
+                "The schedule follows the budget, so this run starts at step 0; "
+                f"start_from={name} would begin with its weights"
+            )
+
+
+def of_other_budgets(config: RunConfig) -> list[tuple[int, str]]:
+    """Finished runs of this name and seed that differ in how long they train, and in nothing else.
+
+    Args:
+        config: of a run.
+
+    Returns:
+        The steps that each has trained, and its ``<name>-<hash>``.
+    """
+    wanted = _without_budget(computation(config))
+    found = []
+    for file in Path(config.output_dir).glob(f"{config.name}-????????/seed{config.seed}/{FILE}"):
+        try:
+            record = read_record(file.parent)
+        except (OSError, ValueError):  # not this run's business
+            continue
+        if record is None or record["status"] != "finished":
+            continue
+        keys = {k: v for k, v in flat(record["config"]).items() if decides(k, v)}
+        name = file.parent.parent.name
+        if _without_budget(keys) == wanted and name != f"{config.name}-{config.identity}":
+            found.append((int(record["training"]["steps"]), name))
+    return found
+
+
+def _without_budget(keys: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(json.dumps(keys))  # tuples are lists in a record
+    return {key: value for key, value in kept.items() if key not in BUDGET}
