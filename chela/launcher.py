@@ -33,7 +33,7 @@ from chela.errors import ConfigError
 from chela.places import Slots, cores, visible_gpus
 from chela.records import sweeps
 from chela.records.sweeps import SweepCell
-from chela.signals import StoppingSignals
+from chela.signals import SAME_REQUEST, StoppingSignals
 
 PLUGIN = "hydra_plugins.chela"  # Hydra takes no launcher from a module that is called otherwise
 FOLDER = "CHELA_SWEEP_FOLDER"  # of the sweep's own files; its cells inherit it
@@ -80,6 +80,7 @@ class ProcessLauncher(Launcher):
         self.console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
         self.running: dict[subprocess.Popen[bytes], Running] = {}
         self.received: deque[int] = deque()  # signals that were not passed on yet
+        self.asked_at = -math.inf  # time.monotonic() of the last of them
         self.passed_on: list[int] = []
         self.kill_at = math.inf  # time.monotonic() from which on cells that go on are killed
         self.interrupted = False  # a cell stopped before its end because it was asked to
@@ -218,7 +219,9 @@ class ProcessLauncher(Launcher):
         return result
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received.append(number)  # _pass_signals_on serves it
+        if time.monotonic() - self.asked_at > SAME_REQUEST:
+            self.asked_at = time.monotonic()
+            self.received.append(number)  # _pass_signals_on serves it
 
     def _pass_signals_on(self) -> None:
         """Give each signal to every cell that runs; after the second one wait for a short time."""

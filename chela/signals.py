@@ -10,6 +10,8 @@ from typing import Any
 # Ctrl-C, a batch system's end of time, and its warning before (Slurm's --signal).
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
+SAME_REQUEST = 1.0  # seconds within which signals are one: a batch system signals every process
+
 
 class StoppingSignals:
     """Takes ``STOPPING`` over for a while; the main thread's business.

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from chela.records.files import atomic_file
-from chela.signals import StoppingSignals
+from chela.signals import SAME_REQUEST, StoppingSignals
 from chela.training.module import ClassificationModule
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -60,9 +60,8 @@ class StopSignals(StoppingSignals):
 
     A signal may come in the middle of an update of the weights, where nothing can be saved that
     could be resumed exactly. The first one is therefore only noted; a second one ends the run at
-    once, with the checkpoint before as the last, and a third one the process. What comes within a
-    second is the same request: a batch system signals every process of a job, and a sweep passes on
-    what it gets.
+    once, with the checkpoint before as the last, and a third one the process. What comes within
+    ``SAME_REQUEST`` is the same one: a sweep passes on what it gets, too.
 
     Attributes:
         received: the first one, or None.
@@ -71,8 +70,6 @@ class StopSignals(StoppingSignals):
     Raises:
         Interrupted: by the second one, wherever the main thread is.
     """
-
-    SAME = 1.0  # seconds
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         super().__init__(self._serve)
@@ -110,7 +107,7 @@ class StopSignals(StoppingSignals):
             self.received, self._at = number, time.monotonic()
             name = signal.Signals(number).name
             self._notify(f"{name}: {self.then}; send it again to stop at once")
-        elif time.monotonic() - self._at <= self.SAME:
+        elif time.monotonic() - self._at <= SAME_REQUEST:
             return
         elif self._at_once:  # something keeps the process from its end
             signal.signal(number, signal.SIG_DFL)

@@ -36,10 +36,10 @@ def test_a_signal_that_comes_twice_is_one_request(monkeypatch) -> None:
             signal.raise_signal(signal.SIGINT)
         assert signals.received == signal.SIGINT
         assert len(said) == 1
-        monkeypatch.setattr(StopSignals, "SAME", 0.0)
+        monkeypatch.setattr(checkpoints, "SAME_REQUEST", 0.0)
         with pytest.raises(Interrupted, match="SIGINT at once"):
             signal.raise_signal(signal.SIGINT)
-        monkeypatch.setattr(StopSignals, "SAME", 60.0)
+        monkeypatch.setattr(checkpoints, "SAME_REQUEST", 60.0)
         signal.raise_signal(signal.SIGINT)  # an impatient finger does not disturb the end
 
 
@@ -48,7 +48,7 @@ def test_a_third_signal_ends_the_process() -> None:
 import signal
 from chela.training import checkpoints
 from chela.training.checkpoints import Checkpointer, Interrupted, StopSignals
-StopSignals.SAME = 0.0
+checkpoints.SAME_REQUEST = 0.0
 with StopSignals(print):
     for _ in range(3):
         try:
@@ -73,7 +73,7 @@ def two_signals(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: in
             signal.raise_signal(number)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(StopSignals, "SAME", 0.0)
+    monkeypatch.setattr(checkpoints, "SAME_REQUEST", 0.0)
     monkeypatch.setattr(owner, name, patched)
 
 
