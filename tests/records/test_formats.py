@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from chela.records import latex, markdown
 from chela.records.figures import duration, human, size
@@ -19,7 +18,6 @@ from chela.records.picture import picture
 from chela.records.published import published
 from chela.records.report import Report
 from chela.records.table import build
-from chela.records.terminal import terminal_table
 from chela.records.tidy import COLUMNS, tidy
 from tests.records.hostile import HOSTILE, hostile, whole_report
 from tests.records.latex_form import check_latex
@@ -102,14 +100,6 @@ def test_csv_has_a_line_per_cell(whole) -> None:
     (mamba,) = [e for e in lines if (e["model"], e["column"]) == ("Mega", "Path-X")]
     assert (mamba["origin"], mamba["accuracy"]) == ("published", "97.98")
     assert mamba["source"] == "Mega (Ma et al. 2023) Table 2"
-
-
-def test_the_terminal_shows_the_same_numbers(whole) -> None:
-    console = Console(width=250, file=io.StringIO(), record=True)
-    console.print(terminal_table(whole))
-    text = console.export_text()
-    for part in ("62.30 ± 0.30 (3)☆", "running", "failed", "<script>alert(1)</script>", "cifar10"):
-        assert part in text
 
 
 def test_the_page_has_real_tables_and_every_link_has_its_target(whole) -> None:
