@@ -20,6 +20,7 @@ EXPERIMENT = "experiment"
 # Its folders whose files are named <task>-<model>, or <task>:
 RECIPES = "lra"  # the configuration applies them by task and model
 SMALL = "small"  # of the small table
+RECIPE = f"{EXPERIMENT}/{RECIPES}"
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,31 @@ class Chosen:
         """
         if any(f"{key}.".startswith(f"{word}.") for word in self.typed - set(self.groups)):
             return None
-        for group in (EXPERIMENT, "ablation"):
+        for group in (EXPERIMENT, "ablation", RECIPE):
             choice = self.groups.get(group)
-            file = CONFIGS / group / f"{choice}.yaml"
-            if choice is None or not file.is_file() or key not in _keys(file):
+            files = _with_bases(CONFIGS / group / f"{choice}.yaml")
+            file = next((each for each in files if key in _keys(each)), None)
+            if choice is None or file is None:
                 continue
+            setter = f"the recipe {_place(files[0])}" if group == RECIPE else f"{group}={choice}"
+            words = [f"{setter} sets {key}"]
+            if file != files[0]:
+                words.append(f"which it has from {_place(file)}")
             section = key.split(".")[0]
-            made_for = _overridden(file).get(section)
-            words = f"{group}={choice} sets {key}" + (f" for {section}={made_for}" * bool(made_for))
-            other = f"{section}={self.groups.get(section)}"
-            return f"{words}, but {other} has no such key.\n  try: {self._instead_of(group)}"
+            made_for = [
+                choices[section] for choices in map(_overridden, files) if section in choices
+            ]
+            if made_for:
+                words[0] += f" for {section}={made_for[0]}"
+            words.append(f"but {section}={self.groups.get(section)} has no such key")
+            return f"{', '.join(words)}.\n  try: {self._instead_of(group, key)}"
         return None
 
-    def _instead_of(self, group: str) -> str:
-        """What to type instead of the choice of a group that does not fit."""
+    def _instead_of(self, group: str, key: str) -> str:
+        """What to do about the choice of a group that sets a key that does not fit."""
         task, model = self.groups.get("task"), self.groups.get("model")
+        if group == RECIPE:  # applied by itself: nothing that could be left out
+            return f"~{key} (leaves the key out), or another recipe for task={task} model={model}"
         leave_out = f"leave out {group}={self.groups.get(group)}"
         small = f"{SMALL}/{task}-{model}"
         if group == EXPERIMENT and (CONFIGS / EXPERIMENT / f"{small}.yaml").is_file():
@@ -140,6 +151,26 @@ def _keys(file: Path) -> set[str]:
     package = head[1] if head else file.parent.name
     values = flat(_content(file))
     return {joined("" if package == "_global_" else package, key) for key in values}
+
+
+def _with_bases(file: Path) -> list[Path]:
+    """A file and those that its defaults build it on, what wins first; empty where there is none.
+
+    A base stands as ``listops-mega``, beside the file, or as ``/experiment/small: listops``.
+    """
+    if not file.is_file():
+        return []
+    found = [file]
+    for entry in reversed(_content(file).get("defaults", [])):
+        path = "/".join(map(str, *entry.items())) if isinstance(entry, dict) else str(entry)
+        path = f"{path.removeprefix('optional ')}.yaml"
+        # with "override " before it an entry chooses, and is no file; nor is _self_
+        found += _with_bases(CONFIGS / path[1:] if path[0] == "/" else file.parent / path)
+    return found
+
+
+def _place(file: Path) -> str:
+    return f"configs/{file.relative_to(CONFIGS).as_posix()}"
 
 
 def _overridden(file: Path) -> dict[str, str]:

@@ -62,6 +62,8 @@ class SweepCallback(Callback):
             return
         end_with_the_sweep()
         folder, run = os.environ[FOLDER], _run_folder(config)
+        # Hydra's sweeper has left its configuration in the output_dir; the plan says the same
+        Path(folder).parents[1].joinpath("multirun.yaml").unlink(missing_ok=True)
         place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
         cell = SweepCell(list(config.hydra.overrides.task), place)
         sweeps.write_cell(Path(folder), config.hydra.job.num, cell)

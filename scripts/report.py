@@ -10,7 +10,7 @@ from chela.records.collect import collect
 from chela.records.published import published
 from chela.records.recipes import shipped
 from chela.records.table import build
-from chela.records.terminal import terminal_table
+from chela.records.terminal import terminal_tables, whole_width
 from tasks.errors import DataError
 
 
@@ -46,8 +46,10 @@ def main(arguments: list[str]) -> None:
     from chela.records.outputs import write  # after the errors: drawing takes a while to import
 
     written = write(report, target)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(terminal_table(report))
+    # where there is no terminal, a file's lines may be as long as the table needs
+    console = Console(width=None if sys.stdout.isatty() else max(160, whole_width(report)))
+    for table in terminal_tables(report, console.width):
+        console.print(table)
     for remark in report.remarks:
         console.print(remark, markup=False, highlight=False, style="dim")
     for mark, text in report.notes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from chela.config import compose_run
@@ -73,6 +76,67 @@ def test_a_command_refuses_it_too() -> None:
 def test_an_unknown_key_that_nobody_typed_is_traced(words: str, parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         compose_run(CONFIGS, words.split())
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words", "parts"),
+    [
+        (
+            "experiment/mine",
+            "defaults: [demo]\nmodel: {depth: 3}",
+            "experiment=mine model=s4d",
+            [
+                "experiment=mine sets model.mixer.qk_dim for model=chela, which it has from "
+                "configs/experiment/demo.yaml, but model=s4d has no such key.",
+                "or leave out experiment=mine",
+            ],
+        ),
+        (
+            "experiment/mine",
+            "defaults: [demo]\nmodel: {mixer: {qk_dim: 3}}",
+            "experiment=mine model=s4d",
+            ["experiment=mine sets model.mixer.qk_dim for model=chela, but model=s4d has no"],
+        ),
+        (
+            "experiment/mine",
+            "defaults: [small/listops-chela]",
+            "experiment=mine model=s4d",
+            ["which it has from configs/experiment/small/listops-chela.yaml, but model=s4d has"],
+        ),
+        (
+            "experiment/small/gratings",
+            "model: {mixer: {qk_dim: 3}}",
+            "experiment=small/gratings-s4d task=gratings model=s4d",
+            ["qk_dim, which it has from configs/experiment/small/gratings.yaml, but model=s4d"],
+        ),
+        (
+            "experiment/lra/gratings-s4d",
+            "defaults: [listops-mega_chunk]",
+            "task=gratings model=s4d",
+            [
+                "the recipe configs/experiment/lra/gratings-s4d.yaml sets model.mixer.",
+                "which it has from configs/experiment/lra/listops-mega.yaml, but model=s4d has no",
+                "try: ~model.mixer.",
+            ],
+        ),
+    ],
+)
+def test_a_key_of_a_base_is_traced_to_its_file(
+    file: str,
+    text: str,
+    words: str,
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    (configs / f"{file}.yaml").write_text(f"# @package _global_\n{text}\n")
+    monkeypatch.setattr("chela.choices.CONFIGS", configs)
+    with pytest.raises(ConfigError) as caught:
+        compose_run(configs, words.split())
     for part in parts:
         assert part in str(caught.value)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,24 @@ def report(*arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+
+
+def in_a_terminal(width: int, *arguments: object) -> list[str]:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "scripts/report.py", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(width), "TERM": "dumb"},
+        stdout=theirs,
+    )
+    os.close(theirs)
+    text = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal is told
+        while part := os.read(ours, 4096):
+            text += part
+    os.close(ours)
+    assert process.wait() == 0
+    return text.decode().replace("\r\n", "\n").splitlines()
 
 
 def test_it_shows_the_table_and_writes_every_format(tmp_path: Path) -> None:
@@ -42,6 +62,24 @@ def test_it_shows_the_table_and_writes_every_format(tmp_path: Path) -> None:
         )
         assert before == after
     assert again.stderr == ""
+
+
+def test_a_file_has_the_table_whole_and_a_terminal_in_parts(tmp_path: Path) -> None:
+    for seed in range(2):
+        for task in ("listops", "text", "retrieval", "image", "pathfinder", "pathx"):
+            for depth in (1, 2):
+                choices = {"depth": depth, "a_key_of_a_long_name": 10**9 + depth}
+                content = record("chela", task, seed, 0.5 + 0.01 * seed, choices=choices)
+                save(tmp_path / "outputs", content)
+    piped = report(tmp_path / "outputs", f"out={tmp_path / 'piped'}").stdout.splitlines()
+    (head,) = [line for line in piped if "model" in line and "Path-X" in line]
+    assert len(head) > 160
+    (row,) = [line for line in piped if "depth=2" in line and "│" in line]
+    assert row.count("50.50 ± 0.71 (2)") == 6
+    lines = in_a_terminal(80, tmp_path / "outputs", f"out={tmp_path / 'out'}")
+    assert sum("┃ model" in line for line in lines) > 2
+    assert max(len(line) for line in lines if line[0:1] in "┏┃┡│├└") <= 80
+    assert sum(line.count("50.50 ± 0.71 (2)") for line in lines) == 12
 
 
 def test_what_cannot_be_read_is_told_beside_what_can(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path, shared_data:
     assert "set qk_dim=9" in result.stdout
     (file,) = tmp_path.glob("*/seed0/record.json")
     assert json.loads(file.read_text())["status"] == "finished"
+    assert {each.name for each in tmp_path.iterdir()} == {"sweeps", file.parts[-3]}
     again = train(*sweep, WANDB_MODE="offline")
     assert again.returncode == 1
     assert again.stdout.count("is finished") == 1
@@ -58,6 +59,8 @@ def test_cells_started_in_the_same_second_do_not_collide(tmp_path: Path, shared_
     assert [record["config"]["seed"] for record in records] == [0, 1]
     assert [record["status"] for record in records] == ["finished", "finished"]
     assert len({record["wandb_id"] for record in records}) == 2
+    run, other = (file.parent for file in tmp_path.glob("*/seed?/record.json"))
+    assert set(tmp_path.iterdir()) == {tmp_path / "sweeps", run.parent, other.parent}
     offline = sorted(tmp_path.glob("*/seed?/wandb/offline-run-*/run-*.wandb"))
     assert [file.stem.removeprefix("run-") for file in offline] == [r["wandb_id"] for r in records]
     (folder,) = (tmp_path / "sweeps").iterdir()

@@ -149,11 +149,13 @@ def _rows(
             if run.model == model:
                 key = (column_key(run), run.identity, run.fingerprint)
                 groups.setdefault(key, []).append(run)
-        variants = [Variant(*key, group[0].choices) for key, group in groups.items()]
+        variants = [
+            Variant(*key, group[0].choices, _given_name(group)) for key, group in groups.items()
+        ]
         named = labels(variants, recipe)
         for variant, label, group in zip(variants, named, groups.values(), strict=True):
             places.setdefault((model, label), {})[variant.column] = group
-            if label.startswith(variant.identity):
+            if label.startswith(variant.folder):
                 rivals = [each for each in variants if each.column == variant.column]
                 differences = describe(variant.choices, differing(rivals))
                 hidden[model, label] = differences or _twin(variant, rivals)
@@ -166,6 +168,13 @@ def _rows(
         marks = tuple(notes.mark(f"{row.name}: {text}") for text in said)
         rows.append(replace(row, cells=_cells(row, found, columns, notes, recipe), marks=marks))
     return rows
+
+
+def _given_name(runs: Sequence[Run]) -> str:
+    """The ``name`` that the runs share, if it is not the one that every run has by itself."""
+    usual = f"{runs[0].choices.get('task.name')}-{runs[0].model}"
+    names = {run.text("config.name") or "" for run in runs}
+    return names.pop() if len(names) == 1 and usual not in names else ""
 
 
 def _cells(

@@ -19,6 +19,13 @@ class Variant:
     identity: str  # of the configuration, the seed apart
     fingerprint: str  # of the data
     choices: Mapping[str, Any]  # the configuration, flat
+    name: str = ""  # that its runs were given; empty where they have the usual one, or several
+
+    @property
+    def folder(self) -> str:
+        """As the runs' folder is called, without the usual name: ``"mine-1203577f"``."""
+        folder = f"{self.name}-{self.identity}"
+        return folder if self.name and len(folder) <= LONGEST else self.identity
 
 
 # From a run's choices to those of the recipe shipped for its task and model; or to none at all.
@@ -40,8 +47,8 @@ def labels(variants: Sequence[Variant], recipe: Recipe = no_recipe) -> list[str]
     - Where these are too long: those in which a variant differs from the recipe that the code
       ships for its task and model, or from most of its column if there is none. So the rows of an
       ablation say what is left out, and the whole model says nothing.
-    - Where that is too long, or not unique, or none differ: the configuration's hash, as in the
-      folder's name.
+    - Where that is too long, or not unique, or none differ: the name that the runs were given, and
+      the configuration's hash, as in the folder's name.
     - Where the configuration is the same and the data are not: the data's fingerprint too.
     """
     columns: dict[str, list[Variant]] = {}
@@ -122,7 +129,7 @@ def _usual(
 def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:
     same = [each for each in column if each.identity == variant.identity]
     data = f", data {variant.fingerprint[:8]}" if len(same) > 1 else ""
-    return f"{variant.identity}{data}"
+    return f"{variant.folder}{data}"
 
 
 def _fitting(variant: Variant, found: Mapping[str, Mapping[str, Any]]) -> str:

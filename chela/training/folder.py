@@ -20,6 +20,7 @@ from chela.training.checkpoints import BEST, LAST, PREVIOUS
 from chela.training.initial import find_initial
 
 LOCK_SECONDS = 1.0  # who looks whether a run lives holds its lock for some microseconds
+ATTEMPTS = 100  # to lock in a folder that others, whose runs do not start, make and remove
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,14 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep other processes out of the folder while this one runs.
 
+        Where no folder was made, the run did not start: then nothing stays behind.
+
         Raises:
             RunError: another process is at it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(lock_of(self.path))
         try:
-            lock.acquire(timeout=LOCK_SECONDS)
+            self._acquire(lock)
         except filelock.Timeout:
             raise RunError(
                 f"another process is running {self.config.run_id} in {self.path}.\n"
@@ -82,7 +84,22 @@ class RunFolder:
         try:
             yield
         finally:
+            if not self.path.exists():
+                # while it is held: who waits for it sees that its file has lost its name, and
+                # makes a new one (filelock from 3.21 on)
+                lock_of(self.path).unlink(missing_ok=True)
             lock.release()
+            with contextlib.suppress(OSError):  # another seed's run is in it, or its lock
+                self.path.parent.rmdir()
+
+    def _acquire(self, lock: filelock.BaseFileLock, attempts: int = ATTEMPTS) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=LOCK_SECONDS)
+        except (FileExistsError, FileNotFoundError):  # it went while Python or filelock looked
+            if attempts == 1:
+                raise
+            self._acquire(lock, attempts - 1)
 
     def start(self) -> Start:
         """Decide by ``resume`` and by what is there; an earlier run is moved aside, never deleted.

@@ -6,11 +6,11 @@ import csv
 import io
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
 from chela.records import latex, markdown
 from chela.records.figures import duration, human, size
@@ -19,8 +19,8 @@ from chela.records.picture import picture
 from chela.records.published import published
 from chela.records.report import Report
 from chela.records.table import build
-from chela.records.terminal import terminal_table
 from chela.records.tidy import COLUMNS, tidy
+from tests.documented import blocks
 from tests.records.hostile import HOSTILE, hostile, whole_report
 from tests.records.latex_form import check_latex
 from tests.records.samples import found, run
@@ -104,12 +104,35 @@ def test_csv_has_a_line_per_cell(whole) -> None:
     assert mamba["source"] == "Mega (Ma et al. 2023) Table 2"
 
 
-def test_the_terminal_shows_the_same_numbers(whole) -> None:
-    console = Console(width=250, file=io.StringIO(), record=True)
-    console.print(terminal_table(whole))
-    text = console.export_text()
-    for part in ("62.30 ± 0.30 (3)☆", "running", "failed", "<script>alert(1)</script>", "cifar10"):
-        assert part in text
+def test_what_should_be_a_number_in_the_csv_is_one_or_empty(whole) -> None:
+    """A word among them, and pandas takes the column for text."""
+    lines = list(csv.DictReader(io.StringIO(tidy(whole))))
+    numbers = "accuracy std n_seeds test_n rank_ours rank_all parameters tokens_per_second"
+    for column in (*numbers.split(), "peak_memory_bytes"):
+        values = [line[column] for line in lines]
+        assert "" in values
+        assert any(map(float, filter(None, values)))  # each of them is one, else it raises
+    states = {line["state"] for line in lines if not line["accuracy"]}
+    assert states == {"missing", "failed", "running", ""}  # none: a file that could not be read
+    assert all(line["accuracy"] == "" for line in lines if line["state"] in states)
+
+
+def test_the_guide_reads_the_csv_with_pandas(whole, tmp_path, monkeypatch) -> None:
+    file = tmp_path / "outputs" / "report" / "report.csv"
+    file.parent.mkdir(parents=True)
+    file.write_text(tidy(whole))
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("docs/report.md", "How to read it", "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["table"]["accuracy"].dtype == float
+    assert names["numbers"]["accuracy"].notna().all()
+    assert set(names["numbers"]["state"]) == {"measured", "published", "computed"}
+    runs = names["runs"]
+    assert set(runs["state"]) == {"measured", "computed", "failed", "running"}
+    cells = [cell for _, _, cell in whole.cells() if cell.runs or cell.mean is not None]
+    assert len(runs) == len(cells)
+    assert set(runs["n_seeds"].dropna()) == {1, 2, 3}
 
 
 def test_the_page_has_real_tables_and_every_link_has_its_target(whole) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chela.records.cells import Cell, summary
-from chela.records.collect import Run
+from chela.records.collect import Run, parse
 from chela.records.costs import costs, texts
 from chela.records.lra import LRA, departure
 from chela.records.published import published
@@ -132,6 +133,34 @@ def test_what_hides_behind_a_hash_is_noted() -> None:
     assert [row.name for row in report.ours] == ["chela (aaaaaaaa)", "chela (bbbbbbbb)"]
     for row, letter in zip(report.ours, "ab", strict=True):
         assert notes(report, row.marks) == [f"{row.name}: long={letter * 50}"]
+
+
+def named(name: str, identity: str, seed: int = 0, **choices: object) -> Run:
+    """A run of ``name=...``."""
+    made = record(seed=seed, choices=choices)
+    made["config"]["name"], made["run_id"] = name, f"{name}-{identity}-seed{seed}"
+    return parse(made, Path("outputs", f"{name}-{identity}", f"seed{seed}"))
+
+
+def test_a_row_behind_a_hash_has_the_name_that_its_runs_were_given() -> None:
+    long = {letter: letter * 50 for letter in "abcd"}
+    usual, longest = named("listops-chela", "cccc", text=long["c"]), "n" * 50
+    runs = [named("mine", "aaaa", text=long["a"]), named("theirs", "bbbb", text=long["b"])]
+    report = build(found(*runs, usual, named(longest, "dddd", text=long["d"])), [])
+    assert [row.label for row in report.ours] == ["cccc", "dddd", "mine-aaaa", "theirs-bbbb"]
+    for row in report.ours:  # what the name stands for is noted all the same
+        (note,) = notes(report, row.marks)
+        assert note.startswith(f"{row.name}: text=")
+
+
+def test_a_name_is_no_other_configuration() -> None:
+    """Runs that differ in it alone compute the same, and are seeds of one cell."""
+    others = named("other", "bbbb", text="b" * 50)
+    report = build(found(named("mine", "aaaa", 0), named("yours", "aaaa", 1), others), [])
+    assert [(row.label, row.cells[0].seeds) for row in report.ours] == [
+        ("aaaa", 2),
+        ("other-bbbb", 1),
+    ]
 
 
 def test_an_average_has_the_marks_of_its_cells() -> None:

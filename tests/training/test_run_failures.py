@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 
 from chela.config import parse
 from chela.errors import RunError
+from chela.records.state import lock_of
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
@@ -40,13 +42,53 @@ def test_a_run_without_data_leaves_no_folder(composed, tmp_path) -> None:
     config = composed("task.source=official", f"data_dir={tmp_path / 'nothing'}")
     with pytest.raises(DataError):
         run(config)
-    assert not folder_of(config).exists()
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
+def test_a_start_that_fails_leaves_other_seeds_alone(composed, tmp_path) -> None:
+    nowhere = ["task.source=official", f"data_dir={tmp_path / 'nothing'}"]
+    other = RunFolder(parse(composed(*nowhere, "seed=1")))
+    with other.lock():
+        with pytest.raises(DataError):
+            run(composed(*nowhere, "seed=0"))
+        assert list(other.path.parent.iterdir()) == [lock_of(other.path)]
 
 
 def test_a_folder_in_use_is_refused(composed) -> None:
     config = composed()
     with RunFolder(parse(config)).lock(), pytest.raises(RunError, match="another process"):
         run(config)
+
+
+def test_a_lock_goes_while_it_is_held(composed, monkeypatch) -> None:
+    """Later, it could be one that another process holds by then."""
+    folder = RunFolder(parse(composed()))
+    release, left = filelock.FileLock.release, []
+
+    def watched(lock: filelock.BaseFileLock) -> None:
+        left.append(lock_of(folder.path).exists())
+        release(lock)
+
+    monkeypatch.setattr(filelock.FileLock, "release", watched)
+    with folder.lock():
+        assert lock_of(folder.path).exists()
+    assert left == [False]
+
+
+def test_a_folder_that_goes_before_it_is_locked_is_made_again(composed, monkeypatch) -> None:
+    """Another process, whose run does not start, removes it."""
+    folder = RunFolder(parse(composed()))
+    acquire, errors = filelock.FileLock.acquire, [FileNotFoundError, FileExistsError]
+
+    def late(lock: filelock.BaseFileLock, timeout: float) -> object:
+        if errors:
+            folder.path.parent.rmdir()
+            raise errors.pop()
+        return acquire(lock, timeout)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", late)
+    with folder.lock():
+        assert lock_of(folder.path).exists()
 
 
 def test_a_missing_checkpoint_is_named(composed) -> None:
