@@ -127,7 +127,8 @@ def _twin(variant: Variant, rivals: Sequence[Variant]) -> str:
     """What to say of a row that no key tells from another."""
     if sum(each.identity == variant.identity for each in rivals) > 1:
         return "the same configuration as another row, other data"
-    return "as another row in all keys that both have; one is of another version of this project"
+    others = ", ".join(each.folder for each in rivals if each.identity != variant.identity)
+    return f"as {others} in all keys that both have; one is of another version of this project"
 
 
 def _own_name(run: Run) -> str:
@@ -166,7 +167,9 @@ def _rows(
         if any(run.text("initial_weights.run_id") for group in found.values() for run in group):
             said.append("began with the weights of an earlier run; the record says which")
         marks = tuple(notes.mark(f"{row.name}: {text}") for text in said)
-        rows.append(replace(row, cells=_cells(row, found, columns, notes, recipe), marks=marks))
+        known = ", ".join([row.label, *said])
+        cells = _cells(row, known, found, columns, notes, recipe)
+        rows.append(replace(row, cells=cells, marks=marks))
     return rows
 
 
@@ -179,6 +182,7 @@ def _given_name(runs: Sequence[Run]) -> str:
 
 def _cells(
     row: Row,
+    known: str,
     found: Mapping[str, Sequence[Run]],
     columns: Sequence[Column],
     notes: Notes,
@@ -197,21 +201,24 @@ def _cells(
             texts.append(f"{name} on {column.title}: {missing}; not in the mean")
         if unlike(cell):
             texts.append(f"{name} on {column.title}: the seeds differ in {', '.join(unlike(cell))}")
-        if cell.seeds and (unsaid := _unsaid(row.label, cell.runs[0], recipe)):
-            texts.append(f"{name} on {column.title}: unlike the shipped recipe in {unsaid}")
+        if cell.seeds and (unsaid := _unsaid(known, cell.runs[0], recipe)):
+            besides = "besides what its name says, " if row.label else ""
+            texts.append(
+                f"{name} on {column.title}: {besides}unlike the shipped recipe in {unsaid}"
+            )
         cells.append(replace(cell, marks=tuple(notes.mark(text) for text in texts)))
     return tuple(cells)
 
 
-def _unsaid(label: str, run: Run, recipe: Recipe) -> str:
-    """What a run has unlike its recipe and its row's label does not say.
+def _unsaid(known: str, run: Run, recipe: Recipe) -> str:
+    """What a run has unlike its recipe and its row's label or note does not say.
 
     A recipe is for one of the six tasks, or a stand-in; at other sizes nobody expects it.
     """
     if run.task not in LRA or (departure(run) is not None and not run.stand_in):
         return ""
     keys = departures(run.choices, recipe(run.choices))
-    said = label.split(", ")
+    said = known.split(", ")
     keys = [key for key in keys if describe(run.choices, [key]) not in said]
     return describe(run.choices, keys) if len(keys) <= MANY else f"{len(keys)} keys"
 

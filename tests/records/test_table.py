@@ -94,10 +94,16 @@ def test_other_data_are_never_averaged() -> None:
 def test_versions_of_one_configuration_are_told_apart() -> None:
     """A key that only the newer has gives another hash, and no key tells them apart."""
     newer = {"choices": {"later": 1}, "fingerprint": "d" * 64}
-    report = build(found(run(fingerprint="d" * 64), run(seed=1, **newer)), [])
+    runs = run(fingerprint="d" * 64), run(seed=1, **newer)
+    report = build(found(*runs), [])
+    assert len(report.ours) == 2
     for row in report.ours:
+        (other,) = {each.identity for each in runs} - {row.label}
         (note,) = notes(report, row.marks)
-        assert "as another row in all keys that both have; one is of another version" in note
+        assert note == (
+            f"{row.name}: as {other} in all keys that both have; "
+            "one is of another version of this project"
+        )
 
 
 def test_a_row_that_began_with_earlier_weights_says_so() -> None:
@@ -395,3 +401,27 @@ def test_what_is_not_the_shipped_recipe_and_does_not_say_so_has_a_note() -> None
     report = build(found(*both), [], recipe)
     assert [row.name for row in report.ours] == ["chela (depth=4)", "chela (depth=6)"]
     assert not any(cell.marks for row in report.ours for cell in row.cells)
+    narrow = [
+        run(choices={**each, "dim": 32}, identity=f"{n}" * 8)
+        for n, each in enumerate((same, other))
+    ]
+    report = build(found(*narrow), [], recipe)
+    (note,) = notes(report, cell(report, "chela (depth=4)", "ListOps").marks)
+    assert note == (
+        "chela (depth=4) on ListOps: besides what its name says, "
+        "unlike the shipped recipe in dim=32"
+    )
+
+
+def test_a_difference_that_stands_behind_a_hash_is_said_once() -> None:
+    usual = {f"quite_a_long_key_of_a_model_{n}": n for n in range(3)}
+
+    def recipe(choices: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {f"model.{key}": value for key, value in usual.items()}
+
+    runs = [run(choices=usual), run(choices=dict.fromkeys(usual, 9), identity="9" * 8)]
+    report = build(found(*runs), [], recipe)
+    (row,) = [row for row in report.ours if row.label == "9" * 8]
+    (note,) = notes(report, row.marks)
+    assert note.count("=9") == 3
+    assert not any(cell.marks for cell in row.cells)
