@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from chela.config import RunConfig, computation
 from chela.identity import decides, flat
-from chela.records.record import FILE, read_record
+from chela.records.record import read_record
 from chela.training import build
 from chela.training.evidence import implementations
 from chela.training.folder import RunFolder, Start
@@ -83,9 +83,9 @@ def notes(config: RunConfig, start: Start, steps: int) -> Iterator[str]:
             f"learning rate reaches {steps / warmup:.0%} of its peak"
         )
     if start.checkpoint is None and config.start_from is None:
-        earlier = of_other_budgets(config)
-        if earlier:
-            trained, name = max(earlier)
+        shorter = [run for run in of_other_budgets(config) if run[0] < steps]
+        if shorter:
+            trained, name = max(shorter)
             yield (
                 f"{name} differs in its budget alone and has trained {trained:,} steps. "
                 "The schedule follows the budget, so this run starts at step 0; "
@@ -102,19 +102,22 @@ def of_other_budgets(config: RunConfig) -> list[tuple[int, str]]:
     Returns:
         The steps that each has trained, and its ``<name>-<hash>``.
     """
+    own = RunFolder(config).path
     wanted = _without_budget(computation(config))
+    pattern = f"{glob.escape(own.parent.name.removesuffix(config.identity))}????????/{own.name}"
     found = []
-    for file in Path(config.output_dir).glob(f"{config.name}-????????/seed{config.seed}/{FILE}"):
+    for folder in own.parents[1].glob(pattern):
+        if folder == own:
+            continue
         try:
-            record = read_record(file.parent)
-        except (OSError, ValueError):  # not this run's business
-            continue
-        if record is None or record["status"] != "finished":
-            continue
-        keys = {k: v for k, v in flat(record["config"]).items() if decides(k, v)}
-        name = file.parent.parent.name
-        if _without_budget(keys) == wanted and name != f"{config.name}-{config.identity}":
-            found.append((int(record["training"]["steps"]), name))
+            record = read_record(folder)
+            if record is None or record["status"] != "finished":
+                continue
+            keys = {k: v for k, v in flat(record["config"]).items() if decides(k, v)}
+            if _without_budget(keys) == wanted:
+                found.append((int(record["training"]["steps"]), folder.parent.name))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # it cannot be read, or is of an older version: not this run's business
     return found
 
 

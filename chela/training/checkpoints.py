@@ -1,14 +1,11 @@
-"""Checkpoints that are whole or absent, best and last, and stopping without losing a step."""
+"""Checkpoints that are whole or absent, best and last, and where a run that is to stop does."""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -17,17 +14,20 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from chela.records.files import atomic_file
-from chela.signals import SAME_REQUEST, StoppingSignals
 from chela.training.module import ClassificationModule
+from chela.training.stopping import (
+    AFTER_TEST,
+    AT_STEP,
+    AT_TEST,
+    AT_VALIDATION,
+    GRACE,
+    OR_BEFORE,
+    Interrupted,
+    StopSignals,
+)
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
-
-AT_STEP = "saving at the end of this step"
-AT_VALIDATION = "saving after the validation that ends this step"
-GRACE = 10.0  # seconds for that; a batch system kills what goes on for 30
-OR_BEFORE = f"{AT_VALIDATION}; if it takes over {GRACE:.0f} s, stopping as of the step before"
-AT_TEST = "stopping before the test is over; what was trained is saved"
-AFTER_TEST = "stopping when the test is over and recorded"
+BEST_BEFORE = "best-before.ckpt"  # there until last.ckpt knows of the new best
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -41,85 +41,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
-class Interrupted(BaseException):
-    """The run was asked to stop and has saved itself. Not an ``Exception``: a sweep stops too.
-
-    Args:
-        signal_number: what asked it.
-        where: ``at step 7``, ``during the test``, ``at once``.
-        saved: whether all that was computed is saved; else it is as of the last checkpoint.
-    """
-
-    def __init__(self, signal_number: int, where: str, saved: bool = True) -> None:
-        super().__init__(f"{signal.Signals(signal_number).name} {where}")
-        self.signal_number, self.saved = signal_number, saved
-
-
-class StopSignals(StoppingSignals):
-    """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request that is served where the run can go on.
-
-    A signal may come in the middle of an update of the weights, where nothing can be saved that
-    could be resumed exactly. The first one is therefore only noted; a second one ends the run at
-    once, with the checkpoint before as the last, and a third one the process. What comes within
-    ``SAME_REQUEST`` is the same one: a sweep passes on what it gets, too.
-
-    Attributes:
-        received: the first one, or None.
-        then: what follows a signal that comes now, for who sent it.
-
-    Raises:
-        Interrupted: by the second one, wherever the main thread is.
-    """
-
-    def __init__(self, notify: Callable[[str], None]) -> None:
-        super().__init__(self._serve)
-        self.received: int | None = None
-        self.then = AT_STEP
-        self._at = 0.0  # of the latest request, time.monotonic()
-        self._at_once = False
-        self._held = False
-        self._waiting: int | None = None  # a second one that came while they were held
-        self._notify = notify
-
-    @property
-    def seconds(self) -> float:
-        """Since the first one came; 0 if none has."""
-        return 0.0 if self.received is None else time.monotonic() - self._at
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let a second signal wait until a record is written, which takes a moment.
-
-        Raises:
-            Interrupted: at the end, one came.
-        """
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-        if self._waiting is not None:
-            number, self._waiting = self._waiting, None
-            raise self._end(number)
-
-    def _serve(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received, self._at = number, time.monotonic()
-            name = signal.Signals(number).name
-            self._notify(f"{name}: {self.then}; send it again to stop at once")
-        elif time.monotonic() - self._at <= SAME_REQUEST:
-            return
-        elif self._at_once:  # something keeps the process from its end
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        elif self._held:
-            self._waiting, self._at = number, time.monotonic()
-        else:
-            raise self._end(number)
-
-    def _end(self, number: int) -> Interrupted:
-        self._at_once, self._at = True, time.monotonic()
-        return Interrupted(number, "at once", saved=False)
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was saved at."""
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
 
 
 class Checkpointer(Checkpoint):
@@ -137,12 +61,12 @@ class Checkpointer(Checkpoint):
     """
 
     def __init__(
-        self, folder: Path, every_steps: int, validate_every: int, notify: Callable[[str], None]
+        self, folder: Path, every_steps: int, validate_every: int, signals: StopSignals
     ) -> None:
         self.folder = folder
         self.every_steps = every_steps
         self.validate_every = validate_every
-        self.signals = StopSignals(notify)
+        self.signals = signals
         self.best_accuracy = -1.0
         self.best_step = 0
         self._saved_step = 0  # that a resume would go on from
@@ -161,15 +85,18 @@ class Checkpointer(Checkpoint):
         """Lightning has put its own handler of SIGTERM before ours: put ours back."""
         self.signals.install()
         self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            self._restore_best()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
     ) -> None:
         """Know whether the step ends in a validation, which may take minutes."""
-        if not self._validates(trainer, trainer.global_step + 1):
+        step = trainer.global_step + 1
+        if not self._validates(trainer, step):
             self.signals.then = AT_STEP
         else:
-            self.signals.then = OR_BEFORE if trainer.world_size == 1 else AT_VALIDATION
+            self.signals.then = OR_BEFORE if self._loses_one(trainer, step) else AT_VALIDATION
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
@@ -181,10 +108,10 @@ class Checkpointer(Checkpoint):
             return
         if step % self.validate_every == 0:
             return
-        due = step % self.every_steps == 0 or (
-            self._validation_seconds > GRACE and self._validates(trainer, step + 1)
-        )
-        if self._asked_to_stop(trainer) or due:
+        # several devices wait for each other: each has a clock of its own, and none breaks off
+        long = trainer.world_size == 1 and self._validation_seconds > GRACE
+        before = long and self._validates(trainer, step + 1)
+        if self._asked_to_stop(trainer) or before or step % self.every_steps == 0:
             self._save_last(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -200,14 +127,13 @@ class Checkpointer(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Break off what takes too long, unless others wait for it or more than a step is lost.
+        """Break off what takes too long, if no more than a step is lost.
 
         Raises:
             Interrupted: a signal came ``GRACE`` seconds ago.
         """
         step = trainer.global_step
-        one_step_lost = trainer.world_size == 1 and self._saved_step == step - 1
-        if one_step_lost and self.signals.seconds > GRACE:
+        if self._loses_one(trainer, step) and self.signals.seconds > GRACE:
             raise self._interrupted(f"in the validation of step {step}", saved=False)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -216,6 +142,8 @@ class Checkpointer(Checkpoint):
         accuracy = float(trainer.callback_metrics["val/accuracy"])
         if accuracy > self.best_accuracy:
             self.best_accuracy, self.best_step = accuracy, trainer.global_step
+            if trainer.is_global_zero and (self.folder / BEST).exists():
+                (self.folder / BEST).replace(self.folder / BEST_BEFORE)
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         self._save_last(trainer)
 
@@ -251,25 +179,35 @@ class Checkpointer(Checkpoint):
         """What is left takes no time."""
         self.signals.then = AFTER_TEST
 
-    def on_exception(
-        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
-    ) -> None:
-        """Stopped at once: so are processes that this one has started, which may wait for it."""
-        launcher = trainer.strategy.launcher
-        if isinstance(exception, Interrupted) and not exception.saved and launcher is not None:
-            launcher.kill(signal.SIGKILL)
-
     def _save_last(self, trainer: L.Trainer) -> None:
         if isinstance(trainer.lightning_module, ClassificationModule):
             trainer.lightning_module.check()  # what is saved is good to go on from
         if trainer.is_global_zero and (self.folder / LAST).exists():
             (self.folder / LAST).replace(self.folder / PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
+        if trainer.is_global_zero:
+            (self.folder / BEST_BEFORE).unlink(missing_ok=True)
         self._saved_step = trainer.global_step
         if self._asked_to_stop(trainer):
             last = trainer.global_step >= trainer.max_steps
             where = f"at step {trainer.global_step}"
             raise self._interrupted(f"{where}, before the test" if last else where)
+
+    def _restore_best(self) -> None:
+        """Undo a new best of which the checkpoint that the run goes on from does not know.
+
+        The validation is computed once more then, and on a GPU its result may be another.
+        """
+        before = self.folder / BEST_BEFORE
+        if before.exists():
+            if step_of(before) == self.best_step:
+                before.replace(self.folder / BEST)
+            else:
+                before.unlink()
+
+    def _loses_one(self, trainer: L.Trainer, step: int) -> bool:
+        """Whether breaking off the validation of ``step`` loses that step alone, and is safe."""
+        return trainer.world_size == 1 and self._saved_step == step - 1
 
     def _validates(self, trainer: L.Trainer, step: int) -> bool:
         return step >= trainer.max_steps or step % self.validate_every == 0

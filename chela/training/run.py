@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from chela.config import RunConfig, as_dict, parse
 from chela.errors import RunError
 from chela.records.curve import draw_curve
 from chela.records.files import atomic_file, write_text
-from chela.records.record import FILE, test_result, write_record
+from chela.records.record import FILE, read_record, test_result, write_record
 from chela.records.summary import summary_table
 from chela.sweep import sweep_name
 from chela.training import build
 from chela.training.announcement import notes, opening
-from chela.training.checkpoints import Checkpointer, Interrupted
+from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.distributed import is_leader
 from chela.training.evidence import Provenance, beginning, outcome
 from chela.training.folder import RunFolder, Start
@@ -39,6 +40,7 @@ from chela.training.progress import TrainingProgress
 from chela.training.pruning import Pruned, Pruning
 from chela.training.random_state import RandomState, random_state
 from chela.training.statistics import RunningStatistics
+from chela.training.stopping import Interrupted, StopSignals
 from chela.training.wandb_rows import WandbRows
 from chela.training.wandb_run import final_numbers, open_wandb, wandb_mode
 from tasks.base import Task
@@ -58,8 +60,8 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
         Pruned: ``report`` stopped it; everything is saved.
         ConfigError: the configuration cannot be run.
         RunError: the run could not start, or stopped; what it had is saved.
-        SystemExit: a signal stopped it, between two steps or in the test, or a second one at once;
-            status 128 + the signal's number.
+        SystemExit: a signal stopped it, between two steps or in the test; status 128 + the
+            signal's number. A second one ends the process.
     """
     config = parse(composed)
     device = build.check_hardware(config.trainer)
@@ -117,7 +119,7 @@ class Run:
         initial = None
         if config.start_from is not None and self.start.checkpoint is None:
             initial = load_initial(model, Path(config.output_dir), config.start_from, config.seed)
-        trainer = self._trainer(task, steps, initial)
+        self.trainer = trainer = self._trainer(task, steps, initial)
         self._announce(task, model, steps)
         record = beginning(
             config, self.provenance, self.group, self.wandb.mode, task, model, self.device
@@ -127,13 +129,9 @@ class Run:
         self._record("running", record)
         signals = self.checkpointer.signals
         with signals:  # until the record is written: Lightning's own handler of SIGTERM loses it
-            try:
-                tested = self._train_and_test(trainer, module, task, steps, record)
-                with signals.held():
-                    if self.leads:
-                        self._finish(record, tested)
-            except Interrupted as again:  # once more, when the record was written
-                raise SystemExit(128 + again.signal_number) from None
+            tested = self._train_and_test(trainer, module, task, steps, record)
+            if self.leads:
+                self._finish(record, tested)
         self.wandb.close()  # last: it may wait for the server, and all else is safe by now
         if not self.wandb.offline_by_choice and (hint := self.wandb.hint()):
             self.console.print(
@@ -141,7 +139,7 @@ class Run:
                 soft_wrap=True,
             )
         if signals.received is not None:  # too late for this run, not for the rest of a sweep
-            raise SystemExit(128 + signals.received)
+            raise SystemExit(self._status(signals.received))
         return self.checkpointer.best_accuracy
 
     def _train_and_test(
@@ -163,10 +161,9 @@ class Run:
             return tested
         except Interrupted as interruption:
             exit_code = 128 + interruption.signal_number
-            with self.checkpointer.signals.held():
-                self._record("interrupted", {**record, **self._outcome(steps)})
-                self._say_how_to_go_on(interruption)
-            raise SystemExit(exit_code) from None
+            self._record("interrupted", {**record, **self._outcome(steps)})
+            self._say_how_to_go_on(str(interruption), interruption.saved)
+            raise SystemExit(self._status(interruption.signal_number)) from None
         except Pruned as pruned:
             self._record("interrupted", {**record, **self._outcome(steps), "pruned": str(pruned)})
             raise
@@ -208,7 +205,10 @@ class Run:
             trainer.batch_size,
         )
         self.checkpointer = Checkpointer(
-            self.folder.checkpoints, trainer.checkpoint_every_steps, every, self.console.print
+            self.folder.checkpoints,
+            trainer.checkpoint_every_steps,
+            every,
+            StopSignals(self.console.print, self._stop_at_once),
         )
         self.provenance = Provenance(
             config,
@@ -258,7 +258,7 @@ class Run:
         best, step = self.folder.best, self.checkpointer.best_step
         if not best.is_file():
             raise RunError(f"{best} is missing, the weights of step {step}.\n  try: resume=false")
-        found = torch.load(best, map_location="cpu", weights_only=True)["global_step"]
+        found = step_of(best)
         if found != step:
             raise RunError(
                 f"{best} has the weights of step {found}, but step {step} was selected.\n"
@@ -296,6 +296,8 @@ class Run:
             write_record(self.folder.path, {"status": status, **content})
 
     def _announce(self, task: Task, model: nn.Module, steps: int) -> None:
+        if not self.leads:
+            return
         initial = self.provenance.fixed["initial_weights"]
         said = opening(
             self.config,
@@ -323,17 +325,32 @@ class Run:
     def _last(self) -> str:
         return str(self.folder.last) if self.folder.last.exists() else "none yet"
 
-    def _say_how_to_go_on(self, interruption: Interrupted) -> None:
+    def _status(self, signal_number: int) -> int:
+        # Lightning kills the leading process, which may still upload, when another one fails
+        return 128 + signal_number if self.leads else 0
+
+    def _stop_at_once(self, number: int) -> None:
+        """In a signal's handler, before the process ends by it: what is computed now is lost."""
+        if self.leads:
+            record = read_record(self.folder.path)
+            if record is not None and record["status"] == "running":
+                write_record(self.folder.path, {**record, "status": "interrupted"})
+            with suppress(OSError, RuntimeError):  # it may have come in the middle of a line
+                self._say_how_to_go_on(f"{signal.Signals(number).name} at once", saved=False)
+        if self.trainer.strategy.launcher is not None:  # it has started the other processes
+            self.trainer.strategy.launcher.kill(signal.SIGKILL)
+
+    def _say_how_to_go_on(self, stopped_by: str, saved: bool) -> None:
         # resume=false would start anew, and resume=<path> go back to that checkpoint
         again = [each for each in sys.argv if not each.startswith("resume=")]
-        if interruption.saved:
+        if saved:
             what = f"everything is in {self.folder.last}"
         elif self.folder.last.exists() or self.folder.previous.exists():
             what = f"the last checkpoint is in {self.folder.checkpoints}"
         else:
             what = "nothing was saved yet"
         self.console.print(
-            f"stopped by {interruption}; {what}\n"
+            f"stopped by {stopped_by}; {what}\n"
             f"to go on, repeat the command: [bold]{shlex.join(['python', *again])}[/bold]",
             highlight=False,
             soft_wrap=True,

@@ -31,6 +31,7 @@ def test_a_longer_budget_is_told_of_the_shorter_run(composed, shorter, capsys) -
     said = said_by(composed("trainer.max_steps=14"), capsys)
     assert f"  note       {shorter} {NOTE}. The schedule follows" in said
     assert f"start_from={shorter} would begin with its weights" in said
+    assert "differs in its budget" not in said_by(composed("trainer.max_steps=6"), capsys)
     begun = said_by(composed("trainer.max_steps=14", f"start_from={shorter}"), capsys)
     assert "with the weights of" in begun
     assert NOTE not in begun
@@ -46,7 +47,10 @@ def test_it_is_the_same_run_but_for_its_budget(composed, shorter) -> None:
     assert found("trainer.max_steps=14", "seed=1") == []
     assert found("trainer.max_steps=14", "optimizer.lr=2e-3") == []
     assert found("trainer.max_steps=14", "name=another") == []
+    assert found("trainer.max_steps=14", "name='a**b[c]'") == []
     record = folder_of(composed()) / "record.json"
-    for nothing in ("{", "[]", json.dumps({"status": "failed"})):
+    whole = json.loads(record.read_text())
+    odd = [{"status": "failed"}, *({**whole, key: None} for key in ("config", "training"))]
+    for nothing in ("{", "[]", *map(json.dumps, odd)):
         record.write_text(nothing)
         assert found("trainer.max_steps=14") == []

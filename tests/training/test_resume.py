@@ -17,11 +17,11 @@ from chela.errors import RunError
 from chela.records.record import read_record
 from chela.signals import STOPPING
 from chela.training import build
-from chela.training.checkpoints import OR_BEFORE
 from chela.training.folder import RunFolder
 from chela.training.history import History
 from chela.training.module import ClassificationModule
 from chela.training.run import Run, run
+from chela.training.stopping import AT_VALIDATION, OR_BEFORE
 from tests.conftest import ROOT, TINY
 
 SPEED = "tokens_per_second"  # the one column that may differ
@@ -175,8 +175,8 @@ def assert_only_the_test_is_left(whole, broken, monkeypatch: pytest.MonkeyPatch)
     ("step", "then"),
     [
         (4, "saving at the end of this step"),
-        (5, OR_BEFORE),
-        (12, OR_BEFORE),
+        (5, OR_BEFORE),  # nothing is known of the first validation, so step 4 was saved
+        (12, AT_VALIDATION),
     ],
 )
 def test_a_signal_is_told_what_follows(composed, monkeypatch, capsys, step, then) -> None:

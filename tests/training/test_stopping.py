@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
 from chela.config import parse
 from chela.records.record import read_record
-from chela.signals import STOPPING
 from chela.training import checkpoints
-from chela.training.checkpoints import Checkpointer, Interrupted, StopSignals
+from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.folder import RunFolder
-from chela.training.module import ClassificationModule
 from chela.training.run import Run, run
-from tests.conftest import ROOT
+from chela.training.stopping import StopSignals
+from tests.conftest import ROOT, TINY
 from tests.training.test_resume import assert_same_run, contents, signal_at
 
 
@@ -28,110 +28,147 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("uninterrupted")
 
 
-def test_a_signal_that_comes_twice_is_one_request(monkeypatch) -> None:
+class Killed(BaseException):
+    """Ends a run where it is."""
+
+
+def test_a_signal_that_comes_twice_is_one_request() -> None:
     said: list[str] = []
-    signals = StopSignals(said.append)
+    ended: list[int] = []
+    signals = StopSignals(said.append, ended.append)
     with signals:
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
-        assert signals.received == signal.SIGINT
-        assert len(said) == 1
-        monkeypatch.setattr(checkpoints, "SAME_REQUEST", 0.0)
-        with pytest.raises(Interrupted, match="SIGINT at once"):
-            signal.raise_signal(signal.SIGINT)
-        monkeypatch.setattr(checkpoints, "SAME_REQUEST", 60.0)
-        signal.raise_signal(signal.SIGINT)  # an impatient finger does not disturb the end
+    assert signals.received == signal.SIGINT
+    assert len(said) == 1
+    assert not ended
 
 
-def test_a_third_signal_ends_the_process() -> None:
-    script = """
-import signal
-from chela.training import checkpoints
-from chela.training.checkpoints import Checkpointer, Interrupted, StopSignals
-checkpoints.SAME_REQUEST = 0.0
-with StopSignals(print):
-    for _ in range(3):
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except Interrupted as error:
-            print(error, flush=True)
+def test_a_process_forked_to_load_data_leaves_signals_to_its_parent() -> None:
+    said: list[str] = []
+    with StopSignals(said.append, lambda number: None):
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(len(said))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# Sends itself two requests to stop at a call of a function, the first of which is 1.
+TWICE = """
+import importlib, signal, sys
+from hydra import compose, initialize_config_dir
+from chela.training import stopping
+from chela.training.run import run
+
+configs, module, owner, name, call, number, *overrides = sys.argv[1:]
+place = importlib.import_module(module)
+place = getattr(place, owner) if owner else place
+original, calls = getattr(place, name), []
+stopping.SAME_REQUEST = 0.0
+
+def patched(*arguments, **options):
+    calls.append(name)
+    result = original(*arguments, **options) if name == "save" else None
+    if len(calls) == int(call):
+        signal.raise_signal(int(number))
+        signal.raise_signal(int(number))
+    return result if name == "save" else original(*arguments, **options)
+
+setattr(place, name, patched)
+with initialize_config_dir(configs, version_base="1.3"):
+    run(compose("config", overrides))
 """
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == -signal.SIGINT
-    assert ended.stdout.splitlines()[-1] == "SIGINT at once"
+
+MODULE = ("chela.training.module", "ClassificationModule")
+RUN = ("chela.training.run", "Run")
 
 
-def two_signals(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, number) -> None:
-    """Send ourselves two requests to stop at a call of a function, the first of which is 1."""
-    original = getattr(owner, name)
-    calls: list[str] = []
-
-    def patched(*arguments, **options):
-        calls.append(name)
-        if len(calls) == call:
-            signal.raise_signal(number)
-            signal.raise_signal(number)
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(checkpoints, "SAME_REQUEST", 0.0)
-    monkeypatch.setattr(owner, name, patched)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("owner", "name", "call", "saved"),
+    ("where", "call", "number", "saved"),
     [
-        (ClassificationModule, "training_step", 8, 6),
-        (ClassificationModule, "validation_step", 2, 8),  # of step 10
-        (torch, "save", 4, 4),  # of step 5, after the best weights of that step
-        (Run, "_test", 1, 12),
+        ((*MODULE, "training_step"), 2, signal.SIGINT, 0),
+        ((*MODULE, "training_step"), 8, signal.SIGTERM, 6),
+        ((*MODULE, "validation_step"), 2, signal.SIGUSR1, 8),  # of step 10
+        (("torch", "", "save"), 3, signal.SIGINT, 4),  # the first best weights, of step 5
+        (("torch", "", "save"), 4, signal.SIGTERM, 4),  # everything, after them
+        ((*RUN, "_test"), 1, signal.SIGINT, 12),
+        ((*RUN, "_finish"), 1, signal.SIGTERM, 12),
     ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_stops_at_once(
-    composed, uninterrupted, monkeypatch, capsys, owner, name, call, saved, number
+    composed, uninterrupted, tmp_path, shared_data, where, call, number, saved
 ) -> None:
-    whole, broken = (
-        composed("trainer.checkpoint_every_steps=2", f"output_dir={uninterrupted}"),
-        composed("trainer.checkpoint_every_steps=2"),
-    )
+    every = "trainer.checkpoint_every_steps=2"
+    whole, broken = composed(every, f"output_dir={uninterrupted}"), composed(every)
     run(whole)
-    before = [signal.getsignal(each) for each in STOPPING]
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        two_signals(patch, owner, name, call, number)
-        run(broken)
-    assert stopped.value.code == 128 + number
-    assert [signal.getsignal(each) for each in STOPPING] == before
-    assert f"stopped by {number.name} at once; the last checkpoint is in" in capsys.readouterr().out
+    places = [f"data_dir={shared_data}", f"output_dir={tmp_path / 'outputs'}"]
+    arguments = [str(ROOT / "configs"), *where, str(call), str(int(number)), *TINY, *places, every]
+    ended = subprocess.run(
+        [sys.executable, "-c", TWICE, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == -number, ended.stdout + ended.stderr
+    what = "the last checkpoint is in" if saved else "nothing was saved yet"
+    assert f"stopped by {number.name} at once; {what}" in ended.stdout
     folder = RunFolder(parse(broken))
     assert read_record(folder.path)["status"] == "interrupted"
-    assert not list(folder.path.rglob("*.unfinished"))
-    last = folder.last if folder.last.exists() else folder.previous
-    assert torch.load(last, weights_only=True)["global_step"] == saved
+    if saved:
+        last = folder.last if folder.last.exists() else folder.previous
+        assert step_of(last) == saved
     run(broken)
-    assert_same_run(whole, broken)
+    assert_same_run(whole, broken, anew=not saved)
 
 
-def test_a_second_signal_before_the_first_checkpoint(composed, monkeypatch, capsys) -> None:
-    config = composed()
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        two_signals(patch, ClassificationModule, "training_step", 2, signal.SIGINT)
-        run(config)
-    assert "stopped by SIGINT at once; nothing was saved yet" in capsys.readouterr().out
-    assert read_record(RunFolder(parse(config)).path)["status"] == "interrupted"
-    run(config)
-    assert contents(config)[1]["status"] == "finished"
+def test_the_best_weights_are_those_the_checkpoint_knows_of(composed, monkeypatch) -> None:
+    """Killed between both files, a run validates once more; on a GPU it may turn out otherwise."""
+    accuracies = {5: 0.2, 10: 0.9}
+    found, save_last = L.Trainer.callback_metrics, Checkpointer._save_last
+
+    def metrics(trainer):
+        accuracy = torch.tensor(accuracies.get(trainer.global_step, 0.0))
+        return {**found.fget(trainer), "val/accuracy": accuracy}
+
+    def killed(self, trainer):
+        if trainer.global_step == 10:
+            raise Killed
+        save_last(self, trainer)
+
+    monkeypatch.setattr(L.Trainer, "callback_metrics", property(metrics))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpointer, "_save_last", killed)
+        run(composed())
+    folder = RunFolder(parse(composed()))
+    assert step_of(folder.best) == 10
+    accuracies[10] = 0.1
+    run(composed())
+    assert contents(composed())[1]["best"]["step"] == 5
+    assert sorted(each.name for each in folder.checkpoints.iterdir()) == (
+        ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    )
 
 
-@pytest.mark.parametrize(("name", "status"), [("_outcome", "interrupted"), ("_finish", "finished")])
-def test_a_second_signal_waits_for_the_record(composed, monkeypatch, name, status) -> None:
-    config = composed()
-    if name == "_outcome":  # of a run that was stopped before
-        signal_at(monkeypatch, 3, signal.SIGTERM)
-    two_signals(monkeypatch, Run, name, 1, signal.SIGTERM)
-    with pytest.raises(SystemExit) as stopped:
-        run(config)
-    assert stopped.value.code == 128 + signal.SIGTERM
-    assert read_record(RunFolder(parse(config)).path)["status"] == status
+def test_several_devices_save_nothing_more(composed, monkeypatch) -> None:
+    """Each has a clock of its own; if one saved and another did not, both would wait for ever."""
+    saved: list[int] = []
+    original = Checkpointer._save_last
+
+    def spied(self, trainer):
+        saved.append(trainer.global_step)
+        original(self, trainer)
+
+    monkeypatch.setattr(Checkpointer, "_save_last", spied)
+    monkeypatch.setattr(L.Trainer, "world_size", 2)
+    monkeypatch.setattr(checkpoints, "GRACE", 0.0)
+    monkeypatch.setattr(Checkpointer, "_asked_to_stop", lambda *_: False)
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(Run, "_test", killed)  # the second device's share would be missing
+    with pytest.raises(Killed):
+        run(composed())
+    assert saved == [5, 10, 12]
 
 
 @pytest.mark.parametrize("step", [5, 10, 12])
