@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import torch
 
 from chela.config import parse
 from chela.records.record import read_record
-from chela.training import checkpoints
+from chela.training import checkpoints, stopping
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.folder import RunFolder
+from chela.training.module import ClassificationModule
 from chela.training.run import Run, run
 from chela.training.stopping import StopSignals
-from tests.conftest import ROOT, TINY
 from tests.training.test_resume import assert_same_run, contents, signal_at
 
 
@@ -54,63 +53,63 @@ def test_a_process_forked_to_load_data_leaves_signals_to_its_parent() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-# Sends itself two requests to stop at a call of a function, the first of which is 1.
-TWICE = """
-import importlib, signal, sys
-from hydra import compose, initialize_config_dir
-from chela.training import stopping
-from chela.training.run import run
+def killed_by_itself(config, said: Path, owner: object, name: str, call: int, number: int) -> int:
+    """How a process ends that sends itself two requests to stop at a call of a function.
 
-configs, module, owner, name, call, number, *overrides = sys.argv[1:]
-place = importlib.import_module(module)
-place = getattr(place, owner) if owner else place
-original, calls = getattr(place, name), []
-stopping.SAME_REQUEST = 0.0
+    It is forked, so that it has all imports at once.
 
-def patched(*arguments, **options):
-    calls.append(name)
-    result = original(*arguments, **options) if name == "save" else None
-    if len(calls) == int(call):
-        signal.raise_signal(int(number))
-        signal.raise_signal(int(number))
-    return result if name == "save" else original(*arguments, **options)
+    Args:
+        config: of its run.
+        said: a file for what it prints.
+        owner: of the function.
+        name: of the function.
+        call: the first is 1.
+        number: the signal's.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    original, calls = getattr(owner, name), []
 
-setattr(place, name, patched)
-with initialize_config_dir(configs, version_base="1.3"):
-    run(compose("config", overrides))
-"""
+    def patched(*arguments, **options):
+        calls.append(name)
+        written = original(*arguments, **options) if name == "save" else None
+        if len(calls) == call:
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+        return written if name == "save" else original(*arguments, **options)
 
-MODULE = ("chela.training.module", "ClassificationModule")
-RUN = ("chela.training.run", "Run")
+    try:
+        stopping.SAME_REQUEST = 0.0
+        setattr(owner, name, patched)
+        sys.stdout = said.open("w")
+        run(config)
+    finally:
+        os._exit(99)  # it should not have come here
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("where", "call", "number", "saved"),
+    ("owner", "name", "call", "number", "saved"),
     [
-        ((*MODULE, "training_step"), 2, signal.SIGINT, 0),
-        ((*MODULE, "training_step"), 8, signal.SIGTERM, 6),
-        ((*MODULE, "validation_step"), 2, signal.SIGUSR1, 8),  # of step 10
-        (("torch", "", "save"), 3, signal.SIGINT, 4),  # the first best weights, of step 5
-        (("torch", "", "save"), 4, signal.SIGTERM, 4),  # everything, after them
-        ((*RUN, "_test"), 1, signal.SIGINT, 12),
-        ((*RUN, "_finish"), 1, signal.SIGTERM, 12),
+        (ClassificationModule, "training_step", 2, signal.SIGINT, 0),
+        (ClassificationModule, "training_step", 8, signal.SIGTERM, 6),
+        (ClassificationModule, "validation_step", 2, signal.SIGUSR1, 8),  # of step 10
+        (torch, "save", 3, signal.SIGINT, 4),  # the first best weights, of step 5
+        (torch, "save", 4, signal.SIGTERM, 4),  # everything, after them
+        (Run, "_test", 1, signal.SIGINT, 12),
+        (Run, "_finish", 1, signal.SIGTERM, 12),
     ],
 )
 def test_a_second_signal_stops_at_once(
-    composed, uninterrupted, tmp_path, shared_data, where, call, number, saved
+    composed, uninterrupted, tmp_path, owner, name, call, number, saved
 ) -> None:
     every = "trainer.checkpoint_every_steps=2"
     whole, broken = composed(every, f"output_dir={uninterrupted}"), composed(every)
     run(whole)
-    places = [f"data_dir={shared_data}", f"output_dir={tmp_path / 'outputs'}"]
-    arguments = [str(ROOT / "configs"), *where, str(call), str(int(number)), *TINY, *places, every]
-    ended = subprocess.run(
-        [sys.executable, "-c", TWICE, *arguments], cwd=ROOT, capture_output=True, text=True
-    )
-    assert ended.returncode == -number, ended.stdout + ended.stderr
+    said = tmp_path / "said.txt"
+    assert killed_by_itself(broken, said, owner, name, call, number) == -number
     what = "the last checkpoint is in" if saved else "nothing was saved yet"
-    assert f"stopped by {number.name} at once; {what}" in ended.stdout
+    assert f"stopped by {number.name} at once; {what}" in said.read_text()
     folder = RunFolder(parse(broken))
     assert read_record(folder.path)["status"] == "interrupted"
     if saved:
