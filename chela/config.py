@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from chela import resolvers
 from chela.choices import Chosen
 from chela.errors import ConfigError, UnknownKey, suggestion
-from chela.identity import decides, flat, joined
+from chela.identity import deciding, joined
 from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
 from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
@@ -188,7 +188,7 @@ def as_dict(config: RunConfig) -> dict[str, Any]:
 
 def computation(config: RunConfig) -> dict[str, Any]:
     """The keys that decide what is computed, flat: ``{"model.dim": 128, ..., "seed": 0}``."""
-    return {key: value for key, value in flat(as_dict(config)).items() if decides(key, value)}
+    return deciding(as_dict(config))
 
 
 def _parsed(composed: DictConfig) -> RunConfig:

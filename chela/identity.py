@@ -42,6 +42,15 @@ def decides(key: str, value: Any) -> bool:
     return key not in NOT_IDENTITY and not (key in OPTIONAL and value is None)
 
 
+def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration that decide what is computed, flat: ``{"model.dim": 128, ...}``.
+
+    Args:
+        values: a whole configuration, from Hydra or from a record.
+    """
+    return {key: value for key, value in flat(values).items() if decides(key, value)}
+
+
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Nested sections as one: ``{"model": {"dim": 128}} -> {"model.dim": 128}``.
 

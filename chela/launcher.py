@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -33,7 +33,7 @@ from chela.errors import ConfigError
 from chela.places import Slots, cores, visible_gpus
 from chela.records import sweeps
 from chela.records.sweeps import SweepCell
-from chela.signals import SAME_REQUEST, StoppingSignals
+from chela.signals import StoppingSignals
 
 PLUGIN = "hydra_plugins.chela"  # Hydra takes no launcher from a module that is called otherwise
 FOLDER = "CHELA_SWEEP_FOLDER"  # of the sweep's own files; its cells inherit it
@@ -80,7 +80,6 @@ class ProcessLauncher(Launcher):
         self.console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
         self.running: dict[subprocess.Popen[bytes], Running] = {}
         self.received: deque[int] = deque()  # signals that were not passed on yet
-        self.asked_at = -math.inf  # time.monotonic() of the last of them
         self.passed_on: list[int] = []
         self.kill_at = math.inf  # time.monotonic() from which on cells that go on are killed
         self.interrupted = False  # a cell stopped before its end because it was asked to
@@ -106,7 +105,8 @@ class ProcessLauncher(Launcher):
         waiting = deque(cells)
         reader, writer = os.pipe()  # closed with this process, however it ends
         try:
-            with StoppingSignals(self._note):
+            # a cell gets a signal up to a pause later, and must not take for one what are two here
+            with StoppingSignals(self.received.append, slack=2 * PAUSE):
                 while self.running or (waiting and not self.passed_on):
                     while waiting and not self.received and not self.passed_on:
                         places = slots.take(waiting[0].devices)
@@ -217,12 +217,6 @@ class ProcessLauncher(Launcher):
         result = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
         result.return_value = float("nan") if known is None or known.best is None else known.best
         return result
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        # a cell gets it up to a pause later, and must not take for one what are two here
-        if time.monotonic() - self.asked_at > SAME_REQUEST + 2 * PAUSE:
-            self.asked_at = time.monotonic()
-            self.received.append(number)  # _pass_signals_on serves it
 
     def _pass_signals_on(self) -> None:
         """Give each signal to every cell that runs; after the second one wait for a short time."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -17,23 +19,34 @@ class StoppingSignals:
     """Takes ``STOPPING`` over for a while; the main thread's business.
 
     Args:
-        handler: called with the signal's number and the frame it came in.
+        handler: called with the number of each signal that is a request of its own.
+        slack: seconds by which ``SAME_REQUEST`` is longer here.
+
+    Attributes:
+        asked_at: when the latest request came, ``time.monotonic()``.
     """
 
-    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
-        self._handler = handler
+    def __init__(self, handler: Callable[[int], None], slack: float = 0.0) -> None:
+        self._handler, self._slack = handler, slack
+        self.asked_at = -math.inf
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
         """Take the signals over, again if another has since; ``remove`` gives them back."""
         for number in STOPPING:
-            before = signal.signal(number, self._handler)
+            before = signal.signal(number, self._receive)
             self._before.setdefault(number, before)
 
     def remove(self) -> None:
         """Give the signals back to whom they belonged. Safe to call twice."""
         while self._before:
             signal.signal(*self._before.popitem())
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self.asked_at > SAME_REQUEST + self._slack:
+            self.asked_at = now
+            self._handler(number)
 
     def __enter__(self) -> None:
         self.install()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from chela.config import RunConfig, computation
-from chela.identity import decides, flat
+from chela.identity import deciding
 from chela.records.record import read_record
 from chela.training import build
 from chela.training.evidence import implementations
@@ -113,8 +113,7 @@ def of_other_budgets(config: RunConfig) -> list[tuple[int, str]]:
             record = read_record(folder)
             if record is None or record["status"] != "finished":
                 continue
-            keys = {k: v for k, v in flat(record["config"]).items() if decides(k, v)}
-            if _without_budget(keys) == wanted:
+            if _without_budget(deciding(record["config"])) == wanted:
                 found.append((int(record["training"]["steps"]), folder.parent.name))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # it cannot be read, or is of an older version: not this run's business

@@ -160,10 +160,10 @@ class Run:
             exit_code = 0
             return tested
         except Interrupted as interruption:
-            exit_code = 128 + interruption.signal_number
+            exit_code = self._status(interruption.signal_number)
             self._record("interrupted", {**record, **self._outcome(steps)})
             self._say_how_to_go_on(str(interruption), interruption.saved)
-            raise SystemExit(self._status(interruption.signal_number)) from None
+            raise SystemExit(exit_code) from None
         except Pruned as pruned:
             self._record("interrupted", {**record, **self._outcome(steps), "pruned": str(pruned)})
             raise

@@ -6,9 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from types import FrameType
 
-from chela.signals import SAME_REQUEST, StoppingSignals
+from chela.signals import StoppingSignals
 
 AT_STEP = "saving at the end of this step"
 AT_VALIDATION = "saving after the validation that ends this step"
@@ -39,7 +38,7 @@ class StopSignals(StoppingSignals):
     could be resumed exactly. The first one is therefore only noted. A second one ends the process,
     with the checkpoint before as the last: no exception is raised in the middle of what it does,
     which might be a file's writing or another's clean-up, and every file is whole or absent. What
-    comes within ``SAME_REQUEST`` is the same one: a sweep passes on what it gets, too.
+    comes within ``signals.SAME_REQUEST`` is the same one: a sweep passes on what it gets, too.
 
     Args:
         notify: told what the first one brings about.
@@ -54,23 +53,22 @@ class StopSignals(StoppingSignals):
         super().__init__(self._serve)
         self.received: int | None = None
         self.then = AT_STEP
-        self._at = 0.0  # when it came, time.monotonic()
         self._notify, self._end = notify, at_once
         self._process = os.getpid()
 
     @property
     def seconds(self) -> float:
         """Since the first one came; 0 if none has."""
-        return 0.0 if self.received is None else time.monotonic() - self._at
+        return 0.0 if self.received is None else time.monotonic() - self.asked_at
 
-    def _serve(self, number: int, frame: FrameType | None) -> None:
+    def _serve(self, number: int) -> None:
         if os.getpid() != self._process:
             return  # forked to load data: its parent, which got the signal too, ends it
         if self.received is None:
-            self.received, self._at = number, time.monotonic()
+            self.received = number
             name = signal.Signals(number).name
             self._notify(f"{name}: {self.then}; send it again to stop at once")
-        elif self.seconds > SAME_REQUEST:
+        else:
             try:
                 self._end(number)
             finally:

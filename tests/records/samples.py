@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from chela.records.cells import Cell
 from chela.records.collect import Collection, Run, parse
+from chela.records.report import Report
 
 SIZES = {  # train, val, test rows and the longest sequence of the benchmark's data
     "listops": (96_000, 2_000, 2_000, 1_998),
@@ -157,3 +159,15 @@ def sweep() -> list[dict[str, Any]]:
         for seed in range(2)
     ]
     return made
+
+
+def cell(report: Report, model: str, title: str) -> Cell:
+    """The cell of a row, by its name, in a column, by its title."""
+    (row,) = [row for row in (*report.ours, *report.published) if row.name == model]
+    (place,) = [n for n, column in enumerate(report.columns) if column.title == title]
+    return row.cells[place]
+
+
+def notes(report: Report, marks: tuple[str, ...]) -> list[str]:
+    """What the marks of a row or a cell stand for."""
+    return [dict(report.notes)[mark] for mark in marks]

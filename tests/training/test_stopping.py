@@ -11,9 +11,10 @@ import lightning as L
 import pytest
 import torch
 
+from chela import signals
 from chela.config import parse
 from chela.records.record import read_record
-from chela.training import checkpoints, stopping
+from chela.training import checkpoints
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
@@ -34,11 +35,11 @@ class Killed(BaseException):
 def test_a_signal_that_comes_twice_is_one_request() -> None:
     said: list[str] = []
     ended: list[int] = []
-    signals = StopSignals(said.append, ended.append)
-    with signals:
+    requests = StopSignals(said.append, ended.append)
+    with requests:
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
-    assert signals.received == signal.SIGINT
+    assert requests.received == signal.SIGINT
     assert len(said) == 1
     assert not ended
 
@@ -73,14 +74,13 @@ def killed_by_itself(config, said: Path, owner: object, name: str, call: int, nu
 
     def patched(*arguments, **options):
         calls.append(name)
-        written = original(*arguments, **options) if name == "save" else None
         if len(calls) == call:
             signal.raise_signal(number)
             signal.raise_signal(number)
-        return written if name == "save" else original(*arguments, **options)
+        return original(*arguments, **options)
 
     try:
-        stopping.SAME_REQUEST = 0.0
+        signals.SAME_REQUEST = 0.0
         setattr(owner, name, patched)
         sys.stdout = said.open("w")
         run(config)
@@ -147,16 +147,22 @@ def test_the_best_weights_are_those_the_checkpoint_knows_of(composed, monkeypatc
     )
 
 
-def test_several_devices_save_nothing_more(composed, monkeypatch) -> None:
-    """Each has a clock of its own; if one saved and another did not, both would wait for ever."""
-    saved: list[int] = []
+@pytest.fixture
+def saved(monkeypatch) -> list[int]:
+    """The steps at which runs save everything."""
+    steps: list[int] = []
     original = Checkpointer._save_last
 
     def spied(self, trainer):
-        saved.append(trainer.global_step)
+        steps.append(trainer.global_step)
         original(self, trainer)
 
     monkeypatch.setattr(Checkpointer, "_save_last", spied)
+    return steps
+
+
+def test_several_devices_save_nothing_more(composed, monkeypatch, saved) -> None:
+    """Each has a clock of its own; if one saved and another did not, both would wait for ever."""
     monkeypatch.setattr(L.Trainer, "world_size", 2)
     monkeypatch.setattr(checkpoints, "GRACE", 0.0)
     monkeypatch.setattr(Checkpointer, "_asked_to_stop", lambda *_: False)
@@ -200,17 +206,7 @@ def test_a_long_validation_is_broken_off(
     assert_same_run(whole, broken)
 
 
-def test_the_step_before_a_validation_is_saved_only_if_that_was_long(composed, monkeypatch) -> None:
+def test_the_step_before_a_validation_is_saved_only_if_that_was_long(composed, saved) -> None:
     """Else each validation would cost a checkpoint more; of the first one nothing is known."""
-    config = composed()
-    saved: list[int] = []
-
-    original = Checkpointer._save_last
-
-    def spied(self, trainer):
-        saved.append(trainer.global_step)
-        original(self, trainer)
-
-    monkeypatch.setattr(Checkpointer, "_save_last", spied)
-    run(config)
+    run(composed())
     assert saved == [4, 5, 10, 12]

@@ -1,0 +1,154 @@
+"""Rows of the table: what is averaged in one, how it is called, and what is noted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chela.records.collect import Run, parse
+from chela.records.table import build
+from tests.records.samples import cell, found, notes, record, run
+
+
+def test_other_configurations_are_never_averaged() -> None:
+    runs = [
+        run(seed=seed, accuracy=accuracy, choices={"depth": depth})
+        for depth, accuracy in ((2, 0.2), (4, 0.4))
+        for seed in (0, 1)
+    ]
+    report = build(found(*runs), [])
+    assert [row.name for row in report.ours] == ["chela (depth=2)", "chela (depth=4)"]
+    assert cell(report, "chela (depth=2)", "ListOps").mean == pytest.approx(20)
+    assert cell(report, "chela (depth=4)", "ListOps").mean == pytest.approx(40)
+
+
+def test_other_data_are_never_averaged() -> None:
+    runs = [run(seed=n, accuracy=n / 4, fingerprint=letter * 64) for n, letter in enumerate("ab")]
+    report = build(found(*runs), [])
+    assert sorted(c.mean for row in report.ours for c in row.cells if c.mean is not None) == [0, 25]
+    for row in report.ours:
+        (note,) = notes(report, row.marks)
+        assert note == f"{row.name}: the same configuration as another row, other data"
+
+
+def test_versions_of_one_configuration_are_told_apart() -> None:
+    """A key that only the newer has gives another hash, and no key tells them apart."""
+    newer = {"choices": {"later": 1}, "fingerprint": "d" * 64}
+    runs = run(fingerprint="d" * 64), run(seed=1, **newer)
+    report = build(found(*runs), [])
+    assert len(report.ours) == 2
+    for row in report.ours:
+        (other,) = {each.identity for each in runs} - {row.label}
+        (note,) = notes(report, row.marks)
+        assert note == (
+            f"{row.name}: as {other} in all keys that both have; "
+            "one is of another version of this project"
+        )
+
+
+def test_a_row_that_began_with_earlier_weights_says_so() -> None:
+    began = {"run_id": "easy-1234abcd-seed0", "step": 900, "data_fingerprint": "f" * 64}
+    report = build(found(run(initial_weights=began)), [])
+    (row,) = report.ours
+    (note,) = notes(report, row.marks)
+    assert note == "chela: began with the weights of an earlier run; the record says which"
+    assert build(found(run(initial_weights=None)), []).ours[0].marks == ()
+
+
+def test_where_runs_began_tells_rows_apart() -> None:
+    """Also from a run of before the key was there, which began with random weights."""
+    runs = [
+        run(fingerprint="d" * 64),
+        *(began(name) for name in (None, "a-1234abcd", "b-1234abcd")),
+    ]
+    names = [row.name for row in build(found(*runs[:1], *runs[2:]), []).ours]
+    expected = ["null", "a-1234abcd", "b-1234abcd"]
+    assert sorted(names) == sorted(f"chela (start_from={each})" for each in expected)
+    names = [row.name for row in build(found(*runs[1:]), []).ours]
+    assert sorted(names) == sorted(f"chela (start_from={each})" for each in expected)
+
+
+def began(name: str | None) -> Run:
+    config = record()["config"] | {"start_from": name}
+    return run(config=config, identity=f"{name or 'random weights':.8}", fingerprint="d" * 64)
+
+
+def test_what_hides_behind_a_hash_is_noted() -> None:
+    runs = [run(identity=name * 8, choices={"long": name * 50}) for name in "ab"]
+    report = build(found(*runs), [])
+    assert [row.name for row in report.ours] == ["chela (aaaaaaaa)", "chela (bbbbbbbb)"]
+    for row, letter in zip(report.ours, "ab", strict=True):
+        assert notes(report, row.marks) == [f"{row.name}: long={letter * 50}"]
+
+
+def named(name: str, identity: str, seed: int = 0, **choices: object) -> Run:
+    """A run of ``name=...``."""
+    made = record(seed=seed, choices=choices)
+    made["config"]["name"], made["run_id"] = name, f"{name}-{identity}-seed{seed}"
+    return parse(made, Path("outputs", f"{name}-{identity}", f"seed{seed}"))
+
+
+def test_a_row_behind_a_hash_has_the_name_that_its_runs_were_given() -> None:
+    long = {letter: letter * 50 for letter in "abcd"}
+    usual, longest = named("listops-chela", "cccc", text=long["c"]), "n" * 50
+    runs = [named("mine", "aaaa", text=long["a"]), named("theirs", "bbbb", text=long["b"])]
+    report = build(found(*runs, usual, named(longest, "dddd", text=long["d"])), [])
+    assert [row.label for row in report.ours] == ["cccc", "dddd", "mine-aaaa", "theirs-bbbb"]
+    for row in report.ours:  # what the name stands for is noted all the same
+        (note,) = notes(report, row.marks)
+        assert note.startswith(f"{row.name}: text=")
+
+
+def test_a_name_is_no_other_configuration() -> None:
+    """Runs that differ in it alone compute the same, and are seeds of one cell."""
+    others = named("other", "bbbb", text="b" * 50)
+    report = build(found(named("mine", "aaaa", 0), named("yours", "aaaa", 1), others), [])
+    assert [(row.label, row.cells[0].seeds) for row in report.ours] == [
+        ("aaaa", 2),
+        ("other-bbbb", 1),
+    ]
+
+
+def test_what_is_not_the_shipped_recipe_and_does_not_say_so_has_a_note() -> None:
+    """A baseline trained for fewer epochs than its recipe's must not pass for it."""
+
+    def recipe(choices: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"model.dim": 64, "model.depth": 6, "task.num_train": 1}
+
+    same, other = {"depth": 6}, {"depth": 4}
+    runs = [run("s4d", choices=same), run("mega", choices=other)]
+    report = build(found(*runs), [], recipe)
+    assert notes(report, cell(report, "s4d", "ListOps").marks) == []
+    (note,) = notes(report, cell(report, "mega", "ListOps").marks)
+    assert note == "mega on ListOps: unlike the shipped recipe in depth=4"
+    both = [run(choices=each, identity=f"{n}" * 8) for n, each in enumerate((same, other))]
+    report = build(found(*both), [], recipe)
+    assert [row.name for row in report.ours] == ["chela (depth=4)", "chela (depth=6)"]
+    assert not any(cell.marks for row in report.ours for cell in row.cells)
+    narrow = [
+        run(choices={**each, "dim": 32}, identity=f"{n}" * 8)
+        for n, each in enumerate((same, other))
+    ]
+    report = build(found(*narrow), [], recipe)
+    (note,) = notes(report, cell(report, "chela (depth=4)", "ListOps").marks)
+    assert note == (
+        "chela (depth=4) on ListOps: besides what its name says, "
+        "unlike the shipped recipe in dim=32"
+    )
+
+
+def test_a_difference_that_stands_behind_a_hash_is_said_once() -> None:
+    usual = {f"quite_a_long_key_of_a_model_{n}": n for n in range(3)}
+
+    def recipe(choices: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {f"model.{key}": value for key, value in usual.items()}
+
+    runs = [run(choices=usual), run(choices=dict.fromkeys(usual, 9), identity="9" * 8)]
+    report = build(found(*runs), [], recipe)
+    (row,) = [row for row in report.ours if row.label == "9" * 8]
+    (note,) = notes(report, row.marks)
+    assert note.count("=9") == 3
+    assert not any(cell.marks for cell in row.cells)
