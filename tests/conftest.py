@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 if not torch.cuda.is_available():
     # Kernels then run interpreted; Triton reads this when it is imported, which hydra's and
@@ -53,6 +54,25 @@ TINY = [
     "trainer.progress=false",
     "logger=csv",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz", type=int, metavar="N", help="random inputs for each fuzz test (CI: 25, the same)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The settings of fuzz tests: ``@settings.get_profile("fuzz")`` above ``@given``."""
+    given = config.getoption("fuzz")
+    settings.register_profile(
+        "fuzz",
+        max_examples=given or 25,
+        derandomize=given is None,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 @pytest.fixture(scope="session")
