@@ -37,8 +37,8 @@ from chela.records.efficiency import (
 )
 from chela.records.environment import hardware, versions
 from chela.records.files import write_text
-from chela.records.published import published, reference_lines
-from chela.records.table import build as build_table
+from chela.report.published import published, reference_lines
+from chela.report.table import build as build_table
 from chela.training import build
 from chela.training.throughput import measure_at_length
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from chela.records.collect import collect
-from chela.records.published import published
-from chela.records.recipes import shipped
-from chela.records.table import build
-from chela.records.terminal import terminal_tables, whole_width
+from chela.report.published import published
+from chela.report.recipes import shipped
+from chela.report.table import build
+from chela.report.terminal import terminal_tables, whole_width
 from tasks.errors import DataError
 
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     target = Path(settings[0].removeprefix("out=")) if settings else folders[0] / "report"
     report = build(collect(folders), published(), shipped)
 
-    from chela.records.outputs import write  # after the errors: drawing takes a while to import
+    from chela.report.outputs import write  # after the errors: drawing takes a while to import
 
     written = write(report, target)
     # where there is no terminal, a file's lines may be as long as the table needs

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from chela.records.collect import collect
-from chela.records.markdown import markdown
-from chela.records.published import published
 from chela.records.state import run_folders, run_state
 from chela.records.sweeps import read_cells
-from chela.records.table import build
-from chela.records.tidy import tidy
+from chela.report.markdown import markdown
+from chela.report.published import published
+from chela.report.table import build
+from chela.report.tidy import tidy
 from tests.conftest import ROOT, TINY
 from tests.test_commands import train
 from tests.test_launcher import AT_ONCE, wait_for

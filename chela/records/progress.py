@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chela.records import sweeps
-from chela.records.figures import duration, human
+from chela.records.format import duration, human
 from chela.records.state import RunState, run_folders, run_state
 from chela.records.sweeps import Plan, SweepCell
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from chela.records.figures import duration
+from chela.records.format import duration
 
 
 def summary_table(record: dict[str, Any], folder: Path) -> Table:

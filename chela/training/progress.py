@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from chela.records.figures import duration, human
+from chela.records.format import duration, human
 from chela.records.state import seconds_left
 from chela.training.history import History
 

@@ -9,15 +9,15 @@ from typing import Any
 from rich.console import Console
 
 from chela.errors import ChelaError
-from chela.records.cells import Cell
 from chela.records.collect import collect
-from chela.records.figures import percent, spread
-from chela.records.outputs import write
-from chela.records.published import published
-from chela.records.recipes import shipped
+from chela.records.format import percent, spread
 from chela.records.record import read_record
-from chela.records.report import Report
-from chela.records.table import build
+from chela.report.cells import Cell
+from chela.report.outputs import write
+from chela.report.published import published
+from chela.report.recipes import shipped
+from chela.report.report import Report
+from chela.report.table import build
 from chela.training.settings import LoggerConfig
 from chela.training.wandb_run import open_wandb, wandb_mode
 from tasks.errors import DataError

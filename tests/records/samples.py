@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from chela.records.cells import Cell
 from chela.records.collect import Collection, Run, parse
-from chela.records.report import Report
+from chela.report.cells import Cell
+from chela.report.report import Report
 
 SIZES = {  # train, val, test rows and the longest sequence of the benchmark's data
     "listops": (96_000, 2_000, 2_000, 1_998),

@@ -18,7 +18,7 @@ from chela.records.efficiency import (
     draw_lengths,
     from_csv,
 )
-from chela.records.published import reference_lines
+from chela.report.published import reference_lines
 from scripts.efficiency import MODELS, accuracies, main
 from tests.conftest import ROOT
 from tests.records.samples import record, save

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from chela.records.curve import draw_curve
 from chela.records.environment import git_state, hardware, versions
-from chela.records.figures import human
 from chela.records.files import atomic_file, write_text
+from chela.records.format import human
 from chela.records.record import read_record, test_result, write_record
 from chela.records.summary import summary_table
 from tests.conftest import ROOT

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from chela.records.cells import Cell
-from chela.records.costs import HEAD, costs, texts
-from chela.records.costs import LEGEND as COST_LEGEND
-from chela.records.figures import percent, spread
-from chela.records.report import Report, Row
+from chela.records.format import percent, spread
+from chela.report.cells import Cell
+from chela.report.costs import HEAD, costs, texts
+from chela.report.costs import LEGEND as COST_LEGEND
+from chela.report.report import Report, Row
 
 LEGEND = (
     "**Bold**: best, <ins>underlined</ins>: second best of our own rows. ★ best, ☆ second best of "

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from chela.records.collect import Run
-from chela.records.figures import duration, human, size
-from chela.records.report import Report
+from chela.records.format import duration, human, size
+from chela.report.report import Report
 
 HEAD = ("Model", "Task", "Parameters", "Tokens/s", "Peak memory", "Steps", "Time", "Hardware")
 LEGEND = "Tokens/s in training, padding not counted. Time of one run, with validation and saving."

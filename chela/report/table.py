@@ -6,13 +6,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from chela.records.cells import Cell, summary, unlike, without_number
 from chela.records.collect import Collection, Run
-from chela.records.lra import LRA, departure
-from chela.records.published import Published
-from chela.records.ranks import ranked
-from chela.records.report import Column, Notes, Report, Row
-from chela.records.variants import (
+from chela.report.cells import Cell, summary, unlike, without_number
+from chela.report.lra import LRA, departure
+from chela.report.naming import (
     Recipe,
     Variant,
     departures,
@@ -21,6 +18,9 @@ from chela.records.variants import (
     labels,
     no_recipe,
 )
+from chela.report.published import Published
+from chela.report.ranks import ranked
+from chela.report.report import Column, Notes, Report, Row
 
 Place = tuple[str, str]  # of a row: model and label
 

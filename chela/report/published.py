@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-from chela.records.lra import LRA
+from chela.report.lra import LRA
 
 FILE = "published_lra.csv"
 # Which line is the same architecture as a model of ours: the newest where there are several. S4D's
@@ -36,7 +36,7 @@ class Published:
 
 def published() -> list[Published]:
     """The lines of ``published_lra.csv`` beside this file, in its order."""
-    text = files("chela.records").joinpath(FILE).read_text(encoding="utf-8")
+    text = files("chela.report").joinpath(FILE).read_text(encoding="utf-8")
     return [
         Published(
             line["model"],

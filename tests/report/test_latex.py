@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chela.records import latex
-from chela.records.table import build
-from tests.records.hostile import hostile, whole_report
-from tests.records.latex_form import check_latex
+from chela.report import latex
+from chela.report.table import build
 from tests.records.samples import found, run
+from tests.report.hostile import hostile, whole_report
+from tests.report.latex_form import check_latex
 
 
 @given(st.text())

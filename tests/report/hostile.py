@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from chela.records.collect import Collection, Unread, parse
-from chela.records.published import published
-from chela.records.report import Report
-from chela.records.table import build
+from chela.report.published import published
+from chela.report.report import Report
+from chela.report.table import build
 from tests.records.samples import found, run, sweep
 
 HOSTILE = (

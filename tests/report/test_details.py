@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chela.records.details import configuration, facts
+from chela.report.details import configuration, facts
 from tests.records.samples import record, run
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chela.records.collect import Run, parse
-from chela.records.table import build
+from chela.report.table import build
 from tests.records.samples import cell, found, notes, record, run
 
 

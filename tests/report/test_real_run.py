@@ -10,11 +10,11 @@ import pytest
 
 from chela.config import parse
 from chela.records.collect import collect
-from chela.records.details import configuration, facts
-from chela.records.page import page
-from chela.records.published import published
-from chela.records.table import build
-from chela.records.tidy import tidy
+from chela.report.details import configuration, facts
+from chela.report.page import page
+from chela.report.published import published
+from chela.report.table import build
+from chela.report.tidy import tidy
 from chela.training.run import run
 
 

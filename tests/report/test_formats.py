@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chela.records import latex, markdown
-from chela.records.figures import duration, human, size
-from chela.records.page import page
-from chela.records.picture import picture
-from chela.records.published import published
-from chela.records.report import Report
-from chela.records.table import build
-from chela.records.tidy import COLUMNS, tidy
+from chela.records.format import duration, human, size
+from chela.report import latex, markdown
+from chela.report.page import page
+from chela.report.picture import picture
+from chela.report.published import published
+from chela.report.report import Report
+from chela.report.table import build
+from chela.report.tidy import COLUMNS, tidy
 from tests.documented import blocks
-from tests.records.hostile import HOSTILE, hostile, whole_report
-from tests.records.latex_form import check_latex
 from tests.records.samples import found, run
+from tests.report.hostile import HOSTILE, hostile, whole_report
+from tests.report.latex_form import check_latex
 
 
 @pytest.fixture(scope="module")

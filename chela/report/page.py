@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-from chela.records.cells import Cell
-from chela.records.costs import HEAD, costs, texts
-from chela.records.costs import LEGEND as COST_LEGEND
-from chela.records.curves import learning_curves, run_curves
-from chela.records.details import configuration, facts
-from chela.records.figures import percent, spread
-from chela.records.report import Column, Report, Row
+from chela.records.format import percent, spread
+from chela.report.cells import Cell
+from chela.report.costs import HEAD, costs, texts
+from chela.report.costs import LEGEND as COST_LEGEND
+from chela.report.curves import learning_curves, run_curves
+from chela.report.details import configuration, facts
+from chela.report.report import Column, Report, Row
 
 LEGEND = (
     "<strong>Bold</strong>: best, <u>underlined</u>: second best of our own rows. ★ best, ☆ second "
@@ -28,7 +28,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 
 def page(report: Report) -> str:
     """The whole page, UTF-8."""
-    style = files("chela.records").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("chela.report").joinpath("page.css").read_text(encoding="utf-8")
     charts = learning_curves(report)
     parts = [
         _accuracy(report),

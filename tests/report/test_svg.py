@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chela.records.curves import learning_curves, points_of, run_curves
-from chela.records.svg import (
+from chela.report.curves import learning_curves, points_of, run_curves
+from chela.report.svg import (
     BOTTOM,
     HEIGHT,
     LEFT,
@@ -25,7 +25,7 @@ from chela.records.svg import (
     thinned,
     ticks,
 )
-from chela.records.table import build
+from chela.report.table import build
 from tests.records.samples import found, run
 
 NUMBERS = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6)

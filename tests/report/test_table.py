@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chela.records.cells import Cell, summary
-from chela.records.costs import costs, texts
-from chela.records.lra import LRA, departure
-from chela.records.published import published
-from chela.records.ranks import ranked
-from chela.records.report import Column, Notes, Report, Row, letters
-from chela.records.table import build
+from chela.report.cells import Cell, summary
+from chela.report.costs import costs, texts
+from chela.report.lra import LRA, departure
+from chela.report.published import published
+from chela.report.ranks import ranked
+from chela.report.report import Column, Notes, Report, Row, letters
+from chela.report.table import build
 from tests.records.samples import SIZES, cell, found, notes, run
 
 

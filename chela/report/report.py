@@ -6,8 +6,8 @@ import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chela.records.cells import Cell
 from chela.records.collect import Unread
+from chela.report.cells import Cell
 
 
 @dataclass(frozen=True)

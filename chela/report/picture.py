@@ -9,7 +9,7 @@ import textwrap
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chela.records.report import Report
+from chela.report.report import Report
 
 OURS, THEIRS = "#1f6feb", "#9aa5b1"
 PER_LINE = 3  # panels side by side: the width of a page

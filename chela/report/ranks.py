@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chela.records.cells import Cell
-from chela.records.report import Column, Row
+from chela.report.cells import Cell
+from chela.report.report import Column, Row
 
 ENOUGH = {1: 2, 2: 3}  # values that a column must have before a rank says something
 

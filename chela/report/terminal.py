@@ -8,9 +8,9 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from chela.records.cells import Cell
-from chela.records.figures import percent, spread
-from chela.records.report import Column, Report, Row
+from chela.records.format import percent, spread
+from chela.report.cells import Cell
+from chela.report.report import Column, Report, Row
 
 FRAME, EDGE = 3, 1  # characters that rich draws for each column, and once
 NARROWEST = 20  # characters; names of rows are not folded to less

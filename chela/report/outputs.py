@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from chela.records.files import atomic_file
-from chela.records.latex import latex
-from chela.records.markdown import markdown
-from chela.records.page import page
-from chela.records.picture import picture
-from chela.records.report import Report
-from chela.records.tidy import tidy
+from chela.report.latex import latex
+from chela.report.markdown import markdown
+from chela.report.page import page
+from chela.report.picture import picture
+from chela.report.report import Report
+from chela.report.tidy import tidy
 
 
 def write(report: Report, folder: Path) -> list[Path]:

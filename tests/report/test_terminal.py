@@ -8,12 +8,12 @@ import re
 import pytest
 from rich.console import Console
 
-from chela.records.published import published
-from chela.records.report import Report
-from chela.records.table import build
-from chela.records.terminal import terminal_tables, whole_width
-from tests.records.hostile import whole_report
+from chela.report.published import published
+from chela.report.report import Report
+from chela.report.table import build
+from chela.report.terminal import terminal_tables, whole_width
 from tests.records.samples import found, run
+from tests.report.hostile import whole_report
 
 NUMBER = re.compile(r"\d\d\.\d\d(?: ± \d+\.\d\d)?(?: \(\d\))?[★☆]?")
 

@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chela.records.recipes import shipped
-from chela.records.variants import LONGEST, Variant, describe, differing, labels
+from chela.report.naming import LONGEST, Variant, describe, differing, labels
+from chela.report.recipes import shipped
 
 
 def variant(column: str, identity: str, data: str = "d" * 64, **choices: object) -> Variant:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from chela.records.collect import Run, is_number
-from chela.records.report import Report
-from chela.records.svg import Line, Point, chart, style
+from chela.report.report import Report
+from chela.report.svg import Line, Point, chart, style
 
 
 def learning_curves(report: Report) -> str:

@@ -6,9 +6,9 @@ import csv
 import io
 from typing import Any
 
-from chela.records.cells import Cell
-from chela.records.costs import Cost, costs
-from chela.records.report import Column, Report, Row
+from chela.report.cells import Cell
+from chela.report.costs import Cost, costs
+from chela.report.report import Column, Report, Row
 
 COLUMNS = (
     "origin",  # measured | published | unreadable (a record that is no cell: only file and error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chela.records.table import build
+from chela.report.table import build
 from chela.training.wandb_table import CELL_COLUMNS, cell_rows, paper_table
 from tests.records.samples import found, run
 

@@ -18,9 +18,9 @@ import pytest
 from matplotlib.image import imread
 
 from chela.records.collect import Collection, Unread, parse
-from chela.records.page import page
-from chela.records.published import published
-from chela.records.table import build
+from chela.report.page import page
+from chela.report.published import published
+from chela.report.table import build
 from tests.records.samples import sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

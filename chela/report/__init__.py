@@ -1,0 +1,1 @@
+"""From records to the paper's table, in every form."""
