@@ -10,11 +10,11 @@ attention; the denominator is a product with the (running) sum of the keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from annotated_types import Gt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.baselines.positions import Positions, check_heads, rotate
@@ -28,7 +28,7 @@ PositiveInt = Annotated[int, Gt(0)]
 EPS = 1e-6  # keeps the denominator from 0 where all features of a query have underflowed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class LinearTransformerConfig:
     """The choices inside the mixer; those of the block around it are the backbone's."""
 

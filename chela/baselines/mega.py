@@ -15,12 +15,12 @@ equations; ``ema_silu=false`` leaves both out. Returned is y - x, since the bloc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.baselines.convolving import Convolving
@@ -39,7 +39,7 @@ LAPLACE_MEAN, LAPLACE_STD = (
 )  # touches relu^2 there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class MegaConfig:
     """The choices inside the mixer; sizes are Mega's for LRA."""
 

@@ -8,16 +8,16 @@ The kernel is that of ``chela.model.state_space``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Ge, Lt
+from pydantic.dataclasses import dataclass
 
 from chela.baselines.convolving import GatedConvolution
 from chela.model.state_space import StateSpaceConfig, StateSpaceKernel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class S4DConfig(StateSpaceConfig):
     """The choices inside the mixer."""
 
@@ -41,3 +41,4 @@ class S4DMixer(GatedConvolution):
     ) -> None:
         kernel = StateSpaceKernel(dim, max_length, 1 if causal else 2, config)
         super().__init__(kernel, dim, config.dropout)
+        self.causal = causal

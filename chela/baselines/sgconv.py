@@ -9,10 +9,10 @@ The kernel has few parameters, fine near lag 0 and ever coarser and weaker with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic.dataclasses import dataclass
 
 from chela.baselines.convolving import GatedConvolution
 from chela.model.long_kernels import MultiscaleKernel
@@ -20,7 +20,7 @@ from chela.model.long_kernels import MultiscaleKernel
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class SGConvConfig:
     """The choices inside the mixer."""
 
@@ -51,3 +51,4 @@ class SGConvMixer(GatedConvolution):
         directions = 1 if causal else 2
         kernel = MultiscaleKernel(dim, max_length, directions, config.taps, config.decay)
         super().__init__(kernel, dim, config.dropout)
+        self.causal = causal

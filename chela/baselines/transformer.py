@@ -10,11 +10,11 @@ L x L matrix in memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.baselines.positions import Positions, check_heads, rotate
@@ -24,7 +24,7 @@ from chela.model.layers import compute_dtype, linear
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class TransformerConfig:
     """The choices inside the mixer; those of the block around it are the backbone's."""
 

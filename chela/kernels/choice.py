@@ -13,7 +13,7 @@ Implementation = Literal["torch", "triton"]
 Asked = Literal["auto", "triton", "torch"]
 
 
-def choose(asked: Asked, device: torch.device) -> Implementation:
+def choose(asked: Asked, device: torch.device | str) -> Implementation:
     """What ``asked`` means on ``device``.
 
     Args:
@@ -27,6 +27,7 @@ def choose(asked: Asked, device: torch.device) -> Implementation:
     """
     if asked == "torch":
         return "torch"
+    device = torch.device(device)
     obstacle = _obstacle(device)
     if asked == "auto":
         return "triton" if device.type == "cuda" and obstacle is None else "torch"
@@ -35,7 +36,7 @@ def choose(asked: Asked, device: torch.device) -> Implementation:
     return "triton"
 
 
-def use_kernels(model: nn.Module, asked: Asked, device: torch.device) -> None:
+def use_kernels(model: nn.Module, asked: Asked, device: torch.device | str) -> None:
     """Set ``implementation`` on every module of ``model`` whose operation has Triton kernels.
 
     Args:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask
@@ -21,7 +21,7 @@ from chela.model.norms import BatchNorm, NormName, make_norm
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class BackboneConfig:
     """Everything but the mixer; sizes are Mega's for Text, the middle of its range."""
 
@@ -57,6 +57,9 @@ class Backbone(nn.Module):
             (x (B, L, D), lengths (B,) or None) and returns (B, L, D).
         vocab_size: how many token ids there are; None for real values.
         input_dim: channels of real values; unused for token ids.
+
+    Raises:
+        ValueError: the backbone is to be causal, and a part of a mixer says that it is not.
     """
 
     def __init__(
@@ -79,19 +82,70 @@ class Backbone(nn.Module):
             for _ in range(config.depth)
         )
         for module in self.blocks.modules():
+            if config.causal and not getattr(module, "causal", True):
+                raise ValueError(
+                    "the backbone is to be causal, but make_mixer makes a mixer with a "
+                    f"{type(module).__name__} that is not; give the mixer causal=True as well"
+                )
             if isinstance(module, Dropout):
                 module.tied = config.tie_dropout
         # Post-norm blocks end in a norm already; a pre-norm stream has never been through one.
         self.final_norm = make_norm(config.norm, config.dim) if config.prenorm else None
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Values (B, L) or (B, L, C) to (B, L, D); arbitrary at padded positions."""
+        """Values (B, L) or (B, L, C) to (B, L, D); arbitrary at padded positions.
+
+        Raises:
+            ValueError: the values do not fit the encoder, the lengths not the values, or the
+                weights are narrower than float32.
+        """
+        self._check(values, lengths)
         x = self.encoder(values, lengths)  # (B, L, D)
         for block in self.blocks:
             x = block(x, lengths)
         if self.final_norm is None:
             return x
         return self.final_norm(x, None if lengths is None else valid_mask(lengths, x.shape[1]))
+
+    def _check(self, values: Tensor, lengths: Tensor | None) -> None:
+        """Refuse at the front what would be computed wrong, or fail far inside."""
+        dtype = next(self.encoder.parameters()).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the weights are {dtype}, which norms and long kernels cannot do with; keep them "
+                "in float32 (model.float()) and call the model under "
+                "torch.autocast(device_type, torch.bfloat16)"
+            )
+        if lengths is None:
+            return
+        if (
+            not isinstance(lengths, Tensor)
+            or lengths.shape != values.shape[:1]
+            or lengths.is_floating_point()
+            or lengths.dtype == torch.bool
+        ):
+            found = (
+                f"{lengths.dtype} {tuple(lengths.shape)}"
+                if isinstance(lengths, Tensor)
+                else lengths
+            )
+            raise ValueError(
+                f"lengths must be a tensor of integers ({len(values)},), one for each sequence of "
+                f"the batch, not {found}"
+            )
+        # Asking a GPU for values makes the host wait: not in training, nor for a graph.
+        graph = torch.compiler.is_compiling() or (
+            lengths.is_cuda and (self.training or torch.cuda.is_current_stream_capturing())
+        )
+        if (
+            not lengths.is_meta
+            and not graph
+            and not ((lengths >= 0) & (lengths <= values.shape[1])).all()
+        ):
+            raise ValueError(
+                f"lengths must be from 0 to the padded length {values.shape[1]}, not from "
+                f"{lengths.min()} to {lengths.max()}"
+            )
 
     def fold(self) -> Backbone:
         """Fold every mixer that can be folded into its inference form; in place, in eval mode.
@@ -159,12 +213,12 @@ class Classifier(nn.Module):
 
         Raises:
             ValueError: the values do not fit the encoder, or are not pairs where pairs are
-                compared, or L exceeds a mixer's max_length.
+                compared, or L exceeds a mixer's max_length; see ``Backbone.forward`` as well.
         """
         if self.documents == 1:
             return self.head(self.encode(values, lengths))
         if values.ndim < 3 or values.shape[1] != 2 or not _are_pairs(lengths):
-            found = None if lengths is None else tuple(lengths.shape)
+            found = tuple(lengths.shape) if isinstance(lengths, Tensor) else lengths
             raise ValueError(
                 f"pairs must be (B, 2, L) with lengths (B, 2), not {tuple(values.shape)} with "
                 f"{found}; for single sequences build the model with documents=1"
@@ -195,7 +249,9 @@ def compare(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _are_pairs(lengths: Tensor | None) -> bool:
-    return lengths is None or (lengths.ndim == 2 and lengths.shape[1] == 2)
+    if lengths is None:
+        return True
+    return isinstance(lengths, Tensor) and lengths.ndim == 2 and lengths.shape[1] == 2
 
 
 def _ffn(config: BackboneConfig) -> nn.Module | None:

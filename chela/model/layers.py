@@ -44,4 +44,6 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     The other operations are brought to it by hand, so that a whole block moves narrow activations.
     """
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    if x.is_meta or not torch.is_autocast_enabled(device):  # meta has no autocast to ask for
+        return x.dtype
+    return torch.get_autocast_dtype(device)

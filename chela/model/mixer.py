@@ -13,11 +13,12 @@ every formula and default here is our definition.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
@@ -42,7 +43,7 @@ PositiveInt = Annotated[int, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class ChelaConfig:
     """Every choice inside the mixer; a part that is switched off passes its input on."""
 

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.model.long_kernels import LongKernel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class StateSpaceConfig:
     """The choices of a state space."""
 
@@ -109,6 +109,6 @@ def initial_frequencies(init: Literal["lin", "inv"], pairs: int) -> Tensor:
     """
     n = torch.arange(pairs, dtype=torch.float64)
     if init == "lin":
-        return (math.pi * n).float()
+        return (math.pi * n).to(torch.get_default_dtype())
     states = 2 * pairs
-    return (states / math.pi * (states / (2 * n + 1) - 1)).float()
+    return (states / math.pi * (states / (2 * n + 1) - 1)).to(torch.get_default_dtype())

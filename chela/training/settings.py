@@ -5,10 +5,10 @@ The values themselves stand in ``configs/{optimizer,schedule,trainer,logger}/``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic.dataclasses import dataclass
 
 Positive = Annotated[float, Gt(0)]
 PositiveInt = Annotated[int, Gt(0)]
@@ -16,7 +16,7 @@ Step = Literal["auto", "eager", "compile", "graph"]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class OptimizerConfig:
     """The optimizer, with groups of parameters (``chela.training.optim``)."""
 
@@ -28,7 +28,7 @@ class OptimizerConfig:
     eps: Positive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class ScheduleConfig:
     """The learning rate over the run: a linear warm-up, then the named shape."""
 
@@ -37,7 +37,7 @@ class ScheduleConfig:
     final_ratio: Annotated[float, Ge(0), Le(1)]  # of the peak, reached at the last step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class TrainerConfig:
     """How long, on what, how often; batch_size is that of all devices together."""
 
@@ -64,7 +64,7 @@ class TrainerConfig:
     progress: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class LoggerConfig:
     """Weights & Biases; the CSV file beside it is always written."""
 

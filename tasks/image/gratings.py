@@ -7,12 +7,12 @@ formula, read as Image's are. Its numbers say nothing of CIFAR-10, so it has a n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
 from tasks.image.pixels import CLASSES, Images, Standardised, stored
@@ -30,7 +30,7 @@ STANDARD = Standardised(mean=(0.5,), std=(0.25,))
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class GratingsConfig:
     """``configs/task/gratings.yaml`` says the same."""
 

@@ -8,13 +8,13 @@ is held out, by S4's rule or Tay's (``split``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
 from tasks.image import cifar_files, cifar_hub, mnist_files
@@ -41,7 +41,7 @@ STANDARD = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class ImageConfig:
     """The defaults are S4's Image task; ``configs/task/{image,cifar,mnist}.yaml`` mirror it."""
 

@@ -12,13 +12,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
+from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
@@ -40,7 +40,7 @@ MEMBER = re.compile(r"(?:^|/)listops-1000/basic_(train|val|test)\.tsv$")
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class ListOpsConfig:
     """The defaults are the published task; ``configs/task/listops.yaml`` says the same."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
 
 from tasks.pathfinder.task import Pathfinder, PictureConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class PathXConfig(PictureConfig):
     """Pathfinder's, at its own size; ``configs/task/pathx.yaml`` says the same."""
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from tasks.base import Task, TaskSpec
@@ -42,7 +42,7 @@ SHORTEST = 3  # paddles of a contour
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class PictureConfig:
     """What Pathfinder and Path-X share; the defaults are the published task."""
 
@@ -86,7 +86,7 @@ class PictureConfig:
         return {"train": self.num_train, "val": self.num_val, "test": self.num_test}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class PathfinderConfig(PictureConfig):
     """``configs/task/pathfinder.yaml`` says the same."""
 

@@ -9,13 +9,13 @@ Behind the pairs of texts everything is shared: 3,999 characters and an end symb
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt, MultipleOf
+from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
 from tasks.loader import Encoding
@@ -35,7 +35,7 @@ BLOCK = 256  # pairs encoded at once: two megabytes of characters
 Size = Annotated[int, Gt(0), MultipleOf(2)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class RetrievalConfig:
     """The defaults are S4's task; ``configs/task/retrieval.yaml`` says the same."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Lt
 from datasets import Dataset
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 
 from tasks import bits
 from tasks.base import Protocol, Task, TaskSpec
@@ -40,7 +40,7 @@ BLOCK = 1000  # reviews encoded at once
 HELD_OUT = 0.1  # of each class
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class TextConfig:
     """The defaults are S4's task, with a validation split; so is ``configs/task/text.yaml``."""
 
