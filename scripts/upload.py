@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from chela.cli import plain_errors
-from chela.errors import RunError
+from chela.config import checked
+from chela.errors import ConfigError, RunError
 from chela.records.collect import Run, collect
 from chela.training.settings import LoggerConfig
 from chela.training.wandb_run import final_numbers, open_wandb
@@ -38,7 +37,10 @@ def main(arguments: list[str]) -> None:
     for run in found.runs:
         said = "running, or killed: it sends its rows itself when it goes on"
         if run.status != "running":
-            said = upload(run)
+            try:
+                said = upload(run)
+            except ConfigError as error:  # a record from elsewhere; the others are sent
+                said = f"not sent: {error}"
         console.print(f"{run.folder}: {said}", markup=False, highlight=False, soft_wrap=True)
     for each in found.unread:
         console.print(f"!  {each.file}: {each.reason}", markup=False, soft_wrap=True)
@@ -48,21 +50,23 @@ def upload(run: Run) -> str:
     """Send one run; returns where it is.
 
     Raises:
+        ConfigError: its record does not say where to.
         RunError: the server does not answer, or not all was sent.
     """
     record = run.record
-    logger: Mapping[str, Any] = record["config"]["logger"]
+    asked = {"wandb": "online", "start_timeout": START, "finish_timeout": FINISH}
+    logger = checked(LoggerConfig, {**(record["config"].get("logger") or {}), **asked}, "logger")
     target = open_wandb(
-        LoggerConfig("online", logger["project"], logger["entity"], logger["tags"], START, FINISH),
+        logger,
         "online",
         run.folder,
-        run_id=record["wandb_id"],
+        run_id=record.get("wandb_id") or record["run_id"],
         group=record.get("wandb_group"),
         tags=[run.task, run.model, run.protocol],
         content=record["config"],
     )
     finished = run.status == "finished"
-    rows = record.get("metrics", [])
+    rows = record.get("metrics") or []
     # the last row of a run that may go on may still get its validation
     target.send(rows if finished else rows[:-1])
     if finished:

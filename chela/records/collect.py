@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any
 
 from chela.identity import NOT_IDENTITY, OPTIONAL, flat
-from chela.records.record import FILE, VERSION
+from chela.records.record import FILE, check, number, read_json, text
 from chela.records.searches import FOLDER as SEARCHES
 from tasks.errors import DataError
 
-T = TypeVar("T")
-
-STATUSES = ("finished", "running", "interrupted", "failed")
 APART = (SEARCHES, "records")  # outputs/records holds what came with the code
 MOVED_ASIDE = re.compile(r"\.earlier-\d+$")  # what resume=false left behind
 
@@ -39,7 +35,7 @@ class Run:
     selection: str
     seed: int
     identity: str  # of the configuration, the seed apart: as in the folder's name
-    status: str  # one of STATUSES
+    status: str  # one of record.STATUSES
     error: str | None  # why it failed
     accuracy: float | None  # on the test split; only of a finished run
     test_n: int | None
@@ -53,13 +49,11 @@ class Run:
 
     def number(self, path: str) -> float | None:
         """A number of the record by its place, ``"training.tokens_per_second"``; None if absent."""
-        value = _at(self.record, path)
-        return float(value) if is_number(value) else None
+        return number(self.record, path)
 
     def text(self, path: str) -> str | None:
         """A text of the record by its place, ``"hardware.gpu"``; None if it is absent."""
-        value = _at(self.record, path)
-        return value if isinstance(value, str) else None
+        return text(self.record, path)
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}\n  try: a folder that holds runs")
-        files |= dict.fromkeys(file.resolve() for file in _records(folder))
+        files |= dict.fromkeys(Path(os.path.realpath(file)) for file in _records(folder))
     if not files:
         raise DataError(
             f"no {FILE} below {', '.join(map(str, folders))}\n"
@@ -106,12 +100,8 @@ def collect(folders: Iterable[Path]) -> Collection:
     for file in files:
         place = _as_typed(file)
         try:
-            runs.append(parse(_read(file), place.parent))
-        except (
-            OSError,
-            ValueError,
-            RecursionError,
-        ) as error:  # ValueError: JSON's too
+            runs.append(parse(read_json(file), place.parent))
+        except (FileNotFoundError, ValueError) as error:
             unread.append(Unread(place, str(error) or type(error).__name__))
     once, repeated = _once(runs)
     return Collection(once, tuple(unread), repeated)
@@ -125,60 +115,37 @@ def parse(record: Any, folder: Path) -> Run:
         folder: where it lies.
 
     Raises:
-        ValueError: it is no record, one of a newer form, or lacks what every record has.
+        ValueError: it is no record, see ``record.check``.
     """
-    if not isinstance(record, dict):
-        raise ValueError("it is not a run's record")
-    version = _need(record, "record_version", int)
-    if version > VERSION:
-        raise ValueError(
-            f"its form {version} is newer than this program reads ({VERSION}): update the project"
-        )
-    status = _need(record, "status", str)
-    if status not in STATUSES:
-        raise ValueError(f"status {status!r} is not one of {', '.join(STATUSES)}")
-    error = record.get("error")
-    accuracy, n = None, None
+    record = check(record)
+    status, error = record["status"], record.get("error")
+    accuracy = None
     if status == "finished":
-        accuracy, n = _tested(record)
-        if accuracy is None:
+        accuracy = number(record, "test.accuracy")
+        if accuracy is None or not 0 <= accuracy <= 1:
             status, error = "failed", "its test accuracy is not a number between 0 and 1"
-    splits = _need(record, "data.splits", dict)
-    seed = _need(record, "config.seed", int)
-    name = _need(record, "config.name", str)
-    run_id = _need(record, "run_id", str)
+            accuracy = None
+    config, data = record["config"], record["data"]
+    seed = config["seed"]
     return Run(
         folder=folder,
         record=record,
-        model=_need(record, "config.model.name", str),
-        task=_need(record, "data.task", str),
-        source=_need(record, "data.source", str),
-        stand_in=_need(record, "data.stand_in", bool),
-        fingerprint=_need(record, "data.fingerprint", str),
-        rows={split: _need(record, f"data.splits.{split}.rows", int) for split in splits},
-        longest=_need(record, "data.splits.test.max_length", int),
-        protocol=_need(record, "protocol.name", str),
-        selection=_need(record, "protocol.selection", str),
+        model=config["model"]["name"],
+        task=data["task"],
+        source=data["source"],
+        stand_in=data["stand_in"],
+        fingerprint=data["fingerprint"],
+        rows={split: its["rows"] for split, its in data["splits"].items()},
+        longest=data["splits"]["test"]["max_length"],
+        protocol=record["protocol"]["name"],
+        selection=record["protocol"]["selection"],
         seed=seed,
-        identity=run_id.removeprefix(f"{name}-").removesuffix(f"-seed{seed}"),
+        identity=record["run_id"].removeprefix(f"{config['name']}-").removesuffix(f"-seed{seed}"),
         status=status,
-        error=None if error is None else str(error),
+        error=error,
         accuracy=accuracy,
-        test_n=n,
+        test_n=record["test"]["n"] if record["status"] == "finished" else None,
     )
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a JSON value is a finite number that a float can hold; ``true`` is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _read(file: Path) -> Any:
-    text = file.read_text(encoding="utf-8")
-    content = json.loads(text)
-    if "\\ud" in text.lower():  # half of a pair of code units: no format could write it
-        json.dumps(content, ensure_ascii=False).encode()
-    return content
 
 
 def _records(folder: Path) -> Iterator[Path]:
@@ -209,27 +176,3 @@ def _once(runs: list[Run]) -> tuple[tuple[Run, ...], tuple[str, ...]]:
             others = ", ".join(str(run.folder) for run in group if run is not best)
             sentences.append(f"{best.folder} is also in {others}: counted once")
     return tuple(kept), tuple(sentences)
-
-
-def _tested(record: dict[str, Any]) -> tuple[float | None, int]:
-    accuracy = _at(record, "test.accuracy")
-    n = _need(record, "test.n", int)
-    if not is_number(accuracy) or not 0 <= accuracy <= 1:
-        return None, n
-    return float(accuracy), n
-
-
-def _need(record: Mapping[str, Any], path: str, kind: type[T]) -> T:
-    value = _at(record, path)
-    # a bool is an int in Python, not in a record
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        what = "missing" if value is None else f"{value!r:.40}, not {kind.__name__}"
-        raise ValueError(f"{path} is {what}")
-    return value
-
-
-def _at(record: Mapping[str, Any], path: str) -> Any:
-    value: Any = record
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

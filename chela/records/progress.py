@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ def overview(root: Path, everything: bool = False) -> RenderableType:
             parts.append(_table("cell", sweep.cells))
             if not sweep.alive:
                 parts.append(Text(f"to go on: {sweep.plan.command}", overflow="fold"))
-    absolute = {folder: folder.resolve() for folder in run_folders(root)}
+    absolute = {folder: Path(os.path.realpath(folder)) for folder in run_folders(root)}
     others = [
         (str(folder.relative_to(root)), run_state(folder))
         for folder, place in absolute.items()
@@ -107,12 +108,12 @@ def _cell_state(folder: Path, cell: SweepCell | None) -> RunState:
         return RunState("waiting")
     state = run_state(_run(folder, cell)) if cell.folder else RunState("waiting")
     if cell.error is not None and state.status not in ("running", "preparing", "finished"):
-        return replace(state, status="failed", note=cell.error.splitlines()[0])
+        return replace(state, status="failed", note=cell.error.partition("\n")[0])
     return state
 
 
 def _run(folder: Path, cell: SweepCell) -> Path:
-    return (folder / str(cell.folder)).resolve()
+    return Path(os.path.realpath(folder / str(cell.folder)))
 
 
 def _headline(sweep: SweepState) -> Text:

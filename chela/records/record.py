@@ -4,13 +4,107 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from chela.records.files import write_text
 
 VERSION = 1  # of the record's form; raised when a key changes its meaning
 FILE = "record.json"
+STATUSES = ("finished", "running", "interrupted", "failed")
+LARGEST = 64 * 10**6  # bytes of a file that is read: some hundred times a long run's
+NOT_IN_IDS = r"[/\\#?%:]"  # W&B's own rule
+DEEPEST = 50  # sections inside each other
+
+# What every record has, and what is of this kind or null wherever it is there. So whoever reads a
+# record, which may come from anywhere, can count on the kinds of what he finds in it.
+NEEDED: dict[str, type] = {
+    "record_version": int,
+    "status": str,
+    "run_id": str,
+    "config": dict,
+    "config.name": str,
+    "config.seed": int,
+    "config.model": dict,
+    "config.model.name": str,
+    "data": dict,
+    "data.task": str,
+    "data.source": str,
+    "data.stand_in": bool,
+    "data.fingerprint": str,
+    "data.splits": dict,
+    "data.splits.test.max_length": int,
+    "protocol.name": str,
+    "protocol.selection": str,
+}
+KNOWN: dict[str, type] = {
+    **dict.fromkeys(
+        (
+            "best",
+            "code",
+            "config.logger",
+            "data.facts",
+            "data.parameters",
+            "engine",
+            "files",
+            "git",
+            "hardware",
+            "implementations",
+            "initial_weights",
+            "parameters",
+            "test",
+            "training",
+            "versions",
+        ),
+        dict,
+    ),
+    **dict.fromkeys(
+        (
+            "command",
+            "error",
+            "git.commit",
+            "hardware.cpu",
+            "hardware.gpu",
+            "precision",
+            "pruned",
+            "started",
+            "training.peak_memory_of",
+            "wandb_group",
+            "wandb_id",
+        ),
+        str,
+    ),
+    **dict.fromkeys(
+        (
+            "best.step",
+            "initial_weights.step",
+            "parameters.total",
+            "test.n",
+            "training.peak_memory_bytes",
+            "training.planned_steps",
+            "training.skipped_steps",
+            "training.steps",
+        ),
+        int,
+    ),
+    **dict.fromkeys(
+        (
+            "best.accuracy",
+            "test.accuracy",
+            "test.loss",
+            "test.majority_class_accuracy",
+            "test.standard_error",
+            "training.epochs",
+            "training.tokens_per_second",
+            "training.wall_seconds",
+        ),
+        float,
+    ),
+    "metrics": list,
+}
 
 
 def write_record(folder: Path, content: dict[str, Any]) -> Path:
@@ -33,15 +127,98 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The record in ``folder``, or None if there is none.
 
     Raises:
-        ValueError: the file is not a record.
+        ValueError: the file cannot be read, or is not a record, see ``check``.
     """
-    file = folder / FILE
-    if not file.exists():
+    try:
+        return check(read_json(folder / FILE))
+    except FileNotFoundError:
         return None
-    content = json.loads(file.read_text())
-    if not isinstance(content, dict) or "status" not in content:
-        raise ValueError(f"{file} is not a run's record")
+
+
+def read_json(file: Path) -> Any:
+    """What a file says that may come from anywhere.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, is no JSON, or is larger or deeper than any of ours.
+    """
+    try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device has no end
+            raise ValueError("it is not a regular file")
+        if found.st_size > LARGEST:
+            raise ValueError(f"it has {found.st_size:,} bytes, and no file of a run so many")
+        written = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(*error.args) from error
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror or error}") from error
+    try:
+        content = json.loads(written)
+        _refuse_depth(content)
+        if "\\ud" in written.lower():  # half of a pair of code units: no format could write it
+            json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {DEEPEST} deep") from error
     return content
+
+
+def check(content: Any) -> dict[str, Any]:
+    """What JSON gave, if it is a record whose parts have the kinds that readers count on.
+
+    Raises:
+        ValueError: it is no record, one of a newer form, or lacks what every record has.
+    """
+    if not isinstance(content, dict):
+        raise ValueError("it is not a run's record")
+    for path, kind in NEEDED.items():
+        _check_kind(content, path, kind)
+    if content["record_version"] > VERSION:
+        raise ValueError(
+            f"its form {content['record_version']} is newer than this program reads ({VERSION}): "
+            "update the project"
+        )
+    if content["status"] not in STATUSES:
+        raise ValueError(f"status {content['status']!r:.40} is not one of {', '.join(STATUSES)}")
+    for split in content["data"]["splits"]:
+        _check_kind(content, ("data", "splits", split, "rows"), int)
+    if content["status"] == "finished":
+        for path in ("test.n", "best.step"):
+            _check_kind(content, path, int)
+    for path, kind in KNOWN.items():
+        if at(content, path) is not None:
+            _check_kind(content, path, kind)
+    if re.search(NOT_IN_IDS, text(content, "wandb_id") or ""):
+        raise ValueError(f"W&B has no run of the id {content['wandb_id']!r:.40}")
+    for row in content.get("metrics") or []:
+        if not isinstance(row, dict) or not is_number(row.get("step")):
+            raise ValueError("a row of its metrics has no step")
+    return content
+
+
+def at(record: Mapping[str, Any], path: str | Iterable[str]) -> Any:
+    """The value at a place of a record, ``"training.steps"``; None where there is none."""
+    value: Any = record
+    for part in path.split(".") if isinstance(path, str) else path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def number(record: Mapping[str, Any], path: str) -> float | None:
+    """The number at a place of a record; None where there is none."""
+    value = at(record, path)
+    return float(value) if is_number(value) else None
+
+
+def text(record: Mapping[str, Any], path: str) -> str | None:
+    """The text at a place of a record; None where there is none."""
+    value = at(record, path)
+    return value if isinstance(value, str) else None
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number that a float can hold; ``true`` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def test_result(accuracy: float, loss: float, n: int, majority: float) -> dict[str, Any]:
@@ -61,6 +238,34 @@ def test_result(accuracy: float, loss: float, n: int, majority: float) -> dict[s
         "loss": loss,
         "majority_class_accuracy": majority,
     }
+
+
+def _check_kind(content: Mapping[str, Any], path: str | tuple[str, ...], kind: type) -> None:
+    value = at(content, path)
+    if kind is float:
+        right = isinstance(value, float) or is_number(value)  # nan: some programs write it
+    elif kind is int:
+        right = isinstance(value, int) and is_number(value)
+    else:
+        right = isinstance(value, kind)
+    if not right:
+        name = path if isinstance(path, str) else ".".join(path)
+        what = "missing" if value is None else f"{value!r:.40}, not {kind.__name__}"
+        raise ValueError(f"{name} is {what}")
+
+
+def _refuse_depth(content: Any) -> None:
+    level = [content]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise RecursionError
 
 
 def _finite(value: Any) -> Any:

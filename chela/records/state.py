@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chela.records.collect import MOVED_ASIDE, is_number
-from chela.records.record import FILE, read_record
+from chela.records.collect import MOVED_ASIDE
+from chela.records.record import FILE, is_number, number, read_json, read_record, text
 from chela.records.searches import FOLDER as SEARCHES
 from chela.records.sweeps import is_held
 
@@ -43,7 +42,7 @@ def run_state(folder: Path, now: float | None = None) -> RunState:
     held = is_held(lock_of(folder))
     try:
         record = read_record(folder)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return RunState("unreadable", note=f"{folder / FILE}: {error}")
     status = None if record is None else record["status"]
     if held and status != "running":
@@ -52,19 +51,18 @@ def run_state(folder: Path, now: float | None = None) -> RunState:
         return RunState("waiting")
     if status == "running":
         return _training(folder, held, time.time() if now is None else now)
-    training = record.get("training") or {}
-    step, steps = training.get("steps"), training.get("planned_steps")
-    speed = training.get("tokens_per_second")
-    best = (record.get("best") or {}).get("accuracy")
+    step, steps = (_count(record, f"training.{key}") for key in ("steps", "planned_steps"))
+    speed = number(record, "training.tokens_per_second")
     if status == "finished":
-        return RunState("finished", step, steps, None, speed, best)
-    note = record.get("pruned") or record.get("error") or "repeat the command to go on"
-    return RunState(str(status), step, steps, None, speed, note=str(note).splitlines()[0])
+        return RunState("finished", step, steps, None, speed, number(record, "best.accuracy"))
+    said = text(record, "pruned") or text(record, "error")
+    note = said or "repeat the command to go on"
+    return RunState(str(status), step, steps, None, speed, note=note.strip().partition("\n")[0])
 
 
 def lock_of(folder: Path) -> Path:
     """The lock that a run holds while it uses its folder."""
-    return folder.with_name(f".{folder.name}.lock")
+    return folder.parent / f".{folder.name}.lock"
 
 
 def seconds_left(done: int, seconds: float, left: int) -> float | None:
@@ -93,19 +91,24 @@ def run_folders(root: Path) -> Iterator[Path]:
 
 def _training(folder: Path, held: bool, now: float) -> RunState:
     progress = _progress(folder)
-    step, steps = progress.get("step"), progress.get("steps")
-    speed, accuracy = progress.get("tokens_per_second"), progress.get("val_accuracy")
+    step, steps = _count(progress, "step"), _count(progress, "steps")
+    speed, accuracy = number(progress, "tokens_per_second"), number(progress, "val_accuracy")
     if not held:
         note = "killed without a word; repeat the command to go on from its last checkpoint"
         return RunState("died", step, steps, None, speed, accuracy, note)
-    note = "" if step is None or step < steps else "testing"
+    note = "" if step is None or steps is None or step < steps else "testing"
     return RunState("running", step, steps, _left(progress, now), speed, accuracy, note)
+
+
+def _count(content: Mapping[str, Any], path: str) -> int | None:
+    value = number(content, path)
+    return None if value is None else int(value)
 
 
 def _progress(folder: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads((folder / PROGRESS).read_text())
-    except (OSError, ValueError):
+        content = read_json(folder / PROGRESS)
+    except (FileNotFoundError, ValueError):
         return {}
     needed = ("step", "steps", "time", "first_step", "first_time")
     whole = isinstance(content, dict) and all(is_number(content.get(key)) for key in needed)
@@ -119,4 +122,5 @@ def _left(progress: Mapping[str, Any], now: float) -> float | None:
     done = progress["step"] - progress["first_step"]
     seconds = progress["time"] - progress["first_time"]
     left = seconds_left(done, seconds, progress["steps"] - progress["step"])
-    return None if left is None else float(max(0.0, left - (now - progress["time"])))
+    left = None if left is None else left - (now - progress["time"])
+    return max(0.0, left) if is_number(left) else None

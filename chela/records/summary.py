@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from chela.records.format import duration
+from chela.records.record import at, is_number, number, text
 
 
 def summary_table(record: dict[str, Any], folder: Path) -> Table:
@@ -17,31 +18,48 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
         record: as written by ``write_record``.
         folder: the run's folder, as the user would type it.
     """
-    test, training, best = record["test"], record["training"], record["best"]
     table = Table(title=record["run_id"], show_header=False, title_justify="left", min_width=60)
     table.add_column(style="bold")
     table.add_column(overflow="fold")  # a path must be whole to be of use
-    error = test["standard_error"]
     rows = {
-        "test accuracy": f"[bold]{test['accuracy']:.4f}[/bold] ± {error:.4f} (n = {test['n']:,})",
-        "majority class": f"{test['majority_class_accuracy']:.4f}",
-        **_baselines(record),
-        "selected at": f"step {best['step']:,}, validation accuracy {best['accuracy']:.4f}",
+        "test accuracy": _test(record),
+        "majority class": _number(record, "test.majority_class_accuracy", "{:.4f}"),
+        "trivial score": _baselines(record),
+        "selected at": _number(record, "best.step", "step {:,.0f}")
+        + _number(record, "best.accuracy", ", validation accuracy {:.4f}"),
         "protocol": record["protocol"]["name"],
         "data": _data(record["data"]),
-        "parameters": f"{record['parameters']['total']:,}",
-        "steps": f"{training['steps']:,} ({training['epochs']:.2f} epochs)",
-        "speed": f"{training['tokens_per_second']:,.0f} tokens/s on {_device(record)}",
-        "operations": ", ".join(f"{k}: {v}" for k, v in record["implementations"].items()),
-        "wall time": duration(training["wall_seconds"]),
+        "parameters": _number(record, "parameters.total", "{:,.0f}"),
+        "steps": _number(record, "training.steps", "{:,.0f}")
+        + _number(record, "training.epochs", " ({:.2f} epochs)"),
+        "speed": _number(record, "training.tokens_per_second", "{:,.0f} tokens/s on ")
+        + _device(record),
+        "operations": _pairs(record, "implementations"),
+        "wall time": duration(number(record, "training.wall_seconds") or 0),
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        if value:
+            table.add_row(name, value)
     table.add_section()
     table.add_row("folder", str(folder))
-    for name, file in record["files"].items():
-        table.add_row(name, file)
+    for name, file in (record.get("files") or {}).items():
+        table.add_row(name, str(file))
     return table
+
+
+def _test(record: dict[str, Any]) -> str:
+    error = _number(record, "test.standard_error", " ± {:.4f}")
+    accuracy = _number(record, "test.accuracy", "[bold]{:.4f}[/bold]")
+    return f"{accuracy}{error} (n = {record['test']['n']:,})"
+
+
+def _number(record: dict[str, Any], path: str, form: str) -> str:
+    value = number(record, path)
+    return "" if value is None else form.format(value)
+
+
+def _pairs(record: dict[str, Any], path: str) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in (record.get(path) or {}).items())
 
 
 def _data(data: dict[str, Any]) -> str:
@@ -49,15 +67,21 @@ def _data(data: dict[str, Any]) -> str:
     return f"{data['task']} ({source}), fingerprint {data['fingerprint'][:12]}"
 
 
-def _baselines(record: dict[str, Any]) -> dict[str, str]:
+def _baselines(record: dict[str, Any]) -> str:
     """The best of the trivial scores that the data came with, if they came with any."""
-    found = record["data"]["facts"].get("baselines", {})
-    if not found:
-        return {}
-    best = max(found, key=lambda name: found[name]["accuracy"])
-    return {"trivial score": f"{found[best]['accuracy']:.4f} ({best})"}
+    names = at(record, "data.facts.baselines")
+    scores = {
+        name: score
+        for name in (names if isinstance(names, dict) else ())
+        if is_number(score := at(record, ("data", "facts", "baselines", name, "accuracy")))
+    }
+    if not scores:
+        return ""
+    best = max(scores, key=lambda name: scores[name])
+    return f"{scores[best]:.4f} ({best})"
 
 
 def _device(record: dict[str, Any]) -> str:
-    hardware = record["hardware"]
-    return str(hardware.get("gpu") or f"{hardware['cpu']}, {hardware['torch_threads']} threads")
+    processor = text(record, "hardware.cpu") or "hardware that is not recorded"
+    threads = _number(record, "hardware.torch_threads", ", {:.0f} threads")
+    return text(record, "hardware.gpu") or processor + threads

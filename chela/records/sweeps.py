@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from chela.records.files import write_text
+from chela.records.record import is_number, read_json
 
 FOLDER = "sweeps"  # below an output_dir
 PLAN, CELLS, LOCK = "sweep.json", "cells", ".lock"
@@ -57,10 +60,11 @@ def write_plan(folder: Path, plan: Plan) -> None:
 
 def read_plan(folder: Path) -> Plan | None:
     """The plan in ``folder``; None if there is none, or none that can be read."""
-    try:
-        return Plan(**json.loads((folder / PLAN).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        plan = Plan(**read_json(folder / PLAN))
+        if all(map(_are_texts, [[plan.name, plan.command], *plan.cells])):
+            return plan
+    return None
 
 
 def write_cell(folder: Path, number: int, cell: SweepCell) -> None:
@@ -73,7 +77,10 @@ def read_cells(folder: Path) -> dict[int, SweepCell]:
     cells = {}
     for file in sorted((folder / CELLS).glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):  # e.g. removed meanwhile
-            cells[int(file.stem)] = SweepCell(**json.loads(file.read_text()))
+            cell = SweepCell(**read_json(file))
+            texts = [cell.folder or "", cell.error or ""]
+            if _are_texts(cell.overrides) and _are_texts(texts) and _is_best(cell.best):
+                cells[int(file.stem)] = cell
     return cells
 
 
@@ -100,13 +107,26 @@ def is_held(lock: Path) -> bool:
     Who tries to take the lock at the same moment finds it taken for some microseconds.
     """
     try:
-        with lock.open("rb") as file:
+        file = os.open(lock, os.O_RDONLY | os.O_NONBLOCK)  # a pipe of that name is not waited for
+        try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(file)
     except BlockingIOError:
         return True
     except OSError:  # there is no such file
         return False
     return False
+
+
+def _is_best(value: Any) -> bool:
+    return value is None or isinstance(value, float) or is_number(value)
+
+
+def _are_texts(values: Any) -> bool:
+    """Whether these are texts without the one character that no path and no argument can hold."""
+    each_is = (isinstance(each, str) and "\0" not in each for each in values)
+    return isinstance(values, list) and all(each_is)
 
 
 def _file(folder: Path, number: int) -> Path:

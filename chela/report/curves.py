@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from chela.records.collect import Run, is_number
+from chela.records.collect import Run
+from chela.records.record import is_number
 from chela.report.report import Report
 from chela.report.svg import Line, Point, chart, style
 
@@ -56,13 +57,11 @@ def points_of(run: Run, name: str, factor: float = 100.0) -> list[Point]:
         name: as in the record, ``"val/accuracy"``.
         factor: 100 makes a fraction a percentage.
     """
-    rows = run.record.get("metrics")
-    points = []
-    for row in rows if isinstance(rows, list) else []:
-        step, value = (row.get("step"), row.get(name)) if isinstance(row, dict) else (None, None)
-        if is_number(step) and is_number(value):
-            points.append((float(step), factor * value))
-    return points
+    return [
+        (float(row["step"]), factor * row[name])
+        for row in run.record.get("metrics") or []
+        if is_number(row.get(name))
+    ]
 
 
 def _figure(title: str, drawn: str, legend: str) -> str:

@@ -114,7 +114,7 @@ class RunFolder:
             return self._continue(Path(str(resume)))
         record = self._record()
         if record is not None and record["status"] == "finished":
-            return Start(wandb_id=record["wandb_id"], finished=record)
+            return Start(record.get("wandb_id") or self.config.run_id, finished=record)
         if self.last.exists() or self.previous.exists():
             return self._continue_latest()
         return self._anew()
@@ -124,7 +124,7 @@ class RunFolder:
         resume = self.config.resume
         record = self._record()
         if record is not None and record["status"] == "finished":
-            return Start(wandb_id=record["wandb_id"], finished=record)
+            return Start(record.get("wandb_id") or self.config.run_id, finished=record)
         if isinstance(resume, str) and resume != "auto":
             return self._continue(Path(resume), adopt=False)
         if self.last.exists() or self.previous.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import signal
 import sys
@@ -77,7 +78,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
             _same_data(config, start.finished)
             console.print(f"[bold]{config.run_id}[/bold] is finished; resume=false runs it anew.")
             console.print(summary_table(start.finished, folder.path))
-            return float(start.finished["best"]["accuracy"])
+            return float(start.finished["best"].get("accuracy") or math.nan)
         return Run(config, folder, start, device, console, leads, report).execute()
 
 
@@ -367,7 +368,7 @@ def _same_data(config: RunConfig, finished: dict[str, Any]) -> None:
     """
     origin = build.build_task(config).origin()
     now = {"source": origin.source, "version": origin.version, "parameters": origin.parameters}
-    then = {name: finished["data"][name] for name in now}
+    then = {name: finished["data"].get(name) for name in now}
     if json.loads(json.dumps(now)) != then:
         raise RunError(
             f"{config.run_id} is finished, but with other data of {origin.task}: "

@@ -226,7 +226,7 @@ def final_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         record: of a finished run.
     """
-    parts = {name: record[name] for name in ("test", "best", "parameters")}
+    parts = {name: record.get(name) or {} for name in ("test", "best", "parameters")}
     return {f"{part}/{key}": value for part, each in parts.items() for key, value in each.items()}
 
 

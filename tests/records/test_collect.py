@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chela.identity import OPTIONAL
-from chela.records.collect import collect, is_number, parse
-from chela.records.record import VERSION
+from chela.records.collect import collect, parse
+from chela.records.record import VERSION, is_number
 from tasks.errors import DataError
 from tests.records.samples import record, save
 
@@ -121,7 +121,27 @@ DAMAGED = {
         json.dumps(record(error="\ud800")).encode(),
         "surrogates not allowed",
     ),
-    "too deep": (b"[" * 100_000, "recursion"),
+    "too deep": (b"[" * 100_000, "nested more than 50 deep"),
+    "deeper than any reader goes": (
+        b'{"a": ' + b"[" * 60 + b"]" * 60 + b"}",
+        "nested more than 50 deep",
+    ),
+    "a text for an accuracy": (
+        json.dumps(record() | {"best": {"step": 1, "accuracy": "x"}}).encode(),
+        "best.accuracy is 'x', not float",
+    ),
+    "true for an accuracy": (
+        json.dumps(record() | {"best": {"step": 1, "accuracy": True}}).encode(),
+        "best.accuracy is True, not float",
+    ),
+    "a list for a section": (
+        json.dumps(record() | {"training": []}).encode(),
+        "training is [], not dict",
+    ),
+    "a row of metrics that is none": (
+        json.dumps(record() | {"metrics": [{"step": 1}, 5]}).encode(),
+        "no step",
+    ),
     "newer": (
         json.dumps(record() | {"record_version": VERSION + 1}).encode(),
         "update the project",
@@ -142,7 +162,7 @@ def test_a_damaged_file_is_listed_with_its_reason(name, tmp_path) -> None:
     assert reason in unread.reason
 
 
-@pytest.mark.parametrize("accuracy", ["NaN", "null", "1.5", "-0.1", "true", '"0.5"', "1e999"])
+@pytest.mark.parametrize("accuracy", ["NaN", "null", "1.5", "-0.1", "1e999"])
 def test_an_accuracy_that_is_none_makes_the_run_failed(accuracy, tmp_path) -> None:
     made = json.dumps(record(accuracy=0.123456789))
     head, of_the_test, tail = made.rpartition('"accuracy": 0.123456789')

@@ -16,6 +16,7 @@ from chela.records.format import human
 from chela.records.record import read_record, test_result, write_record
 from chela.records.summary import summary_table
 from tests.conftest import ROOT
+from tests.records.samples import record as sample
 
 test_result.__test__ = False  # a function of the record, not a test
 
@@ -31,16 +32,11 @@ def test_an_error_while_writing_leaves_the_file_before(tmp_path) -> None:
 
 
 def test_a_record_survives_and_is_strict_json(tmp_path) -> None:
-    content = {"status": "failed", "loss": math.nan, "rows": [{"x": math.inf}, {"x": 1.5}]}
-    file = write_record(tmp_path, content)
+    rows = [{"step": 1, "x": math.inf}, {"step": 2, "x": 1.5}]
+    file = write_record(tmp_path, {**sample(), "loss": math.nan, "metrics": rows})
     json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    record = read_record(tmp_path)
-    assert record == {
-        "record_version": 1,
-        "status": "failed",
-        "loss": None,
-        "rows": [{"x": None}, {"x": 1.5}],
-    }
+    rows[0]["x"] = None
+    assert read_record(tmp_path) == {**sample(), "loss": None, "metrics": rows}
 
 
 def test_no_record_is_none_and_another_file_is_an_error(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import filelock
 import pytest
 from rich.console import Console
 
+from chela.records.collect import collect
 from chela.records.progress import overview, sweep_states
 from chela.records.record import write_record
 from chela.records.state import PROGRESS, lock_of, run_folders, run_state
@@ -82,7 +84,9 @@ def test_before_the_first_step_and_after_the_last(tmp_path: Path) -> None:
 def test_every_other_state(tmp_path: Path) -> None:
     assert run_state(tmp_path / "none" / "seed0").status == "waiting"
     training = {"steps": 7, "planned_steps": 9, "tokens_per_second": 3.0}
-    finished = run_of(tmp_path, "f", "finished", best={"accuracy": 0.5}, training=training)
+    finished = run_of(
+        tmp_path, "f", "finished", best={"step": 7, "accuracy": 0.5}, training=training
+    )
     assert run_state(finished).accuracy == 0.5
     failed = run_of(tmp_path, "g", "failed", error="RunError: no luck\nat all")
     assert run_state(failed).note == "RunError: no luck"
@@ -92,6 +96,77 @@ def test_every_other_state(tmp_path: Path) -> None:
         assert run_state(failed).status == "preparing"
     (failed / "record.json").write_text("{")
     assert run_state(failed).status == "unreadable"
+
+
+HOSTILE = {
+    "deep": b"[" * 100_000,
+    "a text for a number": json.dumps(
+        {**record(), "best": {"step": 1, "accuracy": "x"}, "training": {"steps": []}}
+    ).encode(),
+    "a list for a section": json.dumps({**record(status="failed"), "training": [1]}).encode(),
+    "no text": json.dumps({**record(status="failed"), "error": {"a": 1}}).encode(),
+    "no object": b"[]",
+    "empty": b"",
+    "binary": b"\xff\xfe\0",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_a_record_that_is_none_is_unreadable_and_the_rest_is_shown(
+    tmp_path: Path, content: bytes
+) -> None:
+    run_of(tmp_path, "good", "failed", error="out of luck")
+    (run_of(tmp_path, "bad", "failed") / "record.json").write_bytes(content)
+    text = shown(tmp_path)
+    assert "1 failed, 1 unreadable" in text
+    assert "out of luck" in text
+    assert [run.model for run in collect([tmp_path]).runs] == ["chela"]
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    folders = [run_of(tmp_path, name, "failed") for name in ("pipe", "endless", "loop", "good")]
+    for folder in folders[:3]:
+        (folder / "record.json").unlink()
+    os.mkfifo(folders[0] / "record.json")
+    os.mkfifo(lock_of(folders[1]))
+    (folders[1] / "record.json").symlink_to("/dev/zero")
+    (folders[2] / "record.json").symlink_to("record.json")
+    assert [run_state(each).status for each in folders] == ["unreadable"] * 3 + ["failed"]
+    assert len(collect([tmp_path]).unread) == 3
+    assert "2 unreadable" in shown(tmp_path)  # a link to itself is no file
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"overrides": ["a"], "folder": {}},
+        {"overrides": ["a"], "folder": "\0"},
+        {"overrides": ["a"], "error": 5},
+        {"overrides": [1], "folder": "../../a/seed0"},
+        {"overrides": "ab"},
+        {"overrides": ["a"], "best": "x"},
+        {"overrides": ["a"], "folder": "/"},
+        {"overrides": ["a"], "folder": "x" * 5000, "error": ""},
+        {},
+        [],
+    ],
+)
+def test_a_cell_that_says_something_else_is_not_taken_for_one(tmp_path: Path, cell) -> None:
+    folder = sweep(tmp_path)
+    run_of(tmp_path, "a", "finished")
+    write_cell(folder, 1, SweepCell(["seed=1"], "../../a/seed0"))
+    (folder / "cells" / "000000.json").write_text(json.dumps(cell))
+    assert "1 finished" in shown(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "plan", [{"name": 1, "command": "", "cells": []}, {"name": "", "command": "", "cells": [1]}]
+)
+def test_a_plan_that_says_something_else_is_none(tmp_path: Path, plan) -> None:
+    folder = sweep(tmp_path)
+    write_cell(folder, 0, SweepCell(["seed=0"]))
+    (folder / "sweep.json").write_text(json.dumps(plan))
+    assert sweep_states(tmp_path) == ([], set())
 
 
 def test_runs_are_found_before_they_have_a_folder_and_in_searches(tmp_path: Path) -> None:

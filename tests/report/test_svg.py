@@ -92,9 +92,6 @@ def test_curves_take_what_is_there() -> None:
     odd = [
         {"step": 1, "val/accuracy": 0.5},
         {"step": 2},
-        {"val/accuracy": 1},
-        "no row",
-        None,
         {"step": 3, "val/accuracy": math.nan},
         {"step": 4, "val/accuracy": "0.5"},
     ]
