@@ -15,5 +15,5 @@ def main(composed: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    with plain_errors():
+    with plain_errors(patience=1.0):  # a screen that stands still does not stop a training
         main()

@@ -20,6 +20,7 @@ from chela import launcher, resolvers
 from chela.choices import SWEEP, offered
 from chela.errors import ChelaError, suggestion
 from tasks.errors import DataError
+from tasks.screen import Screen, settle_streams
 
 # before Hydra composes, so that --cfg job --resolve and a sweep can use them
 resolvers.register()
@@ -30,12 +31,16 @@ PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(patience: float | None = None) -> Iterator[None]:
     """Print errors that the user can put right as one message, and exit with status 1.
 
     Anything else is a defect of ours and keeps its traceback. ``CHELA_TRACEBACK=1`` shows the
     traceback of every error.
+
+    Args:
+        patience: see ``settle_streams``.
     """
+    settle_streams(patience)
     os.environ.setdefault(
         "HYDRA_FULL_ERROR", "1"
     )  # Hydra hands its exceptions on instead of printing
@@ -45,10 +50,10 @@ def plain_errors() -> Iterator[None]:
     except PLAIN as error:
         if os.environ.get("CHELA_TRACEBACK") == "1":
             raise
-        print(f"error: {explain(error)}", file=sys.stderr)
+        Screen(stderr=True).say(f"error: {explain(error)}")
         sys.exit(1)
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
-        print("interrupted; what was prepared stays, repeat the command to go on", file=sys.stderr)
+        Screen(stderr=True).say("interrupted; what was prepared stays, repeat the command to go on")
         sys.exit(130)
 
 

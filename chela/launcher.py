@@ -27,13 +27,13 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from chela.errors import ConfigError
 from chela.places import Slots, cores, visible_gpus
 from chela.records import sweeps
 from chela.records.sweeps import SweepCell
 from chela.signals import StoppingSignals
+from tasks.screen import Screen
 
 PLUGIN = "hydra_plugins.chela"  # Hydra takes no launcher from a module that is called otherwise
 FOLDER = "CHELA_SWEEP_FOLDER"  # of the sweep's own files; its cells inherit it
@@ -77,7 +77,7 @@ class ProcessLauncher(Launcher):
         if not isinstance(at_once, int) or at_once < 1:
             raise ConfigError(f"hydra.launcher.at_once={at_once!r} should be a number from 1 up")
         self.at_once = at_once
-        self.console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+        self.console = Screen()
         self.running: dict[subprocess.Popen[bytes], Running] = {}
         self.received: deque[int] = deque()  # signals that were not passed on yet
         self.passed_on: list[int] = []
@@ -125,7 +125,7 @@ class ProcessLauncher(Launcher):
             os.close(writer)
         if self.passed_on and (waiting or self.interrupted):
             name = signal.Signals(self.passed_on[0]).name
-            self._say(f"stopped by {name}; to go on, repeat the command")
+            self.console.say(f"stopped by {name}; to go on, repeat the command")
             sys.exit(128 + self.passed_on[0])
         return [self._returned(cell) for cell in cells]
 
@@ -166,11 +166,11 @@ class ProcessLauncher(Launcher):
                 )
         except OSError as error:
             sweeps.finish_cell(self.folder, cell.number, f"could not be started: {error}", None)
-            self._say(f"{cell.label}: failed: could not be started: {error}")
+            self.console.say(f"{cell.label}: failed: could not be started: {error}")
             return False
         self.running[process] = Running(cell, places, time.monotonic())
         where = f"GPU {','.join(places)}" if slots.has_gpus else "the CPU"
-        self._say(f"{cell.label}: begins on {where}; {log}")
+        self.console.say(f"{cell.label}: begins on {where}; {log}")
         return True
 
     def _command(self) -> list[str]:
@@ -210,7 +210,7 @@ class ProcessLauncher(Launcher):
         else:
             self.interrupted = True
             became = ending(status)
-        self._say(f"{cell.label}: {became}")
+        self.console.say(f"{cell.label}: {became}")
 
     def _returned(self, cell: Cell) -> JobReturn:
         known = sweeps.read_cells(self.folder).get(cell.number)
@@ -227,7 +227,7 @@ class ProcessLauncher(Launcher):
             self.passed_on.append(number)
             name = signal.Signals(number).name
             if len(self.passed_on) == 1:
-                self._say(
+                self.console.say(
                     f"{name}: waiting for the cells to save themselves; send it again to stop them "
                     "at once"
                 )
@@ -243,12 +243,6 @@ class ProcessLauncher(Launcher):
             process.terminate()
         for process in self.running:
             process.wait()
-
-    def _say(self, text: str) -> None:
-        try:
-            self.console.print(text, markup=False, soft_wrap=True)
-        except (OSError, SystemExit):  # Rich exits when nobody reads any more; the cells go on
-            self.console.quiet = True
 
 
 def ending(status: int) -> str:

@@ -34,6 +34,7 @@ from chela.errors import ConfigError, suggestion
 from chela.identity import flat
 from chela.records.searches import FOLDER
 from chela.records.sweeps import is_held
+from tasks.screen import Screen
 
 JOURNAL = "journal.log"
 GOES_ON = "goes_on"  # of a trial: the number of one that died, whose run it goes on with
@@ -172,8 +173,9 @@ class Search:
         from chela.training.pruning import Pruned
         from chela.training.run import run
 
+        screen = Screen()
         overrides = [f"{key}={_value(d.draw(trial, key))}" for key, d in self.dimensions.items()]
-        print(f"trial {trial.number}: {' '.join(overrides)}", flush=True)
+        screen.say(f"trial {trial.number}: {' '.join(overrides)}")
 
         def report(validation: int, accuracy: float) -> bool:
             trial.report(accuracy, validation)
@@ -184,13 +186,13 @@ class Search:
             try:
                 best = run(self._compose(overrides), report)
             except Pruned as pruned:
-                print(f"trial {trial.number}: {pruned}", flush=True)
+                screen.say(f"trial {trial.number}: {pruned}")
                 self.study.tell(trial, state=TrialState.PRUNED)
             except Exception as error:
                 if not isinstance(error, PLAIN):
-                    traceback.print_exception(error)
+                    Screen(stderr=True).say("".join(traceback.format_exception(error)))
                 trial.set_user_attr("error", explain(error))
-                print(f"trial {trial.number} failed: {explain(error)}", flush=True)
+                screen.say(f"trial {trial.number} failed: {explain(error)}")
                 self.study.tell(trial, state=TrialState.FAIL)
             else:
                 self.study.tell(trial, best)

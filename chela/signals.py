@@ -9,8 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-# Ctrl-C, a batch system's end of time, and its warning before (Slurm's --signal).
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from tasks.signals import STOPPING
 
 SAME_REQUEST = 1.0  # seconds within which signals are one: a batch system signals every process
 
@@ -34,6 +33,8 @@ class StoppingSignals:
     def install(self) -> None:
         """Take the signals over, again if another has since; ``remove`` gives them back."""
         for number in STOPPING:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup: it is to go on without its terminal
             before = signal.signal(number, self._receive)
             self._before.setdefault(number, before)
 

@@ -19,7 +19,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from chela.cli import PLAIN, JobFailed, explain
@@ -28,6 +27,7 @@ from chela.launcher import FOLDER, end_with_the_sweep
 from chela.records import sweeps
 from chela.records.record import read_record
 from chela.records.sweeps import Plan, SweepCell
+from tasks.screen import Screen
 
 NAME = "CHELA_SWEEP"  # cells in other processes inherit it
 
@@ -77,7 +77,7 @@ class SweepCallback(Callback):
             failure = job_return._return_value  # the property would raise it
             error = explain(failure)
             if not isinstance(failure, PLAIN):
-                traceback.print_exception(failure)
+                Screen(stderr=True).say("".join(traceback.format_exception(failure)))
             job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
         best = None if error else job_return.return_value
         sweeps.finish_cell(Path(os.environ[FOLDER]), config.hydra.job.num, error, best)
@@ -100,12 +100,12 @@ class SweepCallback(Callback):
         name = os.environ.pop(NAME)
         self._locks.close()
         cells = list(sweeps.read_cells(folder).values())
-        console = Console(width=None if sys.stdout.isatty() else 100)
+        console = Screen()
         console.print(cells_table(name, folder, cells))
         wandb_table.log_table(name, folder, [cell.folder for cell in cells if cell.folder], console)
         failed = [cell for cell in cells if cell.error is not None]
         if failed:
-            console.print(
+            console.say(
                 f"{len(failed)} of {len(cells)} cells failed; repeat the command to run them "
                 "again, the finished ones are kept"
             )

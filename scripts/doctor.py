@@ -4,9 +4,10 @@ import sys
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
+from rich.text import Text
 
 from chela.cli import plain_errors
+from tasks.screen import Screen
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="config")
@@ -15,10 +16,10 @@ def main(composed: DictConfig) -> None:
     from chela.config import parse
     from chela.training.doctor import diagnose
 
-    console, wrong = Console(highlight=False, soft_wrap=True), 0
+    console, wrong = Screen(), 0
     for finding in diagnose(parse(composed)):
-        mark = "[green]OK   [/green]" if finding.fine else "[red]WRONG[/red]"
-        console.print(f"{mark} {finding.subject:<25}", finding.text)
+        mark = Text("OK   ", "green") if finding.fine else Text("WRONG", "red")
+        console.say(mark.append(f" {finding.subject:<25} {finding.text}", "default"))
         wrong += not finding.fine
     if wrong:
         sys.exit(1)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 
 from chela.cli import plain_errors
+from tasks.screen import Screen
 
 LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 
@@ -26,7 +26,7 @@ def main(composed: DictConfig) -> None:
     task = build_task(parse(composed))
     task.prepare_data()
     task.setup()
-    Console(width=100 if not sys.stdout.isatty() else None).print(table(task))
+    Screen().print(table(task))
 
 
 def arguments_of(task: str, arguments: Sequence[str]) -> list[str]:

@@ -4,14 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from chela.records.collect import collect
 from chela.report.published import published
 from chela.report.recipes import shipped
 from chela.report.table import build
 from chela.report.terminal import terminal_tables, whole_width
 from tasks.errors import DataError
+from tasks.screen import Screen, settle_streams
 
 
 def main(arguments: list[str]) -> None:
@@ -47,22 +46,23 @@ def main(arguments: list[str]) -> None:
 
     written = write(report, target)
     # where there is no terminal, a file's lines may be as long as the table needs
-    console = Console(width=None if sys.stdout.isatty() else max(160, whole_width(report)))
+    console = Screen(max(160, whole_width(report)))
     for table in terminal_tables(report, console.width):
         console.print(table)
     for remark in report.remarks:
-        console.print(remark, markup=False, highlight=False, style="dim")
+        console.print(remark, style="dim")
     for mark, text in report.notes:
-        console.print(f"{mark}  {text}", markup=False, highlight=False)
+        console.print(f"{mark}  {text}")
     for sentence in [*report.unfinished, *(f"{e.file}: {e.reason}" for e in report.unread)]:
-        console.print(f"!  {sentence}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"!  {sentence}")
     for file in written:
-        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+        console.say(str(file))
 
 
 if __name__ == "__main__":
+    settle_streams()
     try:
         main(sys.argv[1:])
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        Screen(stderr=True).say(f"error: {error}")
         sys.exit(1)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra import initialize_config_dir
-from rich.console import Console
 from rich.table import Table
 
 from chela.choices import CONFIGS
 from chela.cli import plain_errors
 from chela.errors import ConfigError
 from chela.records.files import write_text
+from tasks.screen import Screen
 
 if TYPE_CHECKING:
     from chela.search import Search
@@ -64,9 +64,9 @@ def main(arguments: list[str]) -> None:
     file = named if named.suffix == ".yaml" else CONFIGS / "search" / f"{named}.yaml"
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         search = Search(read_search(file), overrides)
-        print(f"{search.name} in {search.folder}")
+        Screen().say(f"{search.name} in {search.folder}")
         if search.selects_on_test:
-            print(
+            Screen().say(
                 "note: the trials run with task.protocol=heldout, since a search must not select "
                 "on the test split; the command of the best has your protocol again"
             )
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> None:
 def _show(search: Search, write: str) -> None:
     from chela.recipe import experiment
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Screen(120)
     table = Table(title=search.name, title_justify="left")
     for name in ("trial", "state", "validation"):
         table.add_column(name, justify="right")
@@ -92,15 +92,15 @@ def _show(search: Search, write: str) -> None:
     if best is None:
         raise ConfigError("no trial is finished, so there is no best one; see why above")
     overrides = [*search.asked_for, *search.overrides_of(best.params)]
-    print(f"the best is trial {best.number}, validation accuracy {best.value:.4f}:")
-    print(shlex.join(["python", "train.py", *overrides]))
+    console.say(f"the best is trial {best.number}, validation accuracy {best.value:.4f}:")
+    console.say(shlex.join(["python", "train.py", *overrides]))
     if write:
         comment = (
             f"The best of {len(search.trials())} trials of the search {search.name}: validation\n"
             f"accuracy {best.value:.4f} (trial {best.number}, seed as configured)."
         )
         write_text(Path(write), experiment(overrides, CONFIGS, comment))
-        print(f"written to {write}")
+        console.say(f"written to {write}")
 
 
 if __name__ == "__main__":

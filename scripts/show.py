@@ -6,6 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from chela.cli import plain_errors
+from tasks.screen import Screen
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="config")
@@ -21,7 +22,7 @@ def main(composed: DictConfig) -> None:
     task.setup()
     file = Path(config.output_dir) / "pictures" / f"{task.name}-{task.folder.name}.png"
     draw_sheet(task, file)
-    print(f"{task.meta.describe()}\n{file}")
+    Screen().say(f"{task.meta.describe()}\n{file}")
 
 
 if __name__ == "__main__":

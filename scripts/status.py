@@ -6,11 +6,11 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 
 from chela.records.progress import overview
 from tasks.errors import DataError
+from tasks.screen import Screen, settle_streams
 
 
 def main(arguments: list[str]) -> None:
@@ -41,14 +41,14 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     if not given.folder.is_dir():
         raise DataError(f"there is no folder {given.folder}\n  try: the output_dir of your runs")
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = Screen(140)
     if given.watch is None:
         console.print(overview(given.folder, given.all))
         return
     with (
         Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
     ):
-        while True:
+        while not console.gone:
             shown = overview(given.folder, given.all)
             if live is None:
                 console.print(shown)
@@ -65,10 +65,11 @@ def _seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
+    settle_streams()
     try:
         main(sys.argv[1:])
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        Screen(stderr=True).say(f"error: {error}")
         sys.exit(1)
     except KeyboardInterrupt:  # the way out of --watch
         sys.exit(130)

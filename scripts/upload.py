@@ -4,14 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from chela.cli import plain_errors
 from chela.config import checked
 from chela.errors import ConfigError, RunError
 from chela.records.collect import Run, collect
 from chela.training.settings import LoggerConfig
 from chela.training.wandb_run import final_numbers, open_wandb
+from tasks.screen import Screen
 
 START, FINISH = 10.0, 600.0  # seconds: who waits here wants to know soon, or wants it all sent
 EXIT = {"finished": 0, "failed": 1, "interrupted": 128 + 15}  # as W&B would have heard of them
@@ -33,7 +32,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     found = collect(parser.parse_args(arguments).folders)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Screen()
     for run in found.runs:
         said = "running, or killed: it sends its rows itself when it goes on"
         if run.status != "running":
@@ -41,9 +40,9 @@ def main(arguments: list[str]) -> None:
                 said = upload(run)
             except ConfigError as error:  # a record from elsewhere; the others are sent
                 said = f"not sent: {error}"
-        console.print(f"{run.folder}: {said}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"{run.folder}: {said}")
     for each in found.unread:
-        console.print(f"!  {each.file}: {each.reason}", markup=False, soft_wrap=True)
+        console.say(f"!  {each.file}: {each.reason}")
 
 
 def upload(run: Run) -> str:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from tasks import bits
+from tasks.signals import held_back
 from tasks.storage.rows import Rows
 from tasks.storage.store import rows_of
 
@@ -281,7 +282,8 @@ class DiskReader(TorchDataset[Batch]):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(0),  # not the global one
         )
-        return iter(loader)
+        with held_back():  # the workers begin here
+            return iter(loader)
 
     def __len__(self) -> int:
         return len(self._table)

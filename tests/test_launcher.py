@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from chela.errors import ConfigError
 from chela.launcher import FOLDER, ProcessLauncher, ending
 from chela.places import Slots, visible_gpus
 from chela.records.state import run_folders, run_state
 from chela.records.sweeps import SweepCell, log_file, read_cells, write_cell
+from tasks.screen import Screen
 from tests.conftest import ROOT, TINY
 from tests.test_commands import train
 
@@ -198,7 +198,7 @@ def test_cells_go_on_when_nobody_reads(launcher_of: Launch, tmp_path: Path) -> N
             raise OSError("no space left on device")
 
     launcher = launcher_of(SAVES_WHAT_IT_REACHED % str(tmp_path), 1)
-    launcher.console = Console(file=Full())
+    launcher.console = Screen(file=Full())
     assert len(launcher.launch([["a=1"], ["a=2"]], 0)) == 2
     assert [cell.best for cell in read_cells(tmp_path).values()] == [0.5, 0.6]
 

@@ -49,7 +49,7 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
 
 def _test(record: dict[str, Any]) -> str:
     error = _number(record, "test.standard_error", " ± {:.4f}")
-    accuracy = _number(record, "test.accuracy", "[bold]{:.4f}[/bold]")
+    accuracy = _number(record, "test.accuracy", "{:.4f}")
     return f"{accuracy}{error} (n = {record['test']['n']:,})"
 
 

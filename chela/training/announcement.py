@@ -32,7 +32,7 @@ def opening(
     initial: dict[str, Any] | None,
     wandb: str,
 ) -> str:
-    """What will be computed, a line for each part, in rich's markup.
+    """What will be computed, a line for each part.
 
     Args:
         config: of the run.
@@ -51,7 +51,7 @@ def opening(
     how = build.precision(config.trainer, device)
     engine = build.engine(config.trainer, task)
     lines = [
-        f"[bold]{config.run_id}[/bold] in {folder.path}",
+        f"{config.run_id} in {folder.path}",
         f"  data       {task.meta.describe()}",
         f"  model      {config.model.name}, {count:,} parameters; {used}",
         f"  training   {steps:,} steps of {config.trainer.batch_size} on "

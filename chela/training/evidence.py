@@ -143,13 +143,13 @@ def outcome(
     gpu = device.type == "cuda"
     return {
         "training": {
-            "steps": int(history.latest.get("step", 0)),
+            "steps": history.step,
             "planned_steps": planned_steps,
             "skipped_steps": history.skipped_steps,
-            "epochs": history.latest.get("epoch", 0.0),
-            "tokens": history.tokens,
+            "epochs": history.epochs(history.step),
+            "tokens": max(history.tokens, history.tokens_saved),
             "tokens_per_second": median(speeds) if speeds else None,
-            "train_seconds": history.train_seconds,
+            "train_seconds": max(history.train_seconds, history.seconds_saved),
             "wall_seconds": provenance.wall_seconds,
             "sessions": provenance.fixed["sessions"],
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else _peak_resident(),

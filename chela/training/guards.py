@@ -8,11 +8,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 
 from chela.training.history import History
 from chela.training.settings import TrainerConfig
 from tasks.base import Batch
+from tasks.screen import Screen
 
 # A loss within 2 % of that of guessing has learned nothing yet.
 NEAR = 0.98
@@ -30,7 +30,7 @@ class Plateau(Callback):
         console: where it is said.
     """
 
-    def __init__(self, history: History, num_classes: int, steps: int, console: Console) -> None:
+    def __init__(self, history: History, num_classes: int, steps: int, console: Screen) -> None:
         self.history, self.steps, self.console = history, steps, console
         self.guessing = math.log(num_classes)
         self.left = self.said = False
@@ -54,14 +54,12 @@ class Plateau(Callback):
         elif trainer.global_step >= self.steps:
             self.said = True
             loss = self.history.latest["train/loss"]
-            self.console.print(
+            self.console.say(
                 f"note: after {trainer.global_step:,} steps the training loss is still {loss:.3f}, "
                 f"about ln(classes) = {self.guessing:.3f}, as by guessing.\n"
                 "  It may still break away (Pathfinder often takes thousands of steps). If not, "
                 "try: a learning rate 3 times smaller or larger, a longer warm-up, "
-                "model.norm=batch, less dropout",
-                highlight=False,
-                soft_wrap=True,
+                "model.norm=batch, less dropout"
             )
 
 

@@ -44,8 +44,10 @@ class History(Callback):
         self.batch_size = batch_size
         self.rows: list[dict[str, float]] = []
         self.latest: dict[str, float] = {}  # the newest value of each column
+        self.step = 0  # done so far, logged or not
         self.train_seconds = 0.0
-        self.tokens = 0
+        self.tokens = self.tokens_saved = 0  # up to the latest logged step, the latest checkpoint
+        self.seconds_saved = 0.0
         self.skipped_steps = 0  # without an update, because something was not finite
         self._interval_tokens: int | torch.Tensor = 0
         self._interval_seconds = 0.0
@@ -54,19 +56,23 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, and how long they took."""
+        tokens = self._tokens_of_all()
+        seconds = self._interval_seconds + time.perf_counter() - self._mark
+        self.tokens_saved, self.seconds_saved = self.tokens + tokens, self.train_seconds + seconds
         return {
             "rows": self.rows,
             "train_seconds": self.train_seconds,
             "tokens": self.tokens,
             "skipped_steps": self.skipped_steps,
-            "interval_tokens": self._tokens_of_all(),
-            "interval_seconds": self._interval_seconds + time.perf_counter() - self._mark,
+            "interval_tokens": tokens,
+            "interval_seconds": seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the checkpoint's rows; what was logged after it is logged again."""
         self.rows = state["rows"]
         self.latest = {name: value for row in self.rows for name, value in row.items()}
+        self.step = int(self.latest.get("step", 0))
         self.train_seconds, self.tokens = state["train_seconds"], state["tokens"]
         self.skipped_steps = state["skipped_steps"]
         self._interval_tokens = state["interval_tokens"] if is_leader() else 0
@@ -74,7 +80,7 @@ class History(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock."""
-        self._device = module.device
+        self._device, self.step = module.device, trainer.global_step
         self._mark = time.perf_counter()
 
     def on_train_batch_end(
@@ -83,7 +89,7 @@ class History(Callback):
         """Count tokens; every ``every_steps`` steps write a row."""
         assert isinstance(module, ClassificationModule)
         self._interval_tokens = self._interval_tokens + batch.lengths.sum()
-        step = trainer.global_step
+        self.step = step = trainer.global_step
         if step % self.every_steps and step < trainer.max_steps:
             return
         module.check()
@@ -134,6 +140,10 @@ class History(Callback):
         writer.writerows(self.rows)
         return text.getvalue()
 
+    def epochs(self, step: int) -> float:
+        """Passes over the training split that ``step`` steps are."""
+        return round(step * self.batch_size / self.samples_per_epoch, 4)
+
     def _tokens_of_all(self) -> int:
         """The interval's tokens in all processes together."""
         return int(total(torch.as_tensor(self._interval_tokens, device=self._device)))
@@ -145,8 +155,7 @@ class History(Callback):
 
     def _add(self, trainer: L.Trainer, values: dict[str, float]) -> None:
         step = trainer.global_step
-        epoch = step * self.batch_size / self.samples_per_epoch
-        row = {"step": step, "epoch": round(epoch, 4), **values}
+        row = {"step": step, "epoch": self.epochs(step), **values}
         self.latest.update(row)
         if self.rows and self.rows[-1]["step"] == step:
             self.rows[-1].update(row)

@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.console import RenderableType
+from rich.progress import Progress, ProgressColumn, Task, TaskID
+from rich.progress_bar import ProgressBar as Bar
+from rich.table import Table
+from rich.text import Text
 
 from chela.records.format import duration, human
 from chela.records.state import seconds_left
 from chela.training.history import History
+from tasks.screen import Screen
 
 LINE_EVERY_SECONDS = 20.0  # where there is no terminal: often enough to see that it lives
+GAP = "  "  # between two parts of the line
+BAR = range(10, 41)  # characters of a bar, where the line leaves room for one
+
+
+class _Line(ProgressColumn):
+    """The parts of the line that the terminal has room for, then a bar if there is room left."""
+
+    def __init__(self, console: Screen) -> None:
+        super().__init__()
+        self._console = console
+
+    def render(self, task: Task) -> Table:
+        """In one line."""
+        width = self._console.width
+        line = fitting(task.fields["parts"], width)
+        row: list[RenderableType] = [Text(line, no_wrap=True, overflow="crop")]
+        room = min(BAR[-1], width - len(line) - 1)
+        if room in BAR:
+            row.append(Bar(task.total, task.completed, width=room))
+        table = Table.grid(padding=(0, 1))
+        table.add_row(*row)
+        return table
+
+
+def fitting(parts: Sequence[str], width: int) -> str:
+    """As many of ``parts``, from the first on, as ``width`` characters hold; one at least."""
+    line = parts[0]
+    for part in parts[1:]:
+        if len(line) + len(GAP) + len(part) > width:
+            break
+        line += GAP + part
+    return line
 
 
 class TrainingProgress(ProgressBar):
-    """Steps done, loss, accuracy, tokens per second and time left, from the rows of ``History``."""
+    """Step of total, time left, loss, accuracy, speed, by importance; from ``History``'s rows."""
 
-    def __init__(self, console: Console, history: History) -> None:
+    def __init__(self, console: Screen, history: History) -> None:
         super().__init__()
         self.console = console
         self.history = history
@@ -42,16 +72,12 @@ class TrainingProgress(ProgressBar):
         self._first_step = trainer.global_step
         if not self.console.is_terminal:
             return
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
+        self._bar = Progress(_Line(self.console), console=self.console)
         self._task = self._bar.add_task(
-            "train", total=trainer.max_steps, completed=trainer.global_step, metrics=""
+            "train",
+            total=trainer.max_steps,
+            completed=trainer.global_step,
+            parts=self._parts(trainer),
         )
         self._bar.start()
 
@@ -60,19 +86,19 @@ class TrainingProgress(ProgressBar):
     ) -> None:
         """Move the bar; without a terminal, print a line when it is time."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, metrics=self._metrics())
+            self._draw(self._bar, trainer)
         elif time.monotonic() - self._last_line > LINE_EVERY_SECONDS:
             self._line(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Say why the bar stands still."""
         if self._bar is not None:
-            self._bar.update(self._task, description="validate")
+            self._draw(self._bar, trainer, validates=True)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Show the new validation accuracy."""
         if self._bar is not None:
-            self._bar.update(self._task, description="train", metrics=self._metrics())
+            self._draw(self._bar, trainer)
         else:
             self._line(trainer)
 
@@ -88,26 +114,33 @@ class TrainingProgress(ProgressBar):
 
     def disable(self) -> None:
         """Lightning's way to keep the other processes of a distributed run silent."""
-        self.console = Console(quiet=True)
+        self.console = Screen(quiet=True)
 
     def _line(self, trainer: L.Trainer) -> None:
         self._last_line = time.monotonic()
-        done = trainer.global_step - self._first_step
-        left = trainer.max_steps - trainer.global_step
-        parts = [f"step {trainer.global_step}/{trainer.max_steps}", self._metrics()]
-        if seconds := seconds_left(done, self._last_line - self._began, left):
-            parts.append(f"{duration(seconds)} left")
-        self.console.print("  ".join(filter(None, parts)), highlight=False)
+        self.console.say(GAP.join(self._parts(trainer)))
 
-    def _metrics(self) -> str:
-        latest, parts = self.history.latest, []
+    def _draw(self, bar: Progress, trainer: L.Trainer, validates: bool = False) -> None:
+        parts = self._parts(trainer, validates)
+        bar.update(self._task, completed=trainer.global_step, parts=parts)
+
+    def _parts(self, trainer: L.Trainer, validates: bool = False) -> list[str]:
+        """What is known, the most important first."""
+        latest, step = self.history.latest, trainer.global_step
+        parts = [f"step {step}/{trainer.max_steps}"]
+        seconds = time.monotonic() - self._began
+        done, left = step - self._first_step, trainer.max_steps - step
+        if time_left := seconds_left(done, seconds, left):
+            parts.append(f"{duration(time_left)} left")
+        if validates:
+            parts.append("validates")
         if "train/loss" in latest:
             parts.append(f"loss {latest['train/loss']:.3f} acc {latest['train/accuracy']:.3f}")
         if "val/accuracy" in latest:
             parts.append(f"val acc {latest['val/accuracy']:.3f}")
         if "tokens_per_second" in latest:
             parts.append(f"{human(latest['tokens_per_second'])} tokens/s")
-        return "  ".join(parts)
+        return parts
 
     def _stop(self) -> None:
         if self._bar is not None:

@@ -16,7 +16,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from torch import nn
 
 from chela.config import RunConfig, as_dict, parse
@@ -45,6 +44,7 @@ from chela.training.stopping import Interrupted, StopSignals
 from chela.training.wandb_rows import WandbRows
 from chela.training.wandb_run import final_numbers, open_wandb, wandb_mode
 from tasks.base import Task
+from tasks.screen import Screen
 
 
 def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None) -> float:
@@ -69,14 +69,14 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
     build.check_kernels(config.kernels, device)
     build.step_form(config.trainer, device)
     leads = is_leader()
-    console = Console(width=None if sys.stdout.isatty() else 100, quiet=not leads)
+    console = Screen(quiet=not leads)
     folder = RunFolder(config)
     build.quiet_lightning()
     with folder.lock() if leads else nullcontext():
         start = folder.start() if leads else folder.join()
         if start.finished is not None:
             _same_data(config, start.finished)
-            console.print(f"[bold]{config.run_id}[/bold] is finished; resume=false runs it anew.")
+            console.say(f"{config.run_id} is finished; resume=false runs it anew.")
             console.print(summary_table(start.finished, folder.path))
             return float(start.finished["best"].get("accuracy") or math.nan)
         return Run(config, folder, start, device, console, leads, report).execute()
@@ -95,7 +95,7 @@ class Run:
         folder: RunFolder,
         start: Start,
         device: torch.device,
-        console: Console,
+        console: Screen,
         leads: bool,
         report: Callable[[int, float], bool] | None = None,
     ) -> None:
@@ -135,10 +135,7 @@ class Run:
                 self._finish(record, tested)
         self.wandb.close()  # last: it may wait for the server, and all else is safe by now
         if not self.wandb.offline_by_choice and (hint := self.wandb.hint()):
-            self.console.print(
-                f"W&B does not have all of this run; to upload it: [bold]{hint}[/bold]",
-                soft_wrap=True,
-            )
+            self.console.say(f"W&B does not have all of this run; to upload it: {hint}")
         if signals.received is not None:  # too late for this run, not for the rest of a sweep
             raise SystemExit(self._status(signals.received))
         return self.checkpointer.best_accuracy
@@ -209,7 +206,7 @@ class Run:
             self.folder.checkpoints,
             trainer.checkpoint_every_steps,
             every,
-            StopSignals(self.console.print, self._stop_at_once),
+            StopSignals(self.console.say, self._stop_at_once),
         )
         self.provenance = Provenance(
             config,
@@ -287,9 +284,7 @@ class Run:
         }
         self._record("finished", record)
         if self.wandb.offline_by_choice:
-            self.console.print(
-                f"W&B: offline; upload with [bold]{self.wandb.hint()}[/bold]", soft_wrap=True
-            )
+            self.console.say(f"W&B: offline; upload with {self.wandb.hint()}")
         self.console.print(summary_table(record, path))
 
     def _record(self, status: str, content: dict[str, Any]) -> None:
@@ -311,10 +306,10 @@ class Run:
             initial,
             self.wandb.describe(),
         )
-        self.console.print(said, highlight=False, soft_wrap=True)
+        self.console.say(said)
         notices = [self.start.notice, self.provenance.notice, self.wandb.notice]
         for note in [*filter(None, notices), *notes(self.config, self.start, steps)]:
-            self.console.print(f"  note       {note}", markup=False, soft_wrap=True)
+            self.console.say(f"  note       {note}")
 
     def _keep(self, error: NonFinite) -> Path:
         """Save what is needed to look at a step again that was not finite."""
@@ -350,11 +345,9 @@ class Run:
             what = f"the last checkpoint is in {self.folder.checkpoints}"
         else:
             what = "nothing was saved yet"
-        self.console.print(
+        self.console.say(
             f"stopped by {stopped_by}; {what}\n"
-            f"to go on, repeat the command: [bold]{shlex.join(['python', *again])}[/bold]",
-            highlight=False,
-            soft_wrap=True,
+            f"to go on, repeat the command: {shlex.join(['python', *again])}"
         )
 
 

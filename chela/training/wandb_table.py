@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from chela.errors import ChelaError
 from chela.records.collect import collect
 from chela.records.format import percent, spread
@@ -21,11 +19,12 @@ from chela.report.table import build
 from chela.training.settings import LoggerConfig
 from chela.training.wandb_run import open_wandb, wandb_mode
 from tasks.errors import DataError
+from tasks.screen import Screen
 
 CELL_COLUMNS = ("model", "variant", "task", "mean", "std", "n", "state")
 
 
-def log_table(name: str, folder: Path, runs: Sequence[str], console: Console) -> None:
+def log_table(name: str, folder: Path, runs: Sequence[str], console: Screen) -> None:
     """Log the table of a sweep's runs and the report's files; say where they are.
 
     The run's id is derived from the sweep's name, so that a repeat updates it. Nothing here fails a
@@ -48,12 +47,7 @@ def log_table(name: str, folder: Path, runs: Sequence[str], console: Console) ->
         where = _log(report, name, logger, folder)
     except (ChelaError, DataError) as error:
         where = f"not in W&B ({error})"
-    console.print(
-        f"the sweep's table: {where}; its files: {folder}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.say(f"the sweep's table: {where}; its files: {folder}")
 
 
 def _log(report: Report, name: str, logger: LoggerConfig, folder: Path) -> str:

@@ -7,7 +7,6 @@ in, give its label, its margin and the key that all the rest is drawn from.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from tasks.pathfinder.contours import FACTS, Scene, grow
 from tasks.pathfinder.drawing import UNIT, draw
 from tasks.pathfinder.footprints import Tables, all_tables
 from tasks.pathfinder.law import PathfinderLaw
+from tasks.screen import Screen
 from tasks.storage.rows import Rows
 
 # Pictures drawn at once: a second or two, so that an interruption need not wait. Fixed: another
@@ -139,7 +139,7 @@ def scene(law: PathfinderLaw, margin: int) -> Scene:
 @contextmanager
 def _says_if_slow(what: str) -> Iterator[None]:
     """Tell the terminal what is done, if it takes longer than ``SILENCE``."""
-    timer = threading.Timer(SILENCE, lambda: print(what, file=sys.stderr, flush=True))
+    timer = threading.Timer(SILENCE, lambda: Screen(stderr=True).say(what))
     timer.daemon = True
     timer.start()
     try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.errors import DataError
+from tasks.screen import Screen
 from tasks.sources.archives import Source, readable
 from tasks.storage.rows import Rows
 
@@ -154,7 +154,7 @@ class _Packed(_Pictures):
         self.lists = {}
         with readable(source.path):
             size = source.path.stat().st_size
-        print(f"reading {source.path} once, {size / 1e9:.1f} GB ...", file=sys.stderr, flush=True)
+        Screen(stderr=True).say(f"reading {source.path} once, {size / 1e9:.1f} GB ...")
         wanted = (f"{prefix}imgs/", f"{prefix}metadata/")
         end = 0
         for name, stream in source.members(lambda name: name.startswith(wanted)):

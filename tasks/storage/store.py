@@ -23,10 +23,17 @@ from datasets import Dataset, Features, Sequence, Value
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from tasks.errors import DataError
+from tasks.screen import Screen
 from tasks.storage.meta import Meta, Origin, SplitCounts, SplitMeta, fingerprint, library_versions
 from tasks.storage.rows import Rows
 
@@ -69,7 +76,7 @@ def prepare(folder: Path, recipe: Recipe, show: bool = True) -> None:
     """
     if folder.exists():
         return
-    console = Console(stderr=True, quiet=not show, highlight=False, soft_wrap=True)
+    console = Screen(stderr=True, quiet=not show)
     partial = folder.with_name(f"{folder.name}.partial")
     with _says_where(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -152,17 +159,17 @@ def lengths_of(dataset: Dataset) -> NDArray[np.int64]:
     )
 
 
-def _write(partial: Path, recipe: Recipe, console: Console) -> None:
+def _write(partial: Path, recipe: Recipe, console: Screen) -> None:
     """Write all files of a dataset into a folder of its own, down to the disk."""
     origin, began = recipe.origin, time.monotonic()
     what = f"{origin.task} ({origin.source})"
-    console.print(f"preparing {what} ...")
+    console.say(f"preparing {what} ...")
     counts: dict[str, SplitCounts] = {}
     writers: dict[str, ArrowWriter] = {}
     no_bar = not console.is_terminal
     with (
         ExitStack() as files,
-        Progress(console=console, transient=True, disable=no_bar) as progress,
+        Progress(*_columns(), console=console, transient=True, disable=no_bar) as progress,
     ):
         bar = progress.add_task(what, total=recipe.total)
         for name, rows in recipe.rows():
@@ -195,7 +202,12 @@ def _write(partial: Path, recipe: Recipe, console: Console) -> None:
         text.write(meta.to_json())
         _sync(text)
     _sync_folder(partial)
-    console.print(f"prepared {meta.describe()}; {seconds:.0f} s")
+    console.say(f"prepared {meta.describe()}; {seconds:.0f} s")
+
+
+def _columns() -> list[ProgressColumn]:
+    name = TextColumn("{task.description}", markup=False)  # it may hold a path
+    return [name, TaskProgressColumn(), TimeRemainingColumn(), BarColumn()]
 
 
 def _split_meta(partial: Path, name: str, counts: SplitCounts) -> SplitMeta:
@@ -232,13 +244,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path, console: Console) -> Iterator[None]:
+def _alone(folder: Path, console: Screen) -> Iterator[None]:
     """Hold the lock of a prepared folder; say so if that means waiting. A kill releases it."""
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        console.print(f"another process prepares {folder}; waiting for it ...")
+        console.say(f"another process prepares {folder}; waiting for it ...")
         lock.acquire()
     try:
         yield

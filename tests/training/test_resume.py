@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,13 +18,13 @@ import torch
 from chela.config import parse
 from chela.errors import RunError
 from chela.records.record import read_record
-from chela.signals import STOPPING
 from chela.training import build
 from chela.training.folder import RunFolder
 from chela.training.history import History
 from chela.training.module import ClassificationModule
 from chela.training.run import Run, run
 from chela.training.stopping import AT_VALIDATION, OR_BEFORE
+from tasks.signals import STOPPING
 from tests.conftest import ROOT, TINY
 
 SPEED = "tokens_per_second"  # the one column that may differ
@@ -99,11 +102,71 @@ def test_a_signal_at_any_step(composed, uninterrupted, monkeypatch, step) -> Non
     assert signal.getsignal(number) == before
     _, record = contents(broken)
     assert record["status"] == "interrupted"
-    assert record["training"]["steps"] <= step
-    assert contents(broken)[0]["global_step"] == step
+    assert record["training"]["steps"] == contents(broken)[0]["global_step"] == step
+    assert record["training"]["epochs"] == step * 16 / 200
+    assert record["training"]["tokens"] > step * 16 * 5  # trees have 5 symbols at least
     run(broken)
     assert_same_run(whole, broken)
     assert contents(broken)[1]["training"]["sessions"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_whole_group(composed, uninterrupted, monkeypatch, number) -> None:
+    """As ``timeout`` and batch systems send it: the processes that read data get it, too."""
+    workers = "trainer.num_workers=2"
+    whole, broken = composed(f"output_dir={uninterrupted}"), composed(workers)
+    run(whole)
+    original, told = History.on_train_batch_end, []
+
+    def patched(self, trainer, *arguments):
+        if trainer.global_step == 3 and not told:
+            told.extend(multiprocessing.active_children())
+            for worker in told:
+                os.kill(worker.pid, number)
+            told[0].join(0.5)  # time to die in
+            signal.raise_signal(number)
+        original(self, trainer, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(History, "on_train_batch_end", patched)
+        run(broken)
+    assert len(told) == 2
+    assert stopped.value.code == 128 + number
+    assert contents(broken)[0]["global_step"] == 3
+    run(broken)
+    assert_same_run(whole, broken)
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader has left."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize("stream", [None, Gone(), io.TextIOWrapper(io.BytesIO(), "ascii")])
+def test_who_reads_the_output_decides_nothing(composed, monkeypatch, stream) -> None:
+    """Ctrl-C ends ``| tee`` first, and then there is nobody to tell that the run saves itself."""
+    config = composed("trainer.progress=true")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "stdout", stream)
+        patch.setattr(sys, "stderr", stream)
+        signal_at(patch, 3, signal.SIGINT)
+        run(config)
+    assert stopped.value.code == 128 + signal.SIGINT
+    last, record = contents(config)
+    assert (last["global_step"], record["status"]) == (3, "interrupted")
+
+
+def test_names_and_paths_are_said_as_they_are(composed, monkeypatch, tmp_path, capsys) -> None:
+    config = composed("logger.tags=[a,b]", f"output_dir='{tmp_path}/[/b]'")
+    monkeypatch.setattr(sys, "argv", ["train.py", "logger.tags=[a,b]"])
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        signal_at(patch, 3, signal.SIGTERM)
+        run(config)
+    said = capsys.readouterr().out
+    assert f"in {tmp_path}/[/b]/" in said
+    assert "repeat the command: python train.py 'logger.tags=[a,b]'\n" in said
 
 
 def test_muon_goes_on_where_it_stood(composed, tmp_path, monkeypatch) -> None:
@@ -190,7 +253,7 @@ def test_a_signal_is_told_what_follows(composed, monkeypatch, capsys, step, then
     assert not tested
 
 
-@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_test(composed, uninterrupted, monkeypatch, capsys, number) -> None:
     several = "trainer.eval_batch_size=10"
     whole, broken = composed(several, f"output_dir={uninterrupted}"), composed(several)
