@@ -1,5 +1,7 @@
 """Train one model on one Long Range Arena task: `python train.py --help`."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
@@ -15,5 +17,6 @@ def main(composed: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    with plain_errors(patience=1.0):  # a screen that stands still does not stop a training
+    # a screen that stands still does not stop a training
+    with plain_errors(sys.argv[1:], patience=1.0):
         main()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +23,7 @@ EXPERIMENT = "experiment"
 RECIPES = "lra"  # the configuration applies them by task and model
 SMALL = "small"  # of the small table
 RECIPE = f"{EXPERIMENT}/{RECIPES}"
+SMALL_RECIPE = f"{EXPERIMENT}/{SMALL}@_global_"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Chosen:
     groups: Mapping[str, str | None]  # the choice of each
     typed: frozenset[str]  # groups and keys that the command line names
     varied: tuple[str, ...]  # those that the sweep's file varies
+    folders: tuple[Path, ...]  # of the configuration, one's own first
 
     @classmethod
     def of(cls, composed: DictConfig) -> Chosen | None:
@@ -46,7 +50,9 @@ class Chosen:
             return None
         typed = {word.split("=")[0].lstrip("+~") for word in section.overrides.task}
         varied = tuple(section.sweeper.get("params") or ())
-        return cls(dict(section.runtime.choices), frozenset(typed), varied)
+        sources = section.runtime.config_sources
+        folders = tuple(Path(each.path) for each in sources if each.schema == "file")
+        return cls(dict(section.runtime.choices), frozenset(typed), varied, folders)
 
     def origin(self, key: str) -> str | None:
         """Who set an unknown key that nobody typed, and what to do; None where that is not known.
@@ -56,9 +62,19 @@ class Chosen:
         """
         if any(f"{key}.".startswith(f"{word}.") for word in self.typed - set(self.groups)):
             return None
+        section = key.split(".")[0]
+        if self.groups.get(section) and section in (EXPERIMENT, "ablation", SWEEP):
+            file = self._file(f"{section}/{self.groups[section]}")
+            marked = file is not None and file.read_bytes().startswith(codecs.BOM_UTF8)
+            remedy = ", saved without a byte-order mark before it" if marked else ""
+            return (
+                f"{section}={self.groups[section]} sets nothing: the keys of {file} are taken for "
+                f"those of a section '{section}'.\n"
+                f"  try: # @package _global_ as the first line of that file{remedy}"
+            )
         for group in (EXPERIMENT, "ablation", RECIPE):
             choice = self.groups.get(group)
-            files = _with_bases(CONFIGS / group / f"{choice}.yaml")
+            files = self._with_bases(f"{group}/{choice}")
             file = next((each for each in files if key in _keys(each)), None)
             if choice is None or file is None:
                 continue
@@ -66,7 +82,6 @@ class Chosen:
             words = [f"{setter} sets {key}"]
             if file != files[0]:
                 words.append(f"which it has from {_place(file)}")
-            section = key.split(".")[0]
             made_for = [
                 choices[section] for choices in map(_overridden, files) if section in choices
             ]
@@ -83,7 +98,7 @@ class Chosen:
             return f"~{key} (leaves the key out), or another recipe for task={task} model={model}"
         leave_out = f"leave out {group}={self.groups.get(group)}"
         small = f"{SMALL}/{task}-{model}"
-        if group == EXPERIMENT and (CONFIGS / EXPERIMENT / f"{small}.yaml").is_file():
+        if group == EXPERIMENT and self._file(f"{EXPERIMENT}/{small}"):
             return f"{EXPERIMENT}={small} task={task} model={model}, or {leave_out}"
         return leave_out
 
@@ -102,7 +117,7 @@ class Chosen:
             )
         experiment = self.groups.get(EXPERIMENT) or ""
         folder, _, name = experiment.rpartition("/")
-        pair = _pair(name) if folder in (RECIPES, SMALL) else {}
+        pair = self._pair(name) if folder in (RECIPES, SMALL) else {}
         if all(self.groups.get(group) == choice for group, choice in pair.items()):
             return
         words = " ".join(f"{group}={choice}" for group, choice in pair.items())
@@ -115,16 +130,70 @@ class Chosen:
             f"experiment={experiment} is for {words}.\n  try: experiment={experiment} {words}"
         )
 
+    def without_recipe(self) -> str | None:
+        """A line that says that nobody has tuned this pair of task and model; None where one has.
+
+        Whoever chose an experiment of another kind knows what it is for.
+        """
+        small = self.groups.get(SMALL_RECIPE)
+        if self.groups.get(EXPERIMENT) and not small:
+            return None
+        recipe = f"{EXPERIMENT}/{SMALL}/{small}" if small else f"{RECIPE}/{self.groups.get(RECIPE)}"
+        if self._file(recipe):
+            return None
+        return (
+            f"there is no recipe for task={self.groups.get('task')} "
+            f"model={self.groups.get('model')} (configs/{recipe}.yaml); the defaults are used"
+        )
+
+    def _file(self, name: str) -> Path | None:
+        """The file of a choice, such as ``experiment/demo``; None where there is none."""
+        files = (folder / f"{name}.yaml" for folder in self.folders)
+        return next((file for file in files if file.is_file()), None)
+
+    def _with_bases(self, name: str) -> list[Path]:
+        """A choice's file and those its defaults build it on, what wins first; empty without one.
+
+        A base stands as ``listops-mega``, beside the file, or as ``/experiment/small: listops``.
+        """
+        file = self._file(name)
+        if file is None:
+            return []
+        found = [file]
+        for entry in reversed(_content(file).get("defaults", [])):
+            base = "/".join(map(str, *entry.items())) if isinstance(entry, dict) else str(entry)
+            base = base.removeprefix("optional ")
+            # with "override " before it an entry chooses, and is no file; nor is _self_
+            beside = f"{name.rpartition('/')[0]}/{base}"
+            found += self._with_bases(base[1:] if base[0] == "/" else beside)
+        return found
+
+    def _pair(self, name: str) -> dict[str, str]:
+        """``listops-s4d`` as ``{"task": "listops", "model": "s4d"}``, as far as there are such."""
+        task, _, model = name.partition("-")
+        pair = {"task": task, "model": model}
+        return {group: each for group, each in pair.items() if self._file(f"{group}/{each}")}
+
 
 def offered() -> dict[str, list[str]]:
     """The choices of every group that train.py takes; recipes are chosen by task and model."""
-    found = {}
-    for group in sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir()):
-        if group not in ("hydra", "search"):  # Hydra's own, and that of scripts/search.py
-            files = (CONFIGS / group).rglob("*.yaml")
-            names = [file.relative_to(CONFIGS / group).with_suffix("") for file in files]
-            found[group] = sorted(each.as_posix() for each in names if each.parts[0] != RECIPES)
-    return found
+    found: dict[str, set[str]] = {}
+    for folder in (CONFIGS, *own_folders(sys.argv)):
+        for file in folder.rglob("*.yaml"):
+            group, *choice = file.relative_to(folder).with_suffix("").parts
+            # not Hydra's own groups, nor that of scripts/search.py
+            if choice and group not in ("hydra", "search") and choice[0] != RECIPES:
+                found.setdefault(group, set()).add("/".join(choice))
+    return {group: sorted(choices) for group, choices in sorted(found.items())}
+
+
+def own_folders(words: Sequence[str]) -> list[Path]:
+    """The folder of one's own that a command line adds with ``--config-dir``, if it does."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            return [Path(value if equals else following)]
+    return []
 
 
 def groups_help() -> str:
@@ -135,16 +204,6 @@ def groups_help() -> str:
     )
 
 
-def _pair(name: str) -> dict[str, str]:
-    """``listops-s4d`` as ``{"task": "listops", "model": "s4d"}``, as far as there are such."""
-    task, _, model = name.partition("-")
-    return {
-        group: choice
-        for group, choice in {"task": task, "model": model}.items()
-        if (CONFIGS / group / f"{choice}.yaml").is_file()
-    }
-
-
 def _keys(file: Path) -> set[str]:
     """The keys that a file sets, where its ``@package`` puts them."""
     head = re.match(r"# @package (\S+)", file.read_text())
@@ -153,24 +212,9 @@ def _keys(file: Path) -> set[str]:
     return {joined("" if package == "_global_" else package, key) for key in values}
 
 
-def _with_bases(file: Path) -> list[Path]:
-    """A file and those that its defaults build it on, what wins first; empty where there is none.
-
-    A base stands as ``listops-mega``, beside the file, or as ``/experiment/small: listops``.
-    """
-    if not file.is_file():
-        return []
-    found = [file]
-    for entry in reversed(_content(file).get("defaults", [])):
-        path = "/".join(map(str, *entry.items())) if isinstance(entry, dict) else str(entry)
-        path = f"{path.removeprefix('optional ')}.yaml"
-        # with "override " before it an entry chooses, and is no file; nor is _self_
-        found += _with_bases(CONFIGS / path[1:] if path[0] == "/" else file.parent / path)
-    return found
-
-
 def _place(file: Path) -> str:
-    return f"configs/{file.relative_to(CONFIGS).as_posix()}"
+    own = not file.is_relative_to(CONFIGS)
+    return str(file) if own else f"configs/{file.relative_to(CONFIGS).as_posix()}"
 
 
 def _overridden(file: Path) -> dict[str, str]:
@@ -181,4 +225,5 @@ def _overridden(file: Path) -> dict[str, str]:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.load(file)))
+    content = OmegaConf.to_container(OmegaConf.load(file))
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}

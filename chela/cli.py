@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
     MissingConfigException,
-    OverrideParseException,
 )
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from chela import launcher, resolvers
 from chela.choices import SWEEP, offered
 from chela.errors import ChelaError, suggestion
+from chela.mistakes import in_a_file, refuse_mistyped, while_composing
 from tasks.errors import DataError
 from tasks.screen import Screen, settle_streams
 
@@ -28,16 +29,19 @@ launcher.register()
 
 # Errors that the user can put right: their message is enough. Others are defects of ours.
 PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)
+KEYS = (ConfigAttributeError, ConfigKeyError)
+TRAILER = re.compile(r"\s+(full_key: |(object|reference)_type=)")
 
 
 @contextmanager
-def plain_errors(patience: float | None = None) -> Iterator[None]:
+def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> Iterator[None]:
     """Print errors that the user can put right as one message, and exit with status 1.
 
     Anything else is a defect of ours and keeps its traceback. ``CHELA_TRACEBACK=1`` shows the
     traceback of every error.
 
     Args:
+        words: of the command, if Hydra is to read them.
         patience: see ``settle_streams``.
     """
     settle_streams(patience)
@@ -46,9 +50,11 @@ def plain_errors(patience: float | None = None) -> Iterator[None]:
     )  # Hydra hands its exceptions on instead of printing
     try:
         with _as_raised():
+            refuse_mistyped(words)
             yield
-    except PLAIN as error:
-        if os.environ.get("CHELA_TRACEBACK") == "1":
+    except Exception as error:
+        plain = isinstance(error, PLAIN) or while_composing(error)
+        if not plain or os.environ.get("CHELA_TRACEBACK") == "1":
             raise
         Screen(stderr=True).say(f"error: {explain(error)}")
         sys.exit(1)
@@ -83,19 +89,32 @@ def explain(error: BaseException) -> str:
         error: an exception of ours, or one of Hydra's while it composed the configuration.
     """
     cause = error.__cause__
-    if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override}': it should look like key=value"
+    composing = while_composing(error)
     if isinstance(error, MissingConfigException) and (message := _unknown_choice(error)):
         return message
     if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
-        return _unknown_key(cause) or str(error)
-    text = str(error) if isinstance(error, PLAIN) else f"{type(error).__name__}: {error}"
-    return text.split("Config search path:")[0].rstrip()
+        if message := _unknown_key(cause):
+            return message
+        composing = True
+    if composing and (message := in_a_file(error, sys.argv)):
+        return message
+    text = str(error) or str(cause or type(error).__name__)
+    if key := getattr(error, "full_key", None) or getattr(cause, "full_key", None):
+        text += f"\n  in {key}"
+    if not isinstance(error, PLAIN) and not composing:
+        text = f"{type(error).__name__}: {text}"
+    return _without_trailer(text.split("Config search path:")[0])
+
+
+def _without_trailer(text: str) -> str:
+    """Without the lines in which OmegaConf names its own types."""
+    lines = [each for each in text.splitlines() if not TRAILER.match(each)]
+    return "\n".join(dict.fromkeys(lines)).strip()
 
 
 def _unknown_key(cause: OmegaConfBaseException) -> str | None:
     parent = cause.parent_node
-    if not isinstance(parent, DictConfig) or cause.key in parent:
+    if not isinstance(parent, DictConfig) or not isinstance(cause, KEYS):
         return None
     choices = {str(key) for key in parent if key != "hydra"}
     if cause.full_key == cause.key:  # at the top, where the groups are too

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import pydantic
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -28,10 +28,13 @@ from chela.choices import Chosen
 from chela.errors import ConfigError, UnknownKey, suggestion
 from chela.identity import deciding, joined
 from chela.kernels.choice import Asked
+from chela.mistakes import refuse_mistyped
 from chela.model import BackboneConfig
 from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
 
 T = TypeVar("T")
+
+SECTIONS = ("task", "model", "optimizer", "schedule", "trainer", "logger")
 
 resolvers.register()  # for whoever composes without a command
 
@@ -58,7 +61,7 @@ class RunSettings:
     """The keys at the top of the configuration."""
 
     name: str
-    seed: Annotated[int, Ge(0)]
+    seed: Annotated[int, Ge(0), Lt(2**32)]  # as far as NumPy's go
     data_dir: str
     output_dir: str
     resume: str | bool  # "auto", False, or a checkpoint's path
@@ -104,6 +107,7 @@ def compose_run(configs: Path, overrides: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: see ``parse``; Hydra has errors of its own for what cannot be composed.
     """
+    refuse_mistyped(overrides)
     with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
         return parse(compose("config", list(overrides), return_hydra_config=True))
 
@@ -140,7 +144,7 @@ def component(section: Mapping[str, Any], path: str) -> Component:
     Raises:
         ConfigError: there is no such class, it has no ``Config``, or a key does not fit it.
     """
-    values = dict(section)
+    values = _section(section, path)
     name = values.pop("_target_", None)
     if name is None:
         raise ConfigError(f"{path}._target_ is missing: it names the class, e.g. a.module.Class")
@@ -165,6 +169,7 @@ def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
     Raises:
         ConfigError: see ``parse``.
     """
+    values = _section(values, path)
     _refuse_unknown_within(schema, values, path)
     adapter = pydantic.TypeAdapter(schema)
     return _validated(lambda: adapter.validate_python(dict(values)), path)
@@ -192,14 +197,23 @@ def computation(config: RunConfig) -> dict[str, Any]:
 
 
 def _parsed(composed: DictConfig) -> RunConfig:
+    for key, value in OmegaConf.to_container(composed).items():  # type: ignore[union-attr]
+        if key in SECTIONS:
+            _section(value, str(key))  # before what refers to its keys is resolved
     try:
         raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        where = f" (in {error.full_key})" if error.full_key else ""
+        raise ConfigError(f"{str(error).splitlines()[0]}{where}") from error
     values = cast("dict[str, Any]", raw)
     names = _names(RunConfig)
     _refuse_unknown(values, names, path="")
     _require(values, names, path="")
+    for place in ("data_dir", "output_dir"):
+        if values[place] == "":
+            raise ConfigError(f"{place} is empty.\n  try: {place}=. for the current folder")
+        if isinstance(values[place], str):  # a file may say ~ as a shell does
+            values[place] = str(Path(values[place]).expanduser())
     if values["resume"] is not False and not isinstance(values["resume"], str):
         raise ConfigError(
             f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
@@ -223,12 +237,24 @@ def _parsed(composed: DictConfig) -> RunConfig:
 
 
 def _model(section: Mapping[str, Any]) -> ModelConfig:
-    values = dict(section)
+    values = _section(section, "model")
     _refuse_unknown(values, ["name", "mixer", *_names(BackboneConfig)], path="model")
     _require(values, ["name", "mixer"], path="model")
     mixer = component(values.pop("mixer"), path="model.mixer")
     name = values.pop("name")
     return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
+
+
+def _section(values: Any, path: str) -> dict[str, Any]:
+    """A section's keys as strings; a value in its place is refused."""
+    if isinstance(values, Mapping):
+        return {str(key): value for key, value in values.items()}
+    group = path.split(".")[0]
+    raise ConfigError(
+        f"{path}={values!r} stands where the keys of a section should be.\n"
+        f"  try: {path}.<key>=value; a file of the configuration chooses a {group} by\n"
+        f"       defaults: [override /{group}: <choice>]"
+    )
 
 
 def _names(schema: Any) -> list[str]:
@@ -269,7 +295,13 @@ def _explain(detail: Any, path: str) -> str:
     key = joined(path, ".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "literal_error":
         return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
+    value = detail["input"]
+    remedies = {"string_type": f"'{key}=\"{value}\"'", "list_type": f"'{key}=[{value}]'"}
+    remedies["tuple_type"] = remedies["list_type"]
+    remedy = "" if value is None else remedies.get(detail["type"], "")
+    if not all(isinstance(part, str) for part in detail["loc"]):  # inside of a list
+        remedy = ""
     message = (detail["msg"][0].lower() + detail["msg"][1:]).removeprefix("value error, ")
     if isinstance(detail["input"], Mapping):  # a whole section; the message names its keys
         return f"{key}: {message}"
-    return f"{key}={detail['input']!r}: {message}"
+    return f"{key}={value!r}: {message}" + (f"\n  try: {remedy}" if remedy else "")

@@ -26,5 +26,5 @@ def main(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors():
+    with plain_errors(sys.argv[1:]):
         main()

@@ -59,5 +59,5 @@ def prepare_all(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors():
+    with plain_errors(sys.argv[1:]):
         prepare_all(sys.argv[1:]) if "task=all" in sys.argv else main()

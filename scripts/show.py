@@ -1,5 +1,6 @@
 """Look at a task's data: `python scripts/show.py task=pathfinder data_dir=...`."""
 
+import sys
 from pathlib import Path
 
 import hydra
@@ -26,5 +27,5 @@ def main(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors():
+    with plain_errors(sys.argv[1:]):
         main()

@@ -38,7 +38,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["sed=1"], ["'sed'", "Did you mean 'seed'?"]),
         (["seed="], ["seed"]),
         (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1: input should be greater than 0"]),
-        (["model.depth=["], ["key=value"]),
+        (["model.depth=["], ["cannot read 'model.depth=['", "brackets"]),
     ],
 )
 def test_the_command_line_names_the_choices(overrides: list[str], parts: list[str]) -> None:

@@ -28,7 +28,7 @@ PositiveInt = Annotated[int, Gt(0)]
 EPS = 1e-6  # keeps the denominator from 0 where all features of a query have underflowed
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class LinearTransformerConfig:
     """The choices inside the mixer; those of the block around it are the backbone's."""
 

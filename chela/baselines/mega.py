@@ -39,7 +39,7 @@ LAPLACE_MEAN, LAPLACE_STD = (
 )  # touches relu^2 there
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class MegaConfig:
     """The choices inside the mixer; sizes are Mega's for LRA."""
 

@@ -17,7 +17,7 @@ from chela.baselines.convolving import GatedConvolution
 from chela.model.state_space import StateSpaceConfig, StateSpaceKernel
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class S4DConfig(StateSpaceConfig):
     """The choices inside the mixer."""
 

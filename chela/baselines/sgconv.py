@@ -20,7 +20,7 @@ from chela.model.long_kernels import MultiscaleKernel
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class SGConvConfig:
     """The choices inside the mixer."""
 

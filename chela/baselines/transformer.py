@@ -24,7 +24,7 @@ from chela.model.layers import compute_dtype, linear
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class TransformerConfig:
     """The choices inside the mixer; those of the block around it are the backbone's."""
 

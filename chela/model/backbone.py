@@ -21,7 +21,7 @@ from chela.model.norms import BatchNorm, NormName, make_norm
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class BackboneConfig:
     """Everything but the mixer; sizes are Mega's for Text, the middle of its range."""
 

@@ -43,7 +43,7 @@ PositiveInt = Annotated[int, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class ChelaConfig:
     """Every choice inside the mixer; a part that is switched off passes its input on."""
 

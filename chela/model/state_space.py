@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from chela.model.long_kernels import LongKernel
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class StateSpaceConfig:
     """The choices of a state space."""
 

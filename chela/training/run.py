@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from chela.choices import Chosen
 from chela.config import RunConfig, as_dict, parse
 from chela.errors import RunError
 from chela.records.curve import draw_curve
@@ -79,7 +80,8 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
             console.say(f"{config.run_id} is finished; resume=false runs it anew.")
             console.print(summary_table(start.finished, folder.path))
             return float(start.finished["best"].get("accuracy") or math.nan)
-        return Run(config, folder, start, device, console, leads, report).execute()
+        chosen = Chosen.of(composed)
+        return Run(config, folder, start, device, console, leads, report, chosen).execute()
 
 
 class Run:
@@ -98,11 +100,13 @@ class Run:
         console: Screen,
         leads: bool,
         report: Callable[[int, float], bool] | None = None,
+        chosen: Chosen | None = None,
     ) -> None:
         self.config, self.folder, self.start = config, folder, start
         self.device, self.console, self.leads = device, console, leads
         self.group = sweep_name() or f"{config.name}-{config.identity}"
         self.report = report
+        self.without_recipe = None if chosen is None else chosen.without_recipe()
 
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
@@ -307,7 +311,8 @@ class Run:
             self.wandb.describe(),
         )
         self.console.say(said)
-        notices = [self.start.notice, self.provenance.notice, self.wandb.notice]
+        parts = (self.start, self.provenance, self.wandb)
+        notices = [self.without_recipe, *(part.notice for part in parts)]
         for note in [*filter(None, notices), *notes(self.config, self.start, steps)]:
             self.console.say(f"  note       {note}")
 

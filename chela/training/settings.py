@@ -16,7 +16,7 @@ Step = Literal["auto", "eager", "compile", "graph"]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class OptimizerConfig:
     """The optimizer, with groups of parameters (``chela.training.optim``)."""
 
@@ -28,7 +28,7 @@ class OptimizerConfig:
     eps: Positive
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class ScheduleConfig:
     """The learning rate over the run: a linear warm-up, then the named shape."""
 
@@ -37,7 +37,7 @@ class ScheduleConfig:
     final_ratio: Annotated[float, Ge(0), Le(1)]  # of the peak, reached at the last step
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class TrainerConfig:
     """How long, on what, how often; batch_size is that of all devices together."""
 
@@ -64,7 +64,7 @@ class TrainerConfig:
     progress: bool
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class LoggerConfig:
     """Weights & Biases; the CSV file beside it is always written."""
 

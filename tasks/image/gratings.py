@@ -30,7 +30,7 @@ STANDARD = Standardised(mean=(0.5,), std=(0.25,))
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class GratingsConfig:
     """``configs/task/gratings.yaml`` says the same."""
 

@@ -41,7 +41,7 @@ STANDARD = {
 }
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class ImageConfig:
     """The defaults are S4's Image task; ``configs/task/{image,cifar,mnist}.yaml`` mirror it."""
 

@@ -40,7 +40,7 @@ MEMBER = re.compile(r"(?:^|/)listops-1000/basic_(train|val|test)\.tsv$")
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class ListOpsConfig:
     """The defaults are the published task; ``configs/task/listops.yaml`` says the same."""
 

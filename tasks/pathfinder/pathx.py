@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from tasks.pathfinder.task import Pathfinder, PictureConfig
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class PathXConfig(PictureConfig):
     """Pathfinder's, at its own size; ``configs/task/pathx.yaml`` says the same."""
 

@@ -42,7 +42,7 @@ SHORTEST = 3  # paddles of a contour
 PositiveInt = Annotated[int, Gt(0)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class PictureConfig:
     """What Pathfinder and Path-X share; the defaults are the published task."""
 
@@ -86,7 +86,7 @@ class PictureConfig:
         return {"train": self.num_train, "val": self.num_val, "test": self.num_test}
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class PathfinderConfig(PictureConfig):
     """``configs/task/pathfinder.yaml`` says the same."""
 

@@ -35,7 +35,7 @@ BLOCK = 256  # pairs encoded at once: two megabytes of characters
 Size = Annotated[int, Gt(0), MultipleOf(2)]
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class RetrievalConfig:
     """The defaults are S4's task; ``configs/task/retrieval.yaml`` says the same."""
 

@@ -40,7 +40,7 @@ BLOCK = 1000  # reviews encoded at once
 HELD_OUT = 0.1  # of each class
 
 
-@dataclass(frozen=True, config={"extra": "forbid"})
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class TextConfig:
     """The defaults are S4's task, with a validation split; so is ``configs/task/text.yaml``."""
 
