@@ -1,19 +1,18 @@
-"""CIFAR-10 from its official Python batches, in a folder or in the tar: checked, then unpickled.
+"""CIFAR-10 from its official Python batches, in a folder or in the tar: checked, then read.
 
-A batch is a pickle, which may run code when it is loaded: only arrays and plain values pass here.
+A batch is a pickle, which may run code when it is loaded: ``plain_pickle`` builds arrays and plain
+values alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from tasks.errors import DataError
+from tasks.image import plain_pickle
 from tasks.image.pixels import CLASSES, Images
 from tasks.sources.archives import Source
 
@@ -32,6 +31,7 @@ OFFICIAL = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
 CHANNELS, PIXELS = 3, 32 * 32
+LARGEST = 1 << 28  # bytes of a batch; the official ones have 31 MB
 
 
 def read_files(source: Source, is_official: bool) -> Iterator[tuple[str, Images]]:
@@ -50,7 +50,7 @@ def read_files(source: Source, is_official: bool) -> Iterator[tuple[str, Images]
     waiting = list(OFFICIAL)
     early: dict[str, Images] = {}
     wanted = {f"cifar-10-batches-py/{name}": name for name in OFFICIAL}
-    for path, stream in source.members(wanted.__contains__):
+    for path, stream in source.members(wanted.__contains__, LARGEST):
         name, content = wanted[path], stream.read()
         where = f"{source.path}: {name}"
         if is_official:
@@ -77,39 +77,16 @@ def _check(content: bytes, expected: str, where: str) -> None:
         )
 
 
-class _Plain(pickle.Unpickler):
-    """Builds dictionaries, lists, numbers, texts and arrays, and calls nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = {
-            # NumPy has moved the module; both names mean the function that arrays pickle with.
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _latin1,  # how Python 3 writes bytes in Python 2's form
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs")
-        return allowed[module, name]
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
-    return text.encode("latin1")
-
-
 def _images(content: bytes, where: str) -> Images:
     def bad(what: str) -> DataError:
         return DataError(f"{where}: {what}.\n  try: fetch and unpack the archive again")
 
     try:
-        batch = _Plain(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise bad(
-            f"it is truncated or no batch ({len(content):,} bytes; {str(error) or 'it ends'})"
-        ) from error
+        batch = plain_pickle.load(content)
+    except plain_pickle.Refused as error:
+        raise bad(f"it is truncated or no batch ({len(content):,} bytes; {error})") from error
+    if isinstance(batch, dict):  # pickled by Python 2, or by Python 3 with keys that are texts
+        batch = {key.encode() if isinstance(key, str) else key: batch[key] for key in batch}
     if not isinstance(batch, dict) or not {b"data", b"labels"} <= set(batch):
         raise bad("it has no 'data' and 'labels'")
     data, labels = batch[b"data"], batch[b"labels"]
@@ -117,9 +94,12 @@ def _images(content: bytes, where: str) -> Images:
         raise bad("'data' is no array of bytes")
     if data.ndim != 2 or data.shape[1] != CHANNELS * PIXELS:
         raise bad(f"'data' is {data.shape}, not (images, {CHANNELS * PIXELS})")
-    if not isinstance(labels, list) or len(labels) != len(data):
+    if isinstance(labels, np.ndarray):
+        labels = labels.tolist()
+    if not isinstance(labels, list | tuple) or len(labels) != len(data):
         raise bad(f"'labels' is no list of {len(data)} numbers")
     for row, label in enumerate(labels):
-        if not isinstance(label, int) or label not in range(CLASSES):
-            raise bad(f"the label of image {row} is {label!r}, not one of 0 .. {CLASSES - 1}")
+        if type(label) is not int or label not in range(CLASSES):
+            said = label if isinstance(label, int | float) else type(label).__name__
+            raise bad(f"the label of image {row} is {said}, not one of 0 .. {CLASSES - 1}")
     return Images(data.reshape(-1, CHANNELS, PIXELS), np.array(labels, dtype=np.int64))

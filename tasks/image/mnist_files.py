@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import DataError
 from tasks.image.pixels import CLASSES, Images
-from tasks.sources.archives import readable
+from tasks.sources.files import opened, readable
 
 PLACES = ("MNIST/raw", "mnist")  # the first is torchvision's
 WHAT = (
@@ -30,6 +28,7 @@ OFFICIAL = {
 }
 SPLITS = {"train": "train", "t10k": "test"}
 SIDE = 28  # pixels
+LARGEST = 1 << 30  # bytes of an unpacked file; the official ones have 47 MB at most
 
 
 def read_files(folder: Path, is_official: bool) -> Iterator[tuple[str, Images]]:
@@ -84,19 +83,13 @@ def _read(folder: Path, name: str, is_official: bool, shape: tuple[int, ...]) ->
 
 
 def _unpacked(folder: Path, name: str) -> bytes:
-    plain, packed = folder / name, folder / f"{name}.gz"
-    if plain.exists():
-        with readable(plain):
-            return plain.read_bytes()
-    if not packed.exists():
-        raise _bad(folder, f"there is no {name}, nor {packed.name}")
-    with readable(packed):
-        content = packed.read_bytes()
-    try:
-        return gzip.decompress(content)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        what = f"{packed.name} is truncated or not gzipped ({len(content):,} bytes; {error})"
-        raise _bad(folder, what) from error
+    places = [folder / name, folder / f"{name}.gz"]
+    with readable(folder):
+        found = [place for place in places if place.exists()]
+    if not found:
+        raise _bad(folder, f"there is no {name}, nor {name}.gz")
+    with opened(found[0], LARGEST) as stream:
+        return stream.read()
 
 
 def _bad(folder: Path, what: str) -> DataError:

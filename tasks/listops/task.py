@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,19 +23,15 @@ from pydantic.dataclasses import dataclass
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
 from tasks.listops.generator import ListOpsLaw, generate
-from tasks.listops.tsv import read_trees, read_tsv, write_tsv
+from tasks.listops.official import SPLITS, Official, find_official, not_found, read_official
+from tasks.listops.tsv import read_trees, write_tsv
 from tasks.listops.vocabulary import CLOSE, DIGIT, EOS, OPERATOR, SYMBOLS, VOCABULARY_SIZE
-from tasks.sources.archives import Source, digest, find, readable
-from tasks.sources.lra import ARCHIVES
+from tasks.sources.archives import Source
+from tasks.sources.files import digest
+from tasks.sources.locate import check_name
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, offsets_of, split_rows
 from tasks.storage.store import stored_rows
-
-SPLITS = ("train", "val", "test")
-# Where official files are looked for below data_dir, in this order: unpacked (the two folders are
-# what the archive of the Long Range Arena unpacks to), then inside that archive.
-PLACES = ("listops", "lra_release/listops-1000", "lra_release/lra_release/listops-1000")
-MEMBER = re.compile(r"(?:^|/)listops-1000/basic_(train|val|test)\.tsv$")
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -48,6 +44,8 @@ class ListOpsConfig:
     # auto: the official files if they are found, else generated
     source: Literal["auto", "official", "generated"] = "auto"
     tsv_dir: str | None = None  # the official files' folder; null: the known places below data_dir
+    # other files in the official form: a name for them
+    stand_in: str | None = field(default=None, metadata={"neutral": None})
     max_tokens: PositiveInt = 2048  # with the end symbol; longer trees are cut, as S4 does
 
     # Of generated data only:
@@ -64,6 +62,9 @@ class ListOpsConfig:
     export_tsv: bool = False  # write the generated data as official files, beside the prepared
 
     def __post_init__(self) -> None:
+        check_name(self.stand_in)
+        if self.stand_in is not None and self.source == "generated":
+            raise ValueError("a stand_in is read from files: leave out source=generated")
         if self.max_length - self.min_length < 2:
             raise ValueError("max_length must be at least min_length + 2: both are exclusive")
         if self.export_tsv and self.max_tokens < self.max_length:
@@ -95,16 +96,19 @@ class ListOps(Task):
         return TaskSpec(self.name, 10, self.config.max_tokens, VOCABULARY_SIZE, input_dim=1)
 
     def origin(self) -> Origin:
-        """The official files, named by their hashes, or the law, the seed and the sizes.
+        """The official files or a stand-in, named by their hashes, or law, seed and sizes.
 
         Raises:
-            DataError: source=official, and there are no such files.
+            DataError: the files are asked for, and there are none.
         """
         return self._origin  # cached: it reads the official files in full
 
     def rows(self) -> Iterator[tuple[str, Rows]]:
         """The trees, each with an end symbol, cut to ``max_tokens``."""
-        raw = self._generated() if self._official is None else self._read(self._official)
+        if self._official is None:
+            raw = self._generated()
+        else:
+            raw = read_official(self._official, is_official=self.config.stand_in is None)
         for split, rows in raw:
             yield split, with_end(rows, self.config.max_tokens)
 
@@ -131,48 +135,32 @@ class ListOps(Task):
     def _origin(self) -> Origin:
         config = self.config
         parameters: dict[str, object] = {"max_tokens": config.max_tokens}
+        if self._official is None:
+            parameters["law"] = dataclasses.asdict(config.law)
+            parameters |= {"rows": config.sizes, "seed": config.data_seed}
+            return Origin(self.name, self.version, "generated", parameters)
         if isinstance(self._official, Source):
             # 8 GB take minutes to hash: the fingerprint tells what was in it
             path = self._official.path
             parameters["archive"] = {"name": path.name, "bytes": path.stat().st_size}
-            return Origin(self.name, self.version, "official", parameters)
-        if self._official is not None:
+        else:
             parameters["sha256"] = {name: digest(path) for name, path in self._official.items()}
-            return Origin(self.name, self.version, "official", parameters)
-        parameters["law"] = dataclasses.asdict(config.law)
-        parameters |= {"rows": config.sizes, "seed": config.data_seed}
-        return Origin(self.name, self.version, "generated", parameters)
+        parameters["checked"] = "labels, rows"  # data that were prepared unchecked are not found
+        is_stand_in = config.stand_in is not None
+        source = config.stand_in or "official"
+        return Origin(self.name, self.version, source, parameters, is_stand_in)
 
     @cached_property
-    def _official(self) -> dict[str, Path] | Source | None:
-        """The file of each split or the archive they are in; None: the data are generated."""
-        if self.config.source == "generated":
+    def _official(self) -> Official | None:
+        """The official files or those of a stand-in; None: the data are generated."""
+        config = self.config
+        if config.source == "generated":
             return None
-        given = self.config.tsv_dir
-        folders = [self.data_dir / place for place in PLACES] if given is None else [Path(given)]
-        for folder in folders:
-            files = {split: folder / f"basic_{split}.tsv" for split in SPLITS}
-            found = [file for file in files.values() if file.exists()]
-            if len(found) == len(files):
-                return files
-            if found:
-                missing = ", ".join(file.name for file in files.values() if file not in found)
-                raise DataError(
-                    f"{folder} has {found[0].name}, but not {missing}.\n"
-                    "  try: put all three files there, or task.source=generated"
-                )
-        archive = find(self.data_dir, ARCHIVES) if given is None else None
-        if archive is not None:
-            return archive
-        if self.config.source == "auto" and given is None:
-            return None
-        looked = "".join(f"\n    {folder}/basic_{{train,val,test}}.tsv" for folder in folders)
-        raise DataError(
-            f"the official ListOps files were not found; looked for{looked}"
-            f"\n    {self.data_dir}/{ARCHIVES[0]} (the archive of the Long Range Arena)\n"
-            "  try: put them there (listops-1000 in the archive of the Long Range Arena), "
-            "task.tsv_dir=<their folder>, or task.source=generated"
-        )
+        found = find_official(self.data_dir, config.tsv_dir)
+        may_generate = (config.source, config.tsv_dir, config.stand_in) == ("auto", None, None)
+        if found is None and not may_generate:
+            raise not_found(self.data_dir, config.tsv_dir)
+        return found
 
     def _generated(self) -> Iterator[tuple[str, Rows]]:
         config = self.config
@@ -180,25 +168,6 @@ class ListOps(Task):
         n = sum(config.sizes.values())
         trees = generate(n, config.law, config.data_seed, workers)
         return split_rows((block.rows for block in trees), config.sizes)
-
-    def _read(self, official: dict[str, Path] | Source) -> Iterator[tuple[str, Rows]]:
-        if isinstance(official, Source):
-            found = set()
-            for name, stream in official.members(lambda name: MEMBER.search(name) is not None):
-                split = name.rpartition("_")[2].removesuffix(".tsv")
-                found.add(split)
-                for rows in read_tsv(stream, official.path / name):
-                    yield split, rows
-            if len(found) < len(SPLITS):
-                raise DataError(
-                    f"{official.path} has no listops-1000/basic_{{{','.join(SPLITS)}}}.tsv.\n"
-                    "  try: fetch it again, or task.source=generated"
-                )
-            return
-        for split, path in official.items():
-            with readable(path), path.open("rb") as file:
-                for rows in read_tsv(file, path):
-                    yield split, rows
 
     def _export(self, folder: Path) -> None:
         """Write the prepared data as official files; whole or absent, like the prepared ones."""

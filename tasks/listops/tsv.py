@@ -11,17 +11,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import DataError
+from tasks.listops.values import values_of
 from tasks.listops.vocabulary import CLOSE, DIGIT, OPERATOR, SYMBOLS
+from tasks.sources.files import Line, lines
 from tasks.storage.rows import Rows, offsets_of
 
 HEADER = b"Source\tTarget"
-LINES = 1000  # read at once
+LINES = 1000  # read at once,
+BLOCK = 1 << 24  # or fewer where they have so many symbols together
 ROUND = bytes.maketrans(b"()", b"  ")
 
 NUMBER = {SYMBOLS[number].encode(): number for number in range(DIGIT, CLOSE + 1)}
@@ -31,35 +34,38 @@ STEP = np.zeros(CLOSE + 1, dtype=np.int64)
 STEP[OPERATOR:CLOSE], STEP[CLOSE] = 1, -1
 
 
-def read_tsv(lines: Iterable[bytes], path: Path) -> Iterator[Rows]:
+def read_tsv(stream: IO[bytes], path: Path) -> Iterator[Rows]:
     """The trees of an official file, as uint8 numbers of ``vocabulary``.
 
     Args:
-        lines: of the file, open in binary; it is streamed, not loaded.
+        stream: the file, open in binary; it is streamed, not loaded.
         path: its name, for messages.
 
     Raises:
-        DataError: the file is unreadable or malformed; with its line and column, from 1.
+        DataError: the file is unreadable or malformed, or a label is not the value of its tree;
+            with line and column, from 1.
     """
     trees: list[bytes] = []
     labels: list[int] = []
-    number = 0
-    for number, line in enumerate(lines, start=1):
-        if number == 1:
-            _check_header(path, line)
+    symbols = 0
+    line = None
+    for line in lines(stream, path):
+        if line.number == 1:
+            _check_header(path, line.content)
             continue
-        tree, label = _parse(path, number, line)
+        tree, label = _parse(path, line)
         trees.append(tree)
         labels.append(label)
-        if len(trees) == LINES:
-            yield _rows(trees, labels)
-            trees, labels = [], []
-    if number < 2:
-        _fail(
-            path, number + 1, 1, "the file is empty" if number == 0 else "no line after the header"
-        )
+        symbols += len(tree)
+        if len(trees) == LINES or symbols >= BLOCK:
+            yield _checked_rows(path, line.number, trees, labels)
+            trees, labels, symbols = [], [], 0
+    if line is None:
+        _fail(path, 1, 1, "the file is empty")
+    if line.number == 1:
+        _fail(path, 2, 1, "no line after the header")
     if trees:
-        yield _rows(trees, labels)
+        yield _checked_rows(path, line.number, trees, labels)
 
 
 def read_trees(texts: Sequence[str]) -> Rows:
@@ -71,9 +77,9 @@ def read_trees(texts: Sequence[str]) -> Rows:
     Raises:
         DataError: one is malformed; with its number, as that of a line, and column, from 1.
     """
-    lines = [f"{text}\t0\n".encode() for text in texts]
+    given = [Line(row, f"{text}\t0".encode(), True) for row, text in enumerate(texts, 1)]
     try:
-        trees = [_parse(Path("examples"), number, line)[0] for number, line in enumerate(lines, 1)]
+        trees = [_parse(Path("examples"), line)[0] for line in given]
     except DataError as error:
         what = str(error).splitlines()[0]
         raise DataError(f"{what}\n  try: the form [MAX 2 [MIN 4 7 ] 0 ]") from error
@@ -122,18 +128,18 @@ def source_text(tree: bytes) -> bytes:
     return b" ".join(words)
 
 
-def _parse(path: Path, number: int, line: bytes) -> tuple[bytes, int]:
-    source, _, target = line.partition(b"\t")
+def _parse(path: Path, line: Line) -> tuple[bytes, int]:
+    source, _, target = line.content.partition(b"\t")
     words = source.translate(ROUND).split()
-    label = LABELS.get(target.rstrip(b"\r\n"))
+    label = LABELS.get(target.strip())
     if label is None or not words:
-        _explain(path, number, line)
+        _explain(path, line)
     try:
         tree = bytes(map(NUMBER.__getitem__, words))
     except KeyError:
-        _explain(path, number, line)
+        _explain(path, line)
     if not _is_whole(np.frombuffer(tree, dtype=np.uint8)):
-        _explain(path, number, line)
+        _explain(path, line)
     return tree, label
 
 
@@ -150,15 +156,30 @@ def _rows(trees: list[bytes], labels: list[int]) -> Rows:
     return Rows(values, offsets_of(lengths), np.array(labels, dtype=np.int64))
 
 
+def _checked_rows(path: Path, last: int, trees: list[bytes], labels: list[int]) -> Rows:
+    """The trees that end with line ``last``, whose labels are computed and compared."""
+    rows = _rows(trees, labels)
+    values = values_of(rows.values, rows.offsets)
+    wrong = np.flatnonzero(values != rows.labels)
+    if len(wrong):
+        row = int(wrong[0])
+        number = last - len(trees) + 1 + row
+        what = f"the label is {labels[row]}, but the value of the tree is {values[row]}"
+        raise DataError(
+            f"{path}, line {number}: {what}.\n"
+            "  try: compute the labels anew, or task.source=generated"
+        )
+    return rows
+
+
 def _check_header(path: Path, line: bytes) -> None:
-    if line.rstrip(b"\r\n") != HEADER:
+    if line.strip() != HEADER:
         _fail(path, 1, 1, "the header 'Source<TAB>Target' is missing")
 
 
-def _explain(path: Path, number: int, line: bytes) -> NoReturn:
+def _explain(path: Path, line: Line) -> NoReturn:
     """Find what ``_parse`` stumbled over, and raise a DataError that names the place."""
-    cut = "" if line.endswith(b"\n") else "; the file ends here, it may be truncated"
-    text = line.rstrip(b"\r\n")
+    number, text, cut = line.number, line.content, line.cut
     try:
         text.decode()
     except UnicodeDecodeError as error:
@@ -193,5 +214,5 @@ def _explain(path: Path, number: int, line: bytes) -> NoReturn:
 def _fail(path: Path, line: int, column: int, what: str) -> NoReturn:
     raise DataError(
         f"{path}, line {line}, column {column}: {what}.\n"
-        "  try: copy the file again, or task.source=generated"
+        "  try: mend the line or copy the file again, or task.source=generated"
     )

@@ -11,28 +11,32 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from tasks.errors import DataError
+from tasks.pathfinder.png import Unfit, grey_levels
 from tasks.screen import Screen
-from tasks.sources.archives import Source, readable
+from tasks.sources.archives import Source
+from tasks.sources.files import lines, opened, readable
 from tasks.storage.rows import Rows
 
 SETS = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length_14"}
 COLUMNS = 11
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 42
+LARGEST = 1 << 24  # bytes of a list or picture; official lists have 65 kB, pictures 30 kB at most
+LIST = re.compile(r"(\d{1,6})\.npy", re.ASCII)
 BLOCK = 1000  # pictures decoded at once: 16 MB of 128 x 128
 # The official release lists it, but the file is empty; S4 leaves it out too.
 EMPTY = ("pathfinder32/curv_baseline", "imgs/0/sample_172.png")
@@ -131,18 +135,29 @@ class _Unpacked(_Pictures):
     def __init__(self, source: Source) -> None:
         self._folder = source.path
         self.lists = {}
-        with readable(self._folder / "metadata"):
-            paths = sorted((self._folder / "metadata").glob("*.npy"))
-        for path in paths:
-            with readable(path):
-                self.lists[path.name] = path.read_bytes()
+        folder = source.path / "metadata"
+        with readable(folder):
+            names = [path.name for path in folder.iterdir() if path.suffix == ".npy"]
+        for name in names:
+            if not name.startswith("."):
+                with opened(folder / name, LARGEST) as stream:
+                    self.lists[name] = stream.read()
+        with readable(source.path):
+            self._real = source.path.resolve()
 
     def read(self, name: str) -> bytes | None:
         path = self._folder / name
-        if not path.exists():
-            return None
         with readable(path):
-            return path.read_bytes()
+            if not path.exists():
+                return None
+            real = path.resolve()
+        if not real.is_relative_to(self._real):
+            raise DataError(
+                f"{path} leads to {real}, outside of {self._folder}, and a list may not name such "
+                "files.\n  try: put the files themselves there, or a link to the whole set"
+            )
+        with opened(path, LARGEST) as stream:
+            return stream.read()
 
 
 class _Packed(_Pictures):
@@ -157,7 +172,7 @@ class _Packed(_Pictures):
         Screen(stderr=True).say(f"reading {source.path} once, {size / 1e9:.1f} GB ...")
         wanted = (f"{prefix}imgs/", f"{prefix}metadata/")
         end = 0
-        for name, stream in source.members(lambda name: name.startswith(wanted)):
+        for name, stream in source.members(lambda name: name.startswith(wanted), LARGEST):
             content = stream.read()
             short = name.removeprefix(prefix)
             if short.startswith("metadata/"):
@@ -180,26 +195,26 @@ def _listed(pictures: _Pictures, prefix: str) -> list[Listed]:
     listed = []
     for file in sorted(pictures.lists, key=_number):
         where = f"{prefix}metadata/{file}"
-        try:
-            text = pictures.lists[file].decode("ascii")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{where} is not the plain text that it is in the official release.\n"
-                "  try: fetch it again"
-            ) from error
-        for line, content in enumerate(text.splitlines(), start=1):
-            listed.append(_line(content, f"{where}, line {line}"))
+        for line in lines(io.BytesIO(pictures.lists[file]), where):
+            try:
+                content = line.content.decode("ascii")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{where} is not the plain text that it is in the official release.\n"
+                    "  try: fetch it again"
+                ) from error
+            listed.append(_line(content, f"{where}, line {line.number}"))
     return listed
 
 
 def _number(file: str) -> int:
-    stem = file.removesuffix(".npy")
-    if not stem.isdecimal():
+    match = LIST.fullmatch(file)
+    if match is None:
         raise DataError(
-            f"metadata/{file} is no list of the official release, which are 0.npy to 199.npy.\n"
-            "  try: move it away"
+            f"metadata/{file[:80]} is no list of the official release, which are 0.npy to 199.npy."
+            "\n  try: move it away"
         )
-    return int(stem)
+    return int(match[1])
 
 
 def _line(content: str, where: str) -> Listed:
@@ -210,8 +225,14 @@ def _line(content: str, where: str) -> Listed:
         )
     folder, file, _, label = columns[:4]
     if label not in ("0", "1"):
-        raise DataError(f"{where}: the label is {label!r}, not 0 or 1.\n  try: fetch it again")
-    return Listed(f"{folder}/{file}", int(label), where)
+        raise DataError(f"{where}: the label is {label[:20]!r}, not 0 or 1.\n  try: fetch it again")
+    image = PurePosixPath(folder) / file
+    if image.is_absolute() or ".." in image.parts or not content.isprintable():
+        raise DataError(
+            f"{where}: {str(image)[:80]!r} is no place below the set's own folder.\n"
+            "  try: fetch it again; do not use files from elsewhere that name others of yours"
+        )
+    return Listed(str(image), int(label), where)
 
 
 def _decoded(pictures: _Pictures, one: Listed, side: int) -> NDArray[np.uint8]:
@@ -220,16 +241,6 @@ def _decoded(pictures: _Pictures, one: Listed, side: int) -> NDArray[np.uint8]:
     if content is None:
         raise DataError(f"{one.where}: there is no {one.image}.\n  try: fetch the data again")
     try:
-        pixels = np.asarray(Image.open(io.BytesIO(content), formats=["PNG"]).convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:  # whichever the damage leads to
-        raise DataError(
-            f"{one.where}: {one.image} is no whole PNG ({len(content):,} bytes).\n"
-            "  try: fetch the data again"
-        ) from error
-    if pixels.shape != (side, side):
-        height, width = pixels.shape
-        raise DataError(
-            f"{one.where}: {one.image} has {height} x {width} pixels, not {side} x {side}.\n"
-            "  try: the task.resolution of these data"
-        )
-    return pixels
+        return grey_levels(content, side)
+    except Unfit as error:
+        raise DataError(f"{one.where}: {one.image} {error}") from error

@@ -16,6 +16,7 @@ from tasks.errors import DataError
 from tasks.retrieval.pairs import Pair
 from tasks.sources import lra
 from tasks.sources.archives import Source, find_or_say
+from tasks.sources.files import lines
 
 # Below data_dir, in this order: what the archive unpacks to, then the archive.
 PLACES = ("aan", "lra_release/tsv_data", "lra_release/lra_release/tsv_data", *lra.ARCHIVES)
@@ -29,6 +30,7 @@ FILES = {
 }
 COLUMNS = ("label", "id 1", "id 2", "text 1", "text 2")
 LABELS = {b"0": 0, b"0.0": 0, b"1": 1, b"1.0": 1}
+LARGEST = 1 << 36  # bytes of a file; train has 7 GB, and a line at a time is in memory
 BYTES_PER_CHARACTER = 4  # at most, in UTF-8
 
 
@@ -85,12 +87,12 @@ def read_lines(stream: IO[bytes], place: str, max_length: int) -> Iterator[Pair]
         DataError: see ``read_pairs``.
     """
     number = 0
-    for number, line in enumerate(stream, start=1):
-        columns = line.rstrip(b"\r\n").split(b"\t")
-        cut = "" if line.endswith(b"\n") else "; the file ends here, it may be truncated"
+    for line in lines(stream, place):
+        number, cut = line.number, line.cut
+        columns = line.content.split(b"\t")
         if len(columns) != len(COLUMNS):
             _fail(place, number, f"{len(columns)} columns instead of {len(COLUMNS)}{cut}")
-        label = LABELS.get(columns[0])
+        label = LABELS.get(columns[0].strip())
         if label is None:
             _fail(place, number, f"the label {columns[0][:20]!r} is not 0.0 or 1.0{cut}")
         first, second = (
@@ -105,7 +107,7 @@ def read_lines(stream: IO[bytes], place: str, max_length: int) -> Iterator[Pair]
 def _read(source: Source, splits: list[str], max_length: int) -> Iterator[tuple[str, Pair]]:
     """The pairs of some splits, in the order in which the source has them."""
     missing = {FILES[split]: split for split in splits}
-    for name, stream in source.members(lambda name: PurePosixPath(name).name in missing):
+    for name, stream in source.members(lambda name: PurePosixPath(name).name in missing, LARGEST):
         split = missing.pop(PurePosixPath(name).name)
         for pair in read_lines(stream, f"{source.path}: {name}", max_length):
             yield split, pair
@@ -131,4 +133,4 @@ def _decoded(text: bytes, max_length: int, place: str, line: int, column: str) -
 
 
 def _fail(place: str, line: int, what: str) -> NoReturn:
-    raise DataError(f"{place}, line {line}: {what}.\n  try: copy the file again")
+    raise DataError(f"{place}, line {line}: {what}.\n  try: mend the line, or copy the file again")

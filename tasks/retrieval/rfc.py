@@ -10,19 +10,18 @@ answer away, and what all texts share.
 from __future__ import annotations
 
 import json
-import lzma
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import DataError
 from tasks.retrieval.rfc_text import Parsed, mask, parse
-from tasks.sources.archives import Source, find_or_say, readable
+from tasks.sources.archives import Source, find_or_say
+from tasks.sources.files import Line, lines, opened, readable
 
 PLACES = ("rfc", "RFC-all.tar.gz", "RFC-all.tar")  # below data_dir, in this order
 WHAT = (
@@ -31,6 +30,10 @@ WHAT = (
 )
 DOCUMENTS, CITATIONS = "documents.jsonl", "citations.tsv"
 HEADER = b"citing_id\tcited_id\twhere\tlead4k"
+ID = re.compile(rb" *\d{1,6} *")
+LARGEST = 1 << 31  # bytes of a file in the packed form; documents.jsonl has 0.6 GB
+LARGEST_TEXT = 1 << 24  # bytes of a document
+YEARS = range(1969, 2200)
 NAME = re.compile(r"rfc0*([1-9]\d*)\.txt", re.IGNORECASE)
 
 
@@ -94,7 +97,7 @@ Found = tuple[dict[int, Parsed], set[tuple[int, int]]]
 def _from_texts(source: Source) -> Found:
     documents: dict[int, Parsed] = {}
     links: set[tuple[int, int]] = set()
-    for name, stream in source.members(lambda name: _number(name) is not None):
+    for name, stream in source.members(lambda name: _number(name) is not None, LARGEST_TEXT):
         number = cast("int", _number(name))
         # The oldest texts hold stray bytes of typewriters and old code pages: not damage.
         raw = stream.read().decode(errors="replace")
@@ -114,34 +117,53 @@ def _number(name: str) -> int | None:
 
 def _from_packed(documents_file: Path, citations_file: Path) -> Found:
     documents: dict[int, Parsed] = {}
-    with _lines(documents_file) as lines:
-        for number, line in enumerate(lines, start=1):
-            document, parsed = _unpacked(documents_file, number, line)
-            documents[document] = parsed
+    for line in _lines(documents_file):
+        document, parsed = _unpacked(documents_file, line)
+        if document in documents:
+            _fail(documents_file, line, f"RFC {document} was there before")
+        documents[document] = parsed
     links: set[tuple[int, int]] = set()
-    with _lines(citations_file) as lines:
-        for number, line in enumerate(lines, start=1):
-            columns = line.rstrip(b"\r\n").split(b"\t")
-            if number == 1:
-                if line.rstrip(b"\r\n") != HEADER:
-                    _fail(citations_file, 1, f"the header {HEADER.decode()!r} is missing", line)
-            elif len(columns) != 4 or not (columns[0].isdigit() and columns[1].isdigit()):
-                _fail(citations_file, number, "no two numbers of documents in four columns", line)
-            else:
-                links.add((int(columns[0]), int(columns[1])))
+    for line in _lines(citations_file):
+        columns = line.content.split(b"\t")
+        if line.number == 1:
+            if line.content.strip() != HEADER:
+                _fail(citations_file, line, f"the header {HEADER.decode()!r} is missing")
+        elif len(columns) != 4 or not all(ID.fullmatch(each) for each in columns[:2]):
+            _fail(citations_file, line, "no two numbers of documents in four columns")
+        else:
+            links.add((int(columns[0]), int(columns[1])))
     return documents, links
 
 
-def _unpacked(file: Path, number: int, line: bytes) -> tuple[int, Parsed]:
+def _lines(file: Path) -> Iterator[Line]:
+    line = None
+    with opened(file, LARGEST) as stream:
+        for line in lines(stream, file):
+            yield line
+    if line is None:
+        raise DataError(f"{file} is truncated: it is empty.\n  try: copy the file again")
+
+
+def _unpacked(file: Path, line: Line) -> tuple[int, Parsed]:
     """The document of one line, and its RFC number."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.content)
         text = without(row["text_masked"], row["boiler"])
         # Masked again: the packed text still has a few forms, such as "RFCs 1 to 3".
         parsed = Parsed(int(row["year"]), bool(row["listing"]), mask(text), frozenset())
-        return int(row["id"]), parsed
-    except (ValueError, KeyError, TypeError) as error:
-        _fail(file, number, f"no document ({type(error).__name__}: {error})", line)
+        number = int(row["id"])
+        if parsed.year not in YEARS or not ID.fullmatch(b"%d" % number):
+            raise ValueError(f"RFC {number} of the year {parsed.year}")
+        return number, parsed
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        _fail(file, line, f"no document ({type(error).__name__}: {str(error)[:200]})")
 
 
 def without(text: str, spans: list[Any]) -> str:
@@ -154,19 +176,10 @@ def without(text: str, spans: list[Any]) -> str:
 
 
 def _packed(folder: Path, name: str) -> Path | None:
-    for file in (folder / name, folder / f"{name}.xz"):
-        if file.exists():
-            return file
-    return None
+    with readable(folder):
+        places = (folder / name, folder / f"{name}.xz")
+        return next((file for file in places if file.exists()), None)
 
 
-@contextmanager
-def _lines(file: Path) -> Iterator[BinaryIO]:
-    """A plain or compressed file; errors while it is read name it."""
-    with readable(file), lzma.open(file) if file.suffix == ".xz" else file.open("rb") as stream:
-        yield cast("BinaryIO", stream)
-
-
-def _fail(file: Path, line: int, what: str, content: bytes) -> NoReturn:
-    cut = "" if content.endswith(b"\n") else "; the file ends here, it may be truncated"
-    raise DataError(f"{file}, line {line}: {what}{cut}.\n  try: copy the file again")
+def _fail(file: Path, line: Line, what: str) -> NoReturn:
+    raise DataError(f"{file}, line {line.number}: {what}{line.cut}.\n  try: copy the file again")

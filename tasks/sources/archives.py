@@ -6,22 +6,34 @@ the Long Range Arena only the members that a task needs pass through memory, one
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import hashlib
 import io
-import lzma
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from tasks.errors import DataError
+from tasks.sources.files import (
+    CHUNK,
+    ERRORS,
+    check_regular,
+    decompressed,
+    guarded,
+    readable,
+    too_large,
+)
 
-CHUNK = 1 << 20  # bytes read at once: large enough that the calls do not count
+# What may stand in front of a file for its name and the like; tarfile reads it whole.
+HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+LONGEST_HEADER = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -35,67 +47,125 @@ class Source:
         """Whether it is a tar file."""
         return self.path.is_file()
 
-    def members(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
+    def members(self, wanted: Callable[[str], bool], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
         """The wanted files as ``(name, stream)``, one at a time.
 
         A name begins with the folder's own, ``aclImdb/train/pos/0_9.txt``, in both forms. An
         archive is read once from front to back, in its own order; a folder in the order of names.
+        Only regular files are read; of a folder also those that a person's own links lead to.
+        Hidden files are not part of a set: macOS leaves one beside each, ``._0_9.txt``.
         Read a stream before asking for the next one.
 
         Args:
             wanted: whether a name is needed; the others are passed over.
+            limit: bytes that a file may have.
 
         Raises:
-            DataError: the archive is truncated or no tar file, or a file cannot be read.
+            DataError: the archive is truncated, damaged or no tar file; a file cannot be read, is
+                too large or is there twice.
         """
-        return self._packed(wanted) if self.is_archive else self._unpacked(wanted)
+        seen: set[str] = set()
 
-    def _unpacked(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
-        with readable(self.path):
-            names = sorted(
-                file.relative_to(self.path.parent).as_posix()
-                for file in self.path.rglob("*")
-                if file.is_file()
-            )
-        for name in filter(wanted, names):
+        def is_needed(name: str) -> bool:
+            hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
+            return not hidden and wanted(name)
+
+        read = self._packed if self.is_archive else self._unpacked
+        for name, stream in read(is_needed, limit):
+            if name in seen:
+                raise DataError(
+                    f"{self.path} has {name} twice, and nothing says which one counts.\n"
+                    "  try: fetch it again, or pack it anew"
+                )
+            seen.add(name)
+            yield name, stream
+
+    def _unpacked(
+        self, needed: Callable[[str], bool], limit: int
+    ) -> Iterator[tuple[str, IO[bytes]]]:
+        names = (file.relative_to(self.path.parent).as_posix() for file in _files(self.path))
+        for name in sorted(filter(needed, names)):
             file = self.path.parent / name
             with readable(file):
+                check_regular(file)
                 stream = file.open("rb")
             with stream:
-                yield name, _guarded(stream, file)
+                yield name, guarded(stream, file, file, limit)
 
-    def _packed(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
+    def _packed(self, needed: Callable[[str], bool], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
         with ExitStack() as opened:
-            with readable(self.path):
-                stream = opened.enter_context(_decompressed(self.path))
-                archive = opened.enter_context(tarfile.open(fileobj=stream, mode="r|"))
+            with _readable_header(self.path):
+                stream = opened.enter_context(decompressed(self.path))
+                archive = opened.enter_context(
+                    tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member)
+                )
             while True:
-                with readable(self.path):
+                with _readable_header(self.path):
                     member = archive.next()
-                    if member is None:
+                    # Kept for random access, which a stream has not; the arena has millions.
+                    archive.members.clear()  # type: ignore[attr-defined]
+                if member is None:
+                    with readable(self.path):
                         _check_end(archive, stream, self.path)
-                        return
+                    return
                 name = PurePosixPath(member.name).as_posix()  # without a leading "./"
-                if member.isfile() and wanted(name):
+                if member.isfile() and needed(name):
+                    place = f"{self.path}: {name}"
+                    if not 0 <= member.size <= limit:
+                        raise too_large(place, limit)
                     content = archive.extractfile(member)
                     assert content is not None  # a regular file has content
-                    yield name, _guarded(content, self.path)
+                    yield name, guarded(content, self.path, place, limit)
 
 
-def _decompressed(path: Path) -> io.BufferedIOBase:
-    """The file, decompressed on the way if it begins like a compressed one.
+class _Member(tarfile.TarInfo):
+    """What stands in front of a file in an archive; refused where tarfile would trust it."""
 
-    Unlike tarfile's own decompression it tells when the file ends too early.
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):  # else it is the end mark; tarfile would take a damaged one for that too
+                raise tarfile.ReadError(str(error)) from error
+            raise
+        if member.size < 0 or (member.type in HEADERS and member.size > LONGEST_HEADER):
+            raise tarfile.ReadError(f"a header that says it has {member.size:,} bytes")
+        return member
+
+
+@contextmanager
+def _readable_header(path: Path) -> Iterator[None]:
+    with readable(path):
+        try:
+            yield
+        except ERRORS:
+            raise
+        except Exception as error:  # tarfile trusts what it reads: damage can lead anywhere
+            raise tarfile.ReadError(f"a damaged header ({type(error).__name__})") from error
+
+
+def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The files below a folder and below those that it links to, but not round in a circle.
+
+    Raises:
+        DataError: a folder cannot be read, or a link leads nowhere.
     """
-    with path.open("rb") as file:
-        start = file.read(6)
-    if start.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(path)
-    if start.startswith(b"BZh"):
-        return bz2.BZ2File(path)
-    if start == b"\xfd7zXZ\0":
-        return lzma.LZMAFile(path)
-    return path.open("rb")
+    with readable(folder):
+        real = folder.resolve()
+        found = [] if real in above else [*folder.iterdir()]
+        seen = [entry for entry in found if not entry.name.startswith(".")]
+        inside = [(entry, entry.is_dir(), entry.is_file()) for entry in seen]
+    for entry, is_folder, is_file in inside:
+        if is_folder:
+            yield from _files(entry, above | {real})
+        elif is_file:
+            yield entry
+        elif entry.is_symlink():
+            raise DataError(
+                f"{entry} is a link to {entry.readlink()}, where nothing can be read.\n"
+                "  try: put the files themselves there, or delete the link"
+            )
 
 
 def _check_end(archive: tarfile.TarFile, stream: io.BufferedIOBase, path: Path) -> None:
@@ -112,54 +182,14 @@ def _check_end(archive: tarfile.TarFile, stream: io.BufferedIOBase, path: Path) 
         raise tarfile.ReadError("it ends without its end mark")
 
 
-class _Guarded(io.RawIOBase):
-    """A stream whose errors, which show where it is read, name the file they come from."""
-
-    def __init__(self, stream: IO[bytes], path: Path) -> None:
-        self._stream, self._path = stream, path
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with memoryview(buffer) as view, readable(self._path):
-            content = self._stream.read(len(view))
-            view[: len(content)] = content
-        return len(content)
-
-
-def _guarded(stream: IO[bytes], path: Path) -> IO[bytes]:
-    return io.BufferedReader(_Guarded(stream, path), CHUNK)
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn what can go wrong while ``path`` is read into a message with a remedy.
+def find(data_dir: Path, names: Sequence[str]) -> Source | None:
+    """The first of ``names`` below ``data_dir`` that exists, or None.
 
     Raises:
-        DataError: instead of an error of the operating system, of tar or of a decompressor.
+        DataError: the folder cannot be read.
     """
-    try:
-        yield
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise DataError(
-            f"{path} is truncated or not a tar archive: {error}.\n"
-            f"  try: compare its size ({path.stat().st_size:,} bytes) with the source's, and fetch "
-            "it again"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}.\n  try: look at its permissions, "
-            "or copy it again"
-        ) from error
-
-
-def find(data_dir: Path, names: Sequence[str]) -> Source | None:
-    """The first of ``names`` below ``data_dir`` that exists, or None."""
-    for name in names:
-        if (data_dir / name).exists():
-            return Source(data_dir / name)
-    return None
+    with readable(data_dir):
+        return next((Source(data_dir / name) for name in names if (data_dir / name).exists()), None)
 
 
 def find_or_say(task: str, data_dir: Path, names: Sequence[str], what: str, remedy: str) -> Source:
@@ -179,43 +209,6 @@ def find_or_say(task: str, data_dir: Path, names: Sequence[str], what: str, reme
     if source is None:
         raise nothing_found(task, [data_dir / name for name in names], what, remedy)
     return source
-
-
-def digest(path: Path, algorithm: str = "sha256") -> str:
-    """The checksum of a file, in hex.
-
-    Args:
-        path: the file; it is streamed.
-        algorithm: a name that ``hashlib`` knows.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    found = hashlib.new(algorithm)
-    with readable(path), path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
-
-
-def verify(path: Path, algorithm: str, expected: str, otherwise: str) -> None:
-    """Compare a file with its official checksum.
-
-    Args:
-        path: the file.
-        algorithm: of the checksum.
-        expected: the official one, in hex.
-        otherwise: what to do when the file is meant to be another, for the message.
-
-    Raises:
-        DataError: they differ, or the file cannot be read.
-    """
-    found = digest(path, algorithm)
-    if found != expected:
-        raise DataError(
-            f"{path} is not the official file: its {algorithm} is {found}, not {expected}.\n"
-            f"  try: fetch it again, or {otherwise}"
-        )
 
 
 def nothing_found(task: str, looked_for: Sequence[Path | str], what: str, remedy: str) -> DataError:

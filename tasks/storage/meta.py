@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.storage.rows import Rows
 
+CHECKSUM = "checksum"  # the key of the file's own
 LIBRARIES = ("numpy", "pyarrow", "datasets")
 
 
@@ -47,6 +48,7 @@ class SplitMeta:
     mean_length: float
     max_length: int
     bytes: int  # of its file
+    checksum: str  # of its file, in hex, see ``store.checksum``
 
 
 @dataclass(frozen=True)
@@ -95,22 +97,30 @@ class Meta:
         """What a run's record keeps: all but how and when the files were written."""
         content = dataclasses.asdict(self)
         del content["libraries"], content["seconds"]
+        for split in content["splits"].values():
+            del split["checksum"]
         return content
 
     def to_json(self) -> str:
-        """The text of ``meta.json``."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """The text of ``meta.json``, with a checksum of its own behind the rest."""
+        content = dataclasses.asdict(self)
+        return json.dumps(content | {CHECKSUM: _checksum(content)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Meta:
         """The inverse of ``to_json``.
 
         Raises:
-            ValueError: the text is not JSON.
-            TypeError: it has other keys than ours.
-            KeyError: it has no splits.
+            ValueError: the text is not what was once written.
         """
-        content = json.loads(text)
+        try:
+            content = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        if not isinstance(content, dict) or CHECKSUM not in content:
+            raise ValueError("it has no checksum; an earlier version of this code wrote none")
+        if content.pop(CHECKSUM) != _checksum(content):
+            raise ValueError("its checksum is another")
         splits = {name: SplitMeta(**split) for name, split in content.pop("splits").items()}
         return cls(splits=splits, **content)
 
@@ -145,7 +155,7 @@ class SplitCounts:
         self.rows += len(lengths)
         self.total += int(lengths.sum())
 
-    def meta(self, num_bytes: int) -> SplitMeta:
+    def meta(self, num_bytes: int, checksum: str) -> SplitMeta:
         """The counts, for a file of ``num_bytes`` bytes."""
         return SplitMeta(
             rows=self.rows,
@@ -154,6 +164,7 @@ class SplitCounts:
             mean_length=self.total / max(1, self.rows),
             max_length=self.longest,
             bytes=num_bytes,
+            checksum=checksum,
         )
 
     def digests(self) -> dict[str, str]:
@@ -174,6 +185,10 @@ def fingerprint(task_version: int, splits: Mapping[str, SplitCounts]) -> str:
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that shape the files."""
     return {name: version(name) for name in LIBRARIES}
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _little_endian(array: NDArray[Any]) -> bytes:

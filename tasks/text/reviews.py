@@ -7,6 +7,7 @@ texts in this order tells the official reviews, however they were packed.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,7 @@ WHAT = (
     "Review Dataset of Maas et al. 2011, ai.stanford.edu/~amaas/data/sentiment; unpacked or not"
 )
 CLASSES = ("neg", "pos")  # by label, as on the hub
+LARGEST = 1 << 24  # bytes of a review; the official ones have 14,106 at most
 NAME = re.compile(r"aclImdb/(train|test)/(neg|pos)/[^/]+\.txt")
 # ``checksum`` of the official splits, 12,500 reviews of each class.
 OFFICIAL = {
@@ -50,7 +52,7 @@ def read_files(source: Source) -> dict[str, list[Review]]:
         DataError: a file is unreadable, empty or not UTF-8; a class has no file.
     """
     found: dict[str, list[Review]] = {split: [] for split in OFFICIAL}
-    for name, stream in source.members(lambda name: NAME.fullmatch(name) is not None):
+    for name, stream in source.members(lambda name: NAME.fullmatch(name) is not None, LARGEST):
         where = f"{source.path}: {name}" if source.is_archive else source.path.parent / name
         _, split, folder, _ = name.split("/")
         found[split].append(Review(_checked(stream.read(), where), CLASSES.index(folder)))
@@ -105,6 +107,7 @@ def check_official(reviews: list[Review], split: str, place: str) -> None:
 
 
 def _checked(text: bytes, where: Path | str) -> bytes:
+    text = text.removeprefix(codecs.BOM_UTF8)  # no official review has one
     if not text:
         raise DataError(f"{where} is empty.\n  try: fetch and unpack the archive again")
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import random
 import tarfile
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError
-from tasks.sources.archives import Source, digest, find, nothing_found, verify
+from tasks.sources.archives import Source, find, nothing_found
+from tasks.sources.files import digest
 
 FILES = {"set/b.txt": b"two", "set/a.txt": b"one", "set/deep/c.bin": bytes(range(256)) * 40}
 
@@ -29,8 +32,8 @@ def packed(folder: Path, name: str, mode: str) -> Path:
     return folder.parent / name
 
 
-def contents(source: Source, wanted=lambda name: True) -> dict[str, bytes]:
-    return {name: stream.read() for name, stream in source.members(wanted)}
+def contents(source: Source, wanted=lambda name: True, limit=100_000) -> dict[str, bytes]:
+    return {name: stream.read() for name, stream in source.members(wanted, limit)}
 
 
 @pytest.mark.parametrize("name, mode", [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.gz", "w:gz")])
@@ -102,7 +105,7 @@ def test_wherever_it_is_cut_it_is_named(tmp_path: Path, name: str, mode: str) ->
 @pytest.mark.parametrize("content", [b"", b"<html>moved</html>" * 100], ids=["empty", "html"])
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s.tar.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"s\.tar\.gz is truncated or not a tar archive"):
+    with pytest.raises(DataError, match=r"s\.tar\.gz is truncated or not what its name says"):
         contents(Source(tmp_path / "s.tar.gz"))
 
 
@@ -113,13 +116,98 @@ def test_the_first_of_several_places_counts(folder: Path) -> None:
 
 
 def test_checksums(folder: Path) -> None:
-    file, right = folder / "a.txt", hashlib.md5(b"one").hexdigest()
-    assert digest(file, "md5") == right
-    verify(file, "md5", right, "task.source=other")
-    with pytest.raises(DataError, match=r"a\.txt is not the official(.|\n)*task\.source=other"):
-        verify(file, "md5", "0" * 32, "task.source=other")
+    assert digest(folder / "a.txt", "md5") == hashlib.md5(b"one").hexdigest()
     with pytest.raises(DataError, match=r"absent cannot be read"):
         digest(folder / "absent")
+    with pytest.raises(DataError, match=r"null is no regular file"):
+        digest(Path("/dev/null"))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", None])
+def test_what_has_more_bytes_than_any_such_file_is_refused(folder: Path, mode) -> None:
+    source = Source(folder if mode is None else packed(folder, "s.tar", mode))
+    assert len(contents(source, limit=10_240)) == 3
+    with pytest.raises(DataError, match=r"c\.bin has more than 10,239 bytes"):
+        contents(source, limit=10_239)
+
+
+def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes], form=tarfile.GNU_FORMAT) -> Source:
+    with tarfile.open(path, "w", format=form) as archive:
+        for member, content in members:
+            archive.addfile(member, io.BytesIO(content))
+    return Source(path)
+
+
+def member(name: str, size: int = 0, **kept: object) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.size = size
+    for key, value in kept.items():
+        setattr(found, key, value)
+    return found
+
+
+def test_a_member_that_claims_a_petabyte_is_refused(tmp_path: Path) -> None:
+    sparse = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(1 << 50), "GNU.sparse.numblocks": "1"}
+    bomb = member("set/a", 1, pax_headers=sparse)
+    source = tar_of(tmp_path / "s.tar", (bomb, b"x"), form=tarfile.PAX_FORMAT)
+    with pytest.raises(DataError, match=r"set/a has more than 100,000 bytes"):
+        contents(source)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_claims_gigabytes_is_refused(tmp_path: Path, kind: bytes) -> None:
+    """tarfile would read it whole."""
+    bomb = member("set/a", 1 << 40, type=kind)
+    (tmp_path / "s.tar").write_bytes(bomb.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    with pytest.raises(DataError, match="a header that says it has 1,099,511,627,776 bytes"):
+        contents(Source(tmp_path / "s.tar"))
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(folder: Path) -> None:
+    """What stands behind it would be missing, and nothing would say so."""
+    path = packed(folder, "s.tar", "w")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"./set/b.txt") + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="bad checksum"):
+        contents(Source(path))
+
+
+def test_a_file_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    twice = [(member("set/a", 1), b"x"), (member("./set/a", 1), b"y")]
+    with pytest.raises(DataError, match=r"s\.tar has set/a twice"):
+        contents(tar_of(tmp_path / "s.tar", *twice))
+
+
+def test_hidden_files_are_not_part_of_a_set(folder: Path) -> None:
+    """macOS leaves one beside each file, in folders and in archives."""
+    for name in ("._a.txt", "deep/._c.bin", ".DS_Store"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    for source in (Source(folder), Source(packed(folder, "s.tar", "w"))):
+        assert contents(source) == FILES
+
+
+def test_linked_folders_and_files_are_read(folder: Path, tmp_path: Path) -> None:
+    (folder / "deep").rename(tmp_path / "elsewhere")
+    (folder / "deep").symlink_to(tmp_path / "elsewhere")
+    (folder / "a.txt").rename(tmp_path / "one")
+    (folder / "a.txt").symlink_to(tmp_path / "one")
+    (tmp_path / "elsewhere" / "round").symlink_to(folder)
+    assert contents(Source(folder)) == FILES
+    (folder.parent / "other").mkdir()
+    (folder.parent / "other" / "set").symlink_to(folder)
+    assert contents(Source(folder.parent / "other" / "set")) == FILES
+
+
+def test_a_link_that_leads_nowhere_is_named(folder: Path) -> None:
+    (folder / "b2.txt").symlink_to("gone")
+    with pytest.raises(DataError, match=r"b2\.txt is a link to gone"):
+        contents(Source(folder))
+
+
+def test_a_pipe_or_device_is_never_read(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.txt")
+    assert contents(Source(folder)) == FILES
 
 
 def test_the_error_without_a_source_names_all_that_helps() -> None:

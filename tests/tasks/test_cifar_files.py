@@ -157,3 +157,43 @@ def test_a_truncated_archive_is_named(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz is truncated"):
         all_of(path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("form", ["bytes", "texts", "fortran", "scalars", "array of labels"])
+def test_the_same_arrays_in_other_pickles_are_read(folder: Path, protocol: int, form: str) -> None:
+    content: dict[Any, Any] = dict(batch("data_batch_1"))
+    if form == "texts":
+        content = {key.decode(): value for key, value in content.items()}
+    elif form == "fortran":
+        content[b"data"] = np.asfortranarray(content[b"data"])
+    elif form == "scalars":
+        content[b"labels"] = [np.int64(label) for label in content[b"labels"]]
+    elif form == "array of labels":
+        content[b"labels"] = np.array(content[b"labels"], dtype=">i4")
+    (folder / "data_batch_1").write_bytes(pickle.dumps(content, protocol=protocol))
+    (_, images), *_ = all_of(folder)
+    assert images.labels.tolist() == LABELS
+    assert (images.pixels.reshape(PER_BATCH, -1) == DATA).all()
+
+
+# Each ends the process, or fills the memory, where Python's and NumPy's own code reads it.
+STATE = b"(K\x01(M\xe8\x03tcnumpy\ndtype\n(X\x01\x00\x00\x00O\x89\x88tR\x89(lNatb."
+HOSTILE = {
+    "objects at any address": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
+    b"(K\x00tX\x01\x00\x00\x00btR" + STATE,
+    "a memory of 2 ** 32 places": b"\x80\x02Nr\xff\xff\xff\xff.",
+    "2 ** 60 bytes": b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little"),
+    "a key nested deeply": b"\x80\x02}N" + b"\x85" * 200_000 + b"Ns.",
+    "a label nested deeply": b"\x80\x02]N" + b"\x85" * 200_000 + b"a.",
+    "a change of a function": b"\x80\x02cnumpy\ndtype\n}X\x01\x00\x00\x00aNsb.",
+    "no mark": b"\x80\x02t.",
+    "itself": b"\x80\x02]q\x00h\x00a.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_pickle_is_refused_and_nothing_happens(folder: Path, name: str) -> None:
+    (folder / "data_batch_1").write_bytes(HOSTILE[name])
+    with pytest.raises(DataError, match=r"data_batch_1: .*(no batch|no 'data' and 'labels')"):
+        all_of(folder)

@@ -14,8 +14,10 @@ import pytest
 
 from tasks.base import Batch, TaskSpec
 from tasks.errors import DataError
+from tasks.listops import official
 from tasks.listops.generator import ListOpsLaw
-from tasks.listops.task import PLACES, ListOps, ListOpsConfig, with_end, without_end
+from tasks.listops.official import PLACES
+from tasks.listops.task import ListOps, ListOpsConfig, with_end, without_end
 from tasks.listops.tsv import source_text
 from tasks.listops.vocabulary import EOS, PAD, SYMBOLS, VOCABULARY_SIZE
 from tasks.storage.rows import Rows, offsets_of
@@ -23,6 +25,13 @@ from tasks.storage.store import verify
 from tests.tasks.trees import read_tree
 
 Make = Callable[..., ListOps]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the tiny set have the official size, and trees as short as they come."""
+    monkeypatch.setattr(official, "ROWS", {"train": 70, "val": 11, "test": 13})
+    monkeypatch.setattr(official, "MEAN_LENGTH", range(41))
 
 
 def ready(task: ListOps) -> ListOps:
@@ -91,6 +100,7 @@ def test_no_tree_is_in_two_splits(listops: Make) -> None:
     assert len(everything) == len(set(everything)) == 924
 
 
+@pytest.mark.usefixtures("small")
 def test_official_files_give_the_same_data_as_generating_them(listops: Make) -> None:
     made = ready(listops(export_tsv=True))
     for place in PLACES:
@@ -120,6 +130,7 @@ def pack(made: ListOps, kept: float = 1.0) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("source", ["auto", "official"])
 def test_the_archive_serves_unopened(listops: Make, source: str) -> None:
     made = ready(listops(export_tsv=True))
@@ -147,14 +158,53 @@ def test_an_archive_of_something_else_is_named(listops: Make) -> None:
         listops(source="official").prepare_data()
 
 
+def test_other_trees_have_a_name_of_their_own(listops: Make) -> None:
+    made = ready(listops(export_tsv=True))
+    shutil.copytree(exported(made), made.data_dir / PLACES[1])
+    for source in ("auto", "official"):
+        with pytest.raises(DataError, match=r"basic_train.tsv is not the official file: it has 70"):
+            listops(source=source).prepare_data()
+    found = ready(listops(source="auto", stand_in="mine"))
+    assert (found.meta.source, found.meta.stand_in) == ("mine", True)
+    assert found.folder.name.startswith("mine-")
+    assert found.meta.fingerprint == made.meta.fingerprint
+
+
+def test_short_trees_are_not_the_official_ones_even_if_they_are_as_many(
+    listops: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(official, "ROWS", {"train": 70, "val": 11, "test": 13})
+    made = ready(listops(export_tsv=True))
+    shutil.copytree(exported(made), made.data_dir / PLACES[1])
+    with pytest.raises(DataError, match=r"70 trees of \d+ symbols on average, not 70 of 1,035"):
+        listops(source="official").prepare_data()
+
+
+def test_an_archive_with_two_sets_is_refused(listops: Make) -> None:
+    made = ready(listops(export_tsv=True))
+    with tarfile.open(made.data_dir / "lra_release.tar", "w") as archive:
+        for folder in ("lra_release", "lra_release/lra_release"):
+            archive.add(exported(made), f"{folder}/listops-1000")
+    with pytest.raises(DataError, match=r"basic_\w+\.tsv twice, in two folders"):
+        listops(source="auto", stand_in="mine").prepare_data()
+
+
+def test_a_stand_in_is_not_generated(listops: Make) -> None:
+    with pytest.raises(DataError, match="were not found"):
+        listops(source="auto", stand_in="mine").prepare_data()
+    with pytest.raises(ValueError, match="leave out source=generated"):
+        listops(source="generated", stand_in="mine")
+
+
 def test_the_places_are_searched_in_their_order(listops: Make) -> None:
     made = ready(listops(export_tsv=True))
     small = ready(listops(export_tsv=True, num_train=5))
     for place, task in zip(PLACES[1:], [small, made], strict=True):
         shutil.copytree(exported(task), made.data_dir / place)
-    assert len(ready(listops(source="official")).train) == 5
+    assert len(ready(listops(source="official", stand_in="mine")).train) == 5
 
 
+@pytest.mark.usefixtures("small")
 def test_a_folder_may_be_named(listops: Make, tmp_path: Path) -> None:
     made = ready(listops(export_tsv=True))
     shutil.copytree(exported(made), tmp_path / "mine")
@@ -180,6 +230,7 @@ def test_a_half_copied_release_is_not_taken_for_none(listops: Make) -> None:
         listops(source="auto").prepare_data()
 
 
+@pytest.mark.usefixtures("small")
 def test_other_official_files_are_another_dataset(listops: Make) -> None:
     made = ready(listops(export_tsv=True))
     target = made.data_dir / PLACES[1]
@@ -195,6 +246,7 @@ def test_other_official_files_are_another_dataset(listops: Make) -> None:
     assert after.meta.fingerprint != before.meta.fingerprint
 
 
+@pytest.mark.usefixtures("small")
 def test_a_malformed_official_file_leaves_no_prepared_data(listops: Make) -> None:
     made = ready(listops(export_tsv=True))
     target = made.data_dir / PLACES[1]

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
+from tasks.listops import vocabulary
 from tasks.listops.tsv import read_tsv, source_text, write_tsv
+from tasks.listops.values import CLOSE, DIGIT, MAX, MED, MIN, values_of
 from tasks.listops.vocabulary import SYMBOLS
 from tasks.storage.rows import Rows, offsets_of
 from tests.tasks.trees import read_tree
@@ -52,9 +54,9 @@ def test_the_official_form() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(trees, st.integers(0, 9)), min_size=1, max_size=20), st.integers(0, 20))
-def test_what_is_written_is_read_again(samples: list[tuple[list[str], int]], cut: int) -> None:
-    sources, labels = [tree for tree, _ in samples], [label for _, label in samples]
+@given(st.lists(trees, min_size=1, max_size=20), st.integers(0, 20))
+def test_what_is_written_is_read_again(sources: list[list[str]], cut: int) -> None:
+    labels = [read_tree(source_text(numbers(words)).decode()).value for words in sources]
     blocks = [block(sources[:cut], labels[:cut]), block(sources[cut:], labels[cut:])]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trees.tsv"
@@ -122,12 +124,59 @@ def test_a_malformed_line_is_named_with_its_place(line: bytes, column: int, what
         (b"Source\tTarget\n", 2, "no line after the header"),
         (GOOD + b"\n", 1, "header"),
         (b"Source Target\n" + GOOD, 1, "header"),
-        (b"\xef\xbb\xbfSource\tTarget\n" + GOOD, 1, "header"),
+        ("Source\tTarget\n".encode("utf-16"), None, "in UTF-16"),
     ],
 )
-def test_a_malformed_beginning_is_named(text: bytes, line: int, what: str) -> None:
-    with pytest.raises(DataError, match=rf"basic_val.tsv, line {line}, column 1: .*{what}"):
+def test_a_malformed_beginning_is_named(text: bytes, line: int | None, what: str) -> None:
+    place = "" if line is None else f", line {line}, column 1:"
+    with pytest.raises(DataError, match=rf"basic_val.tsv{place} .*{what}"):
         read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfSource\tTarget\n" + GOOD,
+        b"Source\tTarget \n" + GOOD,
+        b"Source\tTarget\n" + GOOD + b" \n",
+        b"Source\tTarget\n" + GOOD + b"\t\r\n",
+        b"Source\tTarget\n" + GOOD + b"\n\n",
+        b"Source\tTarget\n" + GOOD + b"\r\n \r\n\n",
+    ],
+)
+def test_harmless_oddities_are_read(text: bytes) -> None:
+    """A byte-order mark, blanks behind a label, blank lines at the end."""
+    assert [rows.labels.tolist() for rows in read(text)] == [[5]]
+
+
+def test_a_false_label_is_named_with_its_line() -> None:
+    false = b"( ( ( [MAX 3 ) 5 ) ] )\t3"
+    text = b"\n".join([b"Source\tTarget", *[GOOD] * 1500, false, GOOD])
+    with pytest.raises(DataError, match=r"line 1502: the label is 3, but the value .* is 5"):
+        read(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(trees, min_size=1, max_size=5))
+def test_values_are_those_of_an_independent_reading(sources: list[list[str]]) -> None:
+    assert (DIGIT, CLOSE) == (vocabulary.DIGIT, vocabulary.CLOSE)
+    assert [SYMBOLS[number] for number in (MIN, MAX, MED)] == ["[MIN", "[MAX", "[MED"]
+    values, offsets, _ = block(sources, [0] * len(sources))
+    expected = [read_tree(source_text(numbers(words)).decode()).value for words in sources]
+    assert values_of(values, offsets).tolist() == expected
+
+
+def test_a_line_longer_than_any_tree_is_refused_before_it_is_in_memory() -> None:
+    class Zeros(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:
+            buffer[:] = bytes(len(buffer))
+            return len(buffer)
+
+    with pytest.raises(DataError, match="line 1: it has more than 16,777,216 bytes"):
+        list(read_tsv(io.BufferedReader(Zeros()), Path("basic_val.tsv")))
 
 
 @pytest.mark.parametrize("kept", range(1, len(GOOD)))

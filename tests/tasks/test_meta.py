@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -162,15 +164,47 @@ def test_a_broken_meta_is_named(folder: Path, text: str | None) -> None:
         load(folder)
 
 
-def test_verify_finds_one_changed_value(folder: Path) -> None:
+def flipped(file: Path, place: int, bit: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1 << bit
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["train.arrow", "meta.json"])
+def test_one_flipped_bit_anywhere_is_seen_before_anything_is_mapped(
+    folder: Path, name: str
+) -> None:
+    """Among the offsets it would end the process, among the labels index outside of a table."""
     prepare(folder, recipe())
-    file = folder / "test.arrow"
-    content = file.read_bytes()
-    place = content.index(b"\x09" * 300)
-    file.write_bytes(content[:place] + b"\x08" + content[place + 1 :])
-    load(folder)  # cheap: it does not read the content
-    with pytest.raises(DataError, match=r"fingerprint(.|\n)*delete"):
-        verify(folder)
+    file = folder / name
+    for place in range(0, file.stat().st_size, 7):
+        flipped(file, place, place % 8)
+        with pytest.raises(DataError, match=rf"{name} cannot be read(.|\n)*delete"):
+            load(folder)
+        flipped(file, place, place % 8)
+    assert verify(folder) == load(folder).meta.fingerprint
+
+
+def test_data_of_an_earlier_version_without_a_checksum_are_named(folder: Path) -> None:
+    prepare(folder, recipe())
+    content = json.loads((folder / "meta.json").read_text())
+    del content["checksum"]
+    (folder / "meta.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"an earlier version(.|\n)*prepared again"):
+        load(folder)
+
+
+@pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), pa.ArrowMemoryError("x")])
+def test_too_little_memory_is_not_called_damage(folder: Path, monkeypatch, error) -> None:
+    prepare(folder, recipe())
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tasks.storage.store.Dataset.from_file", fails)
+    with pytest.raises(DataError, match="memory is short") as caught:
+        load(folder)
+    assert "delete" not in str(caught.value)
 
 
 def test_the_same_rows_in_other_blocks_are_the_same_dataset(folder: Path) -> None:

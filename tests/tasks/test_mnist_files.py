@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,14 +82,38 @@ def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
         lambda content: content[:-20],
         lambda content: b"",
         lambda content: b"<html>",
-        gzip.decompress,
     ],
-    ids=["truncated", "empty", "html", "plain"],
+    ids=["truncated", "empty", "html"],
 )
 def test_a_bad_gz_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     file = write_mnist(tmp_path / "m", packed=True) / "train-images-idx3-ubyte.gz"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte(\.gz)? (is truncated|does not)"):
+        list(read_files(file.parent, is_official=False))
+
+
+def test_a_gz_that_a_browser_unpacked_is_read(tmp_path: Path) -> None:
+    file = write_mnist(tmp_path / "m", packed=True) / "train-images-idx3-ubyte.gz"
+    file.write_bytes(gzip.decompress(file.read_bytes()))
+    assert len(list(read_files(file.parent, is_official=False))) == 2
+
+
+def test_what_unpacks_to_more_than_any_such_file_is_refused(tmp_path: Path, monkeypatch) -> None:
+    """Before it is in memory: a megabyte of gzip can hold a gigabyte of zeros."""
+    monkeypatch.setattr(mnist_files, "LARGEST", 40_000)
+    file = write_mnist(tmp_path / "m", packed=True) / "train-images-idx3-ubyte.gz"
+    assert len(list(read_files(file.parent, is_official=False))) == 2
+    file.write_bytes(gzip.compress(bytes(40_001)))
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz has more than 40,000 bytes"):
+        list(read_files(file.parent, is_official=False))
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    """Reading it would wait for ever."""
+    file = write_mnist(tmp_path / "m") / "train-images-idx3-ubyte"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match="no regular file"):
         list(read_files(file.parent, is_official=False))
 
 

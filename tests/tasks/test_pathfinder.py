@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
+import shutil
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -197,6 +199,63 @@ def test_damage_is_named(make, tmp_path: Path, what: str, form: str) -> None:
     with pytest.raises(DataError, match=message):
         task.prepare_data()
     assert not task.folder.exists()
+
+
+def named(place: bytes) -> dict[str, bytes]:
+    """A set whose first line names ``place``, a folder and a file."""
+    folder, _, file = place.rpartition(b"/")
+    return damaged(
+        lambda files: _edit_first_line(
+            files, lambda line: _columns(_columns(line, 0, folder or b"/"), 1, file)
+        )
+    )
+
+
+@pytest.mark.parametrize("form", ["release", "lra_release.gz"])
+@pytest.mark.parametrize(
+    "place", ["../../x.png", "imgs/../../x.png", "/dev/zero", "imgs//x", "a\0/b"]
+)
+def test_a_list_names_files_below_its_own_folder_alone(
+    make, tmp_path: Path, place: str, form: str
+) -> None:
+    lay(named(place.encode()), tmp_path, form)
+    if form == "release":
+        (tmp_path / PREFIX / "../x.png").write_bytes(png(np.zeros((32, 32), np.uint8)))
+    with pytest.raises(DataError, match=r"1\.npy, line 1: .*(no place below|there is no imgs/x)"):
+        make(official_rows=ROWS).prepare_data()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link"])
+def test_what_a_list_names_is_a_regular_file(make, tmp_path: Path, kind: str) -> None:
+    folder = unpacked(release(), tmp_path / PREFIX)
+    place = folder / "imgs/1/sample_3.png"
+    place.rename(tmp_path / "x.png")
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to("/dev/zero" if kind == "device" else tmp_path / "x.png")
+    with pytest.raises(
+        DataError, match=r"sample_3\.png (is no regular file|leads to \S+, outside)"
+    ):
+        make(official_rows=ROWS).prepare_data()
+
+
+def test_harmless_oddities_of_a_set_are_read(make, tmp_path: Path) -> None:
+    """What other systems leave: hidden files, a byte-order mark, a blank line, a linked set."""
+    lay(release(), tmp_path, "s4")
+    expected = ready(make(official_rows=ROWS)).meta.fingerprint
+    shutil.rmtree(tmp_path / "pathfinder")
+    files = release()
+    files["metadata/0.npy"] = b"\xef\xbb\xbf" + files["metadata/0.npy"].replace(b"\n", b" \r\n")
+    files["metadata/1.npy"] += b"\n \n"
+    files["metadata/._0.npy"] = files["imgs/0/._sample_0.png"] = b"\0\5\x16\7"
+    unpacked(files, tmp_path / "far")
+    (tmp_path / "pathfinder32").mkdir()
+    (tmp_path / f"pathfinder32/{SET}").symlink_to(tmp_path / "far")
+    found = ready(make(source="official", official_rows=ROWS))
+    assert found.meta.fingerprint == expected
 
 
 def test_an_archive_without_the_set_is_named(make, tmp_path: Path) -> None:

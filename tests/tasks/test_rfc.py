@@ -101,7 +101,9 @@ def broken(tmp_path: Path, file: str, content: bytes) -> Source:
         (b'{"id": 1}\n', "documents.jsonl, line 1: no document .*text_masked"),
         (b"[]\n", "documents.jsonl, line 1: no document"),
         (b'{"text_masked": "\xff"}\n', "documents.jsonl, line 1: no document .*utf-8"),
-        (b"", "neither documents.jsonl nor"),
+        (b"", "documents.jsonl is truncated: it is empty"),
+        (b"[" * 100_000 + b"\n", "line 1: no document .*Recursion"),
+        (b'{"id": 1e9, "year": 1999, "listing": 0, "text_masked": "", "boiler": []}', "RFC 10000"),
     ],
 )
 def test_a_malformed_document_is_named(tmp_path: Path, content: bytes, what: str) -> None:
