@@ -48,7 +48,11 @@ def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         values: a whole configuration, from Hydra or from a record.
     """
-    return {key: value for key, value in flat(values).items() if decides(key, value)}
+    found = {key: value for key, value in flat(values).items() if decides(key, value)}
+    # It came later to ListOps; other tasks have always had it.
+    if found.get("task.name") == "listops" and found.get("task.stand_in") is None:
+        found.pop("task.stand_in", None)
+    return found
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -13,7 +13,12 @@ from chela.config import as_dict, compose_run
 from chela.identity import decides, flat
 
 # What a record of before a key was computed with.
-LATER = {"model.head": "mlp", "model.pooled_norm": "none", "model.tie_dropout": False}
+LATER = {
+    "task.stand_in": None,
+    "model.head": "mlp",
+    "model.pooled_norm": "none",
+    "model.tie_dropout": False,
+}
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "outputs/records").glob("*/seed*/record.json"))

@@ -16,6 +16,7 @@ from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
 from chela.training.run import run
 from tasks.errors import DataError
+from tasks.listops import official
 from tests.training.runs import folder_of, record_of
 
 
@@ -127,8 +128,10 @@ def test_other_data_than_those_of_the_checkpoint_are_refused(composed, monkeypat
         run(config)
 
 
-def test_a_finished_run_on_other_data_is_not_shown(composed, tmp_path) -> None:
+def test_a_finished_run_on_other_data_is_not_shown(composed, tmp_path, monkeypatch) -> None:
     """Official files that appear later are other data than those that were generated."""
+    monkeypatch.setattr(official, "ROWS", {"train": 200, "val": 50, "test": 50})
+    monkeypatch.setattr(official, "MEAN_LENGTH", range(41))
     config = composed(f"data_dir={tmp_path / 'own'}", "task.export_tsv=true")
     run(config)
     (exported,) = (tmp_path / "own" / "listops").glob("generated-*-tsv")
