@@ -8,11 +8,9 @@ a ``ConfigError`` that names what would have been right.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
@@ -26,13 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 from chela import resolvers
 from chela.choices import Chosen
 from chela.errors import ConfigError, UnknownKey, suggestion
-from chela.identity import deciding, joined
+from chela.identity import counts, digest, flat, joined
 from chela.kernels.choice import Asked
 from chela.mistakes import refuse_mistyped
 from chela.model import BackboneConfig
 from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
 
 T = TypeVar("T")
+APART = {"identity": False}
 
 SECTIONS = ("task", "model", "optimizer", "schedule", "trainer", "logger")
 
@@ -60,12 +59,14 @@ class ModelConfig:
 class RunSettings:
     """The keys at the top of the configuration."""
 
-    name: str
-    seed: Annotated[int, Ge(0), Lt(2**32)]  # as far as NumPy's go
-    data_dir: str
-    output_dir: str
-    resume: str | bool  # "auto", False, or a checkpoint's path
-    start_from: str | None  # an earlier run's name-<hash>: begin with the weights it selected
+    name: str = field(metadata=APART)
+    # as far as NumPy's go; it stands beside the hash in a run's id
+    seed: Annotated[int, Ge(0), Lt(2**32)] = field(metadata=APART)
+    data_dir: str = field(metadata=APART)
+    output_dir: str = field(metadata=APART)
+    resume: str | bool = field(metadata=APART)  # "auto", False, or a checkpoint's path
+    # an earlier run's name-<hash>: begin with the weights it selected
+    start_from: str | None = field(metadata={"neutral": None})
     kernels: Asked  # which implementation of the operations
 
 
@@ -78,18 +79,16 @@ class RunConfig(RunSettings):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     trainer: TrainerConfig
-    logger: LoggerConfig
+    logger: LoggerConfig = field(metadata=APART)
 
     @property
     def identity(self) -> str:
         """Eight hex digits that name the computation, the seed apart.
 
         Equal for two runs exactly if they compute the same thing up to their seeds; the clock, the
-        machine and the folders have no part in it.
+        machine, the folders and where the code stands have no part in it.
         """
-        content = {key: value for key, value in computation(self).items() if key != "seed"}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return digest(computation(self))
 
     @property
     def run_id(self) -> str:
@@ -177,23 +176,37 @@ def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain values, in the form of the YAML files."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Component):
-            target = f"{value.target.__module__}.{value.target.__qualname__}"
-            return {"_target_": target, **plain(value.config)}
-        if isinstance(value, ModelConfig):
-            return {"name": value.name, **plain(value.backbone), "mixer": plain(value.mixer)}
-        if dataclasses.is_dataclass(value):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return list(value) if isinstance(value, tuple) else value
-
-    return cast("dict[str, Any]", plain(config))
+    return cast("dict[str, Any]", _plain(config, lambda field, value: True))
 
 
 def computation(config: RunConfig) -> dict[str, Any]:
-    """The keys that decide what is computed, flat: ``{"model.dim": 128, ..., "seed": 0}``."""
-    return deciding(as_dict(config))
+    """What a run's id is made of: the keys that decide what is computed, flat, the seed apart.
+
+    A class stands there by its name and its version, not by where it is imported from.
+    """
+    keys = flat(_plain(config, counts))
+    named = {key: value for key, value in keys.items() if not key.endswith("_target_")}
+    return {"task.version": config.task.target.version, **named}
+
+
+def apart(config: RunConfig) -> set[str]:
+    """The keys that never decide what is computed, flat."""
+    deciding = _plain(config, lambda field, value: field.metadata.get("identity", True))
+    return flat(as_dict(config)).keys() - flat(deciding).keys()
+
+
+def _plain(value: Any, wanted: Callable[[dataclasses.Field[Any], Any], bool]) -> Any:
+    """A configuration or a part of one as plain values, of the fields that are ``wanted``."""
+    if isinstance(value, Component):
+        target = f"{value.target.__module__}.{value.target.__qualname__}"
+        return {"_target_": target, **_plain(value.config, wanted)}
+    if isinstance(value, ModelConfig):
+        mixer = _plain(value.mixer, wanted)
+        return {"name": value.name, **_plain(value.backbone, wanted), "mixer": mixer}
+    if dataclasses.is_dataclass(value):
+        pairs = ((each, getattr(value, each.name)) for each in dataclasses.fields(value))
+        return {each.name: _plain(inner, wanted) for each, inner in pairs if wanted(each, inner)}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _parsed(composed: DictConfig) -> RunConfig:

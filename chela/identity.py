@@ -1,58 +1,35 @@
-"""Which keys of a configuration decide what a run computes; for those who only read records too."""
+"""What a run's id is made of, and the keys of a configuration as one flat mapping.
+
+A field of a configuration's dataclass counts, unless its declaration says otherwise:
+
+    workers: int | None = field(default=None, metadata={"identity": False})
+    tie_dropout: bool = field(default=False, metadata={"neutral": False})
+
+``identity=False``: where a run happens and what it shows. It can be moved to another disk or GPU,
+and is still found and resumed. ``neutral``: the value at which the feature does nothing (not the
+default, which may change). While the field has it, it is left out, so that a new key changes no
+earlier run's id.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
-# Where a run happens and what it shows do not change what it computes: these keys are left out of
-# its identity, so that a run can be moved to another disk or GPU and still be found and resumed.
-NOT_IDENTITY = {
-    "name",
-    "data_dir",
-    "output_dir",
-    "resume",
-    "logger.wandb",
-    "logger.project",
-    "logger.entity",
-    "logger.tags",
-    "logger.start_timeout",
-    "logger.finish_timeout",
-    "task.workers",
-    "task.export_tsv",
-    "task.tsv_dir",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.step",
-    "trainer.deterministic",
-    "trainer.data_on_device",
-    "trainer.num_workers",
-    "trainer.log_every_steps",
-    "trainer.plateau_steps",
-    "trainer.checkpoint_every_steps",
-    "trainer.progress",
-}
 
-# These came later and are null as a rule: left out while they are, so that earlier ids stay.
-OPTIONAL = {"start_from"}
+def counts(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field with this value is a part of a run's id."""
+    says = field.metadata
+    return says.get("identity", True) and not ("neutral" in says and says["neutral"] == value)
 
 
-def decides(key: str, value: Any) -> bool:
-    """Whether ``key``, with this value, is a part of a run's id."""
-    return key not in NOT_IDENTITY and not (key in OPTIONAL and value is None)
-
-
-def deciding(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a configuration that decide what is computed, flat: ``{"model.dim": 128, ...}``.
-
-    Args:
-        values: a whole configuration, from Hydra or from a record.
-    """
-    found = {key: value for key, value in flat(values).items() if decides(key, value)}
-    # It came later to ListOps; other tasks have always had it.
-    if found.get("task.name") == "listops" and found.get("task.stand_in") is None:
-        found.pop("task.stand_in", None)
-    return found
+def digest(content: Mapping[str, Any]) -> str:
+    """Eight hex digits that name the keys and values of ``content``, whatever their order."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from chela import sweep
 from chela.cli import PLAIN, explain
-from chela.config import checked, parse
+from chela.config import apart, checked, parse
 from chela.errors import ConfigError, suggestion
 from chela.identity import flat
 from chela.records.searches import FOLDER
@@ -117,6 +117,7 @@ class Search:
         self.fixed = [*self.asked_for, *["task.protocol=heldout"] * self.selects_on_test]
         run = parse(compose("config", self.fixed, return_hydra_config=True))
         self._check(composed)
+        self.apart = apart(run)  # where trials run and what they show: no part of a recipe
         content = json.dumps([run.identity, run.seed, asdict(config)], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         self.name = f"{run.name}-{digest}"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from chela.records.collect import collect
 from chela.report.published import published
-from chela.report.recipes import shipped
 from chela.report.table import build
 from chela.report.terminal import terminal_tables, whole_width
 from tasks.errors import DataError
@@ -40,7 +39,7 @@ def main(arguments: list[str]) -> None:
     if not folders or len(settings) > 1:
         raise DataError("name at least one folder with runs, and at most one out=FOLDER")
     target = Path(settings[0].removeprefix("out=")) if settings else folders[0] / "report"
-    report = build(collect(folders), published(), shipped)
+    report = build(collect(folders), published())
 
     from chela.report.outputs import write  # after the errors: drawing takes a while to import
 

@@ -99,7 +99,7 @@ def _show(search: Search, write: str) -> None:
             f"The best of {len(search.trials())} trials of the search {search.name}: validation\n"
             f"accuracy {best.value:.4f} (trial {best.number}, seed as configured)."
         )
-        write_text(Path(write), experiment(overrides, CONFIGS, comment))
+        write_text(Path(write), experiment(overrides, CONFIGS, search.apart, comment))
         console.say(f"written to {write}")
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from chela.config import as_dict, parse
+from chela.config import Component, RunConfig, as_dict, computation, parse
 from chela.errors import ConfigError
 from chela.model import BackboneConfig, ChelaConfig
+from chela.recipe import departures
 from tasks.listops.task import ListOpsConfig
 from tests.conftest import ROOT
 
@@ -126,6 +131,86 @@ def test_identity_comes_from_what_is_computed(composed) -> None:
     ]:
         assert parse(composed(other)).identity != base.identity, other
     assert parse(composed("seed=7")).run_id != base.run_id
+
+
+CLASS = """
+from dataclasses import dataclass, field
+@dataclass(frozen=True)
+class Config:
+    width: int = 3
+    {key}
+class Mixer:
+    Config = Config
+"""
+KEY = "later: str = field(default='b', metadata={'neutral': 'a'})"
+
+
+def test_an_id_outlives_a_renamed_module_and_a_new_key(composed, monkeypatch) -> None:
+    def config(module: str, key: str = "", **values: object) -> RunConfig:
+        made = types.ModuleType(module)
+        monkeypatch.setitem(sys.modules, module, made)
+        exec(CLASS.format(key=key), made.__dict__)
+        whole = composed()
+        OmegaConf.update(
+            whole, "model.mixer", {"_target_": f"{module}.Mixer", "width": 3, **values}, merge=False
+        )
+        return parse(whole)
+
+    first = config("before")
+    assert config("after").identity == first.identity
+    assert config("after", KEY, later="a").identity == first.identity
+    changed = config("after", KEY)  # its default is not its neutral value
+    assert changed.identity == config("after", KEY, later="b").identity != first.identity
+    assert computation(changed)["model.mixer.later"] == "b"
+    assert config("after", width=4).identity != first.identity
+
+
+def test_data_of_another_version_are_another_run(composed, monkeypatch) -> None:
+    config = parse(composed())
+    before = config.identity
+    monkeypatch.setattr(config.task.target, "version", config.task.target.version + 1)
+    assert config.identity != before
+
+
+def test_departures_from_a_recipe_are_told_with_its_values(composed) -> None:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        chosen = ["task=text", "model=chela", "model.tie_dropout=true", "logger=csv"]
+        plain = parse(compose("config", chosen[:2]))
+        other = parse(compose("config", [*chosen, "trainer.batch_size=7", "~experiment/lra"]))
+    assert departures(plain) == {}
+    found = departures(other)
+    assert found is not None
+    assert (found["model.tie_dropout"], found["trainer.batch_size"]) == (
+        False,
+        plain.trainer.batch_size,
+    )
+    assert departures(replace(plain, model=replace(plain.model, name="mine"))) is None
+
+
+def _schemas(value: object) -> Iterator[type]:
+    if isinstance(value, Component):
+        yield from _schemas(value.config)
+    elif dataclasses.is_dataclass(value):
+        yield type(value)
+        for each in dataclasses.fields(value):
+            yield from _schemas(getattr(value, each.name))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        f"{group}={file.stem}"
+        for group in ("task", "model")
+        for file in sorted((ROOT / "configs" / group).glob("*.yaml"))
+    ],
+)
+def test_what_a_field_says_of_itself_is_read(choice: str) -> None:
+    """A misspelt word would be overlooked, and give every run another id."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = parse(compose("config", [choice]))
+    for schema in _schemas(config):
+        for each in dataclasses.fields(schema):
+            assert each.metadata.keys() <= {"identity", "neutral"}, (schema, each.name)
 
 
 def test_the_files_state_the_defaults_of_the_code(composed) -> None:

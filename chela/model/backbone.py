@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import field
 from typing import Annotated, Literal
 
 import torch
@@ -32,11 +33,12 @@ class BackboneConfig:
     norm: NormName = "layer"  # batch and scale are better on some tasks; layer is safe on all
     prenorm: bool = True  # trains without a long warm-up; Mega's text tasks use post-norm
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1  # on what is added to the residual stream
-    tie_dropout: bool = False  # dropout as for a whole channel; named as in S4's published code
+    # dropout as for a whole channel; named as in S4's published code
+    tie_dropout: bool = field(default=False, metadata={"neutral": False})
     causal: bool = False  # classification may look at the whole sequence
     pooling: Pooling = "mean"  # over the true length; last is for causal models
     # batch: pooled features of one scale, however little a mean over many tokens varies
-    pooled_norm: Literal["none", "batch"] = "none"
+    pooled_norm: Literal["none", "batch"] = field(default="none", metadata={"neutral": "none"})
     head: HeadName = "mlp"  # as LRA's models; S4's is linear
     head_dim: PositiveInt | None = None  # hidden width of an mlp head; null: 2 * dim
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chela.identity import NOT_IDENTITY, OPTIONAL, flat
+from chela.identity import flat
 from chela.records.record import FILE, check, number, read_json, text
 from chela.records.searches import FOLDER as SEARCHES
 from tasks.errors import DataError
@@ -42,10 +42,19 @@ class Run:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """The keys of the configuration that decide what is computed, flat, the seed apart."""
-        # a record of before an optional key has it at null: so its runs compare with later ones
-        keys = {**dict.fromkeys(sorted(OPTIONAL)), **flat(self.record["config"])}
-        return {k: v for k, v in keys.items() if k not in NOT_IDENTITY and k != "seed"}
+        """What the id is made of, flat: keys that are not there have their neutral value."""
+        return self.record.get("identity") or {}
+
+    @property
+    def departures(self) -> set[str] | None:
+        """The keys that its recipe had otherwise; None where there was none."""
+        found = self.record.get("departures")
+        return None if found is None else set(found)
+
+    def values(self, keys: Iterable[str]) -> dict[str, Any]:
+        """What the run had for keys that may be at their neutral value, or younger than it."""
+        known = {**flat(self.record["config"]), **self.choices}
+        return {key: known.get(key) for key in keys}
 
     def number(self, path: str) -> float | None:
         """A number of the record by its place, ``"training.tokens_per_second"``; None if absent."""

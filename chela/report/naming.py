@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ class Variant:
     identity: str  # of the configuration, the seed apart
     fingerprint: str  # of the data
     choices: Mapping[str, Any]  # the configuration, flat
+    departures: Container[str] | None = None  # keys that its recipe has otherwise, if there is one
     name: str = ""  # that its runs were given; empty where they have the usual one, or several
 
     @property
@@ -28,25 +29,16 @@ class Variant:
         return folder if self.name and len(folder) <= LONGEST else self.identity
 
 
-# From a run's choices to those of the recipe shipped for its task and model; or to none at all.
-Recipe = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-
-def no_recipe(choices: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The ``Recipe`` where nothing is shipped."""
-    return {}
-
-
-def labels(variants: Sequence[Variant], recipe: Recipe = no_recipe) -> list[str]:
+def labels(variants: Sequence[Variant]) -> list[str]:
     """What distinguishes each variant of one model, in the order given.
 
     - Alone in its column: nothing (``""``), or the label of a row whose every choice it shares if
       there is exactly one such row, so that an ablation of one task still fills one row.
     - Else the choices that differ within the column, ``"depth=3"``: the same sweep over several
       tasks has the same labels in each, and its rows line up.
-    - Where these are too long: those in which a variant differs from the recipe that the code
-      ships for its task and model, or from most of its column if there is none. So the rows of an
-      ablation say what is left out, and the whole model says nothing.
+    - Where these are too long: those in which a variant differs from the recipe of its task and
+      model, or from most of its column where a recipe is not known. So the rows of an ablation say
+      what is left out, and the whole model says nothing.
     - Where that is too long, or not unique, or none differ: the name that the runs were given, and
       the configuration's hash, as in the folder's name.
     - Where the configuration is the same and the data are not: the data's fingerprint too.
@@ -55,9 +47,7 @@ def labels(variants: Sequence[Variant], recipe: Recipe = no_recipe) -> list[str]
     for variant in variants:
         columns.setdefault(variant.column, []).append(variant)
     shared = {column: differing(group) for column, group in columns.items()}
-    texts = {
-        column: _descriptions(group, shared[column], recipe) for column, group in columns.items()
-    }
+    texts = {column: _descriptions(group, shared[column]) for column, group in columns.items()}
     following = {column: iter(its) for column, its in texts.items()}  # in the order given, too
     found: dict[str, dict[str, Any]] = {}  # label -> the choices that it states
     named: list[str] = []
@@ -85,15 +75,6 @@ def differing(variants: Sequence[Variant]) -> list[str]:
     ]
 
 
-def departures(choices: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
-    """The keys that both have with different values, but for those of the task, which show."""
-    return [
-        key
-        for key, value in choices.items()
-        if key in usual and not key.startswith("task.") and _text(value) != _text(usual[key])
-    ]
-
-
 def describe(choices: Mapping[str, Any], keys: Sequence[str]) -> str:
     """``"depth=3, lr=0.01"``: the values of ``keys``, each by the shortest name that is clear."""
     ends = [key.rpartition(".")[2] for key in keys]
@@ -103,27 +84,27 @@ def describe(choices: Mapping[str, Any], keys: Sequence[str]) -> str:
     )
 
 
-def _descriptions(column: Sequence[Variant], keys: Sequence[str], recipe: Recipe) -> list[str]:
+def _descriptions(column: Sequence[Variant], keys: Sequence[str]) -> list[str]:
     """Of each variant, by all keys; where one is too long, by those unlike the usual."""
     whole = [describe(each.choices, keys) for each in column]
     if all(len(text) <= LONGEST for text in whole):
         return whole
-    usual = _usual(column, keys, recipe(column[0].choices))
+    unusual = [each.departures for each in column if each.departures is not None]
+    if len(unusual) < len(column):
+        unusual = _unlike_most(column, keys)
     return [
-        describe(each.choices, [key for key in keys if _text(each.choices[key]) != usual[key]])
-        for each in column
+        describe(each.choices, [key for key in keys if key in its])
+        for each, its in zip(column, unusual, strict=True)
     ]
 
 
-def _usual(
-    column: Sequence[Variant], keys: Sequence[str], recipe: Mapping[str, Any]
-) -> dict[str, str | None]:
-    """What need not be said of each key: its value in the recipe, else in most of the column."""
-    if all(key in recipe for key in keys):
-        return {key: _text(recipe[key]) for key in keys}
+def _unlike_most(column: Sequence[Variant], keys: Sequence[str]) -> list[Container[str]]:
+    """The keys of each variant whose value more than half of the column have otherwise, or none."""
     counts = {key: Counter(_text(each.choices[key]) for each in column) for key in keys}
-    most = {key: counts[key].most_common(1)[0] for key in keys}
-    return {key: text if 2 * n > len(column) else None for key, (text, n) in most.items()}
+    return [
+        {key for key in keys if 2 * counts[key][_text(each.choices[key])] <= len(column)}
+        for each in column
+    ]
 
 
 def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:

@@ -9,15 +9,7 @@ from dataclasses import replace
 from chela.records.collect import Collection, Run
 from chela.report.cells import Cell, summary, unlike, without_number
 from chela.report.lra import LRA, departure
-from chela.report.naming import (
-    Recipe,
-    Variant,
-    departures,
-    describe,
-    differing,
-    labels,
-    no_recipe,
-)
+from chela.report.naming import Variant, describe, differing, labels
 from chela.report.published import Published
 from chela.report.ranks import ranked
 from chela.report.report import Column, Notes, Report, Row
@@ -46,15 +38,13 @@ NOT_COMPARABLE = "None of these data are the benchmark's, so no published value 
 AS_PRINTED = "Published values stand as printed in the source named, measured by its own protocol."
 
 
-def build(
-    collection: Collection, published: Sequence[Published], recipe: Recipe = no_recipe
-) -> Report:
+def build(collection: Collection, published: Sequence[Published]) -> Report:
     """Arrange what was found.
 
     A cell holds the runs of one configuration on the same data, which differ in their seeds alone;
-    further configurations of a model have rows of their own, see ``variants.labels``. The six tasks
+    further configurations of a model have rows of their own, see ``naming.labels``. The six tasks
     and the published rows are there as soon as a run is of one of these; data that are not the
-    benchmark's have columns of their own, after them. What was not trained by its ``recipe``, and
+    benchmark's have columns of their own, after them. What was not trained by its recipe, and
     does not say so in its name, says so in a note.
     """
     runs, notes = collection.runs, Notes()
@@ -67,7 +57,7 @@ def build(
     tasks = _columns(runs, notes)
     if not comparable:
         tasks, published = tasks[len(LRA) :], []
-    ours = _rows(runs, tasks, notes, recipe)
+    ours = _rows(runs, tasks, notes)
     sources = list(dict.fromkeys(line.source for line in published))
     theirs = [
         Row(
@@ -138,9 +128,7 @@ def _own_name(run: Run) -> str:
     return f"{task} ({run.source})" if run.source.lower() in NO_NAME else run.source
 
 
-def _rows(
-    runs: Sequence[Run], columns: Sequence[Column], notes: Notes, recipe: Recipe
-) -> list[Row]:
+def _rows(runs: Sequence[Run], columns: Sequence[Column], notes: Notes) -> list[Row]:
     """The rows in the order of their names; a note says what hides behind a hash."""
     places: dict[Place, dict[str, list[Run]]] = {}
     hidden: dict[Place, str] = {}
@@ -150,10 +138,13 @@ def _rows(
             if run.model == model:
                 key = (column_key(run), run.identity, run.fingerprint)
                 groups.setdefault(key, []).append(run)
+        keys = dict.fromkeys(key for group in groups.values() for key in group[0].choices)
         variants = [
-            Variant(*key, group[0].choices, _given_name(group)) for key, group in groups.items()
+            Variant(*place, run.values(keys), run.departures, _given_name(group))
+            for place, group in groups.items()
+            for run in group[:1]
         ]
-        named = labels(variants, recipe)
+        named = labels(variants)
         for variant, label, group in zip(variants, named, groups.values(), strict=True):
             places.setdefault((model, label), {})[variant.column] = group
             if label.startswith(variant.folder):
@@ -168,14 +159,14 @@ def _rows(
             said.append("began with the weights of an earlier run; the record says which")
         marks = tuple(notes.mark(f"{row.name}: {text}") for text in said)
         known = ", ".join([row.label, *said])
-        cells = _cells(row, known, found, columns, notes, recipe)
+        cells = _cells(row, known, found, columns, notes)
         rows.append(replace(row, cells=cells, marks=marks))
     return rows
 
 
 def _given_name(runs: Sequence[Run]) -> str:
     """The ``name`` that the runs share, if it is not the one that every run has by itself."""
-    usual = f"{runs[0].choices.get('task.name')}-{runs[0].model}"
+    usual = f"{runs[0].text('config.task.name')}-{runs[0].model}"
     names = {run.text("config.name") or "" for run in runs}
     return names.pop() if len(names) == 1 and usual not in names else ""
 
@@ -186,7 +177,6 @@ def _cells(
     found: Mapping[str, Sequence[Run]],
     columns: Sequence[Column],
     notes: Notes,
-    recipe: Recipe,
 ) -> tuple[Cell, ...]:
     cells, name = [], row.name
     for column in columns:
@@ -201,7 +191,7 @@ def _cells(
             texts.append(f"{name} on {column.title}: {missing}; not in the mean")
         if unlike(cell):
             texts.append(f"{name} on {column.title}: the seeds differ in {', '.join(unlike(cell))}")
-        if cell.seeds and (unsaid := _unsaid(known, cell.runs[0], recipe)):
+        if cell.seeds and (unsaid := _unsaid(known, cell.runs[0])):
             besides = "besides what its name says, " if row.label else ""
             texts.append(
                 f"{name} on {column.title}: {besides}unlike the shipped recipe in {unsaid}"
@@ -210,17 +200,17 @@ def _cells(
     return tuple(cells)
 
 
-def _unsaid(known: str, run: Run, recipe: Recipe) -> str:
+def _unsaid(known: str, run: Run) -> str:
     """What a run has unlike its recipe and its row's label or note does not say.
 
     A recipe is for one of the six tasks, or a stand-in; at other sizes nobody expects it.
     """
     if run.task not in LRA or (departure(run) is not None and not run.stand_in):
         return ""
-    keys = departures(run.choices, recipe(run.choices))
     said = known.split(", ")
-    keys = [key for key in keys if describe(run.choices, [key]) not in said]
-    return describe(run.choices, keys) if len(keys) <= MANY else f"{len(keys)} keys"
+    values = run.values(key for key in run.departures or () if not key.startswith("task."))
+    keys = [key for key in values if describe(values, [key]) not in said]
+    return describe(values, keys) if len(keys) <= MANY else f"{len(keys)} keys"
 
 
 def _with_averages(row: Row, notes: Notes) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from torch import nn
 
 from chela.config import RunConfig, computation
-from chela.identity import deciding
 from chela.records.record import read_record
 from chela.training import build
 from chela.training.evidence import implementations
@@ -113,7 +111,7 @@ def of_other_budgets(config: RunConfig) -> list[tuple[int, str]]:
             record = read_record(folder)
             if record is None or record["status"] != "finished":
                 continue
-            if _without_budget(deciding(record["config"])) == wanted:
+            if _without_budget(record["identity"]) == wanted:
                 found.append((int(record["training"]["steps"]), folder.parent.name))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # it cannot be read, or is of an older version: not this run's business
@@ -121,5 +119,4 @@ def of_other_budgets(config: RunConfig) -> list[tuple[int, str]]:
 
 
 def _without_budget(keys: dict[str, Any]) -> dict[str, Any]:
-    kept: dict[str, Any] = json.loads(json.dumps(keys))  # tuples are lists in a record
-    return {key: value for key, value in kept.items() if key not in BUDGET}
+    return {key: value for key, value in keys.items() if key not in BUDGET}

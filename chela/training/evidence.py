@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from chela.config import RunConfig, as_dict, computation
+from chela.recipe import departures
 from chela.records.environment import git_state, hardware, versions
 from chela.training import build
 from chela.training.checkpoints import Checkpointer
@@ -40,7 +41,7 @@ class Provenance(Callback):
         if precision not in precisions[-1:]:
             precisions = [*precisions, precision]
         self.fixed = {
-            "config": computation(config),
+            "config": {"seed": config.seed, **computation(config)},
             "fingerprint": fingerprint,
             "wandb_id": wandb_id,
             "sessions": earlier["sessions"] + 1,
@@ -93,6 +94,8 @@ def beginning(
         "command": command_line(sys.argv),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config": as_dict(config),
+        "identity": computation(config),
+        "departures": departures(config),
         "git": git_state(Path(__file__).parent),
         "versions": versions(),
         "hardware": hardware(device),

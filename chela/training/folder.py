@@ -177,12 +177,15 @@ class RunFolder:
         return Start(provenance["wandb_id"], checkpoint, step, provenance)
 
     def _same_run(self, theirs: dict[str, Any], checkpoint: Path) -> None:
-        ours = computation(self.config)
+        ours = {"seed": self.config.seed, **computation(self.config)}
         wrong = sorted(
             key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
         )
         if wrong:
-            lines = [f"  {key}: {theirs.get(key)} there, {ours.get(key)} here" for key in wrong]
+            lines = [
+                f"  {key}: {theirs.get(key, 'off')} there, {ours.get(key, 'off')} here"
+                for key in wrong
+            ]
             raise RunError(
                 f"{checkpoint} belongs to another run; to resume exactly, set the same:\n"
                 + "\n".join(lines)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from chela.choices import CONFIGS
 from chela.config import RunConfig, parse
 from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked
@@ -63,7 +64,7 @@ def load_run(
 def _config(folder: Path, record: dict[str, Any], data_dir: str | Path | None) -> RunConfig:
     """The run's configuration, as a machine without its hardware can have it."""
     try:
-        config = parse(OmegaConf.create(record["config"]))
+        config = parse(_with_todays_classes(OmegaConf.create(record["config"])))
     except ConfigError as error:
         raise RunError(
             f"the configuration of {folder} is not one of this code: {error}{_remedy(record)}"
@@ -71,6 +72,15 @@ def _config(folder: Path, record: dict[str, Any], data_dir: str | Path | None) -
     trainer = dataclasses.replace(config.trainer, step="eager", data_on_device="never")
     place = config.data_dir if data_dir is None else str(data_dir)
     return dataclasses.replace(config, trainer=trainer, data_dir=place)
+
+
+def _with_todays_classes(config: DictConfig) -> DictConfig:
+    """Where the classes stand that the configuration's files name: they may have moved."""
+    for group, key in (("task", "_target_"), ("model", "mixer._target_")):
+        file = CONFIGS / group / f"{config[group].name}.yaml"
+        if file.is_file():
+            OmegaConf.update(config[group], key, OmegaConf.select(OmegaConf.load(file), key))
+    return config
 
 
 def _task(config: RunConfig, folder: Path, record: dict[str, Any]) -> Task:

@@ -5,6 +5,7 @@ The values themselves stand in ``configs/{optimizer,schedule,trainer,logger}/``.
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
@@ -14,6 +15,8 @@ Positive = Annotated[float, Gt(0)]
 PositiveInt = Annotated[int, Gt(0)]
 Step = Literal["auto", "eager", "compile", "graph"]
 Fraction = Annotated[float, Ge(0), Lt(1)]
+APART = {"identity": False}  # where and how it is computed, not what; see chela.identity
+NULL = {"neutral": None}  # at null it does nothing
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -42,26 +45,35 @@ class TrainerConfig:
     """How long, on what, how often; batch_size is that of all devices together."""
 
     max_epochs: Positive  # passes over the training split; fractions are allowed
-    max_steps: PositiveInt | None  # when given, counts instead of max_epochs
+    max_steps: PositiveInt | None = field(metadata=NULL)  # when given, counts instead of max_epochs
     batch_size: PositiveInt  # samples per optimizer step
-    micro_batch_size: PositiveInt | None  # samples at once; their gradients add up
+    # samples at once; their gradients add up
+    micro_batch_size: PositiveInt | None = field(metadata=NULL)
     eval_batch_size: PositiveInt
-    gradient_clip: Positive | None  # by global norm
-    max_skipped_steps: Annotated[int, Ge(0)]  # whose loss or gradient was not finite; then stop
-    plateau_steps: PositiveInt  # after which a loss that is still that of guessing is spoken of
+    gradient_clip: Positive | None = field(metadata=NULL)  # by global norm
+    # whose loss or gradient was not finite; then stop
+    max_skipped_steps: Annotated[int, Ge(0)] = field(metadata={"neutral": 0})
+    # after which a loss that is still that of guessing is spoken of
+    plateau_steps: PositiveInt = field(metadata=APART)
     precision: Literal["auto", "float32", "bf16"]  # auto: bf16 on a GPU, float32 on a CPU
     validate_every_epochs: Positive
-    validate_every_steps: PositiveInt | None  # when given, counts instead of the epochs
-    accelerator: Literal["auto", "cpu", "gpu"]
-    devices: PositiveInt
-    step: Step  # how a step runs; the same step, but for rounding and the draws of dropout
-    deterministic: bool  # the same bits in every run on one GPU; slower
-    data_on_device: Literal["auto", "always", "never"]  # whether the GPU keeps the prepared data
-    length_window: PositiveInt  # batches whose samples are sorted by length together
-    num_workers: Annotated[int, Ge(0)]  # processes that read batches; 0: the training process
-    log_every_steps: PositiveInt
-    checkpoint_every_steps: PositiveInt  # at most this much work is lost to a kill
-    progress: bool
+    # when given, counts instead of the epochs
+    validate_every_steps: PositiveInt | None = field(metadata=NULL)
+    accelerator: Literal["auto", "cpu", "gpu"] = field(metadata=APART)
+    devices: PositiveInt = field(metadata=APART)
+    # how a step runs; the same step, but for rounding and the draws of dropout
+    step: Step = field(metadata=APART)
+    deterministic: bool = field(metadata=APART)  # the same bits in every run on one GPU; slower
+    # whether the GPU keeps the prepared data
+    data_on_device: Literal["auto", "always", "never"] = field(metadata=APART)
+    # batches whose samples are sorted by length together
+    length_window: PositiveInt = field(metadata={"neutral": 1})
+    # processes that read batches; 0: the training process
+    num_workers: Annotated[int, Ge(0)] = field(metadata=APART)
+    log_every_steps: PositiveInt = field(metadata=APART)
+    # at most this much work is lost to a kill
+    checkpoint_every_steps: PositiveInt = field(metadata=APART)
+    progress: bool = field(metadata=APART)
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})

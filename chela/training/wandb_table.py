@@ -13,7 +13,6 @@ from chela.records.record import read_record
 from chela.report.cells import Cell
 from chela.report.outputs import write
 from chela.report.published import published
-from chela.report.recipes import shipped
 from chela.report.report import Report
 from chela.report.table import build
 from chela.training.settings import LoggerConfig
@@ -43,7 +42,7 @@ def log_table(name: str, folder: Path, runs: Sequence[str], console: Screen) -> 
     if wandb_mode(logger) == "disabled":
         return
     try:
-        report = build(collect(folder / run for run in runs), published(), shipped)
+        report = build(collect(folder / run for run in runs), published())
         where = _log(report, name, logger, folder)
     except (ChelaError, DataError) as error:
         where = f"not in W&B ({error})"

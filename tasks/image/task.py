@@ -8,6 +8,7 @@ is held out, by S4's rule or Tay's (``split``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -48,7 +49,8 @@ class ImageConfig:
     name: Literal["image", "cifar", "mnist"] = "image"
     # auto: the official files if they are found, else the hub (CIFAR-10 alone)
     source: Literal["auto", "official", "hub"] = "auto"
-    stand_in: str | None = None  # other files in the official form: a name for them
+    # other files in the official form: a name for them
+    stand_in: str | None = field(default=None, metadata={"neutral": None})
     dataset: Literal["cifar10", "mnist"] = "cifar10"
     channels: Literal["grey", "rgb"] = "grey"
     input: Literal["continuous", "symbols"] = "continuous"  # S4's, or 256 grey levels as Tay

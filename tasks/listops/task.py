@@ -43,7 +43,8 @@ class ListOpsConfig:
     name: Literal["listops"] = "listops"
     # auto: the official files if they are found, else generated
     source: Literal["auto", "official", "generated"] = "auto"
-    tsv_dir: str | None = None  # the official files' folder; null: the known places below data_dir
+    # the official files' folder; null: the known places below data_dir
+    tsv_dir: str | None = field(default=None, metadata={"identity": False})
     # other files in the official form: a name for them
     stand_in: str | None = field(default=None, metadata={"neutral": None})
     max_tokens: PositiveInt = 2048  # with the end symbol; longer trees are cut, as S4 does
@@ -58,8 +59,10 @@ class ListOpsConfig:
     max_depth: PositiveInt = 10
     max_args: Annotated[int, Ge(2)] = 10  # of an operator, from 2 on
     p_digit: Annotated[float, Ge(0), Lt(1)] = 0.75  # of a node above the last depth
-    workers: PositiveInt | None = None  # processes that generate; null: one per core
-    export_tsv: bool = False  # write the generated data as official files, beside the prepared
+    # processes that generate; null: one per core
+    workers: PositiveInt | None = field(default=None, metadata={"identity": False})
+    # write the generated data as official files, beside the prepared
+    export_tsv: bool = field(default=False, metadata={"identity": False})
 
     def __post_init__(self) -> None:
         check_name(self.stand_in)
@@ -73,7 +76,7 @@ class ListOpsConfig:
     @property
     def law(self) -> ListOpsLaw:
         """The law of the generator."""
-        names = [field.name for field in dataclasses.fields(ListOpsLaw)]
+        names = [each.name for each in dataclasses.fields(ListOpsLaw)]
         return ListOpsLaw(**{name: getattr(self, name) for name in names})
 
     @property

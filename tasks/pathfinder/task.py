@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from functools import cached_property, partial
 from typing import Annotated, ClassVar, Literal
 
@@ -64,7 +65,8 @@ class PictureConfig:
     continuity: Annotated[float, Gt(0), Le(10)] | None = None
     snake_contrast: Annotated[float, Gt(0), Le(10)] | None = None
     paddle_contrast: Annotated[float, Gt(0), Le(10)] | None = None
-    workers: PositiveInt | None = None  # threads that draw or decode; None: one per core
+    # threads that draw or decode; None: one per core
+    workers: PositiveInt | None = field(default=None, metadata={"identity": False})
 
     def __post_init__(self) -> None:
         if self.contour_length < SHORTEST:
@@ -75,7 +77,7 @@ class PictureConfig:
     @property
     def law(self) -> PathfinderLaw:
         """The law of the generator: the published one, with what is set here."""
-        names = [field.name for field in dataclasses.fields(PathfinderLaw)]
+        names = [each.name for each in dataclasses.fields(PathfinderLaw)]
         given = {name: getattr(self, name, None) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(PUBLISHED[self.resolution], **changes)

@@ -9,6 +9,7 @@ Behind the pairs of texts everything is shared: 3,999 characters and an end symb
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from functools import cached_property
 from itertools import groupby
 from typing import Annotated, Any, Literal
@@ -41,7 +42,8 @@ class RetrievalConfig:
 
     name: Literal["retrieval", "retrieval-rfc"] = "retrieval"  # follows from data
     data: Literal["aan", "rfc"] = "aan"  # the official pairs | a stand-in from RFCs
-    stand_in: str | None = None  # of aan: other pairs in the official form; a name for them
+    # of aan: other pairs in the official form; a name for them
+    stand_in: str | None = field(default=None, metadata={"neutral": None})
     max_length: Annotated[int, Gt(1)] = 4000  # of a document, with the end symbol (S4)
 
     # Of rfc only:

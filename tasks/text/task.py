@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -47,7 +48,8 @@ class TextConfig:
     name: Literal["text"] = "text"
     # auto: the official files if they are found, else the hub
     source: Literal["auto", "official", "hub"] = "auto"
-    stand_in: str | None = None  # other files in the official form: a name for them
+    # other files in the official form: a name for them
+    stand_in: str | None = field(default=None, metadata={"neutral": None})
     level: Literal["characters", "bytes"] = "characters"  # S4's, or Tay's
     # null: 4,096 characters with the end symbol (S4), 4,000 bytes (Tay); longer texts are cut
     max_length: Annotated[int, Gt(1)] | None = None

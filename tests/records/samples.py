@@ -34,11 +34,13 @@ def record(
     sizes: tuple[int, int, int, int] | None = None,
     protocol: str = "heldout",
     choices: dict[str, Any] | None = None,
+    departures: dict[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """A record; ``choices`` are keys of the model's configuration, ``more`` of the record."""
     train, val, test, longest = sizes or SIZES.get(task, (1_000, 100, 100, 64))
     name = f"{task}-{model}"
+    keys = {"name": model, "dim": 64, **(choices or {})}
     identity = identity or f"{abs(hash_of(name, choices)):08x}"[:8]
     selection = {"heldout": "highest accuracy on the whole validation split"}
     found: dict[str, Any] = {
@@ -52,9 +54,11 @@ def record(
             "seed": seed,
             "data_dir": "data",
             "task": {"name": task},
-            "model": {"name": model, "dim": 64, **(choices or {})},
+            "model": keys,
             "logger": {"wandb": "auto"},
         },
+        "identity": {"task.name": task, **{f"model.{key}": keys[key] for key in keys}},
+        "departures": departures,
         "git": {"commit": "c0ffee" * 6 + "abcd", "dirty": False},
         "versions": {"python": "3.11.7", "torch": "2.13.0", "cuda": None},
         "hardware": {"device": "cuda", "gpu": "NVIDIA H200", "cpu": "a CPU", "torch_threads": 8},

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from chela.identity import OPTIONAL
 from chela.records.collect import collect, parse
 from chela.records.record import VERSION, is_number
 from tasks.errors import DataError
@@ -42,9 +41,15 @@ def test_a_run_knows_what_its_record_says(tmp_path) -> None:
 
 
 def test_what_does_not_decide_the_computation_is_no_choice() -> None:
-    choices = parse(record(), Path()).choices
-    assert {choices.pop(key) for key in OPTIONAL} == {None}  # it is of before them
-    assert choices == {"task.name": "listops", "model.name": "chela", "model.dim": 64}
+    run = parse(record(), Path())
+    assert run.choices == {"task.name": "listops", "model.name": "chela", "model.dim": 64}
+
+
+def test_a_key_that_is_neutral_or_younger_than_the_run_has_a_value_all_the_same() -> None:
+    made = record()
+    made["config"]["model"]["pooled_norm"] = "none"  # and it is no part of the identity
+    keys = ["model.dim", "model.pooled_norm", "model.later"]
+    assert parse(made, Path()).values(keys) == dict(zip(keys, [64, "none", None], strict=True))
 
 
 def test_what_was_moved_aside_is_left_out(tmp_path) -> None:

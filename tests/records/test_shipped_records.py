@@ -9,16 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chela.config import as_dict, compose_run
-from chela.identity import decides, flat
-
-# What a record of before a key was computed with.
-LATER = {
-    "task.stand_in": None,
-    "model.head": "mlp",
-    "model.pooled_norm": "none",
-    "model.tie_dropout": False,
-}
+from chela.config import compose_run, computation
+from chela.identity import digest
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "outputs/records").glob("*/seed*/record.json"))
@@ -44,13 +36,9 @@ def test_there_are_results() -> None:
 def test_a_command_composes_what_its_record_holds(file: Path) -> None:
     held = json.loads(file.read_text())
     now = compose_run(ROOT / "configs", command(file))
-    then, today = flat(held["config"]), flat(as_dict(now))
-    for key, value in then.items():
-        if decides(key, value):
-            # a key that is gone may only have been unset
-            assert today.get(key) == value, key
-    for key in today.keys() - then.keys():
-        assert not decides(key, today[key]) or today[key] == LATER[key], key
-    assert held["data"]["version"] == now.task.target.version, "its data are made no more"
+    assert computation(now) == held["identity"]
+    assert held["identity"]["task.version"] == held["data"]["version"]
     assert held["status"] == "finished"
-    assert held["run_id"].startswith(f"{now.name}-")
+    place = f"{held['config']['name']}-{digest(held['identity'])}"
+    assert held["run_id"] == f"{place}-seed{held['config']['seed']}"
+    assert file.parts[-3:-1] == (place, f"seed{held['config']['seed']}")

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chela.report.naming import LONGEST, Variant, describe, differing, labels
-from chela.report.recipes import shipped
 
 
 def variant(column: str, identity: str, data: str = "d" * 64, **choices: object) -> Variant:
@@ -68,7 +67,12 @@ def test_the_rows_of_an_ablation_say_what_is_left_out() -> None:
 
 def test_the_row_without_a_label_is_the_shipped_recipe() -> None:
     """Also where most runs of the column are of something else, here of fewer epochs."""
-    recipe = {**shipped({"task.name": "text", "model.name": "chela"})}
+    recipe = {
+        "trainer.max_epochs": 8.0,
+        "model.mixer.use_attention": True,
+        "model.mixer.use_short_conv": True,
+        "model.mixer.gate": "silu",
+    }
     short = {"trainer.max_epochs": 5.0}
     changes = {
         "": {},
@@ -78,17 +82,12 @@ def test_the_row_without_a_label_is_the_shipped_recipe() -> None:
         "max_epochs=5.0, gate=none": {**short, "model.mixer.gate": "none"},
     }
     drawn = [
-        Variant("text", str(n), "d" * 64, {**recipe, **change})
+        Variant("text", str(n), "d" * 64, {**recipe, **change}, change)
         for n, change in enumerate(changes.values())
     ]
-    assert [set(label.split(", ")) for label in labels(drawn, shipped)] == [
+    assert [set(label.split(", ")) for label in labels(drawn)] == [
         set(label.split(", ")) for label in changes
     ]
-
-
-def test_a_task_or_model_of_before_has_no_recipe() -> None:
-    assert shipped({"task.name": "nowhere", "model.name": "chela"}) == {}
-    assert shipped({}) == {}
 
 
 def test_too_long_a_difference_is_a_hash() -> None:

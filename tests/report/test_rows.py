@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,9 +33,9 @@ def test_other_data_are_never_averaged() -> None:
 
 
 def test_versions_of_one_configuration_are_told_apart() -> None:
-    """A key that only the newer has gives another hash, and no key tells them apart."""
-    newer = {"choices": {"later": 1}, "fingerprint": "d" * 64}
-    runs = run(fingerprint="d" * 64), run(seed=1, **newer)
+    """Two ids of runs whose records do not say what they are made of."""
+    made = [record(seed=n, identity=f"{n}" * 8, fingerprint="d" * 64) for n in range(2)]
+    runs = [parse({**each, "identity": {}}, Path()) for each in made]
     report = build(found(*runs), [])
     assert len(report.ours) == 2
     for row in report.ours:
@@ -58,6 +56,13 @@ def test_a_row_that_began_with_earlier_weights_says_so() -> None:
     assert build(found(run(initial_weights=None)), []).ours[0].marks == ()
 
 
+def test_a_key_that_one_run_alone_has_off_its_neutral_value_tells_rows_apart() -> None:
+    """The other is at the neutral value, or of before the key, where nothing else was possible."""
+    runs = [run(fingerprint="d" * 64), run(choices={"later": 1}, fingerprint="d" * 64)]
+    names = [row.name for row in build(found(*runs), []).ours]
+    assert names == ["chela (later=1)", "chela (later=null)"]
+
+
 def test_where_runs_began_tells_rows_apart() -> None:
     """Also from a run of before the key was there, which began with random weights."""
     runs = [
@@ -72,8 +77,11 @@ def test_where_runs_began_tells_rows_apart() -> None:
 
 
 def began(name: str | None) -> Run:
-    config = record()["config"] | {"start_from": name}
-    return run(config=config, identity=f"{name or 'random weights':.8}", fingerprint="d" * 64)
+    made = record(identity=f"{name or 'random weights':.8}", fingerprint="d" * 64)
+    made["config"]["start_from"] = name
+    if name is not None:
+        made["identity"]["start_from"] = name
+    return parse(made, Path())
 
 
 def test_what_hides_behind_a_hash_is_noted() -> None:
@@ -104,8 +112,9 @@ def test_a_row_behind_a_hash_has_the_name_that_its_runs_were_given() -> None:
 
 def test_a_name_is_no_other_configuration() -> None:
     """Runs that differ in it alone compute the same, and are seeds of one cell."""
-    others = named("other", "bbbb", text="b" * 50)
-    report = build(found(named("mine", "aaaa", 0), named("yours", "aaaa", 1), others), [])
+    a, b = "a" * 50, "b" * 50
+    ours = [named("mine", "aaaa", 0, text=a), named("yours", "aaaa", 1, text=a)]
+    report = build(found(*ours, named("other", "bbbb", text=b)), [])
     assert [(row.label, row.cells[0].seeds) for row in report.ours] == [
         ("aaaa", 2),
         ("other-bbbb", 1),
@@ -114,25 +123,20 @@ def test_a_name_is_no_other_configuration() -> None:
 
 def test_what_is_not_the_shipped_recipe_and_does_not_say_so_has_a_note() -> None:
     """A baseline trained for fewer epochs than its recipe's must not pass for it."""
-
-    def recipe(choices: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"model.dim": 64, "model.depth": 6, "task.num_train": 1}
-
-    same, other = {"depth": 6}, {"depth": 4}
-    runs = [run("s4d", choices=same), run("mega", choices=other)]
-    report = build(found(*runs), [], recipe)
+    same = {"choices": {"depth": 6}, "departures": {"task.num_train": 1}}
+    other = {"choices": {"depth": 4}, "departures": {"task.num_train": 1, "model.depth": 6}}
+    report = build(found(run("s4d", **same), run("mega", **other)), [])
     assert notes(report, cell(report, "s4d", "ListOps").marks) == []
     (note,) = notes(report, cell(report, "mega", "ListOps").marks)
     assert note == "mega on ListOps: unlike the shipped recipe in depth=4"
-    both = [run(choices=each, identity=f"{n}" * 8) for n, each in enumerate((same, other))]
-    report = build(found(*both), [], recipe)
+    both = [run(**each, identity=f"{n}" * 8) for n, each in enumerate((same, other))]
+    report = build(found(*both), [])
     assert [row.name for row in report.ours] == ["chela (depth=4)", "chela (depth=6)"]
     assert not any(cell.marks for row in report.ours for cell in row.cells)
-    narrow = [
-        run(choices={**each, "dim": 32}, identity=f"{n}" * 8)
-        for n, each in enumerate((same, other))
-    ]
-    report = build(found(*narrow), [], recipe)
+    for each in (same, other):
+        each["choices"]["dim"], each["departures"]["model.dim"] = 32, 64
+    narrow = [run(**each, identity=f"{n}" * 8) for n, each in enumerate((same, other))]
+    report = build(found(*narrow), [])
     (note,) = notes(report, cell(report, "chela (depth=4)", "ListOps").marks)
     assert note == (
         "chela (depth=4) on ListOps: besides what its name says, "
@@ -142,12 +146,12 @@ def test_what_is_not_the_shipped_recipe_and_does_not_say_so_has_a_note() -> None
 
 def test_a_difference_that_stands_behind_a_hash_is_said_once() -> None:
     usual = {f"quite_a_long_key_of_a_model_{n}": n for n in range(3)}
-
-    def recipe(choices: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {f"model.{key}": value for key, value in usual.items()}
-
-    runs = [run(choices=usual), run(choices=dict.fromkeys(usual, 9), identity="9" * 8)]
-    report = build(found(*runs), [], recipe)
+    unlike = {f"model.{key}": value for key, value in usual.items()}
+    runs = [
+        run(choices=usual, departures={}),
+        run(choices=dict.fromkeys(usual, 9), departures=unlike, identity="9" * 8),
+    ]
+    report = build(found(*runs), [])
     (row,) = [row for row in report.ours if row.label == "9" * 8]
     (note,) = notes(report, row.marks)
     assert note.count("=9") == 3

@@ -50,7 +50,7 @@ def test_it_is_the_same_run_but_for_its_budget(composed, shorter) -> None:
     assert found("trainer.max_steps=14", "name='a**b[c]'") == []
     record = folder_of(composed()) / "record.json"
     whole = json.loads(record.read_text())
-    odd = [{"status": "failed"}, *({**whole, key: None} for key in ("config", "training"))]
+    odd = [{"status": "failed"}, *({**whole, key: None} for key in ("identity", "training"))]
     for nothing in ("{", "[]", *map(json.dumps, odd)):
         record.write_text(nothing)
         assert found("trainer.max_steps=14") == []

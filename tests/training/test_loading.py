@@ -72,6 +72,14 @@ def test_a_run_of_a_gpu_loads_without_one(finished) -> None:
     assert chela.load_run(finished).config.trainer.step == "eager"
 
 
+def test_a_run_of_before_its_classes_moved_loads(finished) -> None:
+    config = json.loads((finished / "record.json").read_text())["config"]
+    task = {**config["task"], "_target_": "tasks.before.Task"}
+    mixer = {**config["model"]["mixer"], "_target_": "chela.before.Mixer"}
+    change(finished, config={"task": task, "model": {**config["model"], "mixer": mixer}})
+    assert chela.load_run(finished).task.name == "listops"
+
+
 def test_what_cannot_be_loaded_is_named(finished, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no run's folder\.\n  try: .*seed0"):
         chela.load_run(finished.parent)
