@@ -1,11 +1,9 @@
 """Train one model on one Long Range Arena task: `python train.py --help`."""
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
-from chela.cli import plain_errors
+from chela.cli import run_hydra
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
@@ -17,6 +15,4 @@ def main(composed: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    # a screen that stands still does not stop a training
-    with plain_errors(sys.argv[1:], patience=1.0):
-        main()
+    run_hydra(main, patience=1.0)  # a screen that stands still does not stop a training

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -18,7 +20,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from chela import launcher, resolvers
 from chela.choices import SWEEP, offered
-from chela.errors import ChelaError, suggestion
+from chela.disk import disk_error, explain_disk
+from chela.errors import ChelaError, ConfigError, suggestion
 from chela.mistakes import in_a_file, refuse_mistyped, while_composing
 from tasks.errors import DataError
 from tasks.screen import Screen, settle_streams
@@ -53,7 +56,7 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
             refuse_mistyped(words)
             yield
     except Exception as error:
-        plain = isinstance(error, PLAIN) or while_composing(error)
+        plain = is_plain(error) or while_composing(error)
         if not plain or os.environ.get("CHELA_TRACEBACK") == "1":
             raise
         Screen(stderr=True).say(f"error: {explain(error)}")
@@ -61,6 +64,38 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
         Screen(stderr=True).say("interrupted; what was prepared stays, repeat the command to go on")
         sys.exit(130)
+
+
+def run_hydra(main: Callable[[], Any], patience: float | None = None) -> None:
+    """A command whose configuration Hydra composes, with flags and overrides in any order.
+
+    Args:
+        main: what ``hydra.main`` decorates.
+        patience: see ``settle_streams``.
+    """
+    with plain_errors(sys.argv[1:], patience):
+        sys.argv[1:] = arranged(sys.argv[1:])
+        main()
+
+
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """A command line with Hydra's flags first: Hydra takes no overrides on both sides of a flag.
+
+    Raises:
+        ConfigError: flags that exclude each other.
+    """
+    given = get_args_parser().parse_intermixed_args(list(arguments))
+    if given.multirun and (given.cfg or given.info):
+        raise ConfigError(
+            "-m runs many configurations, --cfg and --info show one.\n"
+            "  try: without -m, and one value for each key"
+        )
+    if given.resolve and not (given.cfg or given.help):
+        raise ConfigError("--resolve is a part of --cfg.\n  try: --cfg job --resolve")
+    flags = list(arguments)
+    for override in given.overrides:
+        flags.remove(override)
+    return [*flags, *given.overrides]
 
 
 class JobFailed(BaseException):
@@ -82,12 +117,19 @@ def _as_raised() -> Iterator[None]:
         raise failed.error from failed.error.__cause__ or failed.error.__context__
 
 
+def is_plain(error: BaseException) -> bool:
+    """Whether the user can put it right, so that its message is enough."""
+    return isinstance(error, PLAIN) or disk_error(error) is not None
+
+
 def explain(error: BaseException) -> str:
     """What went wrong and what the choices are, in the words of the command line.
 
     Args:
         error: an exception of ours, or one of Hydra's while it composed the configuration.
     """
+    if not isinstance(error, PLAIN) and (disk := disk_error(error)):
+        return explain_disk(disk)
     cause = error.__cause__
     composing = while_composing(error)
     if isinstance(error, MissingConfigException) and (message := _unknown_choice(error)):

@@ -28,7 +28,13 @@ from chela.identity import counts, digest, flat, joined
 from chela.kernels.choice import Asked
 from chela.mistakes import refuse_mistyped
 from chela.model import BackboneConfig
-from chela.training.settings import LoggerConfig, OptimizerConfig, ScheduleConfig, TrainerConfig
+from chela.training.settings import (
+    LoggerConfig,
+    Name,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainerConfig,
+)
 
 T = TypeVar("T")
 APART = {"identity": False}
@@ -59,7 +65,7 @@ class ModelConfig:
 class RunSettings:
     """The keys at the top of the configuration."""
 
-    name: str = field(metadata=APART)
+    name: Name = field(metadata=APART)
     # as far as NumPy's go; it stands beside the hash in a run's id
     seed: Annotated[int, Ge(0), Lt(2**32)] = field(metadata=APART)
     data_dir: str = field(metadata=APART)
@@ -254,7 +260,8 @@ def _model(section: Mapping[str, Any]) -> ModelConfig:
     _refuse_unknown(values, ["name", "mixer", *_names(BackboneConfig)], path="model")
     _require(values, ["name", "mixer"], path="model")
     mixer = component(values.pop("mixer"), path="model.mixer")
-    name = values.pop("name")
+    given = values.pop("name")  # a tag in W&B, and a part of the run's name
+    name = _validated(lambda: pydantic.TypeAdapter(Name).validate_python(given), "model.name")
     return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
 
 

@@ -28,7 +28,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from chela import sweep
-from chela.cli import PLAIN, explain
+from chela.cli import explain, is_plain
 from chela.config import apart, checked, parse
 from chela.errors import ConfigError, suggestion
 from chela.identity import flat
@@ -190,7 +190,7 @@ class Search:
                 screen.say(f"trial {trial.number}: {pruned}")
                 self.study.tell(trial, state=TrialState.PRUNED)
             except Exception as error:
-                if not isinstance(error, PLAIN):
+                if not is_plain(error):
                     Screen(stderr=True).say("".join(traceback.format_exception(error)))
                 trial.set_user_attr("error", explain(error))
                 screen.say(f"trial {trial.number} failed: {explain(error)}")

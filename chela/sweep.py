@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
-import shlex
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ import filelock
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
+from rich.text import Text
 
-from chela.cli import PLAIN, JobFailed, explain
-from chela.errors import ChelaError
+from chela.cli import JobFailed, explain, is_plain
+from chela.command import command_line
+from chela.errors import ConfigError
 from chela.launcher import FOLDER, end_with_the_sweep
 from chela.records import sweeps
 from chela.records.record import read_record
@@ -37,27 +41,46 @@ def sweep_name() -> str | None:
     return os.environ.get(NAME)
 
 
+def _not_a_warning(method: Callable[..., None]) -> Callable[..., None]:
+    """Hydra makes warnings of what a callback raises, and goes on: carry it past, see JobFailed."""
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> None:
+        try:
+            method(*arguments, **options)
+        except Exception as error:
+            raise JobFailed(error) from error
+
+    return call
+
+
 class SweepCallback(Callback):
-    """Hydra calls this around a sweep, around each cell in the cell's process, after a run."""
+    """Hydra calls this around a sweep, around each cell in the cell's process, after a run.
+
+    What one of these raises ends the command, with a message and status 1.
+    """
 
     def __init__(self) -> None:
         self._locks = contextlib.ExitStack()  # held while the sweep runs
 
+    @_not_a_warning
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Name the sweep after what it varies: the same command continues the same sweep."""
         name = _name(config)
         folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
         os.environ[NAME], os.environ[FOLDER] = name, str(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        command = shlex.join(["python", *sys.argv])
+        command = f"python {command_line(sys.argv)}"
         try:
             self._locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
         except filelock.Timeout:  # the same sweep twice: the plan is the other's, runs are locked
             return
         sweeps.write_plan(folder, Plan(name, command, planned_cells(config)))
 
+    @_not_a_warning
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Say where the cell's run will be."""
+        """Say where the cell's run will be; paths count from where the command was started."""
+        os.chdir(config.hydra.runtime.cwd)  # hydra.job.chdir=true has gone elsewhere
         if not _keeps_the_cell():
             return
         end_with_the_sweep()
@@ -68,6 +91,7 @@ class SweepCallback(Callback):
         cell = SweepCell(list(config.hydra.overrides.task), place)
         sweeps.write_cell(Path(folder), config.hydra.job.num, cell)
 
+    @_not_a_warning
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Keep what became of a cell, and let the sweep go on if it failed."""
         if not _keeps_the_cell():
@@ -76,39 +100,45 @@ class SweepCallback(Callback):
         if job_return.status == JobStatus.FAILED:
             failure = job_return._return_value  # the property would raise it
             error = explain(failure)
-            if not isinstance(failure, PLAIN):
+            if not is_plain(failure):
                 Screen(stderr=True).say("".join(traceback.format_exception(failure)))
             job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
         best = None if error else job_return.return_value
         sweeps.finish_cell(Path(os.environ[FOLDER]), config.hydra.job.num, error, best)
 
+    @_not_a_warning
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Hand on what a run raised.
-
-        Raises:
-            JobFailed: it failed.
-        """
+        """Hand on what a run raised."""
         job_return: JobReturn = kwargs["job_return"]
         if job_return.status == JobStatus.FAILED:
-            raise JobFailed(job_return._return_value)  # the property would write a line first
+            raise job_return._return_value  # the property would write a line first
 
+    @_not_a_warning
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print a line per cell; the exit status is 1 if one of them failed."""
+        """Print a line per cell; the exit status is 0 if all are finished and this went well."""
         from chela.training import wandb_table  # here, so that --help need not wait for torch
 
         folder = Path(os.environ.pop(FOLDER))
         name = os.environ.pop(NAME)
         self._locks.close()
-        cells = list(sweeps.read_cells(folder).values())
+        plan, known = sweeps.read_plan(folder), sweeps.read_cells(folder)
+        # what is planned and left no word has not finished either
+        planned = enumerate(plan.cells if plan else [])
+        lost = {n: SweepCell(each, error="left no word of its end") for n, each in planned}
+        cells = [cell for _, cell in sorted((lost | known).items())]
+        failed = [cell for cell in cells if cell.error is not None or cell.best is None]
         console = Screen()
         console.print(cells_table(name, folder, cells))
-        wandb_table.log_table(name, folder, [cell.folder for cell in cells if cell.folder], console)
-        failed = [cell for cell in cells if cell.error is not None]
+        try:
+            runs = [folder / cell.folder for cell in cells if cell.folder]
+            wandb_table.log_table(name, folder, runs, console)
+        finally:
+            if failed:
+                console.say(
+                    f"{len(failed)} of {len(cells)} cells failed; repeat the command to run them "
+                    "again, the finished ones are kept"
+                )
         if failed:
-            console.say(
-                f"{len(failed)} of {len(cells)} cells failed; repeat the command to run them "
-                "again, the finished ones are kept"
-            )
             sys.exit(1)
 
 
@@ -120,12 +150,17 @@ def planned_cells(config: DictConfig) -> list[list[str]]:
 
     Returns:
         One list per cell; none if another sweeper decides step by step.
+
+    Raises:
+        ConfigError: a list of values has a range or another list within.
     """
     if not str(config.hydra.sweeper._target_).endswith(f".{BasicSweeper.__name__}"):
         return []
     loader = GlobalHydra.instance().config_loader()
     parser = OverridesParser.create(config_loader=loader)
     overrides = parser.parse_overrides([*_params(config), *config.hydra.overrides.task])
+    for override in overrides:
+        _refuse_nested(override)
     (batch,) = BasicSweeper.split_arguments(overrides, None)
     return batch
 
@@ -146,11 +181,39 @@ def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> Table:
     varied = sweeps.varied([cell.overrides for cell in cells])
     for cell, overrides in zip(cells, varied, strict=True):
         best = "failed" if cell.best is None else f"{cell.best:.4f}"
-        record = read_record(folder / cell.folder) if cell.folder and not cell.error else None
-        tested = (record or {}).get("test")
-        test = f"{tested['accuracy']:.4f}" if tested else ""
-        table.add_row(" ".join(overrides), best, test, cell.error or "")
+        words = (" ".join(overrides), best, _tested(folder, cell), cell.error or "")
+        table.add_row(*map(Text, words))
     return table
+
+
+def _tested(folder: Path, cell: SweepCell) -> str:
+    """A cell's test accuracy; empty where there is no record of it that can be read."""
+    if cell.folder is None or cell.error is not None:
+        return ""
+    try:
+        return f"{(read_record(folder / cell.folder) or {})['test']['accuracy']:.4f}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _refuse_nested(override: Override) -> None:
+    """Of ``seed=0,range(3,5)`` Hydra says nothing that helps.
+
+    Raises:
+        ConfigError: what to type instead.
+    """
+    value = override.value()
+    if not isinstance(value, ChoiceSweep) or not any(isinstance(v, Sweep) for v in value.list):
+        return
+    flat: list[Any] = []
+    for each in value.list:
+        inner = each.range() if isinstance(each, RangeSweep) else getattr(each, "list", [each])
+        flat += inner
+    words = ",".join(str(each) for each in flat)
+    raise ConfigError(
+        f"{override.input_line}: a list of values cannot have a range or a list within.\n"
+        f"  try: {override.get_key_element()}={words}"
+    )
 
 
 def _keeps_the_cell() -> bool:
@@ -161,7 +224,8 @@ def _keeps_the_cell() -> bool:
 def _name(config: DictConfig) -> str:
     content = sorted([*config.hydra.overrides.task, *_params(config)])
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
-    return f"{config.hydra.runtime.choices.get('sweep', 'sweep')}-{digest}"
+    chosen = str(config.hydra.runtime.choices.get("sweep", "sweep"))
+    return f"{chosen.replace('/', '-')}-{digest}"  # one folder, one group in W&B
 
 
 def _params(config: DictConfig) -> list[str]:
@@ -177,5 +241,5 @@ def _run_folder(config: DictConfig) -> Path | None:
 
     try:
         return RunFolder(parse(config)).path
-    except ChelaError:
+    except Exception:
         return None

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.text import Text
 
-from chela.cli import plain_errors
+from chela.cli import run_hydra
 from tasks.screen import Screen
 
 
@@ -26,5 +26,4 @@ def main(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors(sys.argv[1:]):
-        main()
+    run_hydra(main)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
-from chela.cli import plain_errors
+from chela.cli import plain_errors, run_hydra
 from tasks.screen import Screen
 
 LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
@@ -59,5 +59,8 @@ def prepare_all(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors(sys.argv[1:]):
-        prepare_all(sys.argv[1:]) if "task=all" in sys.argv else main()
+    if "task=all" in sys.argv:
+        with plain_errors():
+            prepare_all(sys.argv[1:])
+    else:
+        run_hydra(main)

@@ -1,12 +1,11 @@
 """Look at a task's data: `python scripts/show.py task=pathfinder data_dir=...`."""
 
-import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from chela.cli import plain_errors
+from chela.cli import run_hydra
 from tasks.screen import Screen
 
 
@@ -27,5 +26,4 @@ def main(composed: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with plain_errors(sys.argv[1:]):
-        main()
+    run_hydra(main)

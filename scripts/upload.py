@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from chela.cli import plain_errors
 from chela.config import checked
@@ -53,16 +55,20 @@ def upload(run: Run) -> str:
         RunError: the server does not answer, or not all was sent.
     """
     record = run.record
-    asked = {"wandb": "online", "start_timeout": START, "finish_timeout": FINISH}
+    # what it was opened as; offline W&B does not know a default entity
+    place: Mapping[str, Any] = record.get("wandb_run") or {}
+    where = {key: place[key] for key in ("project", "entity") if place.get(key)}
+    asked = {"wandb": "online", "start_timeout": START, "finish_timeout": FINISH, **where}
     logger = checked(LoggerConfig, {**(record["config"].get("logger") or {}), **asked}, "logger")
     target = open_wandb(
         logger,
         "online",
         run.folder,
         run_id=record.get("wandb_id") or record["run_id"],
-        group=record.get("wandb_group"),
-        tags=[run.task, run.model, run.protocol],
+        group=place.get("group") or record.get("wandb_group"),
+        tags=place.get("tags") or [run.task, run.model, run.protocol],
         content=record["config"],
+        name=place.get("name"),
     )
     finished = run.status == "finished"
     rows = record.get("metrics") or []

@@ -14,10 +14,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from chela.cli import arranged
 from chela.config import Component, RunConfig, as_dict, computation, parse
 from chela.errors import ConfigError
 from chela.model import BackboneConfig, ChelaConfig
 from chela.recipe import departures
+from chela.sweep import SweepCallback
 from tasks.listops.task import ListOpsConfig
 from tests.conftest import ROOT
 
@@ -277,3 +279,59 @@ def test_every_group_file_is_reached() -> None:
                 continue
             elif group != Path():
                 parse(compose("config", [f"{group}={file.stem}"]))
+
+
+@pytest.mark.parametrize("key", ["name", "model.name", "logger.project"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "a/b",
+        "a:b",
+        "../../x",
+        "..",
+        ".",
+        "",
+        "-x",
+        " a",
+        "a ",
+        "a\\b",
+        "a\nb",
+        "\x1b[2J",
+        "a" * 300,
+    ],
+)
+def test_a_name_is_what_every_part_can_carry(composed, key, given) -> None:
+    config = composed()
+    OmegaConf.update(config, key, given)
+    with pytest.raises(
+        ConfigError, match=r"(?s)name.*\n  try: letters, digits and \. _ -$"
+    ) as caught:
+        parse(config)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["demo", "my run", "[b]x", "\u00fcber", "=1+1"])
+def test_other_names_are_as_good(composed, given) -> None:
+    config = composed()
+    config.name = given
+    assert parse(config).name == given
+
+
+def test_flags_and_overrides_stand_in_any_order() -> None:
+    given = ["a=1", "-m", "seed=0,1", "--config-dir", "mine", "~b"]
+    assert arranged(given) == ["-m", "--config-dir", "mine", "a=1", "seed=0,1", "~b"]
+
+
+@pytest.mark.parametrize(
+    "given", [["-m", "--cfg", "job"], ["a=1", "--info", "all", "-m"], ["--resolve", "a=1"]]
+)
+def test_flags_that_exclude_each_other_are_a_message(given: list[str]) -> None:
+    with pytest.raises(ConfigError, match="\n  try: "):
+        arranged(given)
+
+
+def test_paths_count_from_where_the_command_was_started(tmp_path, monkeypatch) -> None:
+    """With hydra.job.chdir=true too, which takes the job elsewhere before it starts."""
+    monkeypatch.chdir(tmp_path)
+    SweepCallback().on_job_start(OmegaConf.create({"hydra": {"runtime": {"cwd": str(ROOT)}}}))
+    assert Path.cwd() == ROOT

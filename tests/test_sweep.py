@@ -5,18 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobStatus
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from chela.cli import plain_errors
 from chela.config import parse
 from chela.errors import ConfigError
-from chela.records.sweeps import Plan, SweepCell, read_cells, read_plan
-from chela.sweep import cells_table, planned_cells
+from chela.launcher import FOLDER
+from chela.records.sweeps import Plan, SweepCell, read_cells, read_plan, write_cell, write_plan
+from chela.sweep import NAME, SweepCallback, _name, cells_table, planned_cells
 from chela.training import build
 from tasks.base import TaskSpec
 from tests.arena import arena_models
@@ -167,3 +173,115 @@ def test_sizes_that_do_not_fit_are_a_message(composed) -> None:
     config = parse(composed("model.mixer.num_heads=3"))
     with pytest.raises(ConfigError, match="model=chela: qk_dim=8 is not divisible by num_heads=3"):
         build.build_model(config.model, TaskSpec("x", 2, 8, 5, 1))
+
+
+def end_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *cells: SweepCell, planned: int | None = None
+) -> int:
+    """The exit status of a sweep whose cells ended like this."""
+    monkeypatch.setenv(FOLDER, str(folder))
+    monkeypatch.setenv(NAME, "sweep-1")
+    plan = [[f"seed={number}"] for number in range(planned or len(cells))]
+    write_plan(folder, Plan("sweep-1", "python train.py", plan))
+    for number, cell in enumerate(cells):
+        write_cell(folder, number, cell)
+    try:
+        with plain_errors():
+            SweepCallback().on_multirun_end(OmegaConf.create())
+    except SystemExit as ended:
+        return int(str(ended.code))
+    return 0
+
+
+def test_a_sweep_has_failed_if_a_cell_has_whatever_its_end_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done, failed = SweepCell(["seed=0"], best=0.5), SweepCell(["seed=1"], error="no [/x] [b]here")
+    assert end_of(tmp_path / "well", monkeypatch, done) == 0
+    assert end_of(tmp_path / "one", monkeypatch, done, failed) == 1
+    assert "no [/x] [b]here" in capsys.readouterr().out
+
+    def full(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "report.md"))
+
+    monkeypatch.setattr("chela.training.wandb_table.log_table", full)
+    assert end_of(tmp_path / "unwritable", monkeypatch, done, failed) == 1
+    shown = capsys.readouterr()
+    assert "1 of 2 cells failed" in shown.out
+    assert "report.md" in shown.err
+    assert end_of(tmp_path / "only the table", monkeypatch, done) == 1
+
+
+def test_a_cell_that_left_no_word_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert end_of(tmp_path, monkeypatch, SweepCell(["seed=0"], best=0.5), planned=2) == 1
+    assert "left no word" in capsys.readouterr().out
+
+
+def test_the_table_is_of_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One cell finished, one left no folder, one a record that cannot be read."""
+    file = save(tmp_path, record(accuracy=0.4375))
+    damaged = tmp_path / "damaged" / "seed0"
+    shutil.copytree(file.parent, damaged)
+    (damaged / "record.json").write_text("[")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    cells = [
+        SweepCell(["task=a"], os.path.relpath(file.parent, tmp_path), best=0.5),
+        SweepCell(["task=b"], "nowhere/seed0", error="no data"),
+        SweepCell(["task=c"], "damaged/seed0", best=0.5),
+    ]
+    logged = []
+    monkeypatch.setattr(
+        "chela.training.wandb_table._log", lambda report, *_: logged.append(report) or "there"
+    )
+    monkeypatch.setattr("chela.training.wandb_table.LoggerConfig", dict)
+    monkeypatch.setattr("chela.training.wandb_table.wandb_mode", lambda _: "offline")
+    assert end_of(tmp_path, monkeypatch, *cells) == 1
+    assert [row.name for row in logged[0].ours] == ["chela"]
+    assert "0.4375" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hook", ["on_multirun_start", "on_job_start", "on_job_end"])
+def test_what_cannot_be_kept_ends_a_sweep(
+    hook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hydra alone would warn, go on without the sweep's files, and exit with 0."""
+    place = tmp_path / "file"
+    place.write_text("")
+    monkeypatch.setenv(FOLDER, str(place / "sweeps" / "x"))
+    monkeypatch.setenv(NAME, "x")
+    runtime = {"cwd": str(Path.cwd()), "choices": {}}
+    target = "hydra._internal.core_plugins.other.OtherSweeper"
+    config = OmegaConf.create(
+        {
+            "hydra": {
+                "sweep": {"dir": str(place)},
+                "runtime": runtime,
+                "overrides": {"task": []},
+                "sweeper": {"_target_": target, "params": None},
+                "job": {"num": 0},
+            }
+        }
+    )
+    result = SimpleNamespace(status=JobStatus.COMPLETED, return_value=0.5)
+    with pytest.raises(SystemExit) as ended, plain_errors():
+        getattr(SweepCallback(), hook)(config, job_return=result)
+    assert ended.value.code == 1
+
+
+def test_a_folder_of_sweeps_is_a_part_of_the_name(tmp_path: Path) -> None:
+    choices = {"sweep": "mine/table"}
+    section = {"overrides": {"task": []}, "runtime": {"choices": choices}, "sweeper": {}}
+    assert _name(OmegaConf.create({"hydra": section})).startswith("mine-table-")
+
+
+@pytest.mark.parametrize("given", ["seed=0,range(3,5)", "seed=range(0,1),choice(3,4)"])
+def test_a_list_within_a_list_is_told_what_to_type(given: str) -> None:
+    with (
+        initialize_config_dir(str(ROOT / "configs"), version_base="1.3"),
+        pytest.raises(ConfigError, match=r"seed=0,3,4$"),
+    ):
+        cells_of(given)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from chela.disk import disk_error
 
 
 @contextmanager
@@ -14,21 +16,24 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
     """A file to write into that takes the place of ``target`` once it is complete.
 
     It is written beside the target, flushed to the disk and renamed: a kill or an error at any
-    moment leaves the old file or the new one, never a part.
+    moment leaves the old file or the new one, never a part. An error of the disk names the target.
 
     Args:
         target: the file; missing folders above it are made.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.unfinished")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(target)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # read-only by now
+            unfinished.unlink(missing_ok=True)
+        if (disk := disk_error(error)) and disk.filename in (None, str(unfinished)):
+            disk.filename = str(target)
         raise
 
 

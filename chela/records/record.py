@@ -7,6 +7,7 @@ import math
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -60,6 +61,7 @@ KNOWN: dict[str, type] = {
             "test",
             "training",
             "versions",
+            "wandb_run",
         ),
         dict,
     ),
@@ -76,6 +78,8 @@ KNOWN: dict[str, type] = {
             "training.peak_memory_of",
             "wandb_group",
             "wandb_id",
+            "wandb_run.group",
+            "wandb_run.name",
         ),
         str,
     ),
@@ -106,6 +110,7 @@ KNOWN: dict[str, type] = {
         float,
     ),
     "metrics": list,
+    "wandb_run.tags": list,
 }
 
 
@@ -123,6 +128,23 @@ def write_record(folder: Path, content: dict[str, Any]) -> Path:
     text = json.dumps(_finite({"record_version": VERSION, **content}), indent=1, allow_nan=False)
     write_text(file, text + "\n")
     return file
+
+
+def mark_failed(folder: Path, error: str) -> None:
+    """Let no record say "running" of a run that failed, on a disk without room for a new one too.
+
+    On a disk that is read-only nothing can be done; the lock then tells that the run has ended.
+    """
+    with suppress(OSError, ValueError):
+        record = read_record(folder)
+        if record is None or record["status"] != "running":
+            return
+        try:
+            write_record(folder, {**record, "status": "failed", "error": error})
+        except OSError:
+            with (folder / FILE).open("r+b") as file:  # in place, where it has its room
+                file.seek(file.read(4096).index(b'"running"'))
+                file.write(b'"failed" ')
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

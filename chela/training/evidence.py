@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import shlex
 import sys
 import time
 from datetime import datetime, timezone
@@ -15,12 +14,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from chela.command import command_line
 from chela.config import RunConfig, as_dict, computation
 from chela.recipe import departures
 from chela.records.environment import git_state, hardware, versions
 from chela.training import build
 from chela.training.checkpoints import Checkpointer
 from chela.training.history import History
+from chela.training.wandb_run import WandbRun
 from tasks.base import PROTOCOLS, Task
 
 
@@ -79,8 +80,8 @@ class Provenance(Callback):
 def beginning(
     config: RunConfig,
     provenance: Provenance,
+    wandb: WandbRun,
     wandb_group: str,
-    wandb_mode: str,
     task: Task,
     model: nn.Module,
     device: torch.device,
@@ -90,7 +91,8 @@ def beginning(
         "run_id": config.run_id,
         "wandb_id": provenance.fixed["wandb_id"],
         "wandb_group": wandb_group,
-        "wandb_mode": wandb_mode,
+        "wandb_mode": wandb.mode,
+        "wandb_run": wandb.place(),
         "command": command_line(sys.argv),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config": as_dict(config),
@@ -114,20 +116,6 @@ def beginning(
         "initial_weights": provenance.fixed["initial_weights"],
         "implementations": implementations(model, build.compute_dtype(config.trainer, device)),
     }
-
-
-def command_line(argv: list[str]) -> str:
-    """What a user would type to run this again, in the folder where this one runs.
-
-    Args:
-        argv: the script, which a sweep starts its cells by the whole path of, and its arguments,
-            of which the cell's number computes nothing.
-    """
-    script, here = Path(argv[0]), Path.cwd()
-    if script.is_absolute() and script.is_relative_to(here):
-        script = script.relative_to(here)
-    rest = [each for each in argv[1:] if not each.startswith("hydra.job.num=")]
-    return shlex.join([str(script), *rest])
 
 
 def outcome(

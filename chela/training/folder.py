@@ -16,7 +16,7 @@ from chela.errors import RunError
 from chela.records.files import atomic_file
 from chela.records.record import read_record
 from chela.records.state import lock_of
-from chela.training.checkpoints import BEST, LAST, PREVIOUS
+from chela.training.checkpoints import BEST, LAST, PREVIOUS, step_of
 from chela.training.initial import find_initial
 
 LOCK_SECONDS = 1.0  # who looks whether a run lives holds its lock for some microseconds
@@ -63,6 +63,13 @@ class RunFolder:
     def best(self) -> Path:
         """The weights that will be tested."""
         return self.checkpoints / BEST
+
+    def whole(self) -> str:
+        """The newest checkpoint that can be read, in words."""
+        for checkpoint in (self.last, self.previous):
+            with contextlib.suppress(Exception):
+                return f"{checkpoint}, step {step_of(checkpoint):,}"
+        return "none yet"
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

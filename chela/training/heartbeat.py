@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,5 +68,9 @@ class Heartbeat(Callback):
         # not flushed to the disk: who reads it sees the old file or the new one, and after a
         # crash of the machine nobody needs either
         unfinished = self.file.with_name(f".{PROGRESS}.unfinished")
-        unfinished.write_text(json.dumps(content))
-        unfinished.replace(self.file)
+        try:
+            unfinished.write_text(json.dumps(content))
+            unfinished.replace(self.file)
+        except OSError:  # a full disk is for the next checkpoint to say, if it is still full then
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from chela.choices import Chosen
+from chela.command import command_line
 from chela.config import RunConfig, as_dict, parse
+from chela.disk import disk_error, explain_disk
 from chela.errors import RunError
 from chela.records.curve import draw_curve
 from chela.records.files import atomic_file, write_text
-from chela.records.record import FILE, read_record, test_result, write_record
+from chela.records.record import FILE, mark_failed, read_record, test_result, write_record
 from chela.records.summary import summary_table
 from chela.sweep import sweep_name
 from chela.training import build
@@ -45,6 +46,7 @@ from chela.training.stopping import Interrupted, StopSignals
 from chela.training.wandb_rows import WandbRows
 from chela.training.wandb_run import final_numbers, open_wandb, wandb_mode
 from tasks.base import Task
+from tasks.errors import DataError
 from tasks.screen import Screen
 
 
@@ -73,7 +75,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
     console = Screen(quiet=not leads)
     folder = RunFolder(config)
     build.quiet_lightning()
-    with folder.lock() if leads else nullcontext():
+    with folder.lock() if leads else nullcontext(), _disk_errors(folder, leads):
         start = folder.start() if leads else folder.join()
         if start.finished is not None:
             _same_data(config, start.finished)
@@ -127,7 +129,7 @@ class Run:
         self.trainer = trainer = self._trainer(task, steps, initial)
         self._announce(task, model, steps)
         record = beginning(
-            config, self.provenance, self.group, self.wandb.mode, task, model, self.device
+            config, self.provenance, self.wandb, self.group, task, model, self.device
         )
         if self.leads:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
@@ -333,9 +335,10 @@ class Run:
     def _stop_at_once(self, number: int) -> None:
         """In a signal's handler, before the process ends by it: what is computed now is lost."""
         if self.leads:
-            record = read_record(self.folder.path)
-            if record is not None and record["status"] == "running":
-                write_record(self.folder.path, {**record, "status": "interrupted"})
+            with suppress(OSError):  # a full disk: the lock tells that the run has ended
+                record = read_record(self.folder.path)
+                if record is not None and record["status"] == "running":
+                    write_record(self.folder.path, {**record, "status": "interrupted"})
             with suppress(OSError, RuntimeError):  # it may have come in the middle of a line
                 self._say_how_to_go_on(f"{signal.Signals(number).name} at once", saved=False)
         if self.trainer.strategy.launcher is not None:  # it has started the other processes
@@ -352,8 +355,27 @@ class Run:
             what = "nothing was saved yet"
         self.console.say(
             f"stopped by {stopped_by}; {what}\n"
-            f"to go on, repeat the command: {shlex.join(['python', *again])}"
+            f"to go on, repeat the command: python {command_line(again)}"
         )
+
+
+@contextmanager
+def _disk_errors(folder: RunFolder, leads: bool) -> Iterator[None]:
+    """A disk that takes no more, at whatever moment, is one message, with what is saved.
+
+    Raises:
+        RunError: it names file, room and the last whole checkpoint; the record says "failed".
+    """
+    try:
+        yield
+    except Exception as error:
+        disk = disk_error(error)
+        if disk is None or isinstance(error, DataError):  # which speaks of the data's disk
+            raise
+        message = explain_disk(disk)
+        if leads:
+            mark_failed(folder.path, message)
+        raise RunError(f"{message}\n  last whole checkpoint: {folder.whole()}") from error
 
 
 def _same_data(config: RunConfig, finished: dict[str, Any]) -> None:

@@ -6,9 +6,11 @@ The values themselves stand in ``configs/{optimizer,schedule,trainer,logger}/``.
 from __future__ import annotations
 
 from dataclasses import field
+from functools import partial
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
 Positive = Annotated[float, Gt(0)]
@@ -17,6 +19,31 @@ Step = Literal["auto", "eager", "compile", "graph"]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 APART = {"identity": False}  # where and how it is computed, not what; see chela.identity
 NULL = {"neutral": None}  # at null it does nothing
+
+REFUSED = "/\\:;,#?%'\""  # by file systems, or by W&B in a run's id or a project's name
+
+
+def _carried(text: str, longest: int) -> str:
+    """A name as it is, if a folder, W&B, a table and a screen can all carry it.
+
+    Raises:
+        ValueError: what they cannot carry, and what they can.
+    """
+    wrong = sorted({each for each in text if each in REFUSED or not each.isprintable()})
+    if wrong:
+        reason = f"a name cannot have {' '.join(wrong)}".encode("unicode_escape").decode()
+    elif not text or text[0] in ".-~ " or text[-1] in ". ":
+        reason = "a name begins with a letter or a digit, and ends with no dot or blank"
+    elif len(text.encode()) > longest:
+        reason = f"a name has at most {longest} bytes, this one {len(text.encode())}"
+    else:
+        return text
+    raise ValueError(f"{reason}.\n  try: letters, digits and . _ -")
+
+
+Name = Annotated[str, AfterValidator(partial(_carried, longest=64))]  # W&B's limit for a tag
+Project = Annotated[str, AfterValidator(partial(_carried, longest=128))]
+Tag = Annotated[str, Len(1, 64)]  # W&B's
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -81,8 +108,8 @@ class LoggerConfig:
     """Weights & Biases; the CSV file beside it is always written."""
 
     wandb: Literal["auto", "online", "offline", "disabled"]  # auto: online when a key is set
-    project: str
-    entity: str | None  # the W&B team; null: the default of the account
-    tags: list[str]
+    project: Project | None  # null: WANDB_PROJECT or what `wandb init` said, else chela
+    entity: str | None  # the W&B team; null: WANDB_ENTITY, else the default of the account
+    tags: list[Tag]  # beside task, model, protocol and those of WANDB_TAGS
     start_timeout: Positive  # seconds to wait for the server; then it goes on offline
     finish_timeout: Positive  # seconds for what is left to send at the end

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from chela.command import masked_for_others
 from chela.errors import RunError
 from chela.training.settings import LoggerConfig
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:  # a second of start-up that a run without W&B need not wait f
     import wandb
 
 Mode = Literal["online", "offline", "disabled"]
+
+PROJECT = "chela"  # where neither the configuration nor W&B's own settings name one
 
 # W&B gives up for good after 125 attempts, some two hours; a server may be away for a weekend. It
 # asks once a minute then, and `finish_timeout` still bounds what the end of a run waits.
@@ -46,12 +49,17 @@ def open_wandb(
     tags: Iterable[str],
     content: Mapping[str, Any],
     job_type: str | None = None,
+    name: str | None = None,
 ) -> WandbRun:
     """Begin a run, or go on with the one of this id.
 
     Where a server does not answer or refuses, the run is logged offline instead and says so in
     ``notice``: a night of training is worth more than its upload. Who asks for ``online`` outright
     gets an error.
+
+    What W&B's own settings say (``WANDB_PROJECT``, ``WANDB_NAME``, ``WANDB_RUN_GROUP``,
+    ``WANDB_TAGS``, the command ``wandb init``) counts where the configuration leaves it open. A run
+    that this process has already, a notebook's, is left alone.
 
     Args:
         config: project, entity, further tags, how long to wait.
@@ -62,6 +70,7 @@ def open_wandb(
         tags: e.g. the task, the model and the protocol.
         content: the resolved configuration, W&B's ``config``.
         job_type: what kind of run it is, if not a training.
+        name: that it has already; None: ``WANDB_NAME``, else its id.
 
     Raises:
         RunError: ``logger.wandb=online``, and it cannot be.
@@ -70,21 +79,23 @@ def open_wandb(
         return WandbRun(None, folder)
     import wandb
 
-    _setup()
+    own = _setup()
     # its exporter of usage statistics would write three lines a minute while a server is away
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
+    @masked_for_others()
     def begin(mode: Mode) -> wandb.Run:
         return wandb.init(
-            name=run_id,
+            name=name or own.run_name or run_id,
             id=run_id,
             resume="allow" if mode == "online" else None,  # offline there is nothing to look up
             dir=folder,
-            project=config.project,
+            project=config.project or own.project or PROJECT,
             entity=config.entity,
-            group=group,
+            group=own.run_group or group,
             job_type=job_type,
-            tags=[*tags, *config.tags],
+            tags=list(dict.fromkeys([*tags, *config.tags, *(own.run_tags or ())])),
+            reinit="create_new",
             config=dict(content),
             mode=mode,
             settings=wandb.Settings(
@@ -105,13 +116,18 @@ def open_wandb(
         return WandbRun(begin("online"), folder)
     except Exception as error:  # of many kinds, and none of them may stop a training
         reason = " ".join(str(error).split()) or type(error).__name__
-        wandb.teardown()  # else the failed attempt keeps the id
+        theirs = wandb.run is not None  # what follows would take W&B from whoever has that run
+        if not theirs:
+            wandb.teardown()  # else the failed attempt keeps the id
         if config.wandb == "online":
             raise RunError(
                 f"W&B cannot be reached: {reason}\n"
                 "  try: wandb login --relogin, or another WANDB_BASE_URL, or logger.wandb=auto (it "
                 "goes on offline then)"
             ) from error
+        if theirs:
+            upload = shlex.join(["python", "scripts/upload.py", str(folder)])
+            return WandbRun(None, folder, f"W&B cannot be reached ({reason}); to send it: {upload}")
         _setup()
         notice = f"W&B cannot be reached, so this run is logged offline ({reason})"
         return WandbRun(begin("offline"), folder, notice)
@@ -141,6 +157,13 @@ class WandbRun:
         Not where a server that should have had it could not be reached.
         """
         return self.mode == "offline" and self.notice is None
+
+    def place(self) -> dict[str, Any] | None:
+        """Where it is and what it is called, for whoever uploads it later; None: nowhere."""
+        if self.run is None:
+            return None
+        names = ("project", "entity", "group", "name")
+        return {name: getattr(self.run, name) or None for name in names} | {"tags": self.run.tags}
 
     def describe(self) -> str:
         """``online (https://wandb.ai/...)``, ``offline`` or ``disabled``."""

@@ -9,7 +9,7 @@ from typing import Any
 from chela.errors import ChelaError
 from chela.records.collect import collect
 from chela.records.format import percent, spread
-from chela.records.record import read_record
+from chela.records.record import FILE
 from chela.report.cells import Cell
 from chela.report.outputs import write
 from chela.report.published import published
@@ -23,26 +23,30 @@ from tasks.screen import Screen
 CELL_COLUMNS = ("model", "variant", "task", "mean", "std", "n", "state")
 
 
-def log_table(name: str, folder: Path, runs: Sequence[str], console: Screen) -> None:
+def log_table(name: str, folder: Path, runs: Sequence[Path], console: Screen) -> None:
     """Log the table of a sweep's runs and the report's files; say where they are.
 
-    The run's id is derived from the sweep's name, so that a repeat updates it. Nothing here fails a
-    sweep: what W&B does not take is said in a line.
+    The run's id is derived from the sweep's name, so that a repeat updates it. What W&B does not
+    take is said in a line; runs that left no record are left out.
 
     Args:
         name: of the sweep.
         folder: of the sweep; the files are written there.
-        runs: the folders of its runs, from there.
+        runs: the folders of its runs.
         console: for that line.
+
+    Raises:
+        OSError: the files cannot be written.
     """
-    records = [record for run in runs if (record := read_record(folder / run)) is not None]
-    if not records:
+    there = [run for run in runs if (run / FILE).exists()]
+    found = collect(there) if there else None
+    if found is None or not found.runs:
         return
-    logger = LoggerConfig(**records[0]["config"]["logger"])
+    logger = LoggerConfig(**found.runs[0].record["config"]["logger"])
     if wandb_mode(logger) == "disabled":
         return
     try:
-        report = build(collect(folder / run for run in runs), published())
+        report = build(found, published())
         where = _log(report, name, logger, folder)
     except (ChelaError, DataError) as error:
         where = f"not in W&B ({error})"

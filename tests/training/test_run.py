@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
 
 import lightning as L
 import pytest
@@ -15,7 +14,7 @@ from chela.config import parse
 from chela.model.ffn import MLP
 from chela.records.record import read_record
 from chela.training import build, progress
-from chela.training.evidence import command_line, implementations
+from chela.training.evidence import implementations
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
 from chela.training.run import run
@@ -235,15 +234,3 @@ def test_parts_that_run_differently_are_all_named():
     parts[1].implementation = "triton"
     found = implementations(torch.nn.Sequential(*parts), torch.float32)
     assert found == {"token_mlp": "torch and triton"}
-
-
-@pytest.mark.parametrize(
-    ("argv", "command"),
-    [
-        (["train.py", "task=text", "seed=1"], "train.py task=text seed=1"),
-        ([str(Path.cwd() / "train.py"), "seed=0", "hydra.job.num=3"], "train.py seed=0"),
-        (["/elsewhere/train.py", "name=two words"], "/elsewhere/train.py 'name=two words'"),
-    ],
-)
-def test_the_command_of_a_record_is_what_a_user_types(argv, command) -> None:
-    assert command_line(argv) == command

@@ -1,0 +1,55 @@
+"""The command line as it is kept and shown: what a user would type again, without secrets."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+MASK = "***"
+SECRET = "KEY|TOKEN|SECRET|PASSWORD"
+_INNER = rf"(\w*(?:{SECRET})\w*['\"]?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^,}}]+)"  # {A_KEY: x, B: y}
+
+
+def masked(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command line with ``***`` for the value of a KEY, TOKEN, SECRET or PASSWORD.
+
+    Names of environment variables are meant: in capitals, or in any case below Hydra's ``env_set``.
+    """
+    return [_masked(each) for each in arguments]
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """What a user would type to run this again, in the folder where this one runs; no secrets.
+
+    Args:
+        argv: the script, which a sweep starts its cells by the whole path of, and its arguments,
+            of which the cell's number computes nothing.
+    """
+    script, here = Path(argv[0]), Path.cwd()
+    if script.is_absolute() and script.is_relative_to(here):
+        script = script.relative_to(here)
+    rest = [each for each in argv[1:] if not each.startswith("hydra.job.num=")]
+    return shlex.join([str(script), *masked(rest)])
+
+
+@contextmanager
+def masked_for_others() -> Iterator[None]:
+    """``sys.argv`` without secrets, while a library runs that keeps a copy of it."""
+    before = sys.argv
+    sys.argv = [before[0], *masked(before[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _masked(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    flags = re.IGNORECASE if "env_set" in key else re.NOFLAG
+    if equals and re.search(SECRET, key, flags):
+        return f"{key}={MASK}"
+    return key + equals + re.sub(_INNER, rf"\1{MASK}", value, flags=flags)

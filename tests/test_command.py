@@ -1,0 +1,45 @@
+"""The command as it is kept: what a user would type again, without secrets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from chela.command import command_line, masked, masked_for_others
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["train.py", "task=text", "seed=1"], "train.py task=text seed=1"),
+        ([str(Path.cwd() / "train.py"), "seed=0", "hydra.job.num=3"], "train.py seed=0"),
+        (["/elsewhere/train.py", "name=two words"], "/elsewhere/train.py 'name=two words'"),
+    ],
+)
+def test_the_command_of_a_record_is_what_a_user_types(argv, command) -> None:
+    assert command_line(argv) == command
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("+hydra.job.env_set.WANDB_API_KEY=ab,c=d", "+hydra.job.env_set.WANDB_API_KEY=***"),
+        ("+hydra.job.env_set.hf_token=x", "+hydra.job.env_set.hf_token=***"),
+        ("hydra.job.env_set={MY_SECRET:x,A:y}", "hydra.job.env_set={MY_SECRET:***,A:y}"),
+        (
+            "+hydra.job={env_set:{DB_PASSWORD: 'a,b', C: z}}",
+            "+hydra.job={env_set:{DB_PASSWORD: ***, C: z}}",
+        ),
+        ("model.mixer.qk_dim=8", "model.mixer.qk_dim=8"),
+        ("data_dir=/tmp/tokens=1", "data_dir=/tmp/tokens=1"),
+        ("-m", "-m"),
+    ],
+)
+def test_secrets_are_masked(given: str, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert masked([given]) == [kept]
+    monkeypatch.setattr(sys, "argv", ["train.py", given])
+    with masked_for_others():
+        assert sys.argv == ["train.py", kept]
+    assert sys.argv == ["train.py", given]
