@@ -49,7 +49,6 @@ class Cell:
     number: int
     overrides: list[str]
     label: str  # what tells it from the others
-    devices: int  # GPUs it asks for
 
 
 @dataclass
@@ -82,6 +81,7 @@ class ProcessLauncher(Launcher):
         self.received: deque[int] = deque()  # signals that were not passed on yet
         self.passed_on: list[int] = []
         self.kill_at = math.inf  # time.monotonic() from which on cells that go on are killed
+        self.asked: dict[int, int] = {}  # GPUs, by a cell's number
         self.interrupted = False  # a cell stopped before its end because it was asked to
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
@@ -94,7 +94,6 @@ class ProcessLauncher(Launcher):
         """Run the cells, and return what became of them.
 
         Raises:
-            ConfigError: a cell cannot be composed; nothing has run. Hydra has errors of its own.
             SystemExit: a signal stopped the sweep; its cells have saved themselves. Status 128 +
                 the signal's number.
         """
@@ -109,7 +108,7 @@ class ProcessLauncher(Launcher):
             with StoppingSignals(self.received.append, slack=2 * PAUSE):
                 while self.running or (waiting and not self.passed_on):
                     while waiting and not self.received and not self.passed_on:
-                        places = slots.take(waiting[0].devices)
+                        places = slots.take(self._devices(waiting[0]))
                         if places is None:
                             break
                         if not self._start(waiting.popleft(), places, slots, threads, reader):
@@ -131,16 +130,20 @@ class ProcessLauncher(Launcher):
 
     def _cells(self, job_overrides: list[list[str]], first: int) -> list[Cell]:
         varied = sweeps.varied(job_overrides)
-        found = []
-        for number, (overrides, differs) in enumerate(
-            zip(job_overrides, varied, strict=True), first
-        ):
-            composed = self.loader.load_sweep_config(self.config, overrides)
+        return [
+            Cell(number, overrides, " ".join([f"[{number + 1}]", *differs]))
+            for number, (overrides, differs) in enumerate(
+                zip(job_overrides, varied, strict=True), first
+            )
+        ]
+
+    def _devices(self, cell: Cell) -> int:
+        """How many GPUs a cell asks for; composed when its turn comes, for that takes a while."""
+        if cell.number not in self.asked:
+            composed = self.loader.load_sweep_config(self.config, cell.overrides)
             devices = OmegaConf.select(composed, "trainer.devices")
-            asked = devices if isinstance(devices, int) else 1
-            label = " ".join([f"[{number + 1}]", *differs])
-            found.append(Cell(number, overrides, label, max(1, asked)))
-        return found
+            self.asked[cell.number] = max(1, devices) if isinstance(devices, int) else 1
+        return self.asked[cell.number]
 
     def _start(
         self, cell: Cell, places: list[str], slots: Slots, threads: int, reader: int

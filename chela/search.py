@@ -97,6 +97,31 @@ class SearchConfig:
         return {key: _dimension(key, entry) for key, entry in self.space.items()}
 
 
+class JournalLock:
+    """A lock that the kernel releases, however its process ends; Optuna's own would stay.
+
+    Args:
+        journal: the file that is written to under the lock.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._lock = filelock.FileLock(journal.with_name(f".{journal.name}.lock"))
+
+    def acquire(self) -> bool:
+        """Wait for it, and drop the half line of a writer that was killed or had no room."""
+        self._lock.acquire()
+        with self._journal.open("r+b") as file:
+            content = file.read()
+            if content and not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        """Let the next one write."""
+        self._lock.release()
+
+
 class Search:
     """A study: ask for a trial, run it, tell what came out, until there are enough.
 
@@ -125,7 +150,7 @@ class Search:
         (self.folder / "trials").mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(JournalFileBackend(str(self.folder / JOURNAL))),
+            storage=_storage(self.folder / JOURNAL),
             study_name=self.name,
             direction="maximize",
             load_if_exists=True,
@@ -254,6 +279,12 @@ def read_search(file: Path) -> SearchConfig:
     config = checked(SearchConfig, values, "search")
     config.dimensions()
     return config
+
+
+def _storage(journal: Path) -> optuna.storages.JournalStorage:
+    # Optuna calls acquire and release; the class it would have them from is not public
+    backend = JournalFileBackend(str(journal), JournalLock(journal))  # type: ignore[arg-type]
+    return optuna.storages.JournalStorage(backend)
 
 
 def _dimension(key: str, entry: Mapping[str, Any]) -> Range | Choices:

@@ -33,6 +33,7 @@ from chela.records.record import read_record
 from chela.records.sweeps import Plan, SweepCell
 from tasks.screen import Screen
 
+MANY = 20  # cells that take some seconds to compose, before the first of them begins
 NAME = "CHELA_SWEEP"  # cells in other processes inherit it
 
 
@@ -75,7 +76,10 @@ class SweepCallback(Callback):
             self._locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
         except filelock.Timeout:  # the same sweep twice: the plan is the other's, runs are locked
             return
-        sweeps.write_plan(folder, Plan(name, command, planned_cells(config)))
+        cells = planned_cells(config)
+        if len(cells) >= MANY:
+            Screen().say(f"{name}: composing the configurations of {len(cells)} cells ...")
+        sweeps.write_plan(folder, Plan(name, command, cells))
 
     @_not_a_warning
     def on_job_start(self, config: DictConfig, **_: Any) -> None:

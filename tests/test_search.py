@@ -19,7 +19,8 @@ from chela.config import computation, parse
 from chela.errors import ConfigError
 from chela.recipe import experiment
 from chela.records.collect import collect
-from chela.search import Search, SearchConfig, read_search
+from chela.records.sweeps import is_held
+from chela.search import JournalLock, Search, SearchConfig, _storage, read_search
 from chela.training.pruning import Pruned
 from tasks.errors import DataError
 from tests.conftest import ROOT, TINY
@@ -253,3 +254,28 @@ def test_bad_arguments_are_one_message(arguments: list[str], message: str) -> No
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert message in result.stderr
+
+
+def test_what_a_killed_process_left_beside_the_journal_stops_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optuna's own lock, and half a line; in a folder that is named from where one is."""
+    monkeypatch.chdir(tmp_path)
+    journal = Path("journal.log")
+    optuna.create_study(storage=_storage(journal), study_name="a").set_user_attr("first", 1)
+    Path("journal.log.lock").symlink_to("journal.log")
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 1, "half')
+    study = optuna.load_study(storage=_storage(journal), study_name="a")
+    study.set_user_attr("second", 2)
+    again = optuna.load_study(storage=_storage(journal), study_name="a")
+    assert again.user_attrs == {"first": 1, "second": 2}
+
+
+def test_a_journal_is_written_by_one_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "journal.log").write_text("")
+    lock = JournalLock(tmp_path / "journal.log")
+    lock.acquire()
+    assert is_held(tmp_path / ".journal.log.lock")
+    lock.release()
+    assert not is_held(tmp_path / ".journal.log.lock")

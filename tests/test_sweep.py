@@ -285,3 +285,12 @@ def test_a_list_within_a_list_is_told_what_to_type(given: str) -> None:
         pytest.raises(ConfigError, match=r"seed=0,3,4$"),
     ):
         cells_of(given)
+
+
+def test_a_long_sweep_says_what_it_does_before_it_begins(tmp_path: Path, capsys) -> None:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        given = ["seed=range(0,200)", f"output_dir={tmp_path}"]
+        config = loader.load_configuration("config", given, RunMode.MULTIRUN)
+        SweepCallback().on_multirun_start(config)
+    assert ": composing the configurations of 200 cells ..." in capsys.readouterr().out

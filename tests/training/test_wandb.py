@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from chela.records.record import read_record
 from chela.training.folder import RunFolder
 from chela.training.run import run
 from chela.training.settings import LoggerConfig
-from chela.training.wandb_run import wandb_mode
+from chela.training.wandb_run import WandbRun, open_wandb, wandb_mode
 from scripts import upload
 from tests.conftest import ROOT, TINY
 from tests.training.test_resume import signal_at, without_speed
@@ -369,3 +370,45 @@ def test_upload_sends_of_a_run_that_stopped_what_cannot_change(
     assert (stored.preempted, stored.exit_code) == (True, 143)
     run(composed("trainer.validate_every_steps=8", "logger=wandb"))
     assert_complete(stored, RunFolder(parse(config)).path)
+
+
+def opened(folder: Path, group: str | None = "sweep-1", **config: Any) -> WandbRun:
+    logger = dataclasses.replace(AUTO, project=None, **config)
+    tags = ["listops"]
+    return open_wandb(logger, "offline", folder, "one", group, tags, content={})
+
+
+def test_what_wandb_is_told_by_its_own_settings_counts(here, monkeypatch, tmp_path) -> None:
+    """Where the configuration leaves it open; a record keeps it for who uploads later."""
+    told = {"PROJECT": "mine", "TAGS": "a,b", "RUN_GROUP": "g", "NAME": "n", "ENTITY": "team"}
+    for name, value in told.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setattr(sys, "argv", ["train.py", "+hydra.job.env_set.WANDB_API_KEY=secret1"])
+    run = opened(tmp_path, tags=["c"])
+    assert run.place() == {
+        "project": "mine",
+        "entity": "team",
+        "group": "g",
+        "name": "n",
+        "tags": ("listops", "c", "a", "b"),
+    }
+    run.close()
+    wandb.teardown()
+    kept = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    assert kept
+    assert not any(b"secret1" in each for each in kept)
+
+
+def test_a_run_that_the_process_has_already_is_left_alone(here, monkeypatch, tmp_path) -> None:
+    """As in a notebook; without a server too."""
+    theirs = wandb.init(project="theirs", dir=tmp_path, mode="offline")
+    run = opened(tmp_path / "ours")
+    assert (run.run is theirs, run.place()["project"]) == (False, "chela")
+    run.close()
+    logger = dataclasses.replace(AUTO, project=None)
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    lost = open_wandb(logger, "online", tmp_path / "lost", "two", None, [], content={})
+    assert "scripts/upload.py" in str(lost.notice)
+    theirs.log({"x": 1})
+    assert wandb.run is theirs
+    theirs.finish()
