@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+
 import torch.distributed as dist
+from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+
+PAUSE = 0.5  # seconds between two looks at the other processes
+WHY = "perhaps for want of memory"
+PATIENCE = 5.0  # seconds that a process has to notice by itself that another one is gone
 
 
 def is_leader() -> bool:
@@ -28,3 +40,82 @@ def total(value: Tensor) -> Tensor:
 def mean(value: Tensor) -> Tensor:
     """The mean of a tensor over all processes; a copy of itself if there is one."""
     return total(value) / processes()
+
+
+class Companions:
+    """The other processes of a run with several devices: what is said and done if one is gone.
+
+    Waiting for it, the others get an error of their library's, or wait for ever. Lightning would
+    then kill them all without a word.
+
+    Args:
+        alone: called where the process waits for ever, with what became of the other one; returns
+            the status to end with.
+    """
+
+    def __init__(self, alone: Callable[[str], int]) -> None:
+        self._alone = alone
+        self._parent = os.getppid()
+        self._started: Sequence[subprocess.Popen[bytes]] = ()
+        self._over = threading.Event()
+
+    @property
+    def is_heir(self) -> bool:
+        """Whether the first process is gone, and it is on this one to say so."""
+        return os.getppid() != self._parent and os.environ.get("LOCAL_RANK") == "1"
+
+    def watch(self) -> None:
+        """From now on; to be called before the others are started."""
+        if is_leader():
+            subprocess_script._launch_process_observer = self._take_over  # type: ignore[assignment, attr-defined]
+        else:
+            self._begin()
+
+    def stop(self) -> None:
+        """What becomes of them does not matter any more."""
+        self._over.set()
+
+    def lost(self, error: BaseException) -> str | None:
+        """What became of another process, if that is why ``error`` was raised; else None."""
+        if "DataLoader worker" in str(error):
+            return f"a process that reads data was killed, {WHY}"
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            return None
+        end = time.monotonic() + PATIENCE
+        while (what := self._look()) is None and time.monotonic() < end:
+            time.sleep(PAUSE / 10)
+        self.stop()
+        return what
+
+    def kill(self) -> None:
+        """End the processes that this one has started."""
+        for process in self._started:
+            process.kill()
+
+    def _take_over(self, started: Sequence[subprocess.Popen[bytes]]) -> None:
+        self._started = started
+        self._begin()
+
+    def _begin(self) -> None:
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while (what := self._look()) is None:
+            if self._over.wait(PAUSE):
+                return
+        if not self._over.wait(PATIENCE):
+            status = self._alone(what)
+            self.kill()
+            os._exit(status)
+
+    def _look(self) -> str | None:
+        """What became of a process that is gone; None: all are there, or at their end."""
+        for rank, process in enumerate(self._started, 1):
+            status = process.poll()
+            if status is not None and status < 0:
+                return f"its process {rank} was killed by {signal.Signals(-status).name}, {WHY}"
+            if status:
+                return f"its process {rank} ended with status {status}, as it says above"
+        if not is_leader() and os.getppid() != self._parent:
+            return f"its first process was killed, {WHY}"
+        return None

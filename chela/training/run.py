@@ -30,7 +30,7 @@ from chela.sweep import sweep_name
 from chela.training import build
 from chela.training.announcement import notes, opening
 from chela.training.checkpoints import Checkpointer, step_of
-from chela.training.distributed import is_leader
+from chela.training.distributed import Companions, is_leader
 from chela.training.evidence import Provenance, beginning, outcome
 from chela.training.folder import RunFolder, Start
 from chela.training.guards import Plateau, out_of_memory
@@ -108,6 +108,7 @@ class Run:
         self.device, self.console, self.leads = device, console, leads
         self.group = sweep_name() or f"{config.name}-{config.identity}"
         self.report = report
+        self.companions = Companions(self._alone)
         self.without_recipe = None if chosen is None else chosen.without_recipe()
 
     def execute(self) -> float:
@@ -156,6 +157,9 @@ class Run:
     ) -> dict[str, Any]:
         """Train and test; what comes of it is added to the record. Returns the test's result."""
         exit_code = 1
+        self._so_far = lambda: {**record, **self._outcome(steps)}
+        if self.config.trainer.devices > 1:
+            self.companions.watch()
         try:
             trainer.fit(module, datamodule=task, ckpt_path=self.start.checkpoint)
             tested = self._test(trainer, module, task)
@@ -172,6 +176,10 @@ class Run:
             self._record("interrupted", {**record, **self._outcome(steps), "pruned": str(pruned)})
             raise
         except BaseException as error:
+            if (what := self.companions.lost(error)) is not None:
+                end = self._left_alone(what)
+                self.companions.kill()
+                raise end from error
             cause = {"error": f"{type(error).__name__}: {error}"}
             self._record("failed", {**cause, **record, **self._outcome(steps)})
             if isinstance(error, NonFinite):
@@ -185,6 +193,7 @@ class Run:
                 raise RunError(message) from error
             raise
         finally:
+            self.companions.stop()
             module.forget_graphs()
             task.close()
             if exit_code != 0:
@@ -328,6 +337,11 @@ class Run:
     def _last(self) -> str:
         return str(self.folder.last) if self.folder.last.exists() else "none yet"
 
+    def _whats_there(self) -> str:
+        if self.folder.last.exists() or self.folder.previous.exists():
+            return f"the last checkpoint is in {self.folder.checkpoints}"
+        return "nothing was saved yet"
+
     def _status(self, signal_number: int) -> int:
         # Lightning kills the leading process, which may still upload, when another one fails
         return 128 + signal_number if self.leads else 0
@@ -344,15 +358,32 @@ class Run:
         if self.trainer.strategy.launcher is not None:  # it has started the other processes
             self.trainer.strategy.launcher.kill(signal.SIGKILL)
 
+    def _left_alone(self, what: str) -> RunError | SystemExit:
+        """What to raise when another process is gone: one of those that are left says it."""
+        signals = self.checkpointer.signals
+        if self.leads and signals.received is not None:  # it came before the other one was ready
+            self._record("interrupted", self._so_far())
+            self._say_how_to_go_on(f"{signal.Signals(signals.received).name}; {what}", saved=False)
+            return SystemExit(self._status(signals.received))
+        message = (
+            f"{self.config.run_id} cannot go on: {what}; "
+            f"{self._whats_there()}.\n  try: the same command goes on from there"
+        )
+        self._record("failed", {"error": message, **self._so_far()})
+        return RunError(message) if self.leads or self.companions.is_heir else SystemExit(1)
+
+    def _alone(self, what: str) -> int:
+        """In a thread: this process waits for ever for another one."""
+        end = self._left_alone(what)
+        if isinstance(end, SystemExit):
+            return int(end.code or 0)
+        Screen(stderr=True).say(f"error: {end}")
+        return 1
+
     def _say_how_to_go_on(self, stopped_by: str, saved: bool) -> None:
         # resume=false would start anew, and resume=<path> go back to that checkpoint
         again = [each for each in sys.argv if not each.startswith("resume=")]
-        if saved:
-            what = f"everything is in {self.folder.last}"
-        elif self.folder.last.exists() or self.folder.previous.exists():
-            what = f"the last checkpoint is in {self.folder.checkpoints}"
-        else:
-            what = "nothing was saved yet"
+        what = f"everything is in {self.folder.last}" if saved else self._whats_there()
         self.console.say(
             f"stopped by {stopped_by}; {what}\n"
             f"to go on, repeat the command: python {command_line(again)}"

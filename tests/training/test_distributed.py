@@ -94,6 +94,31 @@ def test_two_processes_are_one_run(composed, tmp_path: Path, shared_data: Path) 
     assert os.listdir(broken) == os.listdir(two)  # noqa: PTH208
 
 
+LOSE_AT_7 = """
+import os, signal
+from chela.training import distributed
+from chela.training.history import History
+distributed.PATIENCE = 1.0
+original = History.on_train_batch_end
+def patched(self, trainer, *rest):
+    if trainer.global_step == 7 and trainer.is_global_zero:
+        os.kill(VICTIM, signal.SIGKILL)
+    original(self, trainer, *rest)
+History.on_train_batch_end = patched
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_told_in_a_sentence(tmp_path: Path, shared_data: Path) -> None:
+    lose = LOSE_AT_7.replace("VICTIM", "trainer.strategy.launcher.procs[0].pid")
+    result = train(tmp_path / "two", shared_data, "trainer.devices=2", before=lose)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "cannot go on: its process 1 was killed by SIGKILL" in result.stderr
+    assert "the last checkpoint is in" in result.stderr
+    assert record(tmp_path / "two")["status"] == "failed"
+
+
 KEEP_AVERAGES = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})

@@ -137,6 +137,26 @@ def test_a_signal_to_the_whole_group(composed, uninterrupted, monkeypatch, numbe
     assert_same_run(whole, broken)
 
 
+def test_a_killed_reader_of_data_is_told_in_a_sentence(composed, monkeypatch) -> None:
+    config = composed("trainer.num_workers=1", "trainer.checkpoint_every_steps=2")
+    original = History.on_train_batch_end
+
+    def patched(self, trainer, *arguments):
+        if trainer.global_step == 3:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+                worker.join()
+        original(self, trainer, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "on_train_batch_end", patched)
+        with pytest.raises(RunError, match=r"a process that reads data was killed(.|\n)*the same"):
+            run(config)
+    assert contents(config)[1]["status"] == "failed"
+    run(config)
+    assert contents(config)[1]["status"] == "finished"
+
+
 class Gone(io.StringIO):
     """A pipe whose reader has left."""
 
@@ -389,55 +409,15 @@ def test_records_are_json(composed) -> None:
     assert json.loads(text)["status"] == "finished"
 
 
-KILLS = """
-import os, random, signal, sys, time
-import torch
-from hydra import compose, initialize_config_dir
-from chela.training.run import run
-
-torch.set_num_threads(1)
-
-def start(folder):
-    child = os.fork()
-    if child == 0:
-        sys.stdout = sys.stderr = open(os.devnull, "w")
-        with initialize_config_dir({configs!r}, version_base="1.3"):
-            run(compose("config", [*{overrides!r}, "output_dir=" + folder]))
-        os._exit(0)
-    return child
-
-began = time.monotonic()
-os.waitpid(start({folder!r} + "/undisturbed"), 0)
-whole = time.monotonic() - began
-chance = random.Random(0)
-killed = 0
-# The early ones first: they fall into the start, the later ones a little further into the steps.
-for delay in sorted(chance.uniform(0.1, 0.95) for _ in range(20)):
-    child = start({folder!r} + "/killed")
-    time.sleep(delay * whole)
-    os.kill(child, signal.SIGKILL)
-    killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-_, status = os.waitpid(start({folder!r} + "/killed"), 0)
-print(killed, os.waitstatus_to_exitcode(status))
-"""
-
-
 @pytest.mark.slow
-def test_killed_twenty_times_at_random_moments(
-    composed, uninterrupted, tmp_path, shared_data
-) -> None:
-    """Wherever SIGKILL falls, in a step, in a validation or while a checkpoint is written."""
-    whole = composed(f"output_dir={uninterrupted}")
-    run(whole)
-    every = "trainer.checkpoint_every_steps=1"
-    overrides = [*TINY, every, f"data_dir={shared_data}"]
-    script = KILLS.format(configs=str(ROOT / "configs"), overrides=overrides, folder=str(tmp_path))
+def test_killed_at_random_moments_through_the_command(tmp_path) -> None:
+    """Wherever a signal falls: in a step, a validation or while a checkpoint is written."""
     result = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tests.kills", str(tmp_path), "--tee", "4", "--workers", "3"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
-    killed, status = map(int, result.stdout.split())
-    assert status == 0
-    assert killed >= 3  # the others came after the end
-    broken = composed(every, f"output_dir={tmp_path / 'killed'}")
-    assert_same_run(whole, broken, anew=True)
-    assert contents(broken)[1]["training"]["sessions"] > 1
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("7 signals: ")
