@@ -37,7 +37,7 @@ from chela.records.efficiency import (
 )
 from chela.records.environment import hardware, versions
 from chela.records.files import write_text
-from chela.report.published import published, reference_lines
+from chela.report.published import reference
 from chela.report.table import build as build_table
 from chela.training import build
 from chela.training.throughput import measure_at_length
@@ -82,12 +82,9 @@ def line(cost: Cost) -> str:
 
 def accuracies(folder: Path) -> dict[str, float]:
     """Each model's accuracy on Text in the report's table of the runs below ``folder``, in %."""
-    report = build_table(collect([folder]), published())
-    return {
-        row.model: cell.mean
-        for row, column, cell in report.cells()
-        if column.kind == "lra" and column.key == BUBBLES_TASK and cell.mean is not None
-    }
+    cells = build_table(collect([folder])).cells
+    found = cells[(cells["key"] == BUBBLES_TASK) & (cells["state"] == "measured")]
+    return dict(zip(found["model"], found["value"], strict=True))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -115,7 +112,7 @@ def main(arguments: Sequence[str]) -> None:
         found = measured(missing, found, options, overrides, command)
     draw_lengths(found, options.output / "lengths.png", found[0].where)
     own = accuracies(options.results) if options.results else {}
-    literature = {model: line.accuracies[BUBBLES_TASK] for model, line in reference_lines().items()}
+    literature = reference(BUBBLES_TASK)
     file = options.output / "bubbles.png"
     drawn = draw_bubbles(found, own, literature, BUBBLES, file, found[0].where)
     if not drawn:

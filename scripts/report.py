@@ -7,7 +7,6 @@ from pathlib import Path
 from chela.records.collect import collect
 from chela.report.published import published
 from chela.report.table import build
-from chela.report.terminal import terminal_tables, whole_width
 from tasks.errors import DataError
 from tasks.screen import Screen, settle_streams
 
@@ -41,7 +40,9 @@ def main(arguments: list[str]) -> None:
     target = Path(settings[0].removeprefix("out=")) if settings else folders[0] / "report"
     report = build(collect(folders), published())
 
-    from chela.report.outputs import write  # after the errors: drawing takes a while to import
+    # after the errors: drawing takes a while to import
+    from chela.report.render import write
+    from chela.report.terminal import terminal_tables, whole_width
 
     written = write(report, target)
     # where there is no terminal, a file's lines may be as long as the table needs
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> None:
         console.print(table)
     for remark in report.remarks:
         console.print(remark, style="dim")
-    for mark, text in report.notes:
+    for text, mark in report.marks.items():
         console.print(f"{mark}  {text}")
     for sentence in [*report.unfinished, *(f"{e.file}: {e.reason}" for e in report.unread)]:
         console.say(f"!  {sentence}")

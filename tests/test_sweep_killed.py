@@ -16,10 +16,9 @@ import pytest
 from chela.records.collect import collect
 from chela.records.state import run_folders, run_state
 from chela.records.sweeps import read_cells
-from chela.report.markdown import markdown
 from chela.report.published import published
+from chela.report.render import markdown, table_csv
 from chela.report.table import build
-from chela.report.tidy import tidy
 from tests.conftest import ROOT, TINY
 from tests.test_commands import train
 from tests.test_launcher import AT_ONCE, wait_for
@@ -40,7 +39,7 @@ def tables(place: Path) -> tuple[str, list[dict[str, str]]]:
     report = build(collect([place]), published())
     text = markdown(report).replace(str(place), "outputs")
     assert COSTS.search(text)
-    rows = list(csv.DictReader(io.StringIO(tidy(report).replace(str(place), "outputs"))))
+    rows = list(csv.DictReader(io.StringIO(table_csv(report).replace(str(place), "outputs"))))
     for row in rows:
         for name in MEASURED:
             row.pop(name)

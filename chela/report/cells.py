@@ -3,60 +3,119 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median, stdev
+from typing import Any
 
 from chela.records.collect import Run
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A number with its spread, or the reason why there is none."""
-
-    mean: float | None = None  # % over the finished seeds
-    std: float | None = None  # %, of the sample (n - 1); one seed has none
-    seeds: int = 0  # that are in the mean; 0 for a published value or an average
-    state: str = "missing"  # why there is no number: missing, running, interrupted, failed
-    runs: tuple[Run, ...] = ()  # by seed, those without a number too
-    marks: tuple[str, ...] = ()  # of the notes that apply
-    rank_ours: int = 0  # 1 the best, 2 the second best of our own rows, 0 neither
-    rank_all: int = 0  # the same of all rows, the published ones included
+# Of several runs without a number, the state that asks most for a look comes first.
+WITHOUT_NUMBER = ("failed", "interrupted", "running")
 
 
-def summary(runs: Sequence[Run]) -> Cell:
-    """The cell of runs that differ in their seeds alone.
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    """The cell of runs that differ in their seeds alone, by the columns of ``frame.FIELDS``.
 
-    The mean is over the finished runs. Without any, the state is the one that asks most for a look:
-    failed before interrupted before running.
+    The mean is over the finished runs; without any, ``state`` says why there is none.
     """
-    ordered = tuple(sorted(runs, key=lambda run: run.seed))
-    values = [100 * run.accuracy for run in ordered if run.accuracy is not None]
-    if not values:
-        states = [run.status for run in ordered]
-        order = ("failed", "interrupted", "running")
-        state = next((each for each in order if each in states), "missing")
-        return Cell(state=state, runs=ordered)
-    return Cell(
-        mean=math.fsum(values) / len(values),
-        std=statistics.stdev(values) if len(values) > 1 else None,
-        seeds=len(values),
-        runs=ordered,
-    )
+    runs = sorted(runs, key=lambda run: run.seed)
+    finished = [run for run in runs if run.accuracy is not None]
+    states = {run.status for run in runs}
+    first = (finished or runs)[0]
+    return {
+        "runs": tuple(runs),
+        "configuration": first.identity,
+        "data": first.source,
+        "stand_in": first.stand_in,
+        "fingerprint": first.fingerprint,
+        "protocol": first.protocol,
+        "state": next((each for each in WITHOUT_NUMBER if each in states), "missing"),
+        "n_seeds": len(finished),
+        "seeds": " ".join(
+            f"{run.seed}" if run.accuracy is not None else f"{run.seed}:{run.status}"
+            for run in runs
+        ),
+        "test_n": first.test_n,
+        "error": "; ".join(run.error for run in runs if run.error),
+        "folders": "; ".join(str(run.folder) for run in runs),
+        **(_number(finished) if finished else {}),
+        # a finished run says most of the cost; the others stand in for it only where there is none
+        **_cost(finished or runs),
+    }
 
 
-def without_number(cell: Cell) -> list[str]:
-    """``["seed 2 failed", ...]`` for the runs of a cell that are not in its mean."""
-    return [f"seed {run.seed} {run.status}" for run in cell.runs if run.accuracy is None]
-
-
-def unlike(cell: Cell) -> list[str]:
-    """In what the finished runs differ besides the seed: code, precision or hardware."""
+def doubts(runs: Sequence[Run]) -> list[str]:
+    """What a reader of the mean should know: the seeds that are not in it, and how seeds differ."""
+    finished = [run for run in runs if run.accuracy is not None]
+    if not finished:
+        return []
+    missing = [f"seed {run.seed} {run.status}" for run in runs if run.accuracy is None]
     aspects = {
         "the code's commit": "git.commit",
         "the precision": "precision",
         "the GPU": "hardware.gpu",
         "the device": "hardware.device",
     }
-    finished = [run for run in cell.runs if run.accuracy is not None]
-    return [name for name, path in aspects.items() if len({run.text(path) for run in finished}) > 1]
+    unlike = [name for name, path in aspects.items() if len({r.text(path) for r in finished}) > 1]
+    return [
+        *([f"{', '.join(missing)}; not in the mean"] if missing else []),
+        *([f"the seeds differ in {', '.join(unlike)}"] if unlike else []),
+    ]
+
+
+def hardware(run: Run) -> str | None:
+    """The GPU's name, or the processor's with its threads; None if the record has neither."""
+    gpu, cpu = run.text("hardware.gpu"), run.text("hardware.cpu")
+    threads = run.number("hardware.torch_threads")
+    if gpu or not cpu or threads is None:
+        return gpu or cpu
+    return f"{cpu}, {threads:.0f} thread{'' if threads == 1 else 's'}"
+
+
+def _number(finished: Sequence[Run]) -> dict[str, Any]:
+    """Mean, deviation over the seeds (n - 1; one seed has none) and the mean's standard error.
+
+    The error has two parts: of the seeds, where there are several, and of the test split, which is
+    the same for all of them and so does not shrink with their number.
+    """
+    values = [100 * run.accuracy for run in finished if run.accuracy is not None]
+    deviation = stdev(values) if len(values) > 1 else None
+    of_the_split = fmean(_binomial(run) for run in finished)
+    return {
+        "state": "measured",
+        "value": math.fsum(values) / len(values),
+        "std": deviation,
+        "standard_error": math.hypot((deviation or 0) / math.sqrt(len(values)), of_the_split),
+    }
+
+
+def _binomial(run: Run) -> float:
+    """The standard error, in %, of a fraction that was counted on the test split."""
+    fraction, count = run.accuracy or 0.0, max(1, run.test_n or 1)
+    return 100 * math.sqrt(fraction * (1 - fraction) / count)
+
+
+def _cost(runs: Sequence[Run]) -> dict[str, Any]:
+    """Speed and time as the median over the seeds, sizes as the largest; None: no record says."""
+
+    def over(path: str, sum_up: Any) -> Any:
+        values = [value for run in runs if (value := run.number(path)) is not None]
+        return sum_up(values) if values else None
+
+    return {
+        "parameters": over("parameters.total", _greatest),
+        "tokens_per_second": over("training.tokens_per_second", median),
+        "peak_memory_bytes": over("training.peak_memory_bytes", _greatest),
+        "peak_memory_of": _joined(run.text("training.peak_memory_of") for run in runs),
+        "steps": over("training.steps", _greatest),
+        "seconds": over("training.wall_seconds", median),
+        "hardware": _joined(map(hardware, runs)),
+    }
+
+
+def _greatest(values: Sequence[float]) -> int:
+    return int(max(values))
+
+
+def _joined(texts: Iterable[str | None]) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))

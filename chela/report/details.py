@@ -8,7 +8,7 @@ from typing import Any
 from chela.identity import flat
 from chela.records.collect import Run
 from chela.records.format import duration, human, size
-from chela.report.costs import hardware
+from chela.report.cells import hardware
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

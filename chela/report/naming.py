@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from chela.records.collect import Run
 
 LONGEST = 44  # characters of a label; beyond, a table has no room for it
 
@@ -22,11 +24,28 @@ class Variant:
     departures: Container[str] | None = None  # keys that its recipe has otherwise, if there is one
     name: str = ""  # that its runs were given; empty where they have the usual one, or several
 
+    @classmethod
+    def of(cls, column: str, runs: Sequence[Run], keys: Iterable[str]) -> Variant:
+        """That of runs which differ in their seeds alone, by the choices of ``keys``."""
+        first = runs[0]
+        usual = f"{first.text('config.task.name')}-{first.model}"
+        names = {run.text("config.name") or "" for run in runs}
+        given = names.pop() if len(names) == 1 and usual not in names else ""
+        choices = first.values(keys)
+        return cls(column, first.identity, first.fingerprint, choices, first.departures, given)
+
     @property
     def folder(self) -> str:
         """As the runs' folder is called, without the usual name: ``"mine-1203577f"``."""
         folder = f"{self.name}-{self.identity}"
         return folder if self.name and len(folder) <= LONGEST else self.identity
+
+    def twin(self, rivals: Sequence[Variant]) -> str:
+        """What to say of it if no key tells it from another in its column."""
+        if sum(each.identity == self.identity for each in rivals) > 1:
+            return "the same configuration as another row, other data"
+        others = ", ".join(each.folder for each in rivals if each.identity != self.identity)
+        return f"as {others} in all keys that both have; one is of another version of this project"
 
 
 def labels(variants: Sequence[Variant]) -> list[str]:

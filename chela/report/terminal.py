@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from chela.records.format import percent, spread
-from chela.report.cells import Cell
-from chela.report.report import Column, Report, Row
+from chela.report.frame import ERRORS, Report
+from chela.report.render import shown
 
 FRAME, EDGE = 3, 1  # characters that rich draws for each column, and once
 NARROWEST = 20  # characters; names of rows are not folded to less
+STYLES = {"best": "bold", "second": "underline"}
+CAPTION = (
+    f"bold best, underlined second of our rows, and what is within {ERRORS} standard errors; "
+    "★ best, ☆ second of all"
+)
 
 
 def terminal_tables(report: Report, width: int) -> list[Table]:
@@ -31,15 +36,15 @@ def terminal_tables(report: Report, width: int) -> list[Table]:
     in_one = NARROWEST + sum(each + FRAME for each in columns) <= room
     folded = min(names, NARROWEST if in_one else max(NARROWEST, width // 3))
     parts: list[list[int]] = [[]]
-    for place in range(len(columns)):
-        taken = sum(columns[each] + FRAME for each in [*parts[-1], place])
-        if parts[-1] and folded + taken > room:
+    for place, column in enumerate(columns):
+        taken = sum(columns[each] + FRAME for each in parts[-1])
+        if parts[-1] and folded + taken + column + FRAME > room:
             parts.append([])
         parts[-1].append(place)
     widest = max(sum(columns[place] + FRAME for place in part) for part in parts)
     tables = [_table(report, part, min(names, max(folded, room - widest))) for part in parts]
-    tables[0].title = "Test accuracy (%)"
-    tables[-1].caption = "bold best, underlined second of our rows; ★ best, ☆ second of all"
+    tables[0].title = f"Test {report.metric or 'results'}"
+    tables[-1].caption = CAPTION
     return tables
 
 
@@ -51,12 +56,13 @@ def whole_width(report: Report) -> int:
 
 def _widths(report: Report) -> tuple[int, list[int]]:
     """Of the rows' names, and of each column."""
-    rows = [*report.published, *report.ours]
+    lines = [*report.ours, *report.published]
     columns = [
-        _width([_title(column), *(_cell(row.cells[place]) for row in rows)])
-        for place, column in enumerate(report.columns)
+        _width([_head(report, place), *(_cell(report, cells[place]) for _, cells in lines)])
+        for place in range(len(report.columns))
     ]
-    return _width([Text("model"), *map(_name, rows)]), columns
+    names = [_noted(report, row.name, row.notes) for row, _ in lines]
+    return _width([Text("model"), *names]), columns
 
 
 def _width(texts: Sequence[Text]) -> int:
@@ -67,36 +73,27 @@ def _table(report: Report, part: Sequence[int], names: int) -> Table:
     table = Table(title_justify="left", caption_justify="left")
     table.add_column("model", overflow="fold", width=names)
     for place in part:
-        table.add_column(_title(report.columns[place]), justify="right", no_wrap=True)
-    for row in _rows(report.published, part):
-        table.add_row(*row, style="dim")
-    table.add_section()
-    for row in _rows(report.ours, part):
-        table.add_row(*row)
+        table.add_column(_head(report, place), justify="right", no_wrap=True)
+    for lines, style in ((report.published, "dim"), (report.ours, "")):
+        for row, cells in lines:
+            if any(cells[place].state != "missing" for place in part):
+                texts = [_cell(report, cells[place]) for place in part]
+                table.add_row(_noted(report, row.name, row.notes), *texts, style=style)
+        table.add_section()
     return table
 
 
-def _rows(rows: Sequence[Row], part: Sequence[int]) -> Iterator[list[Text]]:
-    for row in rows:
-        cells = [row.cells[place] for place in part]
-        if any(cell.mean is not None or cell.state != "missing" for cell in cells):
-            yield [_name(row), *map(_cell, cells)]
+def _head(report: Report, place: int) -> Text:
+    column = report.columns[place]
+    return _noted(report, report.heading(column), column.notes)
 
 
-def _name(row: Row) -> Text:
-    return Text(" ".join([row.name, *row.marks]))
+def _noted(report: Report, text: str, notes: Sequence[str]) -> Text:
+    return Text(" ".join([text, *(report.marks[note] for note in notes)]))
 
 
-def _title(column: Column) -> Text:
-    return Text(" ".join([column.title, *column.marks]))
-
-
-def _cell(cell: Cell) -> Text:
-    marks = f" {','.join(cell.marks)}" if cell.marks else ""
-    if cell.mean is None:
-        return Text(("—" if cell.state == "missing" else cell.state) + marks)
-    seeds = f" ({cell.seeds})" if cell.seeds else ""
-    return Text.assemble(
-        (percent(cell.mean), ["", "bold", "underline"][cell.rank_ours]),
-        f"{spread(cell.std)}{seeds}{['', '★', '☆'][cell.rank_all]}{marks}",
-    )
+def _cell(report: Report, cell: Any) -> Text:
+    text = shown(cell)
+    marks = ",".join(report.marks[note] for note in cell.notes)
+    beside = f"{f' {text.beside}' if text.beside else ''}{text.star}{f' {marks}' if marks else ''}"
+    return Text.assemble((text.main, STYLES.get(text.kind, "")), beside)

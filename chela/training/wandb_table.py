@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from chela.errors import ChelaError
 from chela.records.collect import collect
-from chela.records.format import percent, spread
 from chela.records.record import FILE
-from chela.report.cells import Cell
-from chela.report.outputs import write
+from chela.report.frame import Report
 from chela.report.published import published
-from chela.report.report import Report
+from chela.report.render import shown, write
 from chela.report.table import build
 from chela.training.settings import LoggerConfig
 from chela.training.wandb_run import open_wandb, wandb_mode
@@ -87,38 +86,28 @@ def _log(report: Report, name: str, logger: LoggerConfig, folder: Path) -> str:
 
 
 def paper_table(report: Report) -> tuple[list[str], list[list[str]]]:
-    """The heads and the rows of the table: models by tasks, ``58.20 ± 0.31 (3)`` in a cell.
-
-    Columns in which our rows have neither a number nor a run are left out.
-    """
-    used = [
-        index
-        for index in range(len(report.columns))
-        if any(row.cells[index].runs or row.cells[index].mean is not None for row in report.ours)
-    ]
-    heads = ["model", *(report.columns[index].title for index in used)]
-    return heads, [[row.name, *(_text(row.cells[i]) for i in used)] for row in report.ours]
+    """The heads and the rows of the table: models by tasks, ``58.20 ± 0.31 (3)`` in a cell."""
+    heads = ["model", *map(report.heading, report.columns)]
+    return heads, [[row.name, *map(_text, cells)] for row, cells in report.ours]
 
 
 def cell_rows(report: Report) -> list[list[Any]]:
-    """The cells that have runs under ``CELL_COLUMNS``, as numbers; accuracies in %."""
+    """The cells that have runs under ``CELL_COLUMNS``, as numbers."""
     return [
         [
-            row.model,
-            row.label,
-            column.title,
-            cell.mean,
-            cell.std,
-            cell.seeds,
-            cell.state if cell.mean is None else "finished",
+            cell.model,
+            cell.variant,
+            cell.column,
+            *(None if math.isnan(each) else each for each in (cell.value, cell.std)),
+            cell.n_seeds,
+            "finished" if cell.state == "measured" else cell.state,
         ]
-        for row, column, cell in report.cells()
+        for _, cells in report.ours
+        for cell in cells
         if cell.runs
     ]
 
 
-def _text(cell: Cell) -> str:
-    if cell.mean is None:
-        return "" if cell.state == "missing" else cell.state
-    seeds = f" ({cell.seeds})" if cell.seeds else ""
-    return f"{percent(cell.mean)}{spread(cell.std)}{seeds}"
+def _text(cell: Any) -> str:
+    text = shown(cell)
+    return "" if cell.state == "missing" else f"{text.main} {text.beside}".strip()

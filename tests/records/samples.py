@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chela.records.collect import Collection, Run, parse
-from chela.report.cells import Cell
-from chela.report.report import Report
+from chela.report.frame import Report, Row
 
 SIZES = {  # train, val, test rows and the longest sequence of the benchmark's data
     "listops": (96_000, 2_000, 2_000, 1_998),
@@ -165,13 +164,13 @@ def sweep() -> list[dict[str, Any]]:
     return made
 
 
-def cell(report: Report, model: str, title: str) -> Cell:
+def cell(report: Report, model: str, title: str) -> Any:
     """The cell of a row, by its name, in a column, by its title."""
-    (row,) = [row for row in (*report.ours, *report.published) if row.name == model]
-    (place,) = [n for n, column in enumerate(report.columns) if column.title == title]
-    return row.cells[place]
+    (cells,) = [cells for row, cells in [*report.ours, *report.published] if row.name == model]
+    (found,) = [each for each in cells if each.column == title]
+    return found
 
 
-def notes(report: Report, marks: tuple[str, ...]) -> list[str]:
-    """What the marks of a row or a cell stand for."""
-    return [dict(report.notes)[mark] for mark in marks]
+def ours(report: Report) -> list[Row]:
+    """Our own rows."""
+    return [row for row, _ in report.ours]

@@ -18,7 +18,7 @@ from chela.records.efficiency import (
     draw_lengths,
     from_csv,
 )
-from chela.report.published import reference_lines
+from chela.report.published import reference
 from scripts.efficiency import MODELS, accuracies, main
 from tests.conftest import ROOT
 from tests.records.samples import record, save
@@ -68,8 +68,8 @@ def test_bubbles_of_nothing_are_not_drawn(tmp_path: Path) -> None:
 
 
 def test_published_lines_are_of_models_that_exist() -> None:
-    assert set(reference_lines()) < set(MODELS)
-    assert reference_lines()["mega"].accuracies["text"] == 90.43
+    assert set(reference("text")) < set(MODELS)
+    assert reference("text")["mega"] == 90.43
 
 
 def test_accuracies_are_those_on_text(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from chela.records.collect import Collection, Unread, parse
+from chela.report.frame import Report
 from chela.report.published import published
-from chela.report.report import Report
 from chela.report.table import build
 from tests.records.samples import found, run, sweep
 

@@ -18,8 +18,8 @@ import pytest
 from matplotlib.image import imread
 
 from chela.records.collect import Collection, Unread, parse
-from chela.report.page import page
 from chela.report.published import published
+from chela.report.render import page
 from chela.report.table import build
 from tests.records.samples import sweep
 
@@ -45,7 +45,8 @@ SCHEMES = {"light": [], "dark": ["--blink-settings=preferredColorScheme=0"]}
 # Frames, because a window cannot be as narrow as a telephone. What they show is measured here, for
 # the page itself may run no script.
 FRAMES = """<!DOCTYPE html><title>frames</title><body style="margin:0">
-<iframe id="narrow" src="report.html" style="width:360px;height:1400px;border:0"></iframe>
+<iframe id="narrow" src="report.html" style="width:400px;height:1400px;border:0"></iframe>
+<iframe id="middle" src="report.html" style="width:768px;height:1400px;border:0"></iframe>
 <iframe id="wide" src="report.html" style="width:1280px;height:1400px;border:0"></iframe>
 <pre id="found"></pre>
 <script>
@@ -62,12 +63,17 @@ function contrast(element, view) {
   return (a + .05) / (b + .05);
 }
 function measure(frame) {
-  const page = frame.contentDocument, box = page.querySelector(".scroll");
+  const page = frame.contentDocument, room = page.documentElement.clientWidth;
+  const align = e => frame.contentWindow.getComputedStyle(e).textAlign;
+  const numbers = [...page.querySelector("table").querySelectorAll("td a")];
+  const [head, line] = page.querySelectorAll('[aria-label="Cost"] tr');
   return {
     page: page.documentElement.scrollWidth,
-    room: page.documentElement.clientWidth,
-    table: box.scrollWidth,
-    box: box.clientWidth,
+    room: room,
+    numbers: numbers.length,
+    hidden: numbers.map(e => e.getBoundingClientRect()).filter(e => e.right > room).length,
+    heads: [...head.cells].map(align),
+    cells: [...line.cells].map(align),
     closed: page.querySelectorAll("details[open]").length === 0,
     faint: [...page.body.querySelectorAll("*")]
       .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
@@ -127,21 +133,22 @@ def test_layout_contrast_and_links(scheme, address, tmp_path) -> None:
     made = chromium(
         tmp_path,
         *SCHEMES[scheme],
-        "--window-size=1700,1500",
+        "--window-size=2500,1500",
         "--virtual-time-budget=10000",
         "--dump-dom",
         f"{address}/frames.html",
     )
     text = made.partition('<pre id="found">')[2].partition("</pre>")[0]
     found = json.loads(unescape(text))
-    narrow, wide = found["narrow"], found["wide"]
-    assert (narrow["room"], wide["room"]) == (360, 1280)
-    for each in (narrow, wide, found["after"]):
+    widths = ("narrow", "middle", "wide")
+    assert [found[each]["room"] for each in widths] == [400, 768, 1280]
+    for each in (*(found[width] for width in widths), found["after"]):
         assert each["page"] <= each["room"]  # the body never scrolls sideways
         assert each["faint"] == []
-    assert narrow["table"] > narrow["box"]  # the table does, inside its box
-    assert wide["table"] <= wide["box"]
-    assert narrow["closed"]
+        assert each["heads"] == each["cells"]  # of the table of costs
+        assert each["numbers"] > 30
+        assert each["hidden"] == 0  # one's own are all there, without scrolling sideways
+    assert all(found[each]["closed"] for each in widths)
     assert found["inside"] == [found["href"].removeprefix("#")]
     assert len(found["opened"]) == 1
 

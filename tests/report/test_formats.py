@@ -13,13 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chela.records.format import duration, human, size
-from chela.report import latex, markdown
-from chela.report.page import page
+from chela.report.frame import COUNTS, FIELDS, FLOATS, Report
 from chela.report.picture import picture
 from chela.report.published import published
-from chela.report.report import Report
+from chela.report.render import in_markdown, latex, markdown, page, table_csv
 from chela.report.table import build
-from chela.report.tidy import COLUMNS, tidy
 from tests.documented import blocks
 from tests.records.samples import found, run
 from tests.report.hostile import HOSTILE, hostile, whole_report
@@ -67,7 +65,7 @@ class Document(HTMLParser):
 
 
 def test_markdown_marks_ranks_states_and_notes(whole) -> None:
-    text = markdown.markdown(whole)
+    text = markdown(whole)
     table = [line for line in text.partition("**Bold**")[0].splitlines() if line.startswith("|")]
     assert {line.count(" | ") for line in table} == {len(whole.columns)}
     rows = {line.split(" | ")[0].strip("| "): line for line in table}
@@ -75,19 +73,18 @@ def test_markdown_marks_ranks_states_and_notes(whole) -> None:
     assert "| *running* |" in rows["linear"]
     assert "| *failed* |" in rows["transformer"]
     assert re.search(r"\*\*91\.00\*\* \(1\)★<sup>\w</sup>", rows["mega"])
-    for mark, _ in whole.notes:
+    for mark in whole.marks.values():
         assert f"<sup>{mark}</sup> " in text
     assert "NonFinite: the loss is nan" in text
     assert "a\\_b/record.json: 50% of it" in text
 
 
 def test_csv_has_a_line_per_cell(whole) -> None:
-    lines = list(csv.DictReader(io.StringIO(tidy(whole))))
-    rows = len(whole.ours) + len(whole.published)
-    assert len(lines) == rows * len(whole.columns) + 1
-    assert tuple(lines[0]) == COLUMNS
+    lines = list(csv.DictReader(io.StringIO(table_csv(whole))))
+    assert len(lines) == len(whole.rows) * len(whole.columns) + 1
+    assert tuple(lines[0]) == FIELDS
     (chela,) = [each for each in lines if (each["model"], each["column"]) == ("chela", "Text")]
-    assert float(chela["accuracy"]) == pytest.approx(64.6)
+    assert float(chela["value"]) == pytest.approx(64.6)
     assert float(chela["std"]) == pytest.approx(0.6)
     assert (chela["n_seeds"], chela["seeds"], chela["test_n"]) == ("3", "0 1 2", "25000")
     assert (chela["rank_ours"], chela["rank_all"], chela["state"]) == ("2", "", "measured")
@@ -99,56 +96,54 @@ def test_csv_has_a_line_per_cell(whole) -> None:
     assert "protocol lra" in mega["notes"]
     (broken,) = [each for each in lines if each["origin"] == "unreadable"]
     assert (broken["folders"], broken["error"]) == ("a_b/record.json", "50% of it")
-    (mamba,) = [e for e in lines if (e["model"], e["column"]) == ("Mega", "Path-X")]
-    assert (mamba["origin"], mamba["accuracy"]) == ("published", "97.98")
-    assert mamba["source"] == "Mega (Ma et al. 2023) Table 2"
+    (mega,) = [e for e in lines if (e["model"], e["column"]) == ("Mega", "Path-X")]
+    assert (mega["origin"], mega["value"]) == ("published", "97.98")
+    assert mega["source"] == "Mega (Ma et al. 2023) Table 2"
 
 
 def test_what_should_be_a_number_in_the_csv_is_one_or_empty(whole) -> None:
     """A word among them, and pandas takes the column for text."""
-    lines = list(csv.DictReader(io.StringIO(tidy(whole))))
-    numbers = "accuracy std n_seeds test_n rank_ours rank_all parameters tokens_per_second"
-    for column in (*numbers.split(), "peak_memory_bytes"):
+    lines = list(csv.DictReader(io.StringIO(table_csv(whole))))
+    for column in (*FLOATS, *COUNTS):
         values = [line[column] for line in lines]
         assert "" in values
         assert any(map(float, filter(None, values)))  # each of them is one, else it raises
-    states = {line["state"] for line in lines if not line["accuracy"]}
+    states = {line["state"] for line in lines if not line["value"]}
     assert states == {"missing", "failed", "running", ""}  # none: a file that could not be read
-    assert all(line["accuracy"] == "" for line in lines if line["state"] in states)
+    assert all(line["value"] == "" for line in lines if line["state"] in states)
 
 
 def test_the_guide_reads_the_csv_with_pandas(whole, tmp_path, monkeypatch) -> None:
     file = tmp_path / "outputs" / "report" / "report.csv"
     file.parent.mkdir(parents=True)
-    file.write_text(tidy(whole))
+    file.write_text(table_csv(whole))
     monkeypatch.chdir(tmp_path)
     (code,) = blocks("docs/report.md", "How to read it", "python")
     names: dict[str, Any] = {}
     exec(code, names)
-    assert names["table"]["accuracy"].dtype == float
-    assert names["numbers"]["accuracy"].notna().all()
+    assert names["table"]["value"].dtype == float
+    assert names["numbers"]["value"].notna().all()
     assert set(names["numbers"]["state"]) == {"measured", "published", "computed"}
     runs = names["runs"]
     assert set(runs["state"]) == {"measured", "computed", "failed", "running"}
-    cells = [cell for _, _, cell in whole.cells() if cell.runs or cell.mean is not None]
-    assert len(runs) == len(cells)
+    ours = whole.cells[whole.cells["origin"] == "measured"]
+    assert len(runs) == (ours["state"] != "missing").sum()
     assert set(runs["n_seeds"].dropna()) == {1, 2, 3}
 
 
 def test_the_page_has_real_tables_and_every_link_has_its_target(whole) -> None:
     document = Document(page(whole))
     scopes = [attributes.get("scope") for tag, attributes in document.tags if tag == "th"]
-    assert set(scopes) == {"col", "row", "rowgroup"}
+    assert set(scopes) == {"col", "row"}
     targets = set(document.all("id"))
     links = document.all("href")
     assert len(links) > 50
     assert {link.removeprefix("#") for link in links} <= targets
     assert len(document.all("id")) == len(targets)
-    cells = [cell for _, _, cell in whole.cells() if cell.runs]
-    assert sum(link.startswith("#runs-") for link in links) == len(cells)
-    assert sum(tag == "details" for tag, _ in document.tags) == len(cells) + sum(
-        len(cell.runs) for cell in cells
-    )
+    runs = [runs for runs in whole.cells["runs"] if runs]
+    assert sum(link.startswith("#runs-") for link in links) == len(runs)
+    boxes = sum(tag == "details" for tag, _ in document.tags)
+    assert boxes == len(runs) + sum(map(len, runs)) + 1  # that of the published rows
 
 
 def test_the_page_needs_nothing_from_outside(whole) -> None:
@@ -183,7 +178,7 @@ def test_the_picture_is_the_same_each_time() -> None:
 
 
 def test_a_report_without_a_finished_run_has_a_picture_too() -> None:
-    report = build(found(run(status="running", accuracy=None)), [])
+    report = build(found(run(status="running", accuracy=None)))
     assert picture(report).startswith(b"\x89PNG")
 
 
@@ -198,35 +193,48 @@ def test_hostile_names_are_only_texts_on_the_page() -> None:
         assert text in document.texts
 
 
-def test_hostile_names_survive_csv() -> None:
-    lines = list(csv.DictReader(io.StringIO(tidy(hostile()))))
-    assert set(HOSTILE) <= {line["model"] for line in lines}
-    assert set(HOSTILE) <= {line["column"] for line in lines}
-    assert {len(line) for line in lines} == {len(COLUMNS)}
+def test_no_text_of_the_csv_is_a_formula() -> None:
+    """A spreadsheet would compute it: such a text has an apostrophe in front."""
+    report = hostile()
+    text = table_csv(report)
+    lines = list(csv.DictReader(io.StringIO(text)))
+    *others, formula = HOSTILE
+    for name in ("model", "column"):
+        assert {*others, f"'{formula}"} <= {line[name] for line in lines}
+    assert {len(line) for line in lines} == {len(FIELDS)}
+    begins = {line[name][:1] for line in lines for name in FIELDS}
+    assert not begins & set("=+-@\t\r\n")
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t=", " =", "\r", "\n", "＝", "＠"])
+def test_what_may_begin_a_formula_is_quoted(begin) -> None:
+    text = table_csv(build(found(run(f"{begin}1"))))
+    (line,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert line["model"] == f"'{begin}1"
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # a letter that the font lacks is drawn as a box
 def test_a_hostile_name_has_a_picture() -> None:
-    report = build(found(*(run(text) for text in ("$x$", r"\frac{", "中", "a\nb", "^_"))), [])
+    report = build(found(*(run(text) for text in ("$x$", r"\frac{", "中", "a\nb", "^_"))))
     assert picture(report).startswith(b"\x89PNG")
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.text(min_size=1, max_size=30))
 def test_any_text_leaves_every_format_whole(text) -> None:
-    report = build(found(run(text, error=text, status="failed", accuracy=None), run(text)), [])
-    lines = list(csv.DictReader(io.StringIO(tidy(report), newline="")))
-    assert lines[0]["model"] == text
+    report = build(found(run(text, error=text, status="failed", accuracy=None), run(text)))
+    lines = list(csv.DictReader(io.StringIO(table_csv(report), newline="")))
+    assert lines[0]["model"].removeprefix("'") == text.removeprefix("'")
     Document(page(report))
-    table = markdown.markdown(report).partition("## Cost")[0].splitlines()
+    table = markdown(report).partition("## Cost")[0].splitlines()
     lines = [re.sub(r"\\.", "", line) for line in table if line.startswith("| ")]
     assert {line.count("|") for line in lines} == {len(report.columns) + 2}
-    check_latex(latex.latex(report))
+    check_latex(latex(report))
 
 
 @given(st.text())
 def test_escaped_markdown_is_one_line_without_bare_syntax(text) -> None:
-    made = markdown.escape(text)
+    made = in_markdown(text)
     assert not set(re.sub(r"\\.", "", made)) & set("\\`*_[]|<>&$#")
     assert made.splitlines() in ([made], [])
 

@@ -8,7 +8,7 @@ import pytest
 
 from chela.records.collect import Run, parse
 from chela.report.table import build
-from tests.records.samples import cell, found, notes, record, run
+from tests.records.samples import cell, found, ours, record, run
 
 
 def test_other_configurations_are_never_averaged() -> None:
@@ -17,18 +17,18 @@ def test_other_configurations_are_never_averaged() -> None:
         for depth, accuracy in ((2, 0.2), (4, 0.4))
         for seed in (0, 1)
     ]
-    report = build(found(*runs), [])
-    assert [row.name for row in report.ours] == ["chela (depth=2)", "chela (depth=4)"]
-    assert cell(report, "chela (depth=2)", "ListOps").mean == pytest.approx(20)
-    assert cell(report, "chela (depth=4)", "ListOps").mean == pytest.approx(40)
+    report = build(found(*runs))
+    assert [row.name for row in ours(report)] == ["chela (depth=2)", "chela (depth=4)"]
+    assert cell(report, "chela (depth=2)", "ListOps").value == pytest.approx(20)
+    assert cell(report, "chela (depth=4)", "ListOps").value == pytest.approx(40)
 
 
 def test_other_data_are_never_averaged() -> None:
     runs = [run(seed=n, accuracy=n / 4, fingerprint=letter * 64) for n, letter in enumerate("ab")]
-    report = build(found(*runs), [])
-    assert sorted(c.mean for row in report.ours for c in row.cells if c.mean is not None) == [0, 25]
-    for row in report.ours:
-        (note,) = notes(report, row.marks)
+    report = build(found(*runs))
+    assert sorted(report.cells["value"].dropna()) == [0, 25]
+    for row in ours(report):
+        (note,) = list(row.notes)
         assert note == f"{row.name}: the same configuration as another row, other data"
 
 
@@ -36,11 +36,11 @@ def test_versions_of_one_configuration_are_told_apart() -> None:
     """Two ids of runs whose records do not say what they are made of."""
     made = [record(seed=n, identity=f"{n}" * 8, fingerprint="d" * 64) for n in range(2)]
     runs = [parse({**each, "identity": {}}, Path()) for each in made]
-    report = build(found(*runs), [])
-    assert len(report.ours) == 2
-    for row in report.ours:
+    report = build(found(*runs))
+    assert len(ours(report)) == 2
+    for row in ours(report):
         (other,) = {each.identity for each in runs} - {row.label}
-        (note,) = notes(report, row.marks)
+        (note,) = list(row.notes)
         assert note == (
             f"{row.name}: as {other} in all keys that both have; "
             "one is of another version of this project"
@@ -49,17 +49,17 @@ def test_versions_of_one_configuration_are_told_apart() -> None:
 
 def test_a_row_that_began_with_earlier_weights_says_so() -> None:
     began = {"run_id": "easy-1234abcd-seed0", "step": 900, "data_fingerprint": "f" * 64}
-    report = build(found(run(initial_weights=began)), [])
-    (row,) = report.ours
-    (note,) = notes(report, row.marks)
+    report = build(found(run(initial_weights=began)))
+    (row,) = ours(report)
+    (note,) = list(row.notes)
     assert note == "chela: began with the weights of an earlier run; the record says which"
-    assert build(found(run(initial_weights=None)), []).ours[0].marks == ()
+    assert ours(build(found(run(initial_weights=None))))[0].notes == ()
 
 
 def test_a_key_that_one_run_alone_has_off_its_neutral_value_tells_rows_apart() -> None:
     """The other is at the neutral value, or of before the key, where nothing else was possible."""
     runs = [run(fingerprint="d" * 64), run(choices={"later": 1}, fingerprint="d" * 64)]
-    names = [row.name for row in build(found(*runs), []).ours]
+    names = [row.name for row in ours(build(found(*runs)))]
     assert names == ["chela (later=1)", "chela (later=null)"]
 
 
@@ -69,10 +69,10 @@ def test_where_runs_began_tells_rows_apart() -> None:
         run(fingerprint="d" * 64),
         *(began(name) for name in (None, "a-1234abcd", "b-1234abcd")),
     ]
-    names = [row.name for row in build(found(*runs[:1], *runs[2:]), []).ours]
+    names = [row.name for row in ours(build(found(*runs[:1], *runs[2:])))]
     expected = ["null", "a-1234abcd", "b-1234abcd"]
     assert sorted(names) == sorted(f"chela (start_from={each})" for each in expected)
-    names = [row.name for row in build(found(*runs[1:]), []).ours]
+    names = [row.name for row in ours(build(found(*runs[1:])))]
     assert sorted(names) == sorted(f"chela (start_from={each})" for each in expected)
 
 
@@ -86,10 +86,10 @@ def began(name: str | None) -> Run:
 
 def test_what_hides_behind_a_hash_is_noted() -> None:
     runs = [run(identity=name * 8, choices={"long": name * 50}) for name in "ab"]
-    report = build(found(*runs), [])
-    assert [row.name for row in report.ours] == ["chela (aaaaaaaa)", "chela (bbbbbbbb)"]
-    for row, letter in zip(report.ours, "ab", strict=True):
-        assert notes(report, row.marks) == [f"{row.name}: long={letter * 50}"]
+    report = build(found(*runs))
+    assert [row.name for row in ours(report)] == ["chela (aaaaaaaa)", "chela (bbbbbbbb)"]
+    for row, letter in zip(ours(report), "ab", strict=True):
+        assert list(row.notes) == [f"{row.name}: long={letter * 50}"]
 
 
 def named(name: str, identity: str, seed: int = 0, **choices: object) -> Run:
@@ -103,41 +103,39 @@ def test_a_row_behind_a_hash_has_the_name_that_its_runs_were_given() -> None:
     long = {letter: letter * 50 for letter in "abcd"}
     usual, longest = named("listops-chela", "cccc", text=long["c"]), "n" * 50
     runs = [named("mine", "aaaa", text=long["a"]), named("theirs", "bbbb", text=long["b"])]
-    report = build(found(*runs, usual, named(longest, "dddd", text=long["d"])), [])
-    assert [row.label for row in report.ours] == ["cccc", "dddd", "mine-aaaa", "theirs-bbbb"]
-    for row in report.ours:  # what the name stands for is noted all the same
-        (note,) = notes(report, row.marks)
+    report = build(found(*runs, usual, named(longest, "dddd", text=long["d"])))
+    assert [row.label for row in ours(report)] == ["cccc", "dddd", "mine-aaaa", "theirs-bbbb"]
+    for row in ours(report):  # what the name stands for is noted all the same
+        (note,) = list(row.notes)
         assert note.startswith(f"{row.name}: text=")
 
 
 def test_a_name_is_no_other_configuration() -> None:
     """Runs that differ in it alone compute the same, and are seeds of one cell."""
     a, b = "a" * 50, "b" * 50
-    ours = [named("mine", "aaaa", 0, text=a), named("yours", "aaaa", 1, text=a)]
-    report = build(found(*ours, named("other", "bbbb", text=b)), [])
-    assert [(row.label, row.cells[0].seeds) for row in report.ours] == [
-        ("aaaa", 2),
-        ("other-bbbb", 1),
-    ]
+    mine = [named("mine", "aaaa", 0, text=a), named("yours", "aaaa", 1, text=a)]
+    report = build(found(*mine, named("other", "bbbb", text=b)))
+    rows = [(row.label, cells[0].n_seeds) for row, cells in report.ours]
+    assert rows == [("aaaa", 2), ("other-bbbb", 1)]
 
 
 def test_what_is_not_the_shipped_recipe_and_does_not_say_so_has_a_note() -> None:
     """A baseline trained for fewer epochs than its recipe's must not pass for it."""
     same = {"choices": {"depth": 6}, "departures": {"task.num_train": 1}}
     other = {"choices": {"depth": 4}, "departures": {"task.num_train": 1, "model.depth": 6}}
-    report = build(found(run("s4d", **same), run("mega", **other)), [])
-    assert notes(report, cell(report, "s4d", "ListOps").marks) == []
-    (note,) = notes(report, cell(report, "mega", "ListOps").marks)
+    report = build(found(run("s4d", **same), run("mega", **other)))
+    assert list(cell(report, "s4d", "ListOps").notes) == []
+    (note,) = list(cell(report, "mega", "ListOps").notes)
     assert note == "mega on ListOps: unlike the shipped recipe in depth=4"
     both = [run(**each, identity=f"{n}" * 8) for n, each in enumerate((same, other))]
-    report = build(found(*both), [])
-    assert [row.name for row in report.ours] == ["chela (depth=4)", "chela (depth=6)"]
-    assert not any(cell.marks for row in report.ours for cell in row.cells)
+    report = build(found(*both))
+    assert [row.name for row in ours(report)] == ["chela (depth=4)", "chela (depth=6)"]
+    assert report.marks == {}
     for each in (same, other):
         each["choices"]["dim"], each["departures"]["model.dim"] = 32, 64
     narrow = [run(**each, identity=f"{n}" * 8) for n, each in enumerate((same, other))]
-    report = build(found(*narrow), [])
-    (note,) = notes(report, cell(report, "chela (depth=4)", "ListOps").marks)
+    report = build(found(*narrow))
+    (note,) = cell(report, "chela (depth=4)", "ListOps").notes
     assert note == (
         "chela (depth=4) on ListOps: besides what its name says, "
         "unlike the shipped recipe in dim=32"
@@ -151,8 +149,8 @@ def test_a_difference_that_stands_behind_a_hash_is_said_once() -> None:
         run(choices=usual, departures={}),
         run(choices=dict.fromkeys(usual, 9), departures=unlike, identity="9" * 8),
     ]
-    report = build(found(*runs), [])
-    (row,) = [row for row in report.ours if row.label == "9" * 8]
-    (note,) = notes(report, row.marks)
+    report = build(found(*runs))
+    (row,) = [row for row in ours(report) if row.label == "9" * 8]
+    (note,) = list(row.notes)
     assert note.count("=9") == 3
-    assert not any(cell.marks for cell in row.cells)
+    assert list(report.marks) == [note]

@@ -8,11 +8,11 @@ import re
 import pytest
 from rich.console import Console
 
+from chela.report.frame import Report
 from chela.report.published import published
-from chela.report.report import Report
 from chela.report.table import build
 from chela.report.terminal import terminal_tables, whole_width
-from tests.records.samples import found, run
+from tests.records.samples import SIZES, found, run
 from tests.report.hostile import whole_report
 
 NUMBER = re.compile(r"\d\d\.\d\d(?: ± \d+\.\d\d)?(?: \(\d\))?[★☆]?")
@@ -50,7 +50,10 @@ def test_a_narrow_one_has_several_with_the_same_numbers(whole, width: int) -> No
     at_once = shown(whole, whole_width(whole))
     assert sorted(NUMBER.findall(text)) == sorted(NUMBER.findall(at_once))
     columns = [cell.strip() for cell in re.findall(r"[^┃\n]+(?=┃)", text) if cell.strip()]
-    titles = [" ".join([column.title, *column.marks]) for column in whole.columns]
+    titles = [
+        " ".join([column.title, *(whole.marks[note] for note in column.notes)])
+        for column in whole.columns
+    ]
     assert [cell for cell in columns if cell != "model"] == titles
     assert text.count("Test accuracy (%)") == text.count("bold best") == 1
 
@@ -61,11 +64,12 @@ def test_names_are_folded_before_a_table_is_parted() -> None:
     (table,) = terminal_tables(report, whole_width(report) - 10)
     assert f"kernel={'a' * 30}" in shown(report, whole_width(report))
     assert f"kernel={'a' * 30}" not in shown(report, whole_width(report) - 10)
-    assert table.row_count == len(report.ours) + len(report.published)
+    assert table.row_count == len(report.rows)
 
 
 def test_a_part_has_no_rows_without_anything_in_it() -> None:
-    report = build(found(run(), run("s4d", "pathx", status="failed", accuracy=None)), published())
+    more = [run("mega", task) for task in SIZES]
+    report = build(found(run(), run("s4d", "pathx", status="failed", accuracy=None), *more))
     tables = shown(report, 60).split("Test accuracy")[1].split("└")[:-1]
     with_model = {name: [part for part in tables if name in part] for name in ("chela", "s4d")}
     assert len(tables) > 2

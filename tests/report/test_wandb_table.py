@@ -17,19 +17,19 @@ RUNS = [
 
 
 def test_models_by_the_tasks_that_were_run() -> None:
-    heads, rows = paper_table(build(found(*RUNS), []))
+    heads, rows = paper_table(build(found(*RUNS)))
     assert heads == ["model", "ListOps", "Image"]
     assert rows == [["chela", "55.00 ± 7.07 (2)", "40.00 (1)"], ["s4d", "failed", ""]]
 
 
 def test_an_average_stands_beside_its_tasks() -> None:
     five = [run(task=task) for task in ["listops", "text", "retrieval", "image", "pathfinder"]]
-    heads, rows = paper_table(build(found(*five), []))
+    heads, rows = paper_table(build(found(*five)))
     assert rows[0][heads.index("Avg. of 5")] == "50.00"
 
 
 def test_cells_are_numbers() -> None:
-    rows = [dict(zip(CELL_COLUMNS, row, strict=True)) for row in cell_rows(build(found(*RUNS), []))]
+    rows = [dict(zip(CELL_COLUMNS, row, strict=True)) for row in cell_rows(build(found(*RUNS)))]
     assert [(row["model"], row["task"], row["n"], row["state"]) for row in rows] == [
         ("chela", "ListOps", 2, "finished"),
         ("chela", "Image", 1, "finished"),

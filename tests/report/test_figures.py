@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chela.report.curves import learning_curves, points_of, run_curves
-from chela.report.svg import (
+from chela.report.figures import (
     BOTTOM,
     HEIGHT,
     LEFT,
@@ -22,6 +21,10 @@ from chela.report.svg import (
     WIDTH,
     Line,
     chart,
+    learning_curves,
+    points_of,
+    run_curves,
+    spread,
     thinned,
     ticks,
 )
@@ -98,12 +101,29 @@ def test_curves_take_what_is_there() -> None:
     assert points_of(run(metrics=odd), "val/accuracy") == [(1, 50)]
     assert points_of(run(metrics=None), "val/accuracy") == []
     assert run_curves([run(metrics=[])]) == ""
-    assert learning_curves(build(found(run(metrics=[])), [])) == ""
+    assert learning_curves(build(found(run(metrics=[])))) == ""
 
 
-def test_the_seeds_of_a_row_share_a_colour_and_its_legend() -> None:
-    report = build(found(*(run(model, seed=n) for model in ("a", "b") for n in range(3))), [])
-    text = learning_curves(report)
-    assert len(re.findall(r'class="line line0" d="M[\d.]', text)) == 3 + 1  # and the legend's
-    assert len(re.findall(r'class="line line1" d="M[\d.]', text)) == 3 + 1
-    assert text.count("<li>") == 2
+@given(st.lists(st.floats(0, 300), max_size=12))
+def test_numbers_at_the_ends_of_lines_keep_apart_and_their_order(places) -> None:
+    moved = spread(places, 12)
+    order = sorted(range(len(places)), key=lambda index: places[index])
+    assert all(moved[b] - moved[a] >= 12 - 1e-9 for a, b in pairwise(order))
+    if all(places[b] - places[a] >= 12 for a, b in pairwise(order)):
+        assert moved == pytest.approx(places)
+
+
+def test_the_seeds_of_a_row_are_one_line_in_the_band_between_them() -> None:
+    runs = [run(model, seed=n, accuracy=0.5 + n / 10) for model in ("a", "b") for n in range(3)]
+    stopped = run("a", seed=3, status="interrupted", accuracy=None)
+    single = run("c", accuracy=0.9)
+    text = learning_curves(build(found(*runs, stopped, single)))
+    root = ElementTree.fromstring(f"<div>{text}</div>")
+    bands = [each.get("class") for each in root.iter("path") if "band" in each.get("class", "")]
+    assert bands == ["band line line0", "band line line1"]
+    assert text.count('class="line line0"') == 1 + 1  # and the legend's
+    # numbered by where they end, the same beside the line and in the legend
+    assert [each.get("class") for each in root.iter("li")] == ["k1", "k2", "k3"]
+    assert "".join(next(root.iter("li")).itertext()) == "1 c"
+    ends = [each.text for each in root.iter("text") if (each.get("class") or "")[:3] == "end"]
+    assert ends == ["1", "2", "3"]
