@@ -46,10 +46,10 @@ class Run:
         return self.record.get("identity") or {}
 
     @property
-    def departures(self) -> set[str] | None:
-        """The keys that its recipe had otherwise; None where there was none."""
+    def departures(self) -> list[str] | None:
+        """The keys that its recipe had otherwise, in order; None where there was none."""
         found = self.record.get("departures")
-        return None if found is None else set(found)
+        return None if found is None else list(found)
 
     def values(self, keys: Iterable[str]) -> dict[str, Any]:
         """What the run had for keys that may be at their neutral value, or younger than it."""

@@ -15,7 +15,7 @@ OURS, THEIRS = "#1f6feb", "#9aa5b1"
 PER_LINE = 3  # panels side by side: the width of a page
 NARROWEST = 4.0  # %: the least that a panel of percentages spans
 LETTERS = 60  # of a note, per panel of width
-NAME = 28  # characters of a row's name that the margin has room for
+NAME = 54  # characters of a row's name, at most: more would leave no room for the panels
 
 
 def picture(report: Report) -> bytes:
@@ -31,7 +31,8 @@ def picture(report: Report) -> bytes:
     across = max(1, min(PER_LINE, len(places)))
     down = max(1, math.ceil(len(places) / across))
     height = 0.6 + 0.22 * max(1, len(rows))
-    size = (2.2 + 3 * across, 0.5 + height * down + 0.12 * len(report.marks))
+    margin = 0.6 + 0.075 * min(NAME, max((len(row.name) for row in rows), default=0))  # inches
+    size = (margin + 3 * across, 0.5 + height * down + 0.12 * len(report.marks))
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     for axes, place in zip(grid.flat, places, strict=False):

@@ -142,6 +142,15 @@ def test_what_is_not_the_shipped_recipe_and_does_not_say_so_has_a_note() -> None
     )
 
 
+def test_departures_are_noted_in_the_order_of_the_record() -> None:
+    """So that the same records make the same files in every process."""
+    keys = ["gate", "norm", "depth", "kernel", "heads"]
+    departures = {f"model.{key}": 0 for key in keys}
+    report = build(found(run(choices=dict.fromkeys(keys, 1), departures=departures)))
+    (note,) = report.marks
+    assert note.endswith("in gate=1, norm=1, depth=1, kernel=1, heads=1")
+
+
 def test_a_difference_that_stands_behind_a_hash_is_said_once() -> None:
     usual = {f"quite_a_long_key_of_a_model_{n}": n for n in range(3)}
     unlike = {f"model.{key}": value for key, value in usual.items()}
