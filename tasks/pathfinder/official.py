@@ -35,7 +35,7 @@ SETS = {6: "curv_baseline", 9: "curv_contour_length_9", 14: "curv_contour_length
 COLUMNS = 11
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 42
-LARGEST = 1 << 24  # bytes of a list or picture; official lists have 65 kB, pictures 30 kB at most
+LARGEST = 1 << 24  # bytes of a list or picture; official ones have some tens of thousands
 LIST = re.compile(r"(\d{1,6})\.npy", re.ASCII)
 BLOCK = 1000  # pictures decoded at once: 16 MB of 128 x 128
 # The official release lists it, but the file is empty; S4 leaves it out too.

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import stat
 import tarfile
 import zlib
@@ -184,7 +185,8 @@ def too_large(name: Path | str, limit: int) -> DataError:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is short, of whatever kind it is."""
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    said = os.strerror(errno.ENOMEM) in str(error)  # Arrow's errors have no number
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and said)
 
 
 def memory_is_short(what: str) -> DataError:

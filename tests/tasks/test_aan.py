@@ -87,6 +87,14 @@ def test_windows_line_ends_and_a_missing_last_one_are_read() -> None:
     assert lines(GOOD + b"\r\n" + GOOD) == [Pair("A text.", "Another one.", 1)] * 2
 
 
+def test_harmless_oddities_are_read() -> None:
+    """A byte-order mark, a blank behind a label, blank lines at the end."""
+    text = b"\xef\xbb\xbf" + GOOD.replace(b"\t", b" \t", 1) + b"\n\r\n  \n"
+    assert lines(text) == [Pair("A text.", "Another one.", 1)]
+    with pytest.raises(DataError, match=r"is in UTF-16(.|\n)*save it as UTF-8"):
+        lines(GOOD.decode().encode("utf-16"))
+
+
 @pytest.mark.parametrize(
     ("bad", "what"),
     [

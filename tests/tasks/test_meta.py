@@ -194,7 +194,14 @@ def test_data_of_an_earlier_version_without_a_checksum_are_named(folder: Path) -
         load(folder)
 
 
-@pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), pa.ArrowMemoryError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(12, "Cannot allocate memory"),
+        OSError("Memory mapping file failed: Cannot allocate memory"),  # with `ulimit -v`
+        pa.ArrowMemoryError("malloc failed"),
+    ],
+)
 def test_too_little_memory_is_not_called_damage(folder: Path, monkeypatch, error) -> None:
     prepare(folder, recipe())
 

@@ -265,6 +265,22 @@ def test_bad_files_are_named(text: Make, data_dir: Path, content, what, tar: boo
     assert not text().folder.exists()
 
 
+@pytest.mark.parametrize("tar", [False, True])
+def test_harmless_oddities_of_a_folder_are_read(text: Make, data_dir: Path, tar: bool) -> None:
+    """macOS's hidden files, a byte-order mark, folders that are links to another disk."""
+    expected = ready(text()).meta.fingerprint
+    root = data_dir / "aclImdb"
+    (root / "train" / "pos" / "._0_0.txt").write_bytes(b"\0\5\x16\7\xff")
+    review = root / "test" / "neg" / "1_1.txt"
+    review.write_bytes(b"\xef\xbb\xbf" + review.read_bytes())
+    if tar:
+        packed(data_dir)
+    else:
+        (root / "train").rename(data_dir / "elsewhere")
+        (root / "train").symlink_to(data_dir / "elsewhere")
+    assert ready(text(stand_in="again")).meta.fingerprint == expected
+
+
 def test_a_missing_class_is_named(text: Make, data_dir: Path) -> None:
     (data_dir / "aclImdb" / "test" / "pos").rename(data_dir / "aclImdb" / "test" / "positive")
     with pytest.raises(DataError, match=r"aclImdb, test: there is no review of the class 'pos'"):
