@@ -211,8 +211,18 @@ class Task(LightningDataModule):
         return self.data_on_device == "always" or needed <= free // 4
 
     def split(self, name: str) -> Dataset:
-        """A stored split, columns ``values`` and ``label``, memory-mapped."""
-        return self._open().splits[name]
+        """A stored split, columns ``values`` and ``label``, memory-mapped.
+
+        Raises:
+            DataError: the data are so few that it has no sample.
+        """
+        splits = self._open().splits
+        if name not in splits:
+            raise DataError(
+                f"{self.name} has no sample in {name}: the data are too few for a split.\n"
+                f"  try: more data, and delete {self.folder}"
+            )
+        return splits[name]
 
     def prepare_data(self) -> None:
         """Prepare the data, unless they are there.

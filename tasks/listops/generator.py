@@ -104,7 +104,7 @@ def draw_block(law: ListOpsLaw, seed: int, index: int) -> Trees:
     levels = _keep(levels, accepted)
     # What does not change a tree's length is drawn for the accepted ones only.
     symbols = [_draw_symbols(level, stream) for level in levels]
-    rows = Rows(_write(levels, symbols), offsets_of(levels[0].length), _evaluate(levels, symbols))
+    rows = Rows(_write(levels, symbols), offsets_of(levels[0].length), evaluate(levels, symbols))
     return Trees(rows, BLOCK, int(accepted.sum()))
 
 
@@ -182,8 +182,13 @@ def _write(levels: list[Level], symbols: list[Ints]) -> NDArray[np.uint8]:
     return text
 
 
-def _evaluate(levels: list[Level], symbols: list[Ints]) -> Ints:
-    """The value of each tree's root (trees,), found from the deepest level up."""
+def evaluate(levels: list[Level], symbols: list[Ints]) -> Ints:
+    """The value of each tree's root (trees,), found from the deepest level up.
+
+    Args:
+        levels: all of them, the roots first; their lengths have no part in it.
+        symbols: of each level, a digit or an operator's place in OPERATORS (nodes,).
+    """
     values: list[Ints] = []
     for level, symbol in zip(reversed(levels), reversed(symbols), strict=True):
         value = symbol.copy()

@@ -24,6 +24,7 @@ from tasks.storage.rows import Rows, offsets_of
 
 HEADER = b"Source\tTarget"
 LINES = 1000  # read at once,
+DEEPEST = 10_000  # operators inside each other; the published law has nine
 BLOCK = 1 << 24  # or fewer where they have so many symbols together
 ROUND = bytes.maketrans(b"()", b"  ")
 
@@ -159,7 +160,13 @@ def _rows(trees: list[bytes], labels: list[int]) -> Rows:
 def _checked_rows(path: Path, last: int, trees: list[bytes], labels: list[int]) -> Rows:
     """The trees that end with line ``last``, whose labels are computed and compared."""
     rows = _rows(trees, labels)
-    values = values_of(rows.values, rows.offsets)
+    deepest = int(np.cumsum(STEP[rows.values]).max(initial=0))
+    if deepest > DEEPEST:
+        raise DataError(
+            f"{path}, above line {last}: a tree of {deepest:,} operators inside each other.\n"
+            f"  try: trees of at most {DEEPEST:,}"
+        )
+    values = values_of(rows.values)
     wrong = np.flatnonzero(values != rows.labels)
     if len(wrong):
         row = int(wrong[0])

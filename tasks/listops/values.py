@@ -1,80 +1,35 @@
-"""What ListOps trees come to: computed, so that labels need not be believed.
-
-numba compiles on the first call and keeps the result beside this file or in the user's cache; it
-looks at no other file, so all that the compiled code needs is in this one.
-"""
+"""What ListOps trees come to: computed, so that labels need not be believed."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-# As ``vocabulary`` numbers them; a test compares the two.
-DIGIT, MIN, MAX, MED, CLOSE = 3, 13, 14, 15, 17
+from tasks.listops.generator import Ints, Level, evaluate
+from tasks.listops.vocabulary import CLOSE, DIGIT, OPERATOR
 
 
-def values_of(symbols: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The value of each tree (n,), a digit.
+def values_of(symbols: NDArray[np.uint8]) -> Ints:
+    """The value of each tree (trees,), a digit.
 
     Args:
         symbols: whole trees one after the other, every operator with an argument.
-        offsets: where each begins, and the end of the last (n + 1,).
     """
-    nesting = np.where(symbols == CLOSE, -1, np.where(symbols >= MIN, 1, 0)).cumsum()
-    deepest = int(nesting.max(initial=0))
-    return _evaluate(symbols, offsets, np.zeros((deepest + 1, 10), dtype=np.int64))
-
-
-@njit(cache=True)
-def _evaluate(
-    symbols: NDArray[np.uint8], offsets: NDArray[np.int64], counts: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """``counts`` (deepest + 1, 10): of each open operator how often it has each argument so far."""
-    values = np.zeros(len(offsets) - 1, dtype=np.int64)
-    operators = np.zeros(len(counts), dtype=np.uint8)
-    for tree in range(len(values)):
-        depth = 0  # line 0 takes the value of the whole tree
-        value = 0
-        for place in range(offsets[tree], offsets[tree + 1]):
-            symbol = symbols[place]
-            if MIN <= symbol < CLOSE:
-                depth += 1
-                operators[depth] = symbol
-                counts[depth] = 0
-                continue
-            if symbol == CLOSE:
-                value = _apply(operators[depth], counts[depth])
-                depth -= 1
-            else:
-                value = symbol - DIGIT
-            counts[depth, value] += 1
-        values[tree] = value
-    return values
-
-
-@njit(cache=True)
-def _apply(operator: int, counts: NDArray[np.int64]) -> int:
-    """An operator's result; ``counts`` (10,): how often each digit is an argument of it."""
-    n = counts.sum()
-    total = least = most = below = above = 0
-    seen = 0
-    for digit in range(10):
-        if counts[digit]:
-            if not seen:
-                least = digit
-            most = digit
-            # the middle two of the sorted arguments, the same one twice if their number is odd
-            if seen <= (n - 1) // 2:
-                below = digit
-            if seen <= n // 2:
-                above = digit
-        seen += counts[digit]
-        total += digit * counts[digit]
-    if operator == MIN:
-        return least
-    if operator == MAX:
-        return most
-    if operator == MED:
-        return (below + above) // 2
-    return total % 10
+    is_operator = (symbols >= OPERATOR) & (symbols < CLOSE)
+    opened = np.cumsum(is_operator.astype(np.int64) - (symbols == CLOSE))
+    is_node = symbols != CLOSE
+    nodes, depths = symbols[is_node], (opened - is_operator)[is_node]
+    # level after level, each from left to right; numbers of 16 bits are sorted in one pass each
+    order = np.argsort(depths.astype(np.uint16), kind="stable")
+    bounds = np.searchsorted(depths[order], np.arange(depths.max(initial=0) + 3))
+    levels: list[Level] = []
+    names: list[Ints] = []
+    for start, stop, end in zip(bounds[:-2], bounds[1:-1], bounds[2:], strict=True):
+        own, below = nodes[order[start:stop]].astype(np.int64), order[stop:end]
+        operators = own >= OPERATOR
+        # a node below is an argument of the last operator to its left
+        owner = np.searchsorted(order[start:stop][operators], below) - 1
+        arguments = np.bincount(owner, minlength=operators.sum())
+        levels.append(Level(operators, arguments, np.zeros_like(own)))
+        names.append(own - np.where(operators, OPERATOR, DIGIT))
+    return evaluate(levels, names)

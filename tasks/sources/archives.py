@@ -34,6 +34,7 @@ HEADERS = (
     tarfile.GNUTYPE_LONGLINK,
 )
 LONGEST_HEADER = 1 << 20  # bytes
+LONGEST_END = 1 << 28  # bytes behind the end mark; tar fills up with some thousand zeros
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,11 @@ def _check_end(archive: tarfile.TarFile, stream: io.BufferedIOBase, path: Path) 
         tarfile.TarError: it is cut off.
         EOFError: so is its compressed form.
     """
-    while stream.read(CHUNK):  # the length and checksum of the compressed form stand behind it
-        pass
+    for _ in range(LONGEST_END // CHUNK):
+        if not stream.read(CHUNK):  # here the compressed form's length and checksum are compared
+            break
+    else:
+        raise tarfile.ReadError(f"more than {LONGEST_END:,} bytes behind its end mark")
     is_plain = isinstance(stream, io.BufferedReader)
     if is_plain and path.stat().st_size < archive.offset + tarfile.BLOCKSIZE:
         raise tarfile.ReadError("it ends without its end mark")

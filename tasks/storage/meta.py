@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
 
 from tasks.storage.rows import Rows
 
@@ -38,7 +39,7 @@ class Origin:
         return f"{self.source}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class SplitMeta:
     """Counts of one split."""
 
@@ -51,7 +52,7 @@ class SplitMeta:
     checksum: str  # of its file, in hex, see ``store.checksum``
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class Meta:
     """The content of ``meta.json``."""
 
@@ -104,14 +105,14 @@ class Meta:
     def to_json(self) -> str:
         """The text of ``meta.json``, with a checksum of its own behind the rest."""
         content = dataclasses.asdict(self)
-        return json.dumps(content | {CHECKSUM: _checksum(content)}, indent=2) + "\n"
+        return json.dumps(content | {CHECKSUM: own_checksum(content)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Meta:
         """The inverse of ``to_json``.
 
         Raises:
-            ValueError: the text is not what was once written.
+            ValueError: the text is not what was once written, or another version wrote it.
         """
         try:
             content = json.loads(text)
@@ -119,10 +120,9 @@ class Meta:
             raise ValueError("it is nested too deeply") from error
         if not isinstance(content, dict) or CHECKSUM not in content:
             raise ValueError("it has no checksum; an earlier version of this code wrote none")
-        if content.pop(CHECKSUM) != _checksum(content):
+        if content.pop(CHECKSUM) != own_checksum(content):
             raise ValueError("its checksum is another")
-        splits = {name: SplitMeta(**split) for name, split in content.pop("splits").items()}
-        return cls(splits=splits, **content)
+        return cls(**content)
 
 
 class SplitCounts:
@@ -187,7 +187,8 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
+def own_checksum(content: Mapping[str, Any]) -> str:
+    """The checksum of ``meta.json``, of all its other keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DataError
+from tasks.sources import archives
 from tasks.sources.archives import Source, find, nothing_found
 from tasks.sources.files import digest
 
@@ -161,6 +162,16 @@ def test_a_header_that_claims_gigabytes_is_refused(tmp_path: Path, kind: bytes) 
     (tmp_path / "s.tar").write_bytes(bomb.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
     with pytest.raises(DataError, match="a header that says it has 1,099,511,627,776 bytes"):
         contents(Source(tmp_path / "s.tar"))
+
+
+def test_gigabytes_of_zeros_behind_the_end_are_not_unpacked(folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(archives, "LONGEST_END", 3 << 20)
+    path = packed(folder, "s.tar", "w")
+    path.write_bytes(path.read_bytes() + bytes(1 << 20))
+    assert len(contents(Source(path))) == 3
+    path.write_bytes(path.read_bytes() + bytes(4 << 20))
+    with pytest.raises(DataError, match="more than 3,145,728 bytes behind its end mark"):
+        contents(Source(path))
 
 
 def test_a_damaged_header_is_not_taken_for_the_end(folder: Path) -> None:

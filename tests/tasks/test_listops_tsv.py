@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.listops import vocabulary
 from tasks.listops.tsv import read_tsv, source_text, write_tsv
-from tasks.listops.values import CLOSE, DIGIT, MAX, MED, MIN, values_of
+from tasks.listops.values import values_of
 from tasks.listops.vocabulary import SYMBOLS
 from tasks.storage.rows import Rows, offsets_of
 from tests.tasks.trees import read_tree
@@ -159,11 +158,19 @@ def test_a_false_label_is_named_with_its_line() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(trees, min_size=1, max_size=5))
 def test_values_are_those_of_an_independent_reading(sources: list[list[str]]) -> None:
-    assert (DIGIT, CLOSE) == (vocabulary.DIGIT, vocabulary.CLOSE)
-    assert [SYMBOLS[number] for number in (MIN, MAX, MED)] == ["[MIN", "[MAX", "[MED"]
-    values, offsets, _ = block(sources, [0] * len(sources))
+    values = block(sources, [0] * len(sources)).values
     expected = [read_tree(source_text(numbers(words)).decode()).value for words in sources]
-    assert values_of(values, offsets).tolist() == expected
+    assert values_of(values).tolist() == expected
+
+
+def test_a_tree_nested_more_deeply_than_any_is_refused() -> None:
+    for depth in (10_000, 10_001):
+        text = b"Source\tTarget\n" + b"[MIN " * depth + b"1 " + b"] " * depth + b"\t1\n"
+        if depth == 10_000:
+            assert read(text)[0].labels.tolist() == [1]
+        else:
+            with pytest.raises(DataError, match="10,001 operators inside each other"):
+                read(text)
 
 
 def test_a_line_longer_than_any_tree_is_refused_before_it_is_in_memory() -> None:
