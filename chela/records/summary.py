@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from chela.records.format import duration
 from chela.records.record import at, is_number, number, text
@@ -39,11 +40,11 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     }
     for name, value in rows.items():
         if value:
-            table.add_row(name, value)
+            table.add_row(name, Text(value))
     table.add_section()
-    table.add_row("folder", str(folder))
+    table.add_row("folder", Text(str(folder)))
     for name, file in (record.get("files") or {}).items():
-        table.add_row(name, str(file))
+        table.add_row(Text(str(name)), Text(str(file)))
     return table
 
 
