@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from chela import resolvers
-from chela.choices import Chosen
+from chela.choices import CONFIGS, Chosen
 from chela.errors import ConfigError, UnknownKey, suggestion
 from chela.identity import counts, digest, flat, joined
 from chela.kernels.choice import Asked
@@ -139,12 +139,15 @@ def parse(composed: DictConfig) -> RunConfig:
         raise ConfigError(origin or str(error)) from error
 
 
-def component(section: Mapping[str, Any], path: str) -> Component:
+def component(
+    section: Mapping[str, Any], path: str, classes: Mapping[str, type] | None = None
+) -> Component:
     """The class that ``section["_target_"]`` names, and its checked ``Config``.
 
     Args:
         section: a YAML group's keys, ``_target_`` among them.
         path: where it stands in the configuration, for messages.
+        classes: see ``of_values``.
 
     Raises:
         ConfigError: there is no such class, it has no ``Config``, or a key does not fit it.
@@ -153,14 +156,33 @@ def component(section: Mapping[str, Any], path: str) -> Component:
     name = values.pop("_target_", None)
     if name is None:
         raise ConfigError(f"{path}._target_ is missing: it names the class, e.g. a.module.Class")
-    try:
-        target = get_class(name)
-    except Exception as error:  # Hydra wraps whatever the import raised
-        raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
+    target = _imported(name, path) if classes is None else classes.get(str(name))
+    if target is None:
+        raise ConfigError(f"{path}._target_={name} is not a class that is known here")
     schema = getattr(target, "Config", None)
     if not isinstance(schema, type) or not dataclasses.is_dataclass(schema):
         raise ConfigError(f"{path}._target_={name} needs a dataclass attribute 'Config'")
     return Component(target, checked(schema, values, path))
+
+
+def registered(own: Iterable[type] = ()) -> dict[str, type]:
+    """The classes of the tasks and mixers that there is a choice for, by their names in records.
+
+    Args:
+        own: further ones.
+    """
+    known = {name: _imported(name, "configs") for name in sorted(todays_classes().values())}
+    return known | {_class_name(each): each for each in (*known.values(), *own)}
+
+
+def todays_classes() -> dict[tuple[str, str], str]:
+    """Where the class of a task or of a model's mixer stands, by group and the file's name."""
+    return {
+        (group, file.stem): str(section["_target_"])
+        for group, place in (("task", None), ("model", "mixer"))
+        for file in (CONFIGS / group).glob("*.yaml")
+        if "_target_" in (section := _section_of(file, place))
+    }
 
 
 def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
@@ -204,8 +226,7 @@ def apart(config: RunConfig) -> set[str]:
 def _plain(value: Any, wanted: Callable[[dataclasses.Field[Any], Any], bool]) -> Any:
     """A configuration or a part of one as plain values, of the fields that are ``wanted``."""
     if isinstance(value, Component):
-        target = f"{value.target.__module__}.{value.target.__qualname__}"
-        return {"_target_": target, **_plain(value.config, wanted)}
+        return {"_target_": _class_name(value.target), **_plain(value.config, wanted)}
     if isinstance(value, ModelConfig):
         mixer = _plain(value.mixer, wanted)
         return {"name": value.name, **_plain(value.backbone, wanted), "mixer": mixer}
@@ -224,10 +245,23 @@ def _parsed(composed: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         where = f" (in {error.full_key})" if error.full_key else ""
         raise ConfigError(f"{str(error).splitlines()[0]}{where}") from error
-    values = cast("dict[str, Any]", raw)
+    return of_values(cast("dict[str, Any]", raw))
+
+
+def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = None) -> RunConfig:
+    """The checked form of plain values, such as a record has; none of them is resolved.
+
+    Args:
+        values: the whole configuration.
+        classes: those that ``_target_`` may name; None: it names any, which is imported.
+
+    Raises:
+        ConfigError: see ``parse``.
+    """
     names = _names(RunConfig)
     _refuse_unknown(values, names, path="")
     _require(values, names, path="")
+    values = dict(values)
     for place in ("data_dir", "output_dir"):
         if values[place] == "":
             raise ConfigError(f"{place} is empty.\n  try: {place}=. for the current folder")
@@ -246,8 +280,8 @@ def _parsed(composed: DictConfig) -> RunConfig:
     settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
     return RunConfig(
         **dataclasses.asdict(settings),
-        task=component(values["task"], path="task"),
-        model=_model(values["model"]),
+        task=component(values["task"], "task", classes),
+        model=_model(values["model"], classes),
         optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
         schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
         trainer=checked(TrainerConfig, values["trainer"], path="trainer"),
@@ -255,11 +289,11 @@ def _parsed(composed: DictConfig) -> RunConfig:
     )
 
 
-def _model(section: Mapping[str, Any]) -> ModelConfig:
+def _model(section: Mapping[str, Any], classes: Mapping[str, type] | None) -> ModelConfig:
     values = _section(section, "model")
     _refuse_unknown(values, ["name", "mixer", *_names(BackboneConfig)], path="model")
     _require(values, ["name", "mixer"], path="model")
-    mixer = component(values.pop("mixer"), path="model.mixer")
+    mixer = component(values.pop("mixer"), "model.mixer", classes)
     given = values.pop("name")  # a tag in W&B, and a part of the run's name
     name = _validated(lambda: pydantic.TypeAdapter(Name).validate_python(given), "model.name")
     return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
@@ -275,6 +309,23 @@ def _section(values: Any, path: str) -> dict[str, Any]:
         f"  try: {path}.<key>=value; a file of the configuration chooses a {group} by\n"
         f"       defaults: [override /{group}: <choice>]"
     )
+
+
+def _imported(name: str, path: str) -> type:
+    try:
+        return get_class(name)
+    except Exception as error:  # Hydra wraps whatever the import raised
+        raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
+
+
+def _class_name(target: type) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _section_of(file: Path, place: str | None) -> Any:
+    content = OmegaConf.to_container(OmegaConf.load(file)) or {}
+    assert isinstance(content, dict)
+    return content if place is None else content.get(place) or {}
 
 
 def _names(schema: Any) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -94,6 +94,7 @@ class Task(LightningDataModule):
         self.data_on_device = data_on_device
         self.few_lengths = few_lengths
         self._prepared: Prepared | None = None
+        self._expected: Mapping[str, Any] | None = None  # see expect
         self._readers: dict[str, Reader] = {}
 
     @property
@@ -158,6 +159,22 @@ class Task(LightningDataModule):
     def facts(self) -> dict[str, Any]:
         """What ``rows`` found out, for ``meta.facts``: plain JSON values, known at its end."""
         return {}
+
+    def expect(self, data: Mapping[str, Any]) -> None:
+        """Take the data for those that a record describes: then ``spec`` and ``encode`` need none.
+
+        They are opened when they are first asked for, prepared if they are not there, and refused
+        if they are others.
+
+        Args:
+            data: ``Meta.summary`` of them; ``spec`` raises KeyError for a fact that is not in it.
+        """
+        self._expected = {"facts": data.get("facts") or {}, "fingerprint": data["fingerprint"]}
+
+    @property
+    def known_facts(self) -> Mapping[str, Any]:
+        """What ``facts`` said when the data were prepared."""
+        return self.meta.facts if self._expected is None else self._expected["facts"]
 
     @property
     def encoding(self) -> Encoding:
@@ -245,7 +262,9 @@ class Task(LightningDataModule):
         if self._prepared is None:
             if not self.folder.exists():
                 raise self._not_prepared()
-            self._prepared = load(self.folder)
+            prepared = load(self.folder)
+            self._refuse_others(prepared.meta)
+            self._prepared = prepared
 
     def train_dataloader(self) -> TrainLoader:
         """The whole training run as one resumable pass of ``total_batches`` batches."""
@@ -293,9 +312,20 @@ class Task(LightningDataModule):
         return self._readers[name]
 
     def _open(self) -> Prepared:
+        if self._prepared is None and self._expected is not None:
+            self.prepare_data()
+            self.setup()
         if self._prepared is None:
             raise RuntimeError("call prepare_data() and setup() first")
         return self._prepared
+
+    def _refuse_others(self, found: Meta) -> None:
+        if self._expected is not None and found.fingerprint != self._expected["fingerprint"]:
+            raise DataError(
+                f"the data of {self.name} below {self.data_dir} are not those of the run "
+                f"({found.fingerprint[:12]} now, {self._expected['fingerprint'][:12]} then).\n"
+                "  try: data_dir=<the folder that the run had them in>"
+            )
 
     def _not_prepared(self) -> DataError:
         relative = "" if self.data_dir.is_absolute() else f" (it is relative to {Path.cwd()})"

@@ -68,6 +68,7 @@ KNOWN: dict[str, type] = {
     **dict.fromkeys(
         (
             "command",
+            "data.facts.alphabet",
             "error",
             "git.commit",
             "hardware.cpu",

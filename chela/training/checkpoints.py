@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
 
+from chela.errors import RunError
 from chela.records.files import atomic_file
 from chela.training.module import ClassificationModule
 from chela.training.stopping import (
@@ -30,8 +34,16 @@ BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 BEST_BEFORE = "best-before.ckpt"  # there until last.ckpt knows of the new best
 
 
+class Unreadable(RunError):
+    """A checkpoint that is missing or damaged."""
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints are whole or absent: a kill while one is written leaves the one before."""
+
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Everything, see ``read_checkpoint``."""
+        return read_checkpoint(Path(path))
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -41,9 +53,64 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
+def read_checkpoint(file: Path, largest: int | None = None) -> dict[str, Any]:
+    """What a checkpoint holds: tensors on the CPU and plain values, whatever made the file.
+
+    Args:
+        file: as ``AtomicCheckpointIO`` writes it.
+        largest: bytes that it may have; None: any number.
+
+    Raises:
+        Unreadable: it is missing, larger, damaged (each part has a checksum, which torch does not
+            look at), unpacks to more than it is, or would run code.
+    """
+    try:
+        size = file.stat().st_size
+        if not file.is_file():
+            raise ValueError("it is not a regular file")
+        if largest is not None and size > largest:
+            raise ValueError(f"it has {size:,} bytes, and should have at most {largest:,}")
+        with zipfile.ZipFile(file) as parts:
+            stored = [each.file_size for each in parts.infolist() if not each.compress_type]
+            if len(stored) < len(parts.infolist()) or sum(stored) > size:
+                raise ValueError("its parts are larger than the file")
+            if (damaged := parts.testzip()) is not None:
+                raise ValueError(f"its part {damaged} is damaged")
+        # mapped: torch believes the sizes that a file names, and would read beyond its parts
+        mapped = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        content = _copied(mapped, 2 * size)
+        if not isinstance(content, dict) or not isinstance(content["global_step"], int):
+            raise ValueError("it has no step")
+    except Exception as error:  # a truncated file fails in many ways
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise Unreadable(
+            f"{file} cannot be read as a checkpoint of a run ({reason})\n"
+            "  try: resume=false (start anew; what is there is moved aside)"
+        ) from error
+    return content
+
+
 def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint was saved at."""
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
+    """The step that a checkpoint was saved at.
+
+    Raises:
+        Unreadable: see ``read_checkpoint``.
+    """
+    return int(read_checkpoint(checkpoint)["global_step"])
+
+
+def _copied(mapped: Any, largest: int) -> Any:
+    """The same with tensors of their own, of so many bytes together at most."""
+    left = largest
+
+    def copied(tensor: Tensor) -> Tensor:
+        nonlocal left
+        left -= tensor.numel() * tensor.element_size()
+        if left < 0:
+            raise ValueError("its tensors are larger than the file")
+        return tensor.detach().clone()
+
+    return apply_to_collection(mapped, Tensor, copied)
 
 
 class Checkpointer(Checkpoint):

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import torch
 
 from chela.config import RunConfig, computation
 from chela.errors import RunError
 from chela.records.files import atomic_file
 from chela.records.record import read_record
 from chela.records.state import lock_of
-from chela.training.checkpoints import BEST, LAST, PREVIOUS, step_of
+from chela.training.checkpoints import BEST, LAST, PREVIOUS, Unreadable, read_checkpoint, step_of
 from chela.training.initial import find_initial
 
 LOCK_SECONDS = 1.0  # who looks whether a run lives holds its lock for some microseconds
@@ -33,10 +32,6 @@ class Start:
     provenance: dict[str, Any] | None = None  # what the checkpoint says of its run
     finished: dict[str, Any] | None = None  # the record, when there is nothing left to do
     notice: str | None = None  # what the user should know of the choice
-
-
-class Unreadable(RunError):
-    """A checkpoint that is missing or damaged."""
 
 
 class RunFolder:
@@ -165,23 +160,21 @@ class RunFolder:
                 f"resume={checkpoint}: there is no such file.\n"
                 "  try: resume=auto (continue if there is something), or resume=false (start anew)"
             )
+        content = read_checkpoint(checkpoint)
+        _refuse_weights_alone(content, checkpoint)
         try:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            _refuse_weights_alone(content, checkpoint)
-            provenance = content["callbacks"]["Provenance"]
-            best_step = content["callbacks"]["Checkpointer"]["best_step"]
-            step = int(content["global_step"])
-        except RunError:
-            raise
-        except Exception as error:  # a truncated file fails in many ways
+            provenance = dict(content["callbacks"]["Provenance"])
+            wandb_id, theirs = str(provenance["wandb_id"]), dict(provenance["config"])
+            best_step = int(content["callbacks"]["Checkpointer"]["best_step"])
+        except (KeyError, TypeError, ValueError) as error:
             raise Unreadable(
-                f"{checkpoint} cannot be read as a checkpoint of a run ({_first_line(error)})\n"
+                f"{checkpoint} is no checkpoint of a run ({_first_line(error)} is not in it)\n"
                 "  try: resume=false (start anew; what is there is moved aside)"
             ) from error
-        self._same_run(provenance["config"], checkpoint)
+        self._same_run(theirs, checkpoint)
         if adopt and checkpoint.resolve().parent != self.checkpoints.resolve():
             checkpoint = self._adopt(checkpoint, best_step)
-        return Start(provenance["wandb_id"], checkpoint, step, provenance)
+        return Start(wandb_id, checkpoint, content["global_step"], provenance)
 
     def _same_run(self, theirs: dict[str, Any], checkpoint: Path) -> None:
         ours = {"seed": self.config.seed, **computation(self.config)}

@@ -55,7 +55,7 @@ def load_initial(model: nn.Module, output_dir: Path, name: str, seed: int) -> di
     """
     record = find_initial(output_dir, name, seed)
     with _named(name):
-        selected = selected_weights(output_dir / name / f"seed{seed}", record)
+        selected = selected_weights(output_dir / name / f"seed{seed}", record, model)
         if wrong := differences(model, selected.weights):
             raise RunError(
                 f"its weights are for another model; set the same sizes as it has:\n{wrong}"

@@ -271,7 +271,7 @@ class Run:
         best, step = self.folder.best, self.checkpointer.best_step
         if not best.is_file():
             raise RunError(f"{best} is missing, the weights of step {step}.\n  try: resume=false")
-        found = step_of(best)
+        found = step_of(best)  # which says so of a file that is not whole
         if found != step:
             raise RunError(
                 f"{best} has the weights of step {found}, but step {step} was selected.\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 
 from chela.errors import RunError
 from chela.records.record import FILE, read_record
-from chela.training.checkpoints import BEST
+from chela.training.checkpoints import BEST, read_checkpoint
 
 PREFIX = "model."  # of the model's weights in a checkpoint of a run
+BESIDES = 2**24  # bytes of a checkpoint of weights beside them, at most
 SHOWN = 5  # weights that do not fit; more would hide the first
 
 
@@ -38,7 +38,8 @@ def finished_record(folder: Path) -> dict[str, Any]:
         record = read_record(folder)
     except ValueError as error:
         raise RunError(
-            f"the record in {folder} cannot be read.\n  try: run it anew with resume=false"
+            f"the record in {folder} cannot be read ({error}).\n"
+            "  try: run it anew with resume=false"
         ) from error
     if record is None:
         below = sorted(str(file.parent) for file in folder.glob(f"*/{FILE}"))
@@ -49,12 +50,13 @@ def finished_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def selected_weights(folder: Path, record: dict[str, Any]) -> Selected:
+def selected_weights(folder: Path, record: dict[str, Any], model: nn.Module) -> Selected:
     """The weights that the run in ``folder`` has tested.
 
     Args:
         folder: of the run.
         record: its record, see ``finished_record``.
+        model: that they are for, on any device; it says how large they can be.
 
     Raises:
         RunError: they are not there, cannot be read, or are not those the record speaks of.
@@ -65,34 +67,39 @@ def selected_weights(folder: Path, record: dict[str, Any]) -> Selected:
             f"{file} is missing, the weights of step {step}.\n"
             "  try: copy it there from where the run was, or run it anew with resume=false"
         )
-    try:
-        stored = file.read_bytes()
-        content = torch.load(BytesIO(stored), map_location="cpu", weights_only=True)
-        found = content["global_step"]
-        weights = {
-            key.removeprefix(PREFIX): value
-            for key, value in content["state_dict"].items()
-            if key.startswith(PREFIX)
-        }
-    except Exception as error:  # a truncated file fails in many ways
-        raise RunError(
-            f"{file} cannot be read as weights ({type(error).__name__}).\n"
-            "  try: run it anew with resume=false"
-        ) from error
+    ours = sum(each.numel() * each.element_size() for each in model.state_dict().values())
+    content = read_checkpoint(file, 2 * ours + BESIDES)
+    found, stored = content["global_step"], content.get("state_dict")
+    weights = {
+        key.removeprefix(PREFIX): value
+        for key, value in (stored.items() if isinstance(stored, dict) else ())
+        if isinstance(key, str) and key.startswith(PREFIX) and _is_plain(value)
+    }
     if found != step:
         raise RunError(
             f"{file} has the weights of step {found}, but its record selected step {step}.\n"
             "  try: run it anew with resume=false"
         )
-    return Selected(weights, step, hashlib.sha256(stored).hexdigest())
+    with file.open("rb") as bytes_:
+        return Selected(weights, step, hashlib.file_digest(bytes_, "sha256").hexdigest())
 
 
 def differences(model: nn.Module, weights: dict[str, Tensor]) -> str:
-    """Which shapes of ``weights`` are not those of ``model``, a line each; empty if they fit."""
-    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    theirs = {key: tuple(value.shape) for key, value in weights.items()}
+    """Which of ``weights`` have not the form of those of ``model``, a line each; empty: none."""
+    ours = {key: _form(value) for key, value in model.state_dict().items()}
+    theirs = {key: _form(value) for key, value in weights.items()}
     wrong = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
     lines = [f"  {key}: {theirs.get(key)} there, {ours.get(key)} here" for key in wrong[:SHOWN]]
     if len(wrong) > SHOWN:
         lines.append(f"  and {len(wrong) - SHOWN} more")
     return "\n".join(lines)
+
+
+def _form(value: Tensor) -> str:
+    shape, kind = tuple(value.shape), str(value.dtype).removeprefix("torch.")
+    return f"{shape}" if kind == "float32" else f"{shape} {kind}"
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor whose values are there: neither sparse nor of no device."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta

@@ -152,7 +152,7 @@ class Retrieval(Task):
 
     @property
     def _alphabet(self) -> Alphabet:
-        return Alphabet(self.meta.facts["alphabet"])
+        return Alphabet(self.known_facts["alphabet"])
 
     @cached_property
     def _source(self) -> Source:

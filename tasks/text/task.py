@@ -151,7 +151,7 @@ class Text(Task):
     def _symbols(self) -> Characters | Bytes:
         if self.config.level == "bytes":
             return Bytes(self.config.length)
-        alphabet = self.meta.facts["alphabet"] if self._alphabet is None else self._alphabet
+        alphabet = self.known_facts["alphabet"] if self._alphabet is None else self._alphabet
         return Characters(alphabet, self.config.length)
 
     @cached_property

@@ -96,7 +96,7 @@ def test_what_cannot_be_begun_with_is_named(composed, earlier) -> None:
     (earlier / "record.json").write_text(json.dumps(record))
     file = earlier / "checkpoints" / "best.ckpt"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(RunError, match=r"best\.ckpt cannot be read as weights"):
+    with pytest.raises(RunError, match=r"best\.ckpt cannot be read as a checkpoint"):
         run(composed(f"start_from={name}"))
 
 

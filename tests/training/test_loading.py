@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
 import chela
 from chela.config import parse
 from chela.errors import RunError
+from chela.model import ChelaMixer
+from chela.training.build import build_task
 from chela.training.run import run
-from tests.conftest import ROOT
+from tasks.errors import DataError
+from tasks.listops import generator
+from tests.conftest import ROOT, TINY
 from tests.documented import blocks
 from tests.training.runs import folder_of, record_of
 
@@ -89,7 +97,6 @@ def test_what_cannot_be_loaded_is_named(finished, tmp_path: Path) -> None:
     for sections, message in [
         ({"status": "interrupted"}, r"is interrupted(.|\n)*finish it first"),
         ({"best": {"step": 1}}, r"but its record selected step 1(.|\n)*resume=false"),
-        ({"data": {"fingerprint": "0" * 64}}, r"not those of(.|\n)*000 then(.|\n)*data_dir=<"),
         ({"config": {"unknown": 1}}, r"not one of this code: unknown key(.|\n)*commit"),
     ]:
         change(finished, **sections)
@@ -101,15 +108,175 @@ def test_what_cannot_be_loaded_is_named(finished, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"another model:\n  .*16.* there, .*24(.|\n)*try: the code"):
         chela.load_run(finished)
     (finished / "record.json").write_text(record)
+    change(finished, config={"model": {**model, "depth": 10**12}})
+    with pytest.raises(RunError, match="too small for the 1,000,000,000,000 blocks"):
+        chela.load_run(finished)
+    (finished / "record.json").write_text(record)
     (finished / "checkpoints" / "best.ckpt").unlink()
     with pytest.raises(RunError, match=r"best\.ckpt is missing, the weights of step(.|\n)*copy it"):
         chela.load_run(finished)
 
 
-def test_data_may_have_moved(finished, shared_data: Path, tmp_path: Path) -> None:
+def test_weights_need_no_data_and_data_come_when_asked_for(
+    finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a process: it would import the script that calls load_run")
+
+    monkeypatch.setattr(generator, "ProcessPoolExecutor", refuse)
     config = json.loads((finished / "record.json").read_text())["config"]
-    change(finished, config={**config, "data_dir": str(tmp_path / "gone" / "\0")})
-    assert chela.load_run(finished, data_dir=shared_data).task.data_dir == shared_data
+    change(
+        finished,
+        config={**config, "data_dir": "/proc/no/\0", "task": {**config["task"], "workers": 2}},
+    )
+    loaded = chela.load_run(finished)
+    values, lengths = loaded.task.encode(["[MAX 2 [MIN 4 7 ] 0 ]"])
+    assert loaded.model(values, lengths).shape == (1, 10)
+    place = tmp_path / "elsewhere"
+    task = chela.load_run(finished, data_dir=place).task
+    assert not place.exists()
+    assert len(task.test) == 50
+    assert place.exists()
+    change(finished, data={"fingerprint": "0" * 64})
+    with pytest.raises(DataError, match=r"not those of the run(.|\n)*000 then(.|\n)*data_dir=<"):
+        len(chela.load_run(finished, data_dir=place).task.test)
+
+
+def test_the_symbols_of_texts_are_known_from_the_record_alone() -> None:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        for name in ("text", "retrieval"):
+            task = build_task(parse(compose("config", [f"task={name}"])))
+            task.expect({"facts": {"alphabet": "abc "}, "fingerprint": "0"})
+            assert task.spec.vocab_size == 3 + 4
+            example = "a cab" if name == "text" else ("a cab", "b")
+            assert task.encode([example])[1].flatten()[0] == 6
+            task.expect({"fingerprint": "0"})
+            with pytest.raises(KeyError, match="alphabet"):
+                _ = task.spec
+
+
+def test_only_known_classes_are_made_and_nothing_is_imported_or_resolved(
+    finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evilmod.py").write_text("class A: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    record = (finished / "record.json").read_text()
+    config = json.loads(record)["config"]
+    mixer, mine = config["model"]["mixer"], {"name": "mine"}
+    moved = {**config["model"], "mixer": {**mixer, "_target_": "evilmod.A"}}
+    change(finished, config={**config, "model": moved})
+    assert chela.load_run(finished).config.model.mixer.target is ChelaMixer  # by its name
+    for target in ("evilmod.A", "subprocess.Popen", "tasks.base.Task", 5, None):
+        for section in (
+            {"model": {**config["model"], **mine, "mixer": {**mixer, "_target_": target}}},
+            {"task": {**config["task"], **mine, "_target_": target}},
+        ):
+            change(finished, config={**config, **section})
+            with pytest.raises(RunError, match=r"_target_(.|\n)*classes=\["):
+                chela.load_run(finished)
+    assert "evilmod" not in sys.modules
+    monkeypatch.setenv("SECRET", "told")
+    for value in ("${oc.env:SECRET}", "${model}"):
+        change(finished, config={**config, "output_dir": value})
+        assert chela.load_run(finished).config.output_dir == value
+        change(finished, config={**config, "optimizer": value})
+        with pytest.raises(RunError, match="optimizer"):
+            chela.load_run(finished)
+
+
+def test_a_class_of_ones_own_is_named_by_the_caller(finished) -> None:
+    config = json.loads((finished / "record.json").read_text())["config"]
+    mixer = {**config["model"]["mixer"], "_target_": f"{Own.__module__}.Own"}
+    change(
+        finished, config={**config, "model": {**config["model"], "name": "mine", "mixer": mixer}}
+    )
+    with pytest.raises(RunError, match="not a class that is known here"):
+        chela.load_run(finished)
+    loaded = chela.load_run(finished, classes=[Own])
+    assert any(isinstance(each, Own) for each in loaded.model.modules())
+
+
+class Own(ChelaMixer):
+    """As anyone may write it."""
+
+
+class Attack:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("import os; os.environ['EVIL'] = 'ran'",))
+
+
+def flip(file: Path) -> None:
+    """Change one bit of the largest weight."""
+    content = bytearray(file.read_bytes())
+    weights = torch.load(file, weights_only=True)["state_dict"].values()
+    value = max(weights, key=lambda each: each.numel()).numpy().tobytes()
+    content[content.index(value) + len(value) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def with_weights(file: Path, form) -> None:
+    content = torch.load(file, weights_only=True)
+    content["state_dict"] = {k: form(v) for k, v in content["state_dict"].items()}
+    torch.save(content, file)
+
+
+def repacked(file: Path, method: int, form) -> None:
+    with zipfile.ZipFile(file) as parts:
+        held = [(each.filename, parts.read(each)) for each in parts.infolist()]
+    with zipfile.ZipFile(file, "w", method) as parts:
+        for name, value in held:
+            parts.writestr(name, form(value) if "/data/" in name else value)
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+DAMAGES = {
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-1000]),
+    "one bit": flip,
+    "no archive": lambda file: file.write_bytes(b"\x80\x02" + b"x" * 100),
+    "code": lambda file: torch.save({"global_step": 1, "state_dict": Attack()}, file),
+    "no step": lambda file: torch.save({"state_dict": {}}, file),
+    "a list": lambda file: torch.save([1], file),
+    "compressed": lambda file: repacked(file, zipfile.ZIP_DEFLATED, bytes),
+    "smaller than its tensors": lambda file: repacked(file, 0, lambda part: part[:4]),
+    "expanded": lambda file: with_weights(file, lambda v: v.flatten()[:1].expand(10**12)),
+    "too large": lambda file: with_weights(file, lambda v: v.new_zeros(10**6)),
+    "double": lambda file: with_weights(file, torch.Tensor.double),
+    "sparse": lambda file: with_weights(file, torch.Tensor.to_sparse),
+    "nowhere": lambda file: with_weights(file, lambda v: v.to("meta")),
+    "no tensors": lambda file: with_weights(file, lambda v: 5),
+    "a pipe": pipe,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_file_that_is_not_the_weights_is_one_error(damaged: Path, damage) -> None:
+    damage(damaged / "checkpoints" / "best.ckpt")
+    with pytest.raises(RunError, match=r"cannot be read as|another model|weights of step|small"):
+        chela.load_run(damaged)
+    assert os.environ.get("EVIL") is None
+
+
+@pytest.fixture
+def damaged(loadable: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run."""
+    return Path(shutil.copytree(loadable, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def loadable(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
+    """The folder of a finished run, made once."""
+    place = tmp_path_factory.mktemp("loadable")
+    places = [f"data_dir={shared_data}", f"output_dir={place}", "trainer.max_steps=2"]
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = compose("config", [*TINY, *places])
+    run(config)
+    return folder_of(config)
 
 
 def test_the_documented_lines_run(finished, capsys) -> None:

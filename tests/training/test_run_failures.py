@@ -154,6 +154,10 @@ def test_best_weights_of_another_step_are_not_tested(composed) -> None:
     torch.save({**content, "global_step": content["global_step"] + 1}, folder.best)
     with pytest.raises(RunError, match="weights of step"):
         run(config)
+    damage(folder.best)
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"best\.ckpt cannot be read(.|\n)*resume=false"):
+            run(config)
     folder.best.unlink()
     with pytest.raises(RunError, match=r"best\.ckpt is missing"):
         run(config)
