@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from chela.records.source import file_hash
+
+# How batch systems number a job for its processes: Slurm, PBS, LSF, Grid Engine, Flux, OAR.
+BATCH_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "OAR_JOB_ID")
+PEAK_RESET, PEAK = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux
 PACKAGES = ("chela", "triton", "lightning", "torchmetrics", "datasets", "hydra-core", "wandb")
 
 
@@ -31,6 +38,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
         Names, counts, and memory in bytes.
     """
     found: dict[str, Any] = {
+        "host": platform.node(),
         "device": device.type,
         "cpu": _cpu_name(),
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
@@ -43,11 +51,56 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def git_state(folder: Path) -> dict[str, Any]:
-    """The commit of the checkout around ``folder`` and whether files differ; None outside one."""
-    commit = _git(folder, "rev-parse", "HEAD")
+def batch_job() -> str | None:
+    """The batch system's number of the job that this process is a part of; None outside one."""
+    return next((os.environ[name] for name in BATCH_JOBS if os.environ.get(name)), None)
+
+
+def git_state(folder: Path, files: Iterable[Path] = ()) -> dict[str, Any]:
+    """The commit of the checkout around ``folder``, and whether what ran is other than that.
+
+    Args:
+        folder: a package of the checkout.
+        files: further ones that ran; those that the commit does not have are named, with a hash.
+
+    Returns:
+        ``commit`` and ``dirty``, None outside a checkout, and ``untracked``.
+    """
+    root = _git(folder, "rev-parse", "--show-toplevel")
+    tracked = _git(folder, "ls-files", "-z", "--full-name", ":/")
+    known = set() if root is None else {Path(root, each) for each in (tracked or "").split("\0")}
+    if root is None or (folder / "__init__.py").resolve() not in known:
+        return {
+            "commit": None,
+            "dirty": None,
+            "untracked": {},
+        }  # installed below another's checkout
+    others = sorted(file.resolve() for file in files if file.resolve() not in known)
+    untracked = {
+        str(file.relative_to(root) if file.is_relative_to(root) else file): file_hash(file)
+        for file in others
+    }
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+    return {
+        "commit": _git(folder, "rev-parse", "HEAD"),
+        "dirty": bool(changes or untracked),
+        "untracked": untracked,
+    }
+
+
+def reset_peak_memory() -> bool:
+    """Begin to measure the process's peak memory anew; False where the system cannot."""
+    try:
+        PEAK_RESET.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory() -> int | None:
+    """The most bytes in memory that the process had since ``reset_peak_memory``."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", PEAK.read_text())
+    return int(found[1]) * 1024 if found else None
 
 
 def _version(package: str) -> str | None:

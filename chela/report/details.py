@@ -28,6 +28,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "peak memory": _memory(run),
         "hardware": hardware(run),
         "system": run.text("hardware.system"),
+        "host": run.text("hardware.host"),
+        "batch job": run.text("batch_job"),
         "precision": run.text("precision"),
         "operations": _pairs(run.record.get("implementations")),
         "versions": _pairs(run.record.get("versions")),
@@ -108,8 +110,9 @@ def _code(run: Run) -> str | None:
     commit = run.text("git.commit")
     if commit is None:
         return None
-    git = run.record["git"]
-    return f"{commit}{', with changes that are not in it' if git.get('dirty') else ''}"
+    git, digest = run.record["git"], run.text("code.hash")
+    changed = ", with changes that are not in it" if git.get("dirty") else ""
+    return f"{commit}{changed}{f'; model code {digest}' if digest else ''}"
 
 
 def _number(run: Run, path: str, form: str) -> str | None:

@@ -18,6 +18,7 @@ from chela.config import ModelConfig, RunConfig
 from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked, choose, use_kernels
 from chela.model import Classifier
+from chela.records.environment import reset_peak_memory
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.module import ClassificationModule
 from chela.training.settings import Step, TrainerConfig
@@ -222,12 +223,18 @@ def build_module(
     )
 
 
-def free_memory(device: torch.device) -> None:
-    """Take back what an earlier run of this process left on a GPU, and measure the peak anew."""
+def free_memory(device: torch.device) -> bool:
+    """Take back what an earlier run of this process left, and measure the peak anew.
+
+    Returns:
+        Whether that can be: else the peak would be the largest of all its runs.
+    """
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    if device.type != "cuda":
+        return reset_peak_memory()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return True
 
 
 def steps_of(epochs: float, train_samples: int, batch_size: int) -> int:

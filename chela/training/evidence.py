@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -14,15 +14,20 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+import chela
 from chela.command import command_line
 from chela.config import RunConfig, as_dict, computation
 from chela.recipe import departures
-from chela.records.environment import git_state, hardware, versions
+from chela.records.environment import batch_job, git_state, hardware, peak_memory, versions
+from chela.records.source import changes, code_state, source_files
 from chela.training import build
 from chela.training.checkpoints import Checkpointer
 from chela.training.history import History
 from chela.training.wandb_run import WandbRun
 from tasks.base import PROTOCOLS, Task
+
+# beside the mixer's: with all that they import, see source_files
+ALWAYS = ("chela.model.backbone", "chela.training.module", "chela.training.optim")
 
 
 class Provenance(Callback):
@@ -36,11 +41,13 @@ class Provenance(Callback):
         precision: str,
         earlier: dict[str, Any] | None,
         initial_weights: dict[str, Any] | None = None,
+        code: dict[str, Any] | None = None,
     ) -> None:
         earlier = earlier or {"sessions": 0, "wall_seconds": 0.0, "precisions": []}
         precisions: list[str] = earlier["precisions"]
         if precision not in precisions[-1:]:
             precisions = [*precisions, precision]
+        self.code_changes = changes(earlier.get("code"), code) if code else None
         self.fixed = {
             "config": {"seed": config.seed, **computation(config)},
             "fingerprint": fingerprint,
@@ -48,6 +55,8 @@ class Provenance(Callback):
             "sessions": earlier["sessions"] + 1,
             "precisions": precisions,
             "initial_weights": earlier.get("initial_weights", initial_weights),
+            "code": code,
+            "earlier_code": _with_last(earlier),
         }
         self._earlier_seconds = earlier["wall_seconds"]
         self._started = time.monotonic()
@@ -63,10 +72,17 @@ class Provenance(Callback):
         return ", then ".join(self.fixed["precisions"])
 
     @property
-    def notice(self) -> str | None:
-        """What the user should know of another precision than before."""
-        if len(self.fixed["precisions"]) == 1:
-            return None
+    def notices(self) -> Iterator[str]:
+        """What the user should know of another precision or other code than before."""
+        if self.code_changes:
+            yield (
+                f"the code is not that of the steps before, as its record will say "
+                f"({self.code_changes} differ); for one code go back to it, or resume=false"
+            )
+        if len(self.fixed["precisions"]) > 1:
+            yield self._precisions_notice()
+
+    def _precisions_notice(self) -> str:
         return (
             f"trainer.precision=auto follows the device, and this run is now {self.precision}, as "
             "its record will say; for one precision go on where it began, or resume=false"
@@ -98,7 +114,9 @@ def beginning(
         "config": as_dict(config),
         "identity": computation(config),
         "departures": departures(config),
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(chela.__file__).parent, source_files(*computing(config)).values()),
+        "code": {**provenance.fixed["code"], "earlier": provenance.fixed["earlier_code"]},
+        "batch_job": batch_job(),
         "versions": versions(),
         "hardware": hardware(device),
         "precision": provenance.precision,
@@ -123,15 +141,14 @@ def outcome(
     checkpointer: Checkpointer,
     provenance: Provenance,
     planned_steps: int,
-    device: torch.device,
+    peak: tuple[int | None, str],
 ) -> dict[str, Any]:
     """The part of the record that is known after the last step, be it the planned one or not.
 
     ``tokens_per_second`` is the median of the logged intervals, so that the first one, which holds
-    the warm-up of the machine, does not count.
+    the warm-up of the machine, does not count. Of ``peak`` see ``peak_of``.
     """
     speeds = [row["tokens_per_second"] for row in history.rows if "tokens_per_second" in row]
-    gpu = device.type == "cuda"
     return {
         "training": {
             "steps": history.step,
@@ -143,8 +160,8 @@ def outcome(
             "train_seconds": max(history.train_seconds, history.seconds_saved),
             "wall_seconds": provenance.wall_seconds,
             "sessions": provenance.fixed["sessions"],
-            "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else _peak_resident(),
-            "peak_memory_of": "GPU allocations" if gpu else "the process",
+            "peak_memory_bytes": peak[0],
+            "peak_memory_of": peak[1],
         },
         "best": {"step": checkpointer.best_step, "accuracy": checkpointer.best_accuracy},
         "metrics": history.rows,
@@ -170,6 +187,26 @@ def implementations(model: nn.Module, dtype: torch.dtype) -> dict[str, str]:
     return {operation: " and ".join(sorted(used)) for operation, used in found.items()}
 
 
-def _peak_resident() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
-    return peak if sys.platform == "darwin" else peak * 1024
+def computing(config: RunConfig) -> tuple[str, ...]:
+    """The modules whose code decides what a run of this configuration computes of its data."""
+    return (config.model.mixer.target.__module__, *ALWAYS)
+
+
+def code_note(config: RunConfig, record: Mapping[str, Any]) -> str | None:
+    """What is to be said where the code is not that of a run; None where it is, or not known."""
+    found = changes(record.get("code"), code_state(*computing(config)))
+    return found and f"the code differs from that run's: {found}"
+
+
+def peak_of(device: torch.device, measured: bool) -> tuple[int | None, str]:
+    """The most bytes that this run took, and of what; None where other runs may have taken them."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(), "GPU allocations"
+    return peak_memory() if measured else None, "the process"
+
+
+def _with_last(earlier: dict[str, Any]) -> list[str]:
+    """The hashes of the code of all sessions before, each once in a row."""
+    codes: list[str] = earlier.get("earlier_code", [])
+    last = (earlier.get("code") or {}).get("hash")
+    return codes if last is None or last in codes[-1:] else [*codes, last]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from chela.model import Classifier
 from chela.records.record import text
 from chela.training import build
 from chela.training.checkpoints import BEST
+from chela.training.evidence import code_note
 from chela.training.selected import differences, finished_record, selected_weights
 from tasks.base import Task, TaskSpec
 
@@ -59,6 +61,8 @@ def load_run(
     folder, device = Path(folder), torch.device(device)
     record = finished_record(folder)
     config = _config(folder, record, data_dir, classes)
+    if note := code_note(config, record):
+        warnings.warn(f"{folder}: {note}", stacklevel=2)
     task, spec = _task(config, folder, record)
     _refuse_blocks_without_weights(config, folder)
     with torch.device("meta"):  # the weights' sizes alone, which no file is believed

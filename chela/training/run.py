@@ -25,13 +25,14 @@ from chela.errors import RunError
 from chela.records.curve import draw_curve
 from chela.records.files import atomic_file, write_text
 from chela.records.record import FILE, mark_failed, read_record, test_result, write_record
+from chela.records.source import code_state
 from chela.records.summary import summary_table
 from chela.sweep import sweep_name
 from chela.training import build
 from chela.training.announcement import notes, opening
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.distributed import Companions, is_leader
-from chela.training.evidence import Provenance, beginning, outcome
+from chela.training.evidence import Provenance, beginning, code_note, computing, outcome, peak_of
 from chela.training.folder import RunFolder, Start
 from chela.training.guards import Plateau, out_of_memory
 from chela.training.heartbeat import Heartbeat
@@ -80,6 +81,8 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
         if start.finished is not None:
             _same_data(config, start.finished)
             console.say(f"{config.run_id} is finished; resume=false runs it anew.")
+            if note := code_note(config, start.finished):
+                console.say(f"{note}; the numbers are of the code then, resume=false runs this one")
             console.print(summary_table(start.finished, folder.path))
             return float(start.finished["best"].get("accuracy") or math.nan)
         chosen = Chosen.of(composed)
@@ -114,7 +117,7 @@ class Run:
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
         config, folder = self.config, self.folder
-        build.free_memory(self.device)
+        self.measured = build.free_memory(self.device)
         L.seed_everything(config.seed, workers=True, verbose=False)
         task = build.build_task(config, self.device)
         task.prepare_data()
@@ -230,6 +233,7 @@ class Run:
             build.precision(trainer, self.device),
             self.start.provenance,
             initial,
+            code_state(*computing(config)),
         )
         callbacks: list[Callback] = [
             self.history,
@@ -285,7 +289,13 @@ class Run:
         return test_result(result["test/accuracy"], result["test/loss"], n, majority)
 
     def _outcome(self, steps: int) -> dict[str, Any]:
-        return outcome(self.history, self.checkpointer, self.provenance, steps, self.device)
+        return outcome(
+            self.history,
+            self.checkpointer,
+            self.provenance,
+            steps,
+            peak_of(self.device, self.measured),
+        )
 
     def _finish(self, record: dict[str, Any], tested: dict[str, Any]) -> None:
         config, path = self.config, self.folder.path
@@ -322,8 +332,8 @@ class Run:
             self.wandb.describe(),
         )
         self.console.say(said)
-        parts = (self.start, self.provenance, self.wandb)
-        notices = [self.without_recipe, *(part.notice for part in parts)]
+        notices = [self.without_recipe, self.start.notice, *self.provenance.notices]
+        notices.append(self.wandb.notice)
         for note in [*filter(None, notices), *notes(self.config, self.start, steps)]:
             self.console.say(f"  note       {note}")
 

@@ -55,11 +55,11 @@ def test_the_environment_is_described() -> None:
     assert versions()["torch"] == torch.__version__
     assert versions()["chela"]
     assert hardware(torch.device("cpu"))["cpu"]
-    assert len(git_state(ROOT)["commit"]) == 40
+    assert len(git_state(ROOT / "chela")["commit"]) == 40
 
 
 def test_outside_a_checkout_there_is_no_commit(tmp_path) -> None:
-    assert git_state(tmp_path) == {"commit": None, "dirty": None}
+    assert git_state(tmp_path) == {"commit": None, "dirty": None, "untracked": {}}
 
 
 @pytest.mark.parametrize(

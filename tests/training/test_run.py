@@ -169,6 +169,33 @@ def test_the_same_seed_is_the_same_run(composed, tmp_path) -> None:
         assert record_of(one)[name] == record_of(other)[name]
 
 
+def test_a_finished_or_resumed_run_says_that_the_code_is_another_now(composed, capsys) -> None:
+    config = composed()
+    run(config)
+    folder = folder_of(config)
+    record = json.loads((folder / "record.json").read_text())
+    assert record["code"]["earlier"] == []
+    assert record["hardware"]["host"]
+    assert "batch_job" in record
+    capsys.readouterr()
+    run(config)
+    assert "differs" not in capsys.readouterr().out
+    record["code"]["files"]["chela.model.mixer"] = record["code"]["hash"] = "0" * 16
+    (folder / "record.json").write_text(json.dumps(record))
+    run(config)
+    said = capsys.readouterr().out
+    assert "the code differs from that run's: chela.model.mixer" in said
+    assert "resume=false" in said
+    (folder / "record.json").unlink()
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["callbacks"]["Provenance"]["code"] = record["code"]
+    torch.save(content, last)
+    run(config)
+    assert "the code is not that of the steps before" in capsys.readouterr().out
+    assert record_of(config)["code"]["earlier"] == ["0" * 16]
+
+
 def test_wandb_offline_holds_the_run(composed, capsys) -> None:
     config = composed("logger=wandb")
     run(config)
