@@ -87,10 +87,9 @@ def build(collection: Collection, literature: pd.DataFrame | None = None) -> Rep
         for number, (row, cells) in enumerate(lines)
         for column in columns
     ]
-    if lines[own:]:
-        said = [AS_PRINTED, NO_CHELA]
-    else:
-        said = [] if any(column.kind == "lra" for column in columns) else [NOT_COMPARABLE]
+    said = [AS_PRINTED, NO_CHELA] if sources else []
+    if columns and all(column.kind == "other" for column in columns):
+        said = [NOT_COMPARABLE]
     return Report(
         cells=ranked(typed(found), columns),
         columns=tuple(columns),

@@ -44,7 +44,8 @@ def terminal_tables(report: Report, width: int) -> list[Table]:
     widest = max(sum(columns[place] + FRAME for place in part) for part in parts)
     tables = [_table(report, part, min(names, max(folded, room - widest))) for part in parts]
     tables[0].title = f"Test {report.metric or 'results'}"
-    tables[-1].caption = CAPTION
+    if report.cells[["rank_ours", "rank_all"]].any(axis=None):
+        tables[-1].caption = CAPTION
     return tables
 
 

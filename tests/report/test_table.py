@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chela.records.collect import Collection, Unread
 from chela.report.cells import summary
 from chela.report.frame import Column, Report, letters, ranked, typed
 from chela.report.published import LRA, departure, published
-from chela.report.render import costs
+from chela.report.render import costs, markdown
 from chela.report.table import build
 from tests.records.samples import SIZES, cell, found, ours, run
 
@@ -144,6 +146,10 @@ def test_a_run_without_a_number_stands_alone() -> None:
     assert [column.title for column in report.columns] == ["ListOps"]
     assert len(report.cells) == 1
     assert report.sources == ()
+    nothing = build(Collection((), (Unread(Path("a/record.json"), "half"),), ()), published())
+    assert (nothing.columns, nothing.rows, len(nothing.cells)) == ((), (), 0)
+    assert len(nothing.remarks) == 1  # no data, so nothing that could be said of them
+    assert "a/record.json: half" in markdown(nothing)
 
 
 def with_pathx(status: str | None) -> Report:
