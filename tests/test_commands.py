@@ -76,11 +76,10 @@ def test_without_a_terminal_there_are_lines(tmp_path: Path, shared_data: Path) -
 
 @pytest.mark.slow
 def test_the_demo_learns(tmp_path: Path) -> None:
-    """The demo as shipped: under three minutes of training, clearly above the majority class."""
+    """The demo as shipped: clearly above the majority class."""
     result = train("experiment=demo", f"data_dir={tmp_path}/data", f"output_dir={tmp_path}/outputs")
     assert result.returncode == 0, result.stderr
     (file,) = tmp_path.glob("outputs/demo-*/seed0/record.json")
     record = json.loads(file.read_text())
     test = record["test"]
     assert test["accuracy"] - 5 * test["standard_error"] > test["majority_class_accuracy"] + 0.1
-    assert record["training"]["tokens"] / record["training"]["tokens_per_second"] < 180

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import math
 import multiprocessing
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -72,10 +71,7 @@ def digest(blocks: list[Rows]) -> str:
 
 @pytest.mark.slow
 def test_a_hundred_thousand_trees_follow_the_published_law() -> None:
-    began = time.monotonic()
     blocks = list(generate(100_000, REAL, seed=0, workers=2))
-    assert time.monotonic() - began < 120
-
     lengths = np.concatenate([block.rows.lengths for block in blocks])
     assert len(lengths) == 100_000
     assert lengths.min() > 500
