@@ -19,6 +19,7 @@ from chela.kernels import linear_attention, long_conv, short_conv
 from chela.kernels.choice import Implementation, choose
 from chela.records.environment import versions
 from chela.training import build
+from chela.training.memory import estimate
 from chela.training.wandb_run import wandb_mode
 from tasks.base import Batch, Task
 from tasks.errors import DataError
@@ -62,6 +63,7 @@ def diagnose(config: RunConfig) -> Iterator[Finding]:
     yield prepared
     if prepared.fine:
         task.setup()
+        yield _memory(config, task, device)
         yield _overfit(config, task, device)
 
 
@@ -143,6 +145,12 @@ def _data(task: Task) -> Finding:
         return Finding("data", True, load(folder).meta.describe())
     except DataError as error:
         return Finding("data", False, str(error))
+
+
+def _memory(config: RunConfig, task: Task, device: torch.device) -> Finding:
+    model = build.build_model(config.model, task.spec, config.kernels, device).to(device)
+    found = estimate(model, task, config.trainer, device)
+    return Finding("memory", found.fits, str(found))
 
 
 def _overfit(config: RunConfig, task: Task, device: torch.device) -> Finding:

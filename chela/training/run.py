@@ -38,6 +38,7 @@ from chela.training.guards import Plateau, out_of_memory
 from chela.training.heartbeat import Heartbeat
 from chela.training.history import History
 from chela.training.initial import load_initial
+from chela.training.memory import estimate
 from chela.training.module import ClassificationModule, NonFinite
 from chela.training.progress import TrainingProgress
 from chela.training.pruning import Pruned, Pruning
@@ -64,7 +65,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
     Raises:
         Pruned: ``report`` stopped it; everything is saved.
         ConfigError: the configuration cannot be run.
-        RunError: the run could not start, or stopped; what it had is saved.
+        RunError: the run could not start, or would not fit, or stopped; what it had is saved.
         SystemExit: a signal stopped it, between two steps or in the test; status 128 + the
             signal's number. A second one ends the process.
     """
@@ -130,6 +131,8 @@ class Run:
         initial = None
         if config.start_from is not None and self.start.checkpoint is None:
             initial = load_initial(model, Path(config.output_dir), config.start_from, config.seed)
+        if self.leads:
+            self._check_memory(module.model, task)
         self.trainer = trainer = self._trainer(task, steps, initial)
         self._announce(task, model, steps)
         record = beginning(
@@ -201,6 +204,16 @@ class Run:
             task.close()
             if exit_code != 0:
                 self.wandb.close(exit_code)
+
+    def _check_memory(self, model: nn.Module, task: Task) -> None:
+        """Say it before the memory is full; without a GPU the system would kill the run."""
+        found = estimate(model.to(self.device), task, self.config.trainer, self.device)
+        if found.fits:
+            return
+        if self.device.type == "cpu":
+            raise RunError(f"the memory would not suffice: {found}")
+        # compiled it may need less, and PyTorch's own error does no harm
+        self.console.say(f"note: the GPU's memory may not suffice, uncompiled: {found}")
 
     def _check_data(self, task: Task) -> None:
         before = self.start.provenance

@@ -1,0 +1,278 @@
+"""What a batch will need of memory, told before the first step by one sample and by two.
+
+Activations grow in proportion to the samples that are computed at once; weights, gradients and
+long kernels do not. Two small batches of the longest sample tell the two apart. Every tensor that
+is alive is counted, so that scores that are made and dropped again count as well.
+"""
+
+from __future__ import annotations
+
+import resource
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from chela.training import build
+from chela.training.settings import TrainerConfig
+from tasks.base import Batch, Task
+from tasks.loader import DiskReader
+from tasks.storage.store import lengths_of
+
+GIB = 2**30
+PLENTY = 0.1  # of what is free: a run that needs less is not measured any closer
+SPARED = 0.8  # of what is free: as much a suggested batch may take
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one kind of batch: ``fixed + each * samples``."""
+
+    key: str  # that says how many samples are computed at once
+    samples: int
+    fixed: float
+    each: float
+    devices: int = 1  # over which the key's number is split
+
+    @property
+    def bytes(self) -> float:
+        """Of a whole batch."""
+        return self.fixed + self.each * self.samples
+
+    def fitting(self, room: float) -> int:
+        """How many samples at once are sure to fit, in powers of two; 0: not even one."""
+        most = (room - self.fixed) / max(self.each, 1)
+        return 0 if most < 1 else min(1 << int(most).bit_length() - 1, self.samples)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will need beyond what it holds before its first step, and what there is."""
+
+    needs: tuple[Need, ...]  # of training, of evaluation
+    length: int  # of the longest sample
+    free: float | None  # bytes; None: not known on this system
+    processes: int = 1  # of the run, that share the memory
+
+    @property
+    def largest(self) -> Need:
+        """Of the kind of batch that needs most."""
+        return max(self.needs, key=lambda need: need.bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is not known to be too much."""
+        return self.free is None or self.largest.bytes * self.processes <= self.free
+
+    def __str__(self) -> str:
+        need, free = self.largest, self.free
+        total = need.bytes * self.processes
+        text = (
+            f"about {_size(total)} of memory for {need.samples} samples of length "
+            f"{self.length:,} at once ({need.key})"
+        )
+        if free is None:
+            return text
+        text += f", {_size(free)} free"
+        if self.fits:
+            return text
+        room = SPARED * free / self.processes
+        large = [each for each in self.needs if each.bytes * self.processes > free]
+        sizes = {each.key: each.fitting(room) * each.devices for each in large}
+        if 0 in sizes.values():
+            return f"{text}.\n  try: a smaller model; not even one sample at once fits"
+        return f"{text}.\n  try: {' '.join(f'{key}={size}' for key, size in sizes.items())}"
+
+
+def estimate(model: nn.Module, task: Task, config: TrainerConfig, device: torch.device) -> Estimate:
+    """Compute one and two samples, forward and backward, and draw the line through both.
+
+    The weights, BatchNorm's averages and the random numbers are afterwards what they were.
+
+    Args:
+        model: on ``device``.
+        task: set up.
+        config: how many samples are computed at once, and in which precision.
+        device: where.
+    """
+    lengths = lengths_of(task.train)
+    longest = int(lengths.argmax())
+    reader = DiskReader(task.train, task.encoding)
+    free = _free(device)
+    moments = 2 * sum(each.nbytes for each in model.parameters() if each.requires_grad)
+
+    shared = config.devices if device.type == "cpu" else 1
+
+    def line(key: str, samples: int, fixed: int, train: bool, split: int = 1) -> Need:
+        peaks = []
+        for size in (1, 2):
+            batch = Batch(*(each.to(device) for each in reader.__getitems__([longest] * size)))
+            compute = partial(_compute, model, batch, task, config, train)
+            peak = _peak(compute, device, free)
+            if peak is None:  # not even this fits
+                return Need(key, samples, fixed, 2 * (free or 0), split)
+            if free is not None and fixed + peak * samples * shared <= PLENTY * free:
+                return Need(key, samples, fixed, peak, split)
+            peaks.append(peak)
+        each = max(peaks[1] - peaks[0], 0)
+        return Need(key, samples, fixed + peaks[0] - each, each, split)
+
+    alone = config.devices == 1
+    at_once = config.micro_batch_size or config.batch_size // config.devices
+    with _untouched(model, device):
+        model.train()
+        key = "trainer.micro_batch_size" if alone else "trainer.batch_size"
+        training = line(key, at_once, moments, train=True, split=config.devices)
+        model.eval()
+        evaluated = min(config.eval_batch_size, len(task.val))
+        evaluation = line("trainer.eval_batch_size", evaluated, 0, train=False)
+    length = int(lengths[longest]) // task.encoding.channels // task.encoding.documents
+    return Estimate((training, evaluation), length, free, shared)
+
+
+def _compute(
+    model: nn.Module, batch: Batch, task: Task, config: TrainerConfig, train: bool
+) -> None:
+    device, dtype = batch.values.device, build.compute_dtype(config, batch.values.device)
+    narrow = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    with torch.set_grad_enabled(train), torch.compiler.set_stance("force_eager"):
+        with narrow:
+            logits = model(batch.values, batch.lengths if task.is_padded else None)
+        if train:
+            F.cross_entropy(logits.float(), batch.labels).backward()
+
+
+@contextmanager
+def _untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    training = model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            model.zero_grad(set_to_none=True)
+            model.train(training)
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])
+
+
+def _peak(compute: Callable[[], None], device: torch.device, limit: float | None) -> int | None:
+    """The most bytes that were alive at once, beyond those before; None: more than ``limit``."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        try:
+            compute()
+        except torch.cuda.OutOfMemoryError:
+            return None
+        return torch.cuda.max_memory_allocated(device) - before
+    alive = _Alive(limit)
+    try:
+        with alive:
+            compute()
+    except (_TooMuch, MemoryError):
+        return None
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # PyTorch's on a CPU
+            return None
+        raise
+    return alive.peak
+
+
+class _TooMuch(Exception):
+    """More is alive than there is room for."""
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made inside."""
+
+    def __init__(self, limit: float | None) -> None:
+        super().__init__()
+        self.limit, self.now, self.peak = limit, 0, 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for each in tree_leaves((args, kwargs)):
+            if isinstance(each, Tensor):  # what was there before is not counted
+                self._see(each, 0)
+        result = func(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor):
+                self._see(each, each.untyped_storage().nbytes())
+        self.peak = max(self.peak, self.now)
+        if self.limit is not None and self.now > self.limit:
+            raise _TooMuch
+        return result
+
+    def _see(self, tensor: Tensor, size: int) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self.known:
+            self.known.add(key)
+            self.now += size
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def _free(device: torch.device) -> float | None:
+    """Bytes that this process can still have; None where the system does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    rooms = [*_of_the_machine(), *_of_the_groups(), *_of_the_process()]
+    return min(rooms, default=None)
+
+
+def _of_the_machine() -> Iterator[float]:
+    with suppress(OSError, KeyError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        known = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        yield 1024 * (known["MemAvailable"] + known["SwapFree"])
+
+
+def _of_the_groups() -> Iterator[float]:
+    """Of a container or a batch system's job: limits stand at the group and at those above it."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            first = controllers == "memory"
+            if not first and controllers:
+                continue
+            root = Path("/sys/fs/cgroup/memory" if first else "/sys/fs/cgroup")
+            group = root / place.lstrip("/")
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            limit, usage = names if first else ("memory.max", "memory.current")
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError):
+                    files = dict(
+                        each.split() for each in (folder / "memory.stat").read_text().splitlines()
+                    )
+                    cached = int(files.get("inactive_file", 0))
+                    most, used = (int((folder / name).read_text()) for name in (limit, usage))
+                    yield most - used + cached
+                if folder == root:
+                    break
+
+
+def _of_the_process() -> Iterator[float]:
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY:
+        with suppress(OSError, ValueError):
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            yield most - pages * resource.getpagesize()
+
+
+def _size(count: float) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= 0.1 * GIB else f"{count / 2**20:.0f} MiB"

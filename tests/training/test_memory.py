@@ -1,0 +1,130 @@
+"""What a run will need of memory is told before its first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from chela.config import RunConfig, parse
+from chela.errors import RunError
+from chela.model import BackboneConfig, Classifier
+from chela.training import build, memory
+from chela.training.doctor import diagnose
+from chela.training.memory import Estimate, Need, estimate
+from chela.training.run import run
+from tasks.base import Task
+
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+class Scores(nn.Module):
+    """A mixer of one's own with L x L scores."""
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        return (x @ x.mT).softmax(-1) @ x
+
+
+def prepared(composed: Any, *overrides: str) -> tuple[RunConfig, Task, Classifier]:
+    config = parse(composed(*overrides))
+    task = build.build_task(config)
+    task.prepare_data()
+    task.setup()
+    return config, task, build.build_model(config.model, task.spec)
+
+
+def test_the_estimate_is_that_of_the_whole_batch(composed, monkeypatch) -> None:
+    """One sample and two tell what sixteen need: all tensors that are alive at once."""
+    monkeypatch.setattr(memory, "_free", lambda device: None)  # measured closely
+    config, task, model = prepared(composed)
+    found = estimate(model, task, config.trainer, CPU).needs[0]
+    batch = next(iter(_all_of_the_longest(task, 16)))
+    alive = memory._Alive(None)
+    with alive:
+        model(batch.values, batch.lengths).logsumexp(-1).sum().backward()
+    moments = 2 * sum(each.nbytes for each in model.parameters())
+    assert found.bytes == pytest.approx(alive.peak + moments, rel=0.1)
+
+
+def _all_of_the_longest(task: Task, size: int) -> Any:
+    longest = int(memory.lengths_of(task.train).argmax())
+    yield memory.DiskReader(task.train, task.encoding).__getitems__([longest] * size)
+
+
+def test_scores_that_are_made_and_dropped_count(composed, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "_free", lambda device: None)
+    config, task, _ = prepared(composed)
+    backbone = BackboneConfig(dim=16, depth=1)
+    vocab_size = task.spec.vocab_size
+    model = Classifier(backbone, Scores, vocab_size=vocab_size, input_dim=1, num_classes=10)
+    found = estimate(model, task, config.trainer, CPU)
+    scores = 4 * found.length**2  # bytes of a sample's
+    assert all(need.each > 2 * scores for need in found.needs)  # before and after the softmax
+
+
+def test_an_estimate_leaves_no_trace(composed, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "_free", lambda device: None)
+    config, task, model = prepared(composed, "model.norm=batch")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    drawn = torch.get_rng_state()
+    estimate(model, task, config.trainer, CPU)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(each.grad is None for each in model.parameters())
+
+
+def test_a_run_that_would_fill_the_memory_does_not_begin(composed, monkeypatch, tmp_path) -> None:
+    small = "trainer.eval_batch_size=4"
+    config, task, model = prepared(composed, small)
+    monkeypatch.setattr(memory, "_free", lambda device: None)
+    needed = estimate(model, task, config.trainer, CPU).largest.bytes
+    monkeypatch.setattr(memory, "_free", lambda device: 0.7 * needed)
+    with pytest.raises(
+        RunError, match=r"(?s)would not suffice: .*try: trainer\.micro_batch_size=\d"
+    ):
+        run(composed(small))
+    assert not list(tmp_path.glob("outputs/*/*/record.json"))
+    (finding,) = [each for each in diagnose(config) if each.subject == "memory"]
+    assert not finding.fine
+    assert "trainer.micro_batch_size=" in finding.text
+    run(composed(small, "trainer.micro_batch_size=2"))  # as the remedy has it
+
+
+def test_not_even_one_sample_fits(composed, monkeypatch) -> None:
+    """What is measured must not fill the memory either."""
+    monkeypatch.setattr(memory, "_free", lambda device: 1000.0)
+    with pytest.raises(RunError, match="not even one sample"):
+        run(composed())
+
+
+@pytest.mark.parametrize(
+    ("free", "processes", "said"),
+    [
+        (None, 1, "about 3.0 GiB of memory for 48 samples of length 2,000 at once (training)"),
+        (4000 * MIB, 1, "(training), 3.9 GiB free"),
+        (500 * MIB, 1, "try: training=4 evaluation=4"),
+        (2000 * MIB, 1, "2.0 GiB free.\n  try: training=16"),
+        (4000 * MIB, 2, "about 6.0 GiB"),
+        (4000 * MIB, 2, "try: training=16"),
+        (60 * MIB, 1, "not even one sample at once fits"),
+    ],
+)
+def test_what_is_said_names_the_remedy(free: float | None, processes: int, said: str) -> None:
+    needs = (Need("training", 48, 0, 64 * MIB), Need("evaluation", 10, 0, 64 * MIB))
+    found = Estimate(needs, 2000, free, processes)
+    assert said in str(found)
+    assert found.fits == ("try" not in str(found))
+
+
+def test_the_room_is_that_of_the_narrowest_limit(monkeypatch) -> None:
+    """The machine's, a container's, and that of `ulimit -v`."""
+    there = memory._free(CPU)
+    assert there is None or 0 < there < 2**50
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda kind: (2**50, 2**50))
+    assert next(memory._of_the_process()) < 2**50
+    monkeypatch.setattr(memory, "_of_the_groups", lambda: iter([7.0]))
+    assert memory._free(CPU) == 7.0
