@@ -240,7 +240,7 @@ def test_the_table_is_of_what_there_is(
     monkeypatch.setattr("chela.training.wandb_table.LoggerConfig", dict)
     monkeypatch.setattr("chela.training.wandb_table.wandb_mode", lambda _: "offline")
     assert end_of(tmp_path, monkeypatch, *cells) == 1
-    assert [row.name for row in logged[0].ours] == ["chela"]
+    assert [row.name for row, _ in logged[0].ours] == ["chela"]
     assert "0.4375" in capsys.readouterr().out
 
 
