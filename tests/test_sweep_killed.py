@@ -24,7 +24,7 @@ from tests.test_commands import train
 from tests.test_launcher import AT_ONCE, wait_for
 
 # What the clock and the machine decide, in the CSV's columns and in the table of costs.
-MEASURED = ("tokens_per_second", "peak_memory_bytes")
+MEASURED = ("tokens_per_second", "peak_memory_bytes", "seconds")
 COSTS = re.compile(r"## Cost.*", re.DOTALL)
 
 
