@@ -121,7 +121,7 @@ class Meta:
         if not isinstance(content, dict) or CHECKSUM not in content:
             raise ValueError("it has no checksum; an earlier version of this code wrote none")
         if content.pop(CHECKSUM) != own_checksum(content):
-            raise ValueError("its checksum is another")
+            raise ValueError("its text is not the one that was written")
         return cls(**content)
 
 

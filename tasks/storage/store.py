@@ -115,7 +115,7 @@ def load(folder: Path) -> Prepared:
         with _sound(folder, file.name):
             # Arrow believes what it maps: a flipped bit among the offsets would end the process.
             if checksum(file) != split.checksum:
-                raise ValueError("its checksum is another")
+                raise ValueError("its bytes are not those that were written")
             splits[name] = Dataset.from_file(str(file))
     return Prepared(folder, meta, splits)
 
