@@ -234,7 +234,7 @@ class Task(LightningDataModule):
             DataError: the data are so few that it has no sample.
         """
         splits = self._open().splits
-        if name not in splits:
+        if not len(splits.get(name, ())):
             raise DataError(
                 f"{self.name} has no sample in {name}: the data are too few for a split.\n"
                 f"  try: more data, and delete {self.folder}"

@@ -195,6 +195,11 @@ def _write(partial: Path, recipe: Recipe, console: Screen) -> None:
         for writer in writers.values():
             writer.finalize(close_stream=False)
             _sync(writer.stream)
+    if "train" not in counts or not counts["train"].rows:
+        raise DataError(
+            f"{what} has no sample to train with: the source has too few for a split.\n"
+            "  try: look at the source's files, and put more there"
+        )
     seconds = time.monotonic() - began
     meta = Meta(
         task=origin.task,

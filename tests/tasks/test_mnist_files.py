@@ -14,6 +14,7 @@ import pytest
 from tasks.errors import DataError
 from tasks.image import mnist_files
 from tasks.image.mnist_files import read_files
+from tasks.image.task import Image, ImageConfig
 from tests.tasks.small_images import idx, mnist, write_mnist
 
 IMAGES, LABELS = mnist("t10k")
@@ -106,6 +107,18 @@ def test_what_unpacks_to_more_than_any_such_file_is_refused(tmp_path: Path, monk
     file.write_bytes(gzip.compress(bytes(40_001)))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz has more than 40,000 bytes"):
         list(read_files(file.parent, is_official=False))
+
+
+def test_a_set_too_small_for_its_splits_is_named(tmp_path: Path) -> None:
+    """One image to train with is the validation split, and none is left."""
+    folder = write_mnist(tmp_path / "mnist")
+    for name, array in zip(("images-idx3", "labels-idx1"), mnist("train"), strict=True):
+        (folder / f"train-{name}-ubyte").write_bytes(idx(array[:1]))
+    config = ImageConfig(name="mnist", dataset="mnist", stand_in="mine")
+    task = Image(config, data_dir=tmp_path, batch_size=4, eval_batch_size=4, seed=0)
+    with pytest.raises(DataError, match=r"mnist \(mine\) has no sample to train with"):
+        task.prepare_data()
+    assert not task.folder.exists()
 
 
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:

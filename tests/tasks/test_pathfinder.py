@@ -258,6 +258,14 @@ def test_harmless_oddities_of_a_set_are_read(make, tmp_path: Path) -> None:
     assert found.meta.fingerprint == expected
 
 
+def test_a_set_too_small_for_its_splits_is_named(make, tmp_path: Path) -> None:
+    lay(release(1, 5), tmp_path, "s4")
+    task = ready(make(official_rows=5))
+    assert len(task.train) == 5
+    with pytest.raises(DataError, match=r"pathfinder has no sample in val(.|\n)*more data"):
+        task.val  # noqa: B018
+
+
 def test_an_archive_without_the_set_is_named(make, tmp_path: Path) -> None:
     packed({}, tmp_path / "lra_release.gz", PREFIX)
     with pytest.raises(DataError, match=rf"lra_release\.gz has no lists(.|\n)*{PREFIX}metadata"):
