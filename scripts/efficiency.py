@@ -37,6 +37,7 @@ from chela.records.efficiency import (
 )
 from chela.records.environment import hardware, versions
 from chela.records.files import write_text
+from chela.records.format import human, size
 from chela.report.published import reference
 from chela.report.table import build as build_table
 from chela.training import build
@@ -75,9 +76,9 @@ def line(cost: Cost) -> str:
     """What is printed of a cost when it is known."""
     if cost.training is None:
         return f"{cost.model:20} {cost.length:9,}  does not fit"
-    training, inference = cost.training / 1e6, (cost.inference or 0) / 1e6
-    peak = (cost.peak_bytes or 0) / 2**30
-    return f"{cost.model:20} {cost.length:9,} {training:9.2f}M {inference:9.2f}M {peak:7.2f} GiB"
+    speeds = [human(cost.training), human(cost.inference or 0)]
+    peak = size(cost.peak_bytes) if cost.peak_bytes else "not known"  # on a CPU
+    return f"{cost.model:20} {cost.length:9,} {speeds[0]:>9} {speeds[1]:>9} tokens/s {peak:>10}"
 
 
 def accuracies(folder: Path) -> dict[str, float]:

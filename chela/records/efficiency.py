@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from chela.records.format import human, size
+
 MODEL_OF_REFERENCE = "transformer"  # as in Mega's table (Ma et al. 2023, table 4)
 
 
@@ -72,7 +74,7 @@ def as_markdown(costs: Sequence[Cost], facts: str) -> str:
             "",
             f"**{length:,} tokens**",
             "",
-            "| model | training, tokens/s | inference, tokens/s | peak memory, GiB |",
+            "| model | training, tokens/s | inference, tokens/s | peak memory |",
             "|---|---|---|---|",
         ]
         for cost in here:
@@ -158,13 +160,15 @@ def draw_bubbles(
 def _rate(value: float | None, base: float | None) -> str:
     if value is None:
         return "does not fit"
-    return f"{value / 1e6:.2f} M" + (f" ({value / base:.2f}x)" if base else "")
+    return human(value) + (f" ({value / base:.2f}x)" if base else "")
 
 
 def _memory(value: int | None, base: int | None) -> str:
     if value is None:
         return "does not fit"
-    return f"{value / 2**30:.2f}" + (f" ({value / base:.2f}x)" if base else "")
+    if not value:
+        return "not known"
+    return size(value) + (f" ({value / base:.2f}x)" if base else "")
 
 
 def _pyplot() -> Any:

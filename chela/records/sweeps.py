@@ -78,7 +78,7 @@ def read_cells(folder: Path) -> dict[int, SweepCell]:
     for file in sorted((folder / CELLS).glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):  # e.g. removed meanwhile
             cell = SweepCell(**read_json(file))
-            texts = [cell.folder or "", cell.error or ""]
+            texts = [each for each in (cell.folder, cell.error) if each is not None]
             if _are_texts(cell.overrides) and _are_texts(texts) and _is_best(cell.best):
                 cells[int(file.stem)] = cell
     return cells

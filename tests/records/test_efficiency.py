@@ -34,10 +34,10 @@ COSTS = [
 def test_ratios_are_to_the_transformer_of_the_same_length() -> None:
     text = as_markdown(COSTS, "one GPU")
     assert text.startswith("one GPU\n")
-    assert "| chela | 8.00 M (2.00x) | 20.00 M (2.00x) | 1.00 (0.50x) |" in text
-    assert "| transformer | 4.00 M (1.00x) | 10.00 M (1.00x) | 2.00 (1.00x) |" in text
+    assert "| chela | 8M (2.00x) | 20M (2.00x) | 1.07 GB (0.50x) |" in text
+    assert "| transformer | 4M (1.00x) | 10M (1.00x) | 2.15 GB (1.00x) |" in text
     long = text.split("**4,096 tokens**")[1]
-    assert "| chela | 8.00 M | 20.00 M | 1.00 |" in long  # nothing to compare with
+    assert "| chela | 8M | 20M | 1.07 GB |" in long  # nothing to compare with
     assert "| transformer | does not fit | does not fit | does not fit |" in long
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import chela
 from chela.config import parse
@@ -260,6 +262,30 @@ def test_a_file_that_is_not_the_weights_is_one_error(damaged: Path, damage) -> N
     with pytest.raises(RunError, match=r"cannot be read as|another model|weights of step|small"):
         chela.load_run(damaged)
     assert os.environ.get("EVIL") is None
+
+
+@settings.get_profile("fuzz")
+@given(
+    st.sampled_from(["record.json", "checkpoints/best.ckpt"]),
+    st.floats(0, 1, exclude_max=True),
+    st.binary(max_size=8),
+    st.booleans(),
+)
+def test_other_bytes_are_one_error_or_the_same_model(loadable, name, place, other, cut) -> None:
+    """A few bytes of a run's file are others, or what follows them is gone."""
+    file = loadable / name
+    before = file.read_bytes()
+    start = int(place * len(before))
+    after = before[:start] + other + (b"" if cut else before[start + len(other) :])
+    try:
+        file.write_bytes(after)
+        model = chela.load_run(loadable).model
+    except RunError:
+        return
+    finally:
+        file.write_bytes(before)
+    whole = chela.load_run(loadable).model.state_dict()
+    assert all(torch.equal(value, whole[key]) for key, value in model.state_dict().items())
 
 
 @pytest.fixture
