@@ -1,4 +1,4 @@
-"""How the attention's output meets the convolutions' abstraction on its way out.
+"""The ways out of the mixer: the gate on the attention, and the convolutions' own path.
 
 A gate is asked twice: first for ``preactivation``, so that the attention can apply its SiLU in the
 pass that writes o; then with the gated o for the mixer's output. A gate on kernels of its own
@@ -126,3 +126,27 @@ class MegaGate(nn.Module):
         """The mixer's input h and z (B, L, D) and reset * o (B, L, v_dim) to (B, L, D)."""
         candidate = F.silu(self.candidate(z) + self.out(self.dropout(gated)))  # (B, L, D)
         return self.update(z).sigmoid() * (candidate - h)
+
+
+class LinearPath(nn.Module):
+    """Wd silu(z): the convolutions reach the residual stream whatever attention gives."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out = linear(dim, dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (B, L, D) to what is added to the gated attention, (B, L, D)."""
+        return self.out(F.silu(z))
+
+
+class GluPath(nn.Module):
+    """a * sigmoid(b), [a, b] = Wd gelu(z): S4's way out of its convolution (Gu et al. 2022)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.out = linear(dim, 2 * dim)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (B, L, D) to what is added to the gated attention, (B, L, D)."""
+        return F.glu(self.out(F.gelu(z)), dim=-1)

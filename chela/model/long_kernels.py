@@ -6,6 +6,7 @@ is built for ``max_length``: a tap does not depend on how far a batch happens to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -81,6 +82,71 @@ def stretched(taps: Tensor, factor: int) -> Tensor:
     before, after = (-place).clamp(min=0), place.clamp(min=0)  # weights of the neighbours
     left, own, right = around[..., :-2, :], around[..., 1:-1, :], around[..., 2:, :]  # (..., n, 1)
     return (before * left + (1 - before - after) * own + after * right).flatten(-2)
+
+
+class CosineKernel(LongKernel):
+    """A short cosine series on a window that fades out: smooth by construction, and linear.
+
+        K(l) = sum_m c_m phi_m(l),   phi_m(l) = cos^2(pi l / 2 w) cos(pi m (l + 1/2) / w),  l < w
+
+    Each phi is scaled to one norm, such that a kernel's is about 1 at initialisation, where c is
+    standard normal. Channels come in groups of one window w each, log-uniform from ``window_min``
+    to ``window_max``: a window of no more tokens than terms is free in its shape, a longer one is
+    a low-pass. Nothing is learned but c, and building all kernels is one matrix product.
+
+    Our definition. Sub-kernels of growing length with as many parameters each are SGConv's idea (Li
+    et al. 2023); what its free taps lack beside a state space is smoothness.
+
+    Args:
+        dim: channels D.
+        max_length: L, the longest batch.
+        directions: 1 or 2.
+        terms: M, coefficients per channel and direction.
+        window_min: tokens of the shortest window.
+        window_max: tokens of the longest; None: ``max_length``.
+    """
+
+    GROUPS = 16  # windows: neighbours differ by a quarter at 32 to 1,024
+
+    series: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        max_length: int,
+        directions: int,
+        terms: int,
+        window_min: int,
+        window_max: int | None,
+    ) -> None:
+        super().__init__(max_length)
+        self.per_group = -(-dim // self.GROUPS)
+        groups = -(-dim // self.per_group)
+        longest = max_length if window_max is None else window_max
+        shortest = min(window_min, longest)
+        place = torch.linspace(0, 1, groups, dtype=torch.float64)[:, None, None]
+        window = shortest * (longest / shortest) ** place  # (G, 1, 1)
+        lags = torch.arange(max_length, dtype=torch.float64)
+        m = torch.arange(terms, dtype=torch.float64)[:, None]
+        fade = (math.pi / 2 * (lags / window).clamp(max=1)).cos().square()
+        series = fade * (math.pi * m * (lags + 0.5) / window).cos()  # (G, M, L)
+        # A term that a short window cannot tell from 0 stays small instead of being blown up.
+        series = series / series.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+        series = series * (directions * terms) ** -0.5
+        self.register_buffer("series", series.to(torch.get_default_dtype()), persistent=False)
+        self.coefficients = nn.Parameter(torch.randn(directions, dim, terms))
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps, (directions, D, length)."""
+        directions, dim, terms = self.coefficients.shape
+        groups = self.series.shape[0]
+        c = F.pad(self.coefficients, (0, 0, 0, groups * self.per_group - dim))
+        c = c.view(directions, groups, self.per_group, terms)
+        return (c @ self.series[..., :length]).flatten(1, 2)[:, :dim]
+
+    def kernel_parameters(self) -> Iterator[nn.Parameter]:
+        """None: coefficients are trained like a weight matrix, as a state space's C."""
+        yield from ()
 
 
 class ExplicitKernel(LongKernel):

@@ -5,7 +5,7 @@
     q, k = scale * phi(z Wz) + shift           both from the convolutions
     v = silu(h Wv)                             from the input
     o = norm_head(linear_attention(q, k, v))
-    y = Wo (silu(z Wg) * o)
+    y = Wo (silu(z Wg) * o) + path(z)          path: glu(Wd gelu(z)), Wd silu(z), or none
 
 The order of the pieces is the paper's (arXiv 2406.08128); its body was not available to us, and
 every formula and default here is our definition.
@@ -25,11 +25,17 @@ from chela.kernels import valid_mask, zero_padding
 from chela.kernels.choice import Implementation
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
-from chela.model.gates import MegaGate, NoGate, SiluGate
+from chela.model.gates import GluPath, LinearPath, MegaGate, NoGate, SiluGate
 from chela.model.layers import compute_dtype, linear
 from chela.model.linear_attention import HeadNorm, LinearAttention
 from chela.model.long_conv import BranchNorm, FoldedLongConv, LongConv
-from chela.model.long_kernels import EMAKernel, ExplicitKernel, LongKernel, MultiscaleKernel
+from chela.model.long_kernels import (
+    CosineKernel,
+    EMAKernel,
+    ExplicitKernel,
+    LongKernel,
+    MultiscaleKernel,
+)
 from chela.model.query_key import FeatureMap
 from chela.model.short_conv import ShortConv
 from chela.model.state_space import StateSpaceConfig, StateSpaceKernel
@@ -39,6 +45,7 @@ GATES: dict[str, type[SiluGate] | type[MegaGate] | type[NoGate]] = {
     "mega": MegaGate,
     "none": NoGate,
 }
+PATHS: dict[str, type[GluPath] | type[LinearPath]] = {"glu": GluPath, "linear": LinearPath}
 PositiveInt = Annotated[int, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
@@ -52,9 +59,15 @@ class ChelaConfig:
 
     use_long_conv: bool = True  # off: z = s
     # multiscale: sublinear, and free in its shape
-    long_conv_kernel: Literal["multiscale", "explicit", "ema", "s4d"] = "multiscale"
+    long_conv_kernel: Literal["multiscale", "cosine", "explicit", "ema", "s4d"] = "multiscale"
     long_conv_taps: PositiveInt = 64  # multiscale: parameters per scale and channel
     long_conv_decay: Annotated[float, Gt(0), Le(1)] = 0.5  # multiscale: weight from scale to scale
+    # cosine: coefficients per channel and direction; free in shape up to so many tokens
+    long_conv_terms: PositiveInt = field(default=64, metadata={"neutral": 64})
+    # cosine: tokens of the shortest window, a row of a small picture
+    long_conv_window_min: PositiveInt = field(default=32, metadata={"neutral": 32})
+    # cosine: of the longest; null: as long as the sequence
+    long_conv_window_max: PositiveInt | None = field(default=None, metadata={"neutral": None})
     long_conv_soft_threshold: Annotated[float, Ge(0)] = 0.1  # explicit: in initial deviations
     long_conv_dropout: Fraction = 0.1  # explicit: share of taps dropped in a training step
     ema_dim: PositiveInt = 16  # ema: exponentials per channel, as in Mega
@@ -69,6 +82,9 @@ class ChelaConfig:
     feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
     head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
     gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
+    # The convolutions' own way to the residual stream, so that attention cannot silence them: without
+    # one, a seed of three failed on Text (docs/results.md).
+    conv_path: Literal["glu", "linear", "none"] = field(default="glu", metadata={"neutral": "none"})
     chunk_size: PositiveInt = 64  # causal attention's tile; speed only
     dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
 
@@ -116,6 +132,7 @@ class ChelaMixer(nn.Module):
         self.value = linear(dim, v_dim)
         self.attention = _attention(dim, v_dim, causal, config)
         self.gate = GATES[config.gate](dim, v_dim, config.dropout)
+        self.path = None if config.conv_path == "none" else PATHS[config.conv_path](dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence.
@@ -132,14 +149,21 @@ class ChelaMixer(nn.Module):
         """
         h, z, v = self._streams(x, NO_NORM, lengths)
         if isinstance(self.gate, SiluGate) and self.gate.fuses_residual:
-            return self.gate.add_to(None, z, self._attend(z, v, None, lengths), lengths, 0.0)
-        g = self.gate.preactivation(z)  # (B, L, v_dim), or None
-        return self.gate(h, z, self._attend(z, v, g, lengths))  # (B, L, D)
+            y = self.gate.add_to(None, z, self._attend(z, v, None, lengths), lengths, 0.0)
+        else:
+            g = self.gate.preactivation(z)  # (B, L, v_dim), or None
+            y = self.gate(h, z, self._attend(z, v, g, lengths))  # (B, L, D)
+        return y if self.path is None else y + self.path(z)
 
     @property
     def fuses_residual(self) -> bool:
-        """Whether ``add_to`` can be called: kernels take the norm and the residual along."""
-        return self.implementation == "triton" and self.gate.fuses_residual
+        """Whether ``add_to`` can be called: kernels take the norm and the residual along.
+
+        Not beside a path of the convolutions: dropout is on the sum, which no kernel makes.
+        """
+        return (
+            self.implementation == "triton" and self.gate.fuses_residual and self.path is None
+        )
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels of norm and value cannot serve this mixer; None where they can."""
@@ -153,10 +177,10 @@ class ChelaMixer(nn.Module):
         """x + dropout(self(norm(x))) for x (B, L, D), zero at padded positions.
 
         Raises:
-            ValueError: L exceeds max_length, or the gate has no kernel.
+            ValueError: L exceeds max_length, or the ways out have no kernel.
         """
-        if not isinstance(self.gate, SiluGate):
-            raise ValueError("this gate has no kernel; call the mixer, and add to the result")
+        if not isinstance(self.gate, SiluGate) or self.path is not None:
+            raise ValueError("no kernel has these ways out; call the mixer, and add to the result")
         _, z, v = self._streams(x, norm, lengths)
         return self.gate.add_to(x, z, self._attend(z, v, None, lengths), lengths, dropout)
 
@@ -225,6 +249,9 @@ def _long_kernel(dim: int, max_length: int, directions: int, config: ChelaConfig
     if config.long_conv_kernel == "multiscale":
         taps, decay = config.long_conv_taps, config.long_conv_decay
         return MultiscaleKernel(dim, max_length, directions, taps, decay)
+    if config.long_conv_kernel == "cosine":
+        windows = config.long_conv_window_min, config.long_conv_window_max
+        return CosineKernel(dim, max_length, directions, config.long_conv_terms, *windows)
     if config.long_conv_kernel == "explicit":
         threshold, dropout = config.long_conv_soft_threshold, config.long_conv_dropout
         return ExplicitKernel(dim, max_length, directions, threshold, dropout)

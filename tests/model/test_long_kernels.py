@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chela.model.long_kernels import (
+    CosineKernel,
     EMAKernel,
     ExplicitKernel,
     LongKernel,
@@ -31,12 +32,17 @@ def explicit(max_length: int, directions: int = 2, dropout: float = 0.0) -> Expl
     return ExplicitKernel(3, max_length, directions, soft_threshold=0.5, dropout=dropout).double()
 
 
+def cosine(max_length: int, directions: int = 2, dim: int = 3) -> CosineKernel:
+    torch.manual_seed(0)
+    return CosineKernel(dim, max_length, directions, 6, 4, None).double()
+
+
 def ema(max_length: int, directions: int = 2) -> EMAKernel:
     torch.manual_seed(0)
     return EMAKernel(3, max_length, directions, ema_dim=5).double()
 
 
-@pytest.mark.parametrize("make", [multiscale, explicit, ema])
+@pytest.mark.parametrize("make", [multiscale, explicit, ema, cosine])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("max_length", LENGTHS)
 def test_a_shorter_kernel_is_a_cut_of_the_longest(make, directions, max_length):
@@ -117,6 +123,44 @@ def test_explicit_taps_are_dropped_in_training_only():
     kept = dropped != 0
     torch.testing.assert_close(dropped[kept], whole[kept] / 0.75)
     assert 0.7 < kept.sum() / (whole != 0).sum() < 0.8
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    dim=st.integers(1, 40),
+    max_length=st.integers(1, 90),
+    terms=st.integers(1, 9),
+    windows=st.tuples(st.integers(1, 100), st.none() | st.integers(1, 200)),
+)
+def test_cosine_is_its_series(dim, max_length, terms, windows):
+    """Term by term, channel by channel, as the docstring has it."""
+    kernel = CosineKernel(dim, max_length, 2, terms, *windows).double()
+    longest = windows[1] or max_length
+    shortest = min(windows[0], longest)
+    per_group = math.ceil(dim / 16)
+    groups = math.ceil(dim / per_group)
+    taps = kernel(max_length)
+    assert taps.shape == (2, dim, max_length)
+    lags = torch.arange(max_length).double()
+    for channel in {0, dim // 2, dim - 1}:
+        place = (channel // per_group) / max(1, groups - 1)
+        window = shortest * (longest / shortest) ** place
+        expected = torch.zeros(2, max_length, dtype=torch.float64)
+        for m in range(terms):
+            fade = torch.where(lags < window, torch.cos(math.pi * lags / 2 / window) ** 2, 0)
+            phi = fade * torch.cos(math.pi * m * (lags + 0.5) / window)
+            phi = phi / max(float(phi.norm()), 1e-3) / (2 * terms) ** 0.5
+            expected += kernel.coefficients[:, channel, m, None] * phi
+        torch.testing.assert_close(taps[:, channel], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cosine_starts_with_a_norm_of_about_one_and_learns_its_coefficients_alone():
+    kernel = cosine(1024, dim=64)
+    norms = kernel(1024).square().sum((0, 2)).sqrt()
+    assert 0.7 < norms.mean() < 1.3
+    assert [name for name, _ in kernel.named_parameters()] == ["coefficients"]
+    assert not list(kernel.kernel_parameters())  # trained like a weight matrix
+    assert list(kernel.state_dict()) == ["coefficients"]
 
 
 def test_ema_is_megas_recurrence():

@@ -14,6 +14,7 @@ from chela.kernels import use_kernels
 from chela.kernels.linear_attention import naive as attention
 from chela.kernels.long_conv import naive as long_conv
 from chela.kernels.short_conv import naive as short_conv
+from chela.kernels.tokens import NO_NORM
 from chela.model import ChelaConfig, ChelaMixer
 
 
@@ -35,7 +36,9 @@ def formula(mixer: ChelaMixer, h: torch.Tensor, heads: int, causal: bool) -> tor
     o = attention.causal(q, k, v)[0] if causal else attention.bidirectional(q, k, v)
     o = o / (o.square().mean(-1, keepdim=True) + 1e-6).sqrt() * attend.head_norm.weight
     g = F.silu(z @ gate.gate.weight.T + gate.gate.bias)
-    return (g * o.reshape(g.shape)) @ gate.out.weight.T + gate.out.bias
+    y = (g * o.reshape(g.shape)) @ gate.out.weight.T + gate.out.bias
+    a, b = (F.gelu(z) @ mixer.path.out.weight.T + mixer.path.out.bias).chunk(2, -1)
+    return y + a * torch.sigmoid(b)
 
 
 @pytest.mark.parametrize("heads", [1, 4])
@@ -44,6 +47,15 @@ def test_the_mixer_is_its_formula(causal, heads):
     mixer = make_mixer(causal, num_heads=heads)
     h = torch.randn(2, 13, DIM, dtype=torch.float64)
     torch.testing.assert_close(mixer(h), formula(mixer, h, heads, causal))
+
+
+def test_a_linear_path_is_added_to_the_gated_attention():
+    without, mixer = make_mixer(conv_path="none"), make_mixer(conv_path="linear")
+    mixer.load_state_dict(without.state_dict(), strict=False)
+    h = torch.randn(2, 13, DIM, dtype=torch.float64)
+    _, z, _ = mixer._streams(h, NO_NORM, None)
+    direct = F.silu(z) @ mixer.path.out.weight.T + mixer.path.out.bias
+    torch.testing.assert_close(mixer(h), without(h) + direct)
 
 
 def test_megas_gate_mixes_input_and_candidate():

@@ -40,6 +40,9 @@ MIXERS: dict[str, dict[str, Any]] = {
     "head-none": {"head_norm": "none"},
     "mega-gate": {"gate": "mega"},
     "no-gate": {"gate": "none"},
+    "linear-path": {"conv_path": "linear"},
+    "no-path": {"conv_path": "none"},
+    "cosine": {"long_conv_kernel": "cosine", "long_conv_terms": 5, "long_conv_window_min": 4},
     "width-1": {"short_conv_width": 1},
 }
 BACKBONES: dict[str, dict[str, Any]] = {
