@@ -82,8 +82,8 @@ class ChelaConfig:
     feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
     head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
     gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
-    # The convolutions' own way to the residual stream, so that attention cannot silence them: without
-    # one, a seed of three failed on Text (docs/results.md).
+    # The convolutions' own way to the residual stream, so that attention cannot silence them:
+    # without one, a seed of three failed on Text (docs/results.md).
     conv_path: Literal["glu", "linear", "none"] = field(default="glu", metadata={"neutral": "none"})
     chunk_size: PositiveInt = 64  # causal attention's tile; speed only
     dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
@@ -161,9 +161,7 @@ class ChelaMixer(nn.Module):
 
         Not beside a path of the convolutions: dropout is on the sum, which no kernel makes.
         """
-        return (
-            self.implementation == "triton" and self.gate.fuses_residual and self.path is None
-        )
+        return self.implementation == "triton" and self.gate.fuses_residual and self.path is None
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels of norm and value cannot serve this mixer; None where they can."""

@@ -52,7 +52,7 @@ def test_autocast_narrows_what_flows_between_the_operations():
         module.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out.dtype}))
     with torch.autocast("cpu", torch.bfloat16):
         model(*ragged())
-    assert set(seen) == {"short_conv", "long_conv", "value", "attention", "gate"}
+    assert set(seen) == {"short_conv", "long_conv", "value", "attention", "gate", "path"}
     assert set(seen.values()) == {torch.bfloat16}
 
 

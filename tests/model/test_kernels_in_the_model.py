@@ -25,14 +25,15 @@ from chela.kernels.tokens import NO_NORM
 from chela.model import ChelaMixer
 from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
-from chela.model.gates import MegaGate, SiluGate
+from chela.model.gates import SiluGate
 from chela.model.layers import Dropout
 from chela.model.norms import make_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU interpreted
 TARGETS = torch.tensor([0, 1, 2, 0, 1], device=DEVICE)
 NORMS = ["layer-pre", "rms-pre", "batch-pre", "scale-pre", "layer-post"]
-CASES = [("default", name) for name in (*NORMS, "glu", "no-ffn")] + [
+CASES = [("no-path", name) for name in (*NORMS, "glu", "no-ffn")] + [
+    ("default", "layer-pre"),
     ("mega-gate", "layer-pre"),
     ("no-attention", "layer-pre"),
     ("only-attention", "layer-pre"),
@@ -76,7 +77,7 @@ def errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, 
 
 @pytest.mark.parametrize(
     ("mixer", "backbone", "padded"),
-    [(*case, True) for case in CASES] + [("default", "batch-pre", False)],
+    [(*case, True) for case in CASES] + [("no-path", "batch-pre", False)],
 )
 def test_logits_and_gradients_are_those_of_plain_pytorch(mixer, backbone, padded):
     """As near to float64 as plain PyTorch in float32 is, within a small factor."""
@@ -92,7 +93,7 @@ def test_logits_and_gradients_are_those_of_plain_pytorch(mixer, backbone, padded
 
 @pytest.mark.parametrize("backbone", ["layer-pre", "batch-pre", "glu"])
 def test_autocast_leaves_parameters_and_their_gradients_wide(backbone):
-    model = make_model({}, BACKBONES[backbone]).train().to(DEVICE)
+    model = make_model(MIXERS["no-path"], BACKBONES[backbone]).train().to(DEVICE)
     expected = everything(model, *batch(True))
     with torch.autocast(DEVICE, torch.bfloat16):
         actual = everything(with_kernels(model), *batch(True))
@@ -106,7 +107,7 @@ def test_autocast_leaves_parameters_and_their_gradients_wide(backbone):
 def block(norm: str, dropout: float) -> Block:
     torch.manual_seed(0)
     ffn = MLP(DIM, 2 * DIM, dropout)
-    return Block(make_mixer(), ffn, DIM, norm, True, dropout).double()
+    return Block(make_mixer(conv_path="none"), ffn, DIM, norm, True, dropout).double()
 
 
 def test_a_block_compiles_as_one_graph():
@@ -159,7 +160,8 @@ WIDTH = 16  # fills the narrowest tile: no drawback
 
 def wide_block(prenorm: bool, norm: str, dropout: float = 0.0) -> Block:
     torch.manual_seed(0)
-    mixer = ChelaMixer(WIDTH, MAX_LENGTH, False, mixer_config(qk_dim=WIDTH, dropout=dropout))
+    config = mixer_config(qk_dim=WIDTH, dropout=dropout, conv_path="none")
+    mixer = ChelaMixer(WIDTH, MAX_LENGTH, False, config)
     ffn = MLP(WIDTH, 2 * WIDTH, dropout)
     return unsettled(Block(mixer, ffn, WIDTH, norm, prenorm, dropout))
 
@@ -227,8 +229,8 @@ def test_what_has_no_kernel_says_so():
     for part in (ChelaMixer(128, 7), ChelaMixer(128, 7).attention.query_key, MLP(128, 256, 0.0)):
         assert part.kernel_drawback() is None
     assert make_mixer().kernel_obstacle() is None
-    mixer = with_kernels(make_mixer(gate="mega"))
-    assert isinstance(mixer.gate, MegaGate)
-    assert not mixer.fuses_residual
-    with pytest.raises(ValueError, match="this gate has no kernel; call the mixer"):
-        mixer.add_to(torch.zeros(1, MAX_LENGTH, DIM), NO_NORM, None, 0.2)
+    for out in ({"gate": "mega", "conv_path": "none"}, {"conv_path": "glu"}):
+        mixer = with_kernels(make_mixer(**out))
+        assert not mixer.fuses_residual
+        with pytest.raises(ValueError, match="no kernel has these ways out; call the mixer"):
+            mixer.add_to(torch.zeros(1, MAX_LENGTH, DIM), NO_NORM, None, 0.2)
