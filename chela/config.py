@@ -28,7 +28,7 @@ from chela.identity import counts, digest, flat, joined
 from chela.kernels.choice import Asked
 from chela.mistakes import refuse_mistyped
 from chela.model import BackboneConfig
-from chela.training.settings import (
+from chela.settings import (
     LoggerConfig,
     Name,
     OptimizerConfig,

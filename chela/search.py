@@ -27,13 +27,12 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from chela import sweep
 from chela.cli import explain, is_plain
 from chela.config import apart, checked, parse
 from chela.errors import ConfigError, suggestion
 from chela.identity import flat
 from chela.records.searches import FOLDER
-from chela.records.sweeps import is_held
+from chela.records.sweeps import NAME, is_held
 from tasks.screen import Screen
 
 JOURNAL = "journal.log"
@@ -161,7 +160,7 @@ class Search:
         self.study.sampler = optuna.samplers.TPESampler(
             n_startup_trials=config.startup_trials, seed=seed
         )
-        os.environ[sweep.NAME] = self.name  # the group in Weights & Biases
+        os.environ[NAME] = self.name  # the group in Weights & Biases
 
     def run(self, trials: int) -> None:
         """Run trials until the study has ``trials``, those of other processes included.

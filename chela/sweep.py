@@ -34,12 +34,6 @@ from chela.records.sweeps import Plan, SweepCell
 from tasks.screen import Screen
 
 MANY = 20  # cells that take some seconds to compose, before the first of them begins
-NAME = "CHELA_SWEEP"  # cells in other processes inherit it
-
-
-def sweep_name() -> str | None:
-    """The sweep that this process is a part of: its group in Weights & Biases; None outside one."""
-    return os.environ.get(NAME)
 
 
 def _not_a_warning(method: Callable[..., None]) -> Callable[..., None]:
@@ -69,7 +63,7 @@ class SweepCallback(Callback):
         """Name the sweep after what it varies: the same command continues the same sweep."""
         name = _name(config)
         folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
-        os.environ[NAME], os.environ[FOLDER] = name, str(folder)
+        os.environ[sweeps.NAME], os.environ[FOLDER] = name, str(folder)
         folder.mkdir(parents=True, exist_ok=True)
         command = f"python {command_line(sys.argv)}"
         try:
@@ -123,7 +117,7 @@ class SweepCallback(Callback):
         from chela.training import wandb_table  # here, so that --help need not wait for torch
 
         folder = Path(os.environ.pop(FOLDER))
-        name = os.environ.pop(NAME)
+        name = os.environ.pop(sweeps.NAME)
         self._locks.close()
         plan, known = sweeps.read_plan(folder), sweeps.read_cells(folder)
         # what is planned and left no word has not finished either

@@ -22,8 +22,8 @@ from chela.cli import plain_errors
 from chela.config import RunConfig, compose_run
 from chela.errors import RunError
 from chela.records.environment import hardware, versions
-from chela.training import build
-from chela.training.settings import Step
+from chela.settings import Step
+from chela.training.engine import resolve
 from chela.training.throughput import Speed, measure_at_length, measure_on_task
 
 HEADER = (
@@ -38,9 +38,9 @@ def plain(config: RunConfig, device: torch.device) -> RunConfig:
     return replace(config, kernels="torch", trainer=replace(config.trainer, step=step))
 
 
-def row(config: RunConfig, device: torch.device, shape: str, speed: Speed) -> str:
+def row(config: RunConfig, shape: str, speed: Speed) -> str:
     """One line of the table."""
-    form = f"{config.kernels}, {build.step_form(config.trainer, device)}"
+    form = f"{config.kernels}, {resolve(config).step}"
     rates = " ".join(f"{x / 1e6:7.2f}M" for x in (speed.loop, speed.step, speed.evaluation))
     return (
         f"{config.model.name:14} {form:22} {shape:12} {rates} {speed.true_share:5.0%} "
@@ -90,20 +90,20 @@ def main(arguments: Sequence[str]) -> None:
     if options.plot and not options.lengths:
         raise RunError("--plot draws speeds against lengths.\n  try: --lengths 1024,4096")
     asked = compose_run(CONFIGS, overrides)
-    device = build.check_hardware(asked.trainer)
-    forms = [asked] if options.no_plain else [asked, plain(asked, device)]
-    where = hardware(device).get("gpu") or "CPU"
+    engine = resolve(asked)
+    forms = [asked] if options.no_plain else [asked, plain(asked, engine.device)]
+    where = hardware(engine.device).get("gpu") or "CPU"
     title = f"{asked.model.name}, {where}, torch {versions()['torch']}"
-    print(f"{title}, {build.precision(asked.trainer, device)}\n{HEADER}", flush=True)
+    print(f"{title}, {engine.precision}\n{HEADER}", flush=True)
     lengths = [int(each) for each in options.lengths.split(",")] if options.lengths else []
     speeds: dict[str, dict[int, float]] = {}
     for config in forms:
         for length in lengths or [0]:
             try:
                 if length:
-                    speed = measure_at_length(config, device, length, options.tokens, options.steps)
+                    speed = measure_at_length(config, length, options.tokens, options.steps)
                 else:
-                    speed = measure_on_task(config, device, options.steps)
+                    speed = measure_on_task(config, options.steps)
             except torch.OutOfMemoryError:
                 print(f"{config.model.name:14} length {length:,} does not fit into the memory")
                 continue
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> None:
                 if length
                 else config.task.config.name
             )
-            print(row(config, device, shape, speed), flush=True)
+            print(row(config, shape, speed), flush=True)
             if speed.parts:
                 print(parts(speed), flush=True)
             speeds.setdefault(f"kernels={config.kernels}", {})[length] = speed.step

@@ -40,7 +40,7 @@ from chela.records.files import write_text
 from chela.records.format import human, size
 from chela.report.published import reference
 from chela.report.table import build as build_table
-from chela.training import build
+from chela.training.engine import resolve
 from chela.training.throughput import measure_at_length
 
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
@@ -62,10 +62,9 @@ def composed(model: str, overrides: Sequence[str]) -> RunConfig:
 def costs_of(model: str, options: argparse.Namespace, overrides: Sequence[str]) -> Iterator[Cost]:
     """A cost per length, until the memory ends."""
     config = composed(model, overrides)
-    device = build.check_hardware(config.trainer)
     for length in options.lengths:
         try:
-            speed = measure_at_length(config, device, length, options.tokens, options.steps)
+            speed = measure_at_length(config, length, options.tokens, options.steps)
         except torch.OutOfMemoryError:
             yield Cost(model, length, None, None, None)
             return
@@ -133,7 +132,7 @@ def measured(
     Raises:
         RunError: what is known comes from another machine.
     """
-    device = build.check_hardware(composed(models[0], overrides).trainer)
+    device = resolve(composed(models[0], overrides)).device
     hardware_name = hardware(device).get("gpu") or hardware(device)["cpu"]
     where = f"{hardware_name}, torch {versions()['torch']}"
     others = {cost.where for cost in known} - {where}

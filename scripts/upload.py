@@ -10,7 +10,7 @@ from chela.cli import plain_errors
 from chela.config import checked
 from chela.errors import ConfigError, RunError
 from chela.records.collect import Run, collect
-from chela.training.settings import LoggerConfig
+from chela.settings import LoggerConfig
 from chela.training.wandb_run import final_numbers, open_wandb
 from tasks.screen import Screen
 

@@ -21,8 +21,16 @@ from chela.cli import plain_errors
 from chela.config import parse
 from chela.errors import ConfigError
 from chela.launcher import FOLDER
-from chela.records.sweeps import Plan, SweepCell, read_cells, read_plan, write_cell, write_plan
-from chela.sweep import NAME, SweepCallback, _name, cells_table, planned_cells
+from chela.records.sweeps import (
+    NAME,
+    Plan,
+    SweepCell,
+    read_cells,
+    read_plan,
+    write_cell,
+    write_plan,
+)
+from chela.sweep import SweepCallback, _name, cells_table, planned_cells
 from chela.training import build
 from tasks.base import TaskSpec
 from tests.arena import arena_models

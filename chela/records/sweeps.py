@@ -20,6 +20,7 @@ from chela.records.record import is_number, read_json
 
 FOLDER = "sweeps"  # below an output_dir
 PLAN, CELLS, LOCK = "sweep.json", "cells", ".lock"
+NAME = "CHELA_SWEEP"  # in the environment of its cells, whichever processes run them
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class SweepCell:
     folder: str | None = None  # of its run, from the sweep's; None: it cannot be configured
     error: str | None = None
     best: float | None = None  # validation accuracy, when it finished
+
+
+def sweep_name() -> str | None:
+    """The sweep that this process is a part of: its group in Weights & Biases; None outside one."""
+    return os.environ.get(NAME)
 
 
 def write_plan(folder: Path, plan: Plan) -> None:

@@ -6,15 +6,13 @@ import glob
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
 from chela.config import RunConfig, computation
 from chela.records.record import read_record
-from chela.training import build
+from chela.training.data import DataModule
 from chela.training.evidence import implementations
 from chela.training.folder import RunFolder, Start
-from tasks.base import Task
 
 BUDGET = {"trainer.max_epochs", "trainer.max_steps"}
 
@@ -23,10 +21,8 @@ def opening(
     config: RunConfig,
     folder: RunFolder,
     start: Start,
-    task: Task,
+    data: DataModule,
     model: nn.Module,
-    device: torch.device,
-    steps: int,
     initial: dict[str, Any] | None,
     wandb: str,
 ) -> str:
@@ -36,25 +32,20 @@ def opening(
         config: of the run.
         folder: where it writes.
         start: how it begins.
-        task: set up.
+        data: that it is trained on.
         model: that is trained.
-        device: it is trained on.
-        steps: of the whole run.
         initial: what the record says of the weights it began with; None: drawn at random.
         wandb: what becomes of it in W&B.
     """
-    dtype = build.compute_dtype(config.trainer, device)
-    used = ", ".join(f"{name}: {how}" for name, how in implementations(model, dtype).items())
+    engine, steps = data.engine, data.steps
+    used = ", ".join(f"{name}: {how}" for name, how in implementations(model, engine.dtype).items())
     count = sum(p.numel() for p in model.parameters())
-    how = build.precision(config.trainer, device)
-    engine = build.engine(config.trainer, task)
     lines = [
         f"{config.run_id} in {folder.path}",
-        f"  data       {task.meta.describe()}",
+        f"  data       {data.task.meta.describe()}",
         f"  model      {config.model.name}, {count:,} parameters; {used}",
         f"  training   {steps:,} steps of {config.trainer.batch_size} on "
-        f"{config.trainer.devices} x {device.type}, {how}; step {engine['step']}; "
-        f"data {engine['data']}",
+        f"{engine.describe()}; data {data.place}",
         f"  W&B        {wandb}",
     ]
     if initial is not None:

@@ -15,102 +15,17 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from chela.config import ModelConfig, RunConfig
-from chela.errors import ConfigError, RunError
-from chela.kernels.choice import Asked, choose, use_kernels
+from chela.errors import ConfigError
+from chela.kernels.choice import Asked, use_kernels
 from chela.model import Classifier
 from chela.records.environment import reset_peak_memory
+from chela.settings import TrainerConfig
 from chela.training.checkpoints import AtomicCheckpointIO
+from chela.training.engine import CPU, Engine
 from chela.training.module import ClassificationModule
-from chela.training.settings import Step, TrainerConfig
 from tasks.base import Task, TaskSpec
 
-CPU = torch.device("cpu")
-
-
-def check_hardware(config: TrainerConfig) -> torch.device:
-    """The device the run will compute on.
-
-    Raises:
-        RunError: a GPU, or more GPUs, or a precision was asked for that this machine has not; or
-            the batch cannot be split over the devices.
-    """
-    if config.batch_size % config.devices:
-        raise RunError(
-            f"trainer.batch_size={config.batch_size} cannot be split over {config.devices} devices."
-            f"\n  try: {-(-config.batch_size // config.devices) * config.devices}"
-        )
-    if config.micro_batch_size is not None and config.devices > 1:
-        raise RunError(
-            "trainer.micro_batch_size is for one device.\n  try: trainer.micro_batch_size=null; "
-            "each device has its share of trainer.batch_size"
-        )
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.accelerator == "cpu" or (config.accelerator == "auto" and not available):
-        return torch.device("cpu")
-    if not available:
-        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
-        raise RunError(
-            f"trainer.accelerator=gpu, but torch {torch.__version__} ({build}) finds no GPU.\n"
-            "  try: trainer.accelerator=cpu, or a CUDA build of torch; nvidia-smi shows the driver"
-        )
-    if config.devices > available:
-        raise RunError(
-            f"trainer.devices={config.devices}, but there are {available} GPUs.\n"
-            f"  try: trainer.devices={available}, or look at CUDA_VISIBLE_DEVICES"
-        )
-    if config.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise RunError("this GPU has no bfloat16.\n  try: trainer.precision=float32")
-    return torch.device("cuda")
-
-
-def precision(config: TrainerConfig, device: torch.device) -> str:
-    """``float32`` or ``bf16``: what ``auto`` means on ``device``."""
-    if config.precision != "auto":
-        return config.precision
-    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if has_bf16 else "float32"
-
-
-def check_kernels(asked: Asked, device: torch.device) -> None:
-    """Refuse early what ``use_kernels`` would refuse late.
-
-    Raises:
-        RunError: Triton kernels were asked for that ``device`` cannot run.
-    """
-    try:
-        choose(asked, device)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-
-
-def compute_dtype(config: TrainerConfig, device: torch.device) -> torch.dtype:
-    """In which the model's activations are."""
-    return torch.bfloat16 if precision(config, device) == "bf16" else torch.float32
-
-
-def step_form(config: TrainerConfig, device: torch.device) -> Step:
-    """What ``trainer.step`` means on ``device``.
-
-    Raises:
-        RunError: a graph was asked for where there is none.
-    """
-    alone = device.type == "cuda" and config.devices == 1
-    if config.step == "auto":
-        return "graph" if alone else "compile" if device.type == "cuda" else "eager"
-    if config.step == "graph" and not alone:
-        raise RunError(
-            "trainer.step=graph is for one GPU.\n  try: trainer.step=auto, or trainer.devices=1"
-        )
-    return config.step
-
-
-def engine(config: TrainerConfig, task: Task) -> dict[str, str]:
-    """How a run is computed: ``{"step": ..., "data": ...}``, for its first lines and record."""
-    forms = {"graph": "one CUDA graph, compiled", "compile": "compiled"}
-    return {
-        "step": forms.get(step_form(config, task.device), "eager"),
-        "data": "on the GPU" if task.on_device else "read from disk",
-    }
+PLAIN = Engine()  # on a CPU, whatever the configuration asks for
 
 
 def compile_blocks(model: Classifier, one_for_all_lengths: bool) -> None:
@@ -132,26 +47,18 @@ def compile_blocks(model: Classifier, one_for_all_lengths: bool) -> None:
             part.compile(dynamic=one_for_all_lengths)
 
 
-def build_task(config: RunConfig, device: torch.device = CPU) -> Task:
-    """The task's data module, for a model on ``device``; nothing is read or prepared yet."""
-    task = config.task.target(
-        config.task.config,
-        data_dir=Path(config.data_dir),
-        batch_size=config.trainer.batch_size,
-        eval_batch_size=config.trainer.eval_batch_size,
-        seed=config.seed,
-        num_workers=config.trainer.num_workers,
-        window=config.trainer.length_window,
-        device=device,
-        data_on_device=config.trainer.data_on_device,
-        few_lengths=step_form(config.trainer, device) != "eager",
-    )
+def build_task(config: RunConfig) -> Task:
+    """The task; nothing is read or prepared yet."""
+    task = config.task.target(config.task.config, Path(config.data_dir))
     assert isinstance(task, Task)
     return task
 
 
 def build_model(
-    config: ModelConfig, spec: TaskSpec, kernels: Asked = "torch", device: torch.device = CPU
+    config: ModelConfig,
+    spec: TaskSpec,
+    kernels: Asked = "torch",
+    device: torch.device = CPU,
 ) -> Classifier:
     """The backbone with the configured mixer in every block, sized for the task.
 
@@ -192,25 +99,23 @@ def build_model(
 
 
 def build_module(
-    config: RunConfig, spec: TaskSpec, device: torch.device, steps: int, padded: bool
+    config: RunConfig, spec: TaskSpec, engine: Engine, steps: int, padded: bool
 ) -> ClassificationModule:
     """The model, compiled where ``trainer.step`` says so, with all that trains it.
 
     Args:
         config: the checked configuration.
         spec: what the task's samples look like.
-        device: where it will compute.
+        engine: that will compute it.
         steps: of the run.
         padded: whether batches hold padding.
 
     Raises:
         ConfigError: the sizes do not fit together.
-        RunError: a graph was asked for where there is none.
     """
-    model = build_model(config.model, spec, config.kernels, device)
-    form = step_form(config.trainer, device)
-    if form != "eager":
-        compile_blocks(model, one_for_all_lengths=padded and not config.trainer.deterministic)
+    model = build_model(config.model, spec, engine.kernels, engine.device)
+    if engine.step != "eager":
+        compile_blocks(model, one_for_all_lengths=padded and not engine.deterministic)
     return ClassificationModule(
         model,
         config.optimizer,
@@ -218,7 +123,7 @@ def build_module(
         steps,
         config.trainer.max_skipped_steps,
         padded,
-        graph=form == "graph",
+        graph=engine.step == "graph",
         micro_batch_size=config.trainer.micro_batch_size,
     )
 
@@ -259,7 +164,7 @@ def validate_every(config: TrainerConfig, train_samples: int) -> int:
 
 def build_trainer(
     config: TrainerConfig,
-    device: torch.device,
+    engine: Engine,
     folder: Path,
     steps: int,
     validate_every_steps: int,
@@ -267,10 +172,10 @@ def build_trainer(
 ) -> L.Trainer:
     """A Lightning trainer that counts in steps: the whole run is one pass of a resumable loader."""
     return L.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=config.devices,
-        precision={"float32": "32-true", "bf16": "bf16-mixed"}[precision(config, device)],  # type: ignore[arg-type]
-        deterministic=config.deterministic,
+        accelerator="gpu" if engine.device.type == "cuda" else "cpu",
+        devices=engine.devices,
+        precision={"float32": "32-true", "bf16": "bf16-mixed"}[engine.precision],  # type: ignore[arg-type]
+        deterministic=engine.deterministic,
         max_steps=steps,
         gradient_clip_val=config.gradient_clip,
         val_check_interval=validate_every_steps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from chela.kernels import linear_attention, long_conv, short_conv
 from chela.kernels.choice import Implementation, choose
 from chela.records.environment import versions
 from chela.training import build
+from chela.training.data import DataModule
+from chela.training.engine import Engine, resolve
 from chela.training.memory import estimate
 from chela.training.wandb_run import wandb_mode
 from tasks.base import Batch, Task
@@ -47,13 +49,12 @@ def diagnose(config: RunConfig) -> Iterator[Finding]:
     names = ("python", "torch", "cuda", "triton", "lightning", "datasets", "wandb")
     yield Finding("versions", True, ", ".join(f"{name} {found[name]}" for name in names))
     try:
-        device = build.check_hardware(config.trainer)
-        build.check_kernels(config.kernels, device)
+        engine = resolve(config)
     except ChelaError as error:
         yield Finding("device", False, str(error))
         return
-    yield _device(device, config)
-    yield from _kernels(device)
+    yield _device(engine)
+    yield from _kernels(engine)
     yield _disk(Path(config.output_dir))
     mode = wandb_mode(config.logger)
     hint = "" if mode == "online" else "; `wandb login` or WANDB_API_KEY turns it on"
@@ -63,12 +64,12 @@ def diagnose(config: RunConfig) -> Iterator[Finding]:
     yield prepared
     if prepared.fine:
         task.setup()
-        yield _memory(config, task, device)
-        yield _overfit(config, task, device)
+        yield _memory(config, task, engine)
+        yield _overfit(config, task, engine)
 
 
-def _device(device: torch.device, config: RunConfig) -> Finding:
-    how = build.precision(config.trainer, device)
+def _device(engine: Engine) -> Finding:
+    device, how = engine.device, engine.describe()
     if device.type == "cpu":
         text = f"CPU, {torch.get_num_threads()} threads, {how}; a GPU is some hundred times faster"
         return Finding("device", True, text)
@@ -80,8 +81,9 @@ def _device(device: torch.device, config: RunConfig) -> Finding:
     return Finding("device", True, text)
 
 
-def _kernels(device: torch.device) -> Iterator[Finding]:
+def _kernels(engine: Engine) -> Iterator[Finding]:
     """Each operation as ``kernels=auto`` runs it here, against itself in float64."""
+    device = engine.device
     how = choose("auto", device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(0)
@@ -147,22 +149,24 @@ def _data(task: Task) -> Finding:
         return Finding("data", False, str(error))
 
 
-def _memory(config: RunConfig, task: Task, device: torch.device) -> Finding:
-    model = build.build_model(config.model, task.spec, config.kernels, device).to(device)
-    found = estimate(model, task, config.trainer, device)
+def _memory(config: RunConfig, task: Task, engine: Engine) -> Finding:
+    model = build.build_model(config.model, task.spec, engine.kernels, engine.device)
+    found = estimate(model.to(engine.device), task, config.trainer, engine)
     return Finding("memory", found.fits, str(found))
 
 
-def _overfit(config: RunConfig, task: Task, device: torch.device) -> Finding:
+def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
     """A model that cannot learn four samples by heart will not learn a task."""
-    task.batch_size, task.total_batches = SAMPLES, -(-len(task.train) // SAMPLES)
-    batch = of_two_classes(task.train_dataloader())
+    sizes = replace(config.trainer, batch_size=SAMPLES, length_window=1, num_workers=0)
+    data = DataModule(task, sizes, engine, config.seed, -(-len(task.train) // SAMPLES))
+    batch = of_two_classes(data.train_dataloader())
     if batch is None:
         text = f"the training samples of {task.name} are all of one class"
         return Finding("overfit", False, f"{text}\n  try: look at the task's labels")
-    batch = Batch(*(each.to(device) for each in batch))
+    batch = Batch(*(each.to(engine.device) for each in batch))
     torch.manual_seed(config.seed)
-    model = build.build_model(config.model, task.spec, config.kernels, device).to(device)
+    model = build.build_model(config.model, task.spec, engine.kernels, engine.device)
+    model.to(engine.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     began, steps, loss = time.monotonic(), 0, float("inf")
     while loss > LEARNED and time.monotonic() - began < SECONDS:

@@ -20,11 +20,12 @@ from chela.config import RunConfig, as_dict, computation
 from chela.recipe import departures
 from chela.records.environment import batch_job, git_state, hardware, peak_memory, versions
 from chela.records.source import changes, code_state, source_files
-from chela.training import build
 from chela.training.checkpoints import Checkpointer
+from chela.training.data import DataModule
+from chela.training.engine import FORMS
 from chela.training.history import History
 from chela.training.wandb_run import WandbRun
-from tasks.base import PROTOCOLS, Task
+from tasks.base import PROTOCOLS
 
 # beside the mixer's: with all that they import, see source_files
 ALWAYS = ("chela.model.backbone", "chela.training.module", "chela.training.optim")
@@ -98,9 +99,8 @@ def beginning(
     provenance: Provenance,
     wandb: WandbRun,
     wandb_group: str,
-    task: Task,
+    data: DataModule,
     model: nn.Module,
-    device: torch.device,
 ) -> dict[str, Any]:
     """The part of the record that is known before the first step."""
     return {
@@ -118,21 +118,21 @@ def beginning(
         "code": {**provenance.fixed["code"], "earlier": provenance.fixed["earlier_code"]},
         "batch_job": batch_job(),
         "versions": versions(),
-        "hardware": hardware(device),
+        "hardware": hardware(data.engine.device),
         "precision": provenance.precision,
-        "data": task.meta.summary(),
+        "data": data.task.meta.summary(),
         "protocol": {
-            "name": task.protocol,
-            "selection": f"{PROTOCOLS[task.protocol]}; the first of equals",
+            "name": data.task.protocol,
+            "selection": f"{PROTOCOLS[data.task.protocol]}; the first of equals",
             "test": "once, with the selected weights, on the whole test split",
         },
         "parameters": {
             "total": sum(p.numel() for p in model.parameters()),
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         },
-        "engine": build.engine(config.trainer, task),
+        "engine": {"step": FORMS[data.engine.step], "data": data.place},
         "initial_weights": provenance.fixed["initial_weights"],
-        "implementations": implementations(model, build.compute_dtype(config.trainer, device)),
+        "implementations": implementations(model, data.engine.dtype),
     }
 
 

@@ -9,8 +9,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from chela.settings import TrainerConfig
 from chela.training.history import History
-from chela.training.settings import TrainerConfig
 from tasks.base import Batch
 from tasks.screen import Screen
 

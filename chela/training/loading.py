@@ -79,7 +79,7 @@ def load_run(
 def _config(
     folder: Path, record: dict[str, Any], data_dir: str | Path | None, classes: Iterable[type]
 ) -> RunConfig:
-    """The run's configuration, as a machine without its hardware can have it."""
+    """The run's configuration, of today's code."""
     try:
         config = of_values(_with_todays_classes(record["config"]), registered(classes))
     except ConfigError as error:
@@ -87,12 +87,11 @@ def _config(
             f"the configuration of {folder} is not one of this code: {error}{_remedy(record)}; a "
             "class of your own as load_run(..., classes=[...])"
         ) from error
-    trainer = dataclasses.replace(config.trainer, step="eager", data_on_device="never")
     task = config.task
     if hasattr(task.config, "workers"):  # processes would import the script that calls load_run
         task = Component(task.target, dataclasses.replace(task.config, workers=1))
     place = config.data_dir if data_dir is None else str(data_dir)
-    return dataclasses.replace(config, task=task, trainer=trainer, data_dir=place)
+    return dataclasses.replace(config, task=task, data_dir=place)
 
 
 def _with_todays_classes(values: dict[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from chela.training import build
-from chela.training.settings import TrainerConfig
+from chela.settings import TrainerConfig
+from chela.training.engine import Engine
 from tasks.base import Batch, Task
 from tasks.loader import DiskReader
 from tasks.storage.store import lengths_of
@@ -93,17 +93,18 @@ class Estimate:
         return f"{text}.\n  try: {' '.join(f'{key}={size}' for key, size in sizes.items())}"
 
 
-def estimate(model: nn.Module, task: Task, config: TrainerConfig, device: torch.device) -> Estimate:
+def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine) -> Estimate:
     """Compute one and two samples, forward and backward, and draw the line through both.
 
     The weights, BatchNorm's averages and the random numbers are afterwards what they were.
 
     Args:
-        model: on ``device``.
+        model: on the engine's device.
         task: set up.
-        config: how many samples are computed at once, and in which precision.
-        device: where.
+        config: how many samples are computed at once.
+        engine: where, and in which precision.
     """
+    device = engine.device
     lengths = lengths_of(task.train)
     longest = int(lengths.argmax())
     reader = DiskReader(task.train, task.encoding)
@@ -116,7 +117,7 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, device: torch.
         peaks = []
         for size in (1, 2):
             batch = Batch(*(each.to(device) for each in reader.__getitems__([longest] * size)))
-            compute = partial(_compute, model, batch, task, config, train)
+            compute = partial(_compute, model, batch, task, engine.dtype, train)
             peak = _peak(compute, device, free)
             if peak is None:  # not even this fits
                 return Need(key, samples, fixed, 2 * (free or 0), split)
@@ -139,10 +140,8 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, device: torch.
     return Estimate((training, evaluation), length, free, shared)
 
 
-def _compute(
-    model: nn.Module, batch: Batch, task: Task, config: TrainerConfig, train: bool
-) -> None:
-    device, dtype = batch.values.device, build.compute_dtype(config, batch.values.device)
+def _compute(model: nn.Module, batch: Batch, task: Task, dtype: torch.dtype, train: bool) -> None:
+    device = batch.values.device
     narrow = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     with torch.set_grad_enabled(train), torch.compiler.set_stance("force_eager"):
         with narrow:

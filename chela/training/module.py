@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from chela.errors import RunError
+from chela.settings import OptimizerConfig, ScheduleConfig
 from chela.training.distributed import total
 from chela.training.graphs import StepGraphs
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
-from chela.training.settings import OptimizerConfig, ScheduleConfig
 from tasks.base import Batch
 
 EVALUATED = ("val", "test")

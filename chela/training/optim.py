@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from chela.errors import ConfigError
+from chela.settings import OptimizerConfig, ScheduleConfig
 from chela.training.muon import Muon
-from chela.training.settings import OptimizerConfig, ScheduleConfig
 
 
 @runtime_checkable

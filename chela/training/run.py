@@ -27,11 +27,13 @@ from chela.records.files import atomic_file, write_text
 from chela.records.record import FILE, mark_failed, read_record, test_result, write_record
 from chela.records.source import code_state
 from chela.records.summary import summary_table
-from chela.sweep import sweep_name
+from chela.records.sweeps import sweep_name
 from chela.training import build
 from chela.training.announcement import notes, opening
 from chela.training.checkpoints import Checkpointer, step_of
+from chela.training.data import DataModule
 from chela.training.distributed import Companions, is_leader
+from chela.training.engine import Engine, resolve
 from chela.training.evidence import Provenance, beginning, code_note, computing, outcome, peak_of
 from chela.training.folder import RunFolder, Start
 from chela.training.guards import Plateau, out_of_memory
@@ -70,9 +72,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
             signal's number. A second one ends the process.
     """
     config = parse(composed)
-    device = build.check_hardware(config.trainer)
-    build.check_kernels(config.kernels, device)
-    build.step_form(config.trainer, device)
+    engine = resolve(config)
     leads = is_leader()
     console = Screen(quiet=not leads)
     folder = RunFolder(config)
@@ -87,7 +87,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
             console.print(summary_table(start.finished, folder.path))
             return float(start.finished["best"].get("accuracy") or math.nan)
         chosen = Chosen.of(composed)
-        return Run(config, folder, start, device, console, leads, report, chosen).execute()
+        return Run(config, folder, start, engine, console, leads, report, chosen).execute()
 
 
 class Run:
@@ -102,14 +102,14 @@ class Run:
         config: RunConfig,
         folder: RunFolder,
         start: Start,
-        device: torch.device,
+        engine: Engine,
         console: Screen,
         leads: bool,
         report: Callable[[int, float], bool] | None = None,
         chosen: Chosen | None = None,
     ) -> None:
         self.config, self.folder, self.start = config, folder, start
-        self.device, self.console, self.leads = device, console, leads
+        self.engine, self.console, self.leads = engine, console, leads
         self.group = sweep_name() or f"{config.name}-{config.identity}"
         self.report = report
         self.companions = Companions(self._alone)
@@ -118,15 +118,15 @@ class Run:
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation accuracy."""
         config, folder = self.config, self.folder
-        self.measured = build.free_memory(self.device)
+        self.measured = build.free_memory(self.engine.device)
         L.seed_everything(config.seed, workers=True, verbose=False)
-        task = build.build_task(config, self.device)
-        task.prepare_data()
+        task = build.build_task(config)
+        task.prepare_data(show=self.leads)
         task.setup()
         self._check_data(task)
         steps = build.total_steps(config.trainer, len(task.train))
-        task.total_batches = steps
-        module = build.build_module(config, task.spec, self.device, steps, task.is_padded)
+        data = DataModule(task, config.trainer, self.engine, config.seed, steps)
+        module = build.build_module(config, task.spec, self.engine, steps, task.is_padded)
         model = module.model
         initial = None
         if config.start_from is not None and self.start.checkpoint is None:
@@ -134,16 +134,14 @@ class Run:
         if self.leads:
             self._check_memory(module.model, task)
         self.trainer = trainer = self._trainer(task, steps, initial)
-        self._announce(task, model, steps)
-        record = beginning(
-            config, self.provenance, self.wandb, self.group, task, model, self.device
-        )
+        self._announce(data, model)
+        record = beginning(config, self.provenance, self.wandb, self.group, data, model)
         if self.leads:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
         self._record("running", record)
         signals = self.checkpointer.signals
         with signals:  # until the record is written: Lightning's own handler of SIGTERM loses it
-            tested = self._train_and_test(trainer, module, task, steps, record)
+            tested = self._train_and_test(trainer, module, data, record)
             if self.leads:
                 self._finish(record, tested)
         self.wandb.close()  # last: it may wait for the server, and all else is safe by now
@@ -157,29 +155,28 @@ class Run:
         self,
         trainer: L.Trainer,
         module: ClassificationModule,
-        task: Task,
-        steps: int,
+        data: DataModule,
         record: dict[str, Any],
     ) -> dict[str, Any]:
         """Train and test; what comes of it is added to the record. Returns the test's result."""
         exit_code = 1
-        self._so_far = lambda: {**record, **self._outcome(steps)}
+        self._so_far = lambda: {**record, **self._outcome(data)}
         if self.config.trainer.devices > 1:
             self.companions.watch()
         try:
-            trainer.fit(module, datamodule=task, ckpt_path=self.start.checkpoint)
-            tested = self._test(trainer, module, task)
-            record |= self._outcome(steps) | {"test": tested}
+            trainer.fit(module, datamodule=data, ckpt_path=self.start.checkpoint)
+            tested = self._test(trainer, module, data)
+            record |= self._outcome(data) | {"test": tested}
             self.wandb.summarize(final_numbers(record))
             exit_code = 0
             return tested
         except Interrupted as interruption:
             exit_code = self._status(interruption.signal_number)
-            self._record("interrupted", {**record, **self._outcome(steps)})
+            self._record("interrupted", {**record, **self._outcome(data)})
             self._say_how_to_go_on(str(interruption), interruption.saved)
             raise SystemExit(exit_code) from None
         except Pruned as pruned:
-            self._record("interrupted", {**record, **self._outcome(steps), "pruned": str(pruned)})
+            self._record("interrupted", {**record, **self._outcome(data), "pruned": str(pruned)})
             raise
         except BaseException as error:
             if (what := self.companions.lost(error)) is not None:
@@ -187,30 +184,30 @@ class Run:
                 self.companions.kill()
                 raise end from error
             cause = {"error": f"{type(error).__name__}: {error}"}
-            self._record("failed", {**cause, **record, **self._outcome(steps)})
+            self._record("failed", {**cause, **record, **self._outcome(data)})
             if isinstance(error, NonFinite):
                 raise RunError(
                     f"{error}\n  last good checkpoint: {self._last()}\n"
                     f"  all rows and the random state of that step: {self._keep(error)}"
                 ) from error
             if isinstance(error, torch.cuda.OutOfMemoryError):
-                total = torch.cuda.get_device_properties(self.device).total_memory
-                message = out_of_memory(self.config.trainer, task.spec.max_length, total)
+                total = torch.cuda.get_device_properties(self.engine.device).total_memory
+                message = out_of_memory(self.config.trainer, data.task.spec.max_length, total)
                 raise RunError(message) from error
             raise
         finally:
             self.companions.stop()
             module.forget_graphs()
-            task.close()
+            data.close()
             if exit_code != 0:
                 self.wandb.close(exit_code)
 
     def _check_memory(self, model: nn.Module, task: Task) -> None:
         """Say it before the memory is full; without a GPU the system would kill the run."""
-        found = estimate(model.to(self.device), task, self.config.trainer, self.device)
+        found = estimate(model.to(self.engine.device), task, self.config.trainer, self.engine)
         if found.fits:
             return
-        if self.device.type == "cpu":
+        if self.engine.device.type == "cpu":
             raise RunError(f"the memory would not suffice: {found}")
         # compiled it may need less, and PyTorch's own error does no harm
         self.console.say(f"note: the GPU's memory may not suffice, uncompiled: {found}")
@@ -243,7 +240,7 @@ class Run:
             config,
             task.meta.fingerprint,
             self.start.wandb_id,
-            build.precision(trainer, self.device),
+            self.engine.precision,
             self.start.provenance,
             initial,
             code_state(*computing(config)),
@@ -272,14 +269,16 @@ class Run:
         )
         return build.build_trainer(
             trainer,
-            self.device,
+            self.engine,
             self.folder.path,
             steps,
             every,
             [*callbacks, WandbRows(self.history, self.wandb)],
         )
 
-    def _test(self, trainer: L.Trainer, module: ClassificationModule, task: Task) -> dict[str, Any]:
+    def _test(
+        self, trainer: L.Trainer, module: ClassificationModule, data: DataModule
+    ) -> dict[str, Any]:
         """The one test: the weights of the best validation, every sample of the split.
 
         Raises:
@@ -294,20 +293,20 @@ class Run:
                 f"{best} has the weights of step {found}, but step {step} was selected.\n"
                 "  try: resume=false (what is there is moved aside)"
             )
-        result = trainer.test(module, datamodule=task, ckpt_path=best, verbose=False)[0]
-        n, expected = round(result["test/samples"]), len(task.test)
+        result = trainer.test(module, datamodule=data, ckpt_path=best, verbose=False)[0]
+        n, expected = round(result["test/samples"]), len(data.task.test)
         if n != expected:
             raise RunError(f"{n} samples were tested, but the test split has {expected}")
-        majority = task.meta.majority_accuracy("test")
+        majority = data.task.meta.majority_accuracy("test")
         return test_result(result["test/accuracy"], result["test/loss"], n, majority)
 
-    def _outcome(self, steps: int) -> dict[str, Any]:
+    def _outcome(self, data: DataModule) -> dict[str, Any]:
         return outcome(
             self.history,
             self.checkpointer,
             self.provenance,
-            steps,
-            peak_of(self.device, self.measured),
+            data.steps,
+            peak_of(self.engine.device, self.measured),
         )
 
     def _finish(self, record: dict[str, Any], tested: dict[str, Any]) -> None:
@@ -329,7 +328,7 @@ class Run:
         if self.leads:
             write_record(self.folder.path, {"status": status, **content})
 
-    def _announce(self, task: Task, model: nn.Module, steps: int) -> None:
+    def _announce(self, data: DataModule, model: nn.Module) -> None:
         if not self.leads:
             return
         initial = self.provenance.fixed["initial_weights"]
@@ -337,17 +336,15 @@ class Run:
             self.config,
             self.folder,
             self.start,
-            task,
+            data,
             model,
-            self.device,
-            steps,
             initial,
             self.wandb.describe(),
         )
         self.console.say(said)
         notices = [self.without_recipe, self.start.notice, *self.provenance.notices]
         notices.append(self.wandb.notice)
-        for note in [*filter(None, notices), *notes(self.config, self.start, steps)]:
+        for note in [*filter(None, notices), *notes(self.config, self.start, data.steps)]:
             self.console.say(f"  note       {note}")
 
     def _keep(self, error: NonFinite) -> Path:

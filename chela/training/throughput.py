@@ -17,6 +17,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from chela.config import RunConfig
 from chela.training import build
+from chela.training.data import DataModule
+from chela.training.engine import Engine, resolve
 from chela.training.module import ClassificationModule
 from tasks.base import Batch, TaskSpec
 
@@ -51,7 +53,7 @@ class Speed:
 def measure(
     config: RunConfig,
     spec: TaskSpec,
-    device: torch.device,
+    engine: Engine,
     train: Iterable[Batch],
     val: Iterable[Batch],
     padded: bool,
@@ -63,21 +65,21 @@ def measure(
     Args:
         config: of the run.
         spec: what the samples look like.
-        device: where to compute.
+        engine: that computes.
         train: at least ``warm_up + steps`` batches.
         val: at least one batch.
         padded: whether batches hold padding.
         warm_up: steps that are not timed; enough to meet every shape three times.
         steps: to be timed.
     """
-    build.free_memory(device)
+    build.free_memory(engine.device)
     L.seed_everything(config.seed, workers=True, verbose=False)
     total = warm_up + steps
-    module = build.build_module(config, spec, device, total, padded)
+    module = build.build_module(config, spec, engine, total, padded)
     watch = _Stopwatch(warm_up, total, val)
     build.quiet_lightning()
     quiet = replace(config.trainer, progress=False)
-    trainer = build.build_trainer(quiet, device, Path(), total, total + 1, [watch])
+    trainer = build.build_trainer(quiet, engine, Path(), total, total + 1, [watch])
     try:
         trainer.fit(module, train_dataloaders=_Exactly(train, total))
     finally:
@@ -85,28 +87,26 @@ def measure(
     return watch.speed
 
 
-def measure_on_task(config: RunConfig, device: torch.device, steps: int) -> Speed:
+def measure_on_task(config: RunConfig, steps: int) -> Speed:
     """The speed on the task's own batches; they are prepared if they are not.
 
     Raises:
         DataError: the source is missing or malformed.
     """
-    task = build.build_task(config, device)
+    engine = resolve(config)
+    task = build.build_task(config)
     task.prepare_data()
     task.setup()
-    task.total_batches = WARM_UP + steps
-    data = task.train_dataloader(), task.val_dataloader()
-    return measure(config, task.spec, device, *data, task.is_padded, WARM_UP, steps)
+    data = DataModule(task, config.trainer, engine, config.seed, WARM_UP + steps)
+    loaders = data.train_dataloader(), data.val_dataloader()
+    return measure(config, task.spec, engine, *loaders, task.is_padded, WARM_UP, steps)
 
 
-def measure_at_length(
-    config: RunConfig, device: torch.device, length: int, tokens: int, steps: int
-) -> Speed:
+def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -> Speed:
     """The speed on random tokens of one length.
 
     Args:
         config: of the run; its batch size is not used.
-        device: where to compute.
         length: of every sequence.
         tokens: of a batch, whatever the length; a sequence at least.
         steps: to be timed.
@@ -114,7 +114,8 @@ def measure_at_length(
     Raises:
         torch.OutOfMemoryError: the model does not fit at this length.
     """
-    size = max(1, tokens // length)
+    engine = resolve(config)
+    size, device = max(1, tokens // length), engine.device
     spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
     batch = Batch(
         values=torch.randint(1, 20, (size, length), device=device),
@@ -122,7 +123,7 @@ def measure_at_length(
         labels=torch.randint(0, 10, (size,), device=device),
         index=torch.arange(size, device=device),
     )
-    return measure(config, spec, device, repeat(batch), [batch], False, warm_up=4, steps=steps)
+    return measure(config, spec, engine, repeat(batch), [batch], False, warm_up=4, steps=steps)
 
 
 class _Exactly:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from chela.command import masked_for_others
 from chela.errors import RunError
-from chela.training.settings import LoggerConfig
+from chela.settings import LoggerConfig
 
 if TYPE_CHECKING:  # a second of start-up that a run without W&B need not wait for
     import wandb

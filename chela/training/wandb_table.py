@@ -14,7 +14,7 @@ from chela.report.frame import Report
 from chela.report.published import published
 from chela.report.render import shown, write
 from chela.report.table import build
-from chela.training.settings import LoggerConfig
+from chela.settings import LoggerConfig
 from chela.training.wandb_run import open_wandb, wandb_mode
 from tasks.errors import DataError
 from tasks.screen import Screen

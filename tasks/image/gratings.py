@@ -51,7 +51,6 @@ class GratingsConfig:
 class Gratings(Task):
     """The task of the gratings."""
 
-    name = "gratings"
     version = 1
     Config = GratingsConfig
     config: GratingsConfig

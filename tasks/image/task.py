@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from datasets import Dataset
@@ -74,10 +74,6 @@ class Image(Task):
     version = 1
     Config = ImageConfig
     config: ImageConfig
-
-    def __init__(self, config: ImageConfig, **common: Any) -> None:
-        super().__init__(config, **common)
-        self.name = config.name
 
     @property
     def spec(self) -> TaskSpec:

@@ -88,7 +88,6 @@ class ListOpsConfig:
 class ListOps(Task):
     """The ListOps task."""
 
-    name = "listops"
     version = 1
     Config = ListOpsConfig
     config: ListOpsConfig
@@ -128,9 +127,9 @@ class ListOps(Task):
         """The sizes asked for; those of official files show when they are read."""
         return sum(self.config.sizes.values()) if self._official is None else None
 
-    def prepare_data(self) -> None:
+    def prepare_data(self, show: bool = True) -> None:
         """Prepare the data, unless they are there, and export them if that is asked for."""
-        super().prepare_data()
+        super().prepare_data(show)
         if self.config.export_tsv and self._official is None:
             self._export(self.folder.with_name(f"{self.folder.name}-tsv"))
 

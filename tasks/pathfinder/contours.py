@@ -15,17 +15,15 @@ so all that this code calls is in this file, constants too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tasks.pathfinder.footprints import Tables
-
 Ints = NDArray[np.int64]
-Mask = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
+Mask = Bytes
 State = NDArray[np.uint64]  # (1,) of the random numbers
 
 # The scales of the tables.
@@ -45,6 +43,27 @@ CROWDED = 100  # distractors stop when less than 1 / CROWDED of the pixels is fr
 RESTARTS = 100_000  # of the two long contours, after which a law is given up
 
 FACTS = ("restarts", "distractors", "origin y", "origin x", "terminal y", "terminal x")
+
+
+class Tables(NamedTuple):
+    """The tables of one law and margin.
+
+    Direction d is d - 180 degrees for d < 360, else that from a pivot to circle pixel d - 360.
+    """
+
+    ink: Bytes  # (directions, S, S) a paddle from its first pixel, which is the middle one ...
+    solid: Bytes  # (directions, S, S) ... and the zone round it that others keep out of
+    wide: Bytes  # (directions, W, W) that zone, dilated by the margin
+    head: Ints  # (360, 2) from a first paddle's tail to its head
+    pivot: Ints  # (360, 2) from a first paddle's tail to its pivot
+    step: Ints  # (directions, 2) from a paddle's pivot to that of the next
+    circle: Ints  # (C, 2) from a pivot to where the next paddle may end
+    odds: Ints  # (directions, C) of each end, after a paddle of some direction
+    away: Ints  # (360, 2) from the first tail to the second, by degrees
+    room: Ints  # (360, P, 2) pixels that must be free for a first paddle, from its tail
+    room_size: Ints  # (360,) how many of them count; 0: no place is found for this direction
+    room_edges: Ints  # (360, 4) the first and last row, the first and last column of them
+    marker: Bytes  # (M, M) a disc round the middle pixel
 
 
 class Scene(NamedTuple):

@@ -9,14 +9,11 @@ it compiled, would not see a change of another.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tasks.pathfinder.footprints import Tables
+from tasks.pathfinder.contours import Tables
 
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]

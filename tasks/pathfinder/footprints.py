@@ -12,39 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.pathfinder.contours import DEGREES, ODDS, WHITE
+from tasks.pathfinder.contours import DEGREES, ODDS, WHITE, Bytes, Ints, Tables
 from tasks.pathfinder.law import PathfinderLaw
 
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
-
 FINER = 2  # a paddle is drawn on a canvas twice as fine, and reduced
-
-
-class Tables(NamedTuple):
-    """The tables of one law and margin.
-
-    Direction d is d - 180 degrees for d < 360, else that from a pivot to circle pixel d - 360.
-    """
-
-    ink: Bytes  # (directions, S, S) a paddle from its first pixel, which is the middle one ...
-    solid: Bytes  # (directions, S, S) ... and the zone round it that others keep out of
-    wide: Bytes  # (directions, W, W) that zone, dilated by the margin
-    head: Ints  # (360, 2) from a first paddle's tail to its head
-    pivot: Ints  # (360, 2) from a first paddle's tail to its pivot
-    step: Ints  # (directions, 2) from a paddle's pivot to that of the next
-    circle: Ints  # (C, 2) from a pivot to where the next paddle may end
-    odds: Ints  # (directions, C) of each end, after a paddle of some direction
-    away: Ints  # (360, 2) from the first tail to the second, by degrees
-    room: Ints  # (360, P, 2) pixels that must be free for a first paddle, from its tail
-    room_size: Ints  # (360,) how many of them count; 0: no place is found for this direction
-    room_edges: Ints  # (360, 4) the first and last row, the first and last column of them
-    marker: Bytes  # (M, M) a disc round the middle pixel
 
 
 def tables(law: PathfinderLaw, margin: int) -> Tables:

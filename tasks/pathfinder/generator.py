@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from tasks import bits
 from tasks.errors import DataError
-from tasks.pathfinder.contours import FACTS, Scene, grow
+from tasks.pathfinder.contours import FACTS, Scene, Tables, grow
 from tasks.pathfinder.drawing import UNIT, draw
-from tasks.pathfinder.footprints import Tables, all_tables
+from tasks.pathfinder.footprints import all_tables
 from tasks.pathfinder.law import PathfinderLaw
 from tasks.screen import Screen
 from tasks.storage.rows import Rows

@@ -20,5 +20,4 @@ class PathXConfig(PictureConfig):
 class PathX(Pathfinder):
     """The Path-X task."""
 
-    name = "pathx"
     Config: ClassVar[type] = PathXConfig

@@ -98,7 +98,6 @@ class PathfinderConfig(PictureConfig):
 class Pathfinder(Task):
     """The Pathfinder task, at any resolution."""
 
-    name = "pathfinder"
     version = 2  # 2: as few distractors as the published generator finds places for
     Config: ClassVar[type] = PathfinderConfig
     config: PictureConfig

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field
 from functools import cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -70,14 +71,12 @@ class RetrievalConfig:
 class Retrieval(Task):
     """The Retrieval task."""
 
-    name = "retrieval"
     version = 1
     Config = RetrievalConfig
     config: RetrievalConfig
 
-    def __init__(self, config: RetrievalConfig, **options: Any) -> None:
-        super().__init__(config, **options)
-        self.name = config.name
+    def __init__(self, config: RetrievalConfig, data_dir: Path) -> None:
+        super().__init__(config, data_dir)
         self._facts: dict[str, Any] = {}
 
     @property

@@ -72,7 +72,6 @@ class TextConfig:
 class Text(Task):
     """The Text task."""
 
-    name = "text"
     version = 1
     dtype = DTYPE
     Config = TextConfig

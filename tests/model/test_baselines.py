@@ -13,8 +13,8 @@ from variants import DIM, MAX_LENGTH, ragged
 
 from chela.baselines import LinearTransformerConfig, LinearTransformerMixer
 from chela.kernels import use_kernels
+from chela.settings import OptimizerConfig
 from chela.training.optim import parameter_groups
-from chela.training.settings import OptimizerConfig
 
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 # What is added to all keys adds the same to all scores of a query: a softmax does not see it.

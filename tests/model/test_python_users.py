@@ -12,7 +12,7 @@ from variants import BACKBONES, DIM, MAX_LENGTH, MIXERS, VOCAB, make_model, mixe
 from chela.baselines.s4d import S4DConfig
 from chela.kernels import use_kernels
 from chela.model import BackboneConfig, ChelaConfig, ChelaMixer, Classifier
-from chela.training.settings import ScheduleConfig
+from chela.settings import ScheduleConfig
 from tasks.listops.task import ListOpsConfig
 
 EVERY = {

@@ -28,11 +28,10 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture
 def listops(tmp_path: Path) -> Callable[..., ListOps]:
-    """``listops(num_train=9, seed=1)``: a tiny task in a folder of its own; not yet prepared."""
+    """``listops(num_train=9)``: a tiny task in a folder of its own; not yet prepared."""
 
     def build(**changes: Any) -> ListOps:
-        own = {"batch_size": 8, "eval_batch_size": 4, "seed": 0, "data_dir": tmp_path / "data"}
-        own |= {key: changes.pop(key) for key in [*own, "total_batches"] if key in changes}
-        return ListOps(ListOpsConfig(**{**TINY, **changes}), **own)
+        data_dir = changes.pop("data_dir", tmp_path / "data")
+        return ListOps(ListOpsConfig(**{**TINY, **changes}), data_dir)
 
     return build

@@ -16,7 +16,7 @@ SIDE = 24
 
 def task(folder: Path, **changes) -> Gratings:
     config = GratingsConfig(num_train=1500, num_val=100, num_test=50, **changes)
-    made = Gratings(config, data_dir=folder, batch_size=4, eval_batch_size=4, seed=0)
+    made = Gratings(config, folder)
     made.prepare_data()
     made.setup()
     return made
@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_data_in_splits_of_the_sizes(tmp_path: Path
 
 
 def test_values_are_about_standard(tmp_path: Path) -> None:
-    batch = next(iter(task(tmp_path).val_dataloader()))
+    batch = next(iter(task(tmp_path).batches("val", 4)))
     assert batch.values.shape == (4, 144)
     assert abs(batch.values.mean()) < 0.5
     assert 0.5 < batch.values.std() < 2

@@ -65,18 +65,17 @@ def test_the_defaults_are_the_published_task() -> None:
 
 
 def test_from_source_to_batches(listops: Make) -> None:
-    task = ready(listops(total_batches=20))
+    task = ready(listops())
     assert [len(split) for split in (task.train, task.val, task.test)] == [70, 11, 13]
     assert task.spec == TaskSpec("listops", 10, 2048, vocab_size=18, input_dim=1)
     assert task.meta.source == "generated"
     assert verify(task.folder) == task.meta.fingerprint
-    assert len(task.train_dataloader()) == 20
-    for batch in task.train_dataloader():
+    for batch in list(task.batches("train", 8))[:-1]:
         assert batch.values.shape == (8, int(batch.lengths.max()))
         _holds_true_trees(batch)
-    seen = [batch.index.tolist() for batch in task.test_dataloader()]
+    seen = [batch.index.tolist() for batch in task.batches("test", 4)]
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12]]
-    assert sum(len(batch.labels) for batch in task.val_dataloader()) == 11
+    assert sum(len(batch.labels) for batch in task.batches("val", 4)) == 11
 
 
 def _holds_true_trees(batch: Batch) -> None:
@@ -267,7 +266,7 @@ def test_long_trees_are_cut_and_end_all_the_same(listops: Make) -> None:
     assert max(map(len, before)) > 12
     for long, short in zip(before, after, strict=True):
         assert short == (*long[:-1][:11], EOS)
-    lengths = [length for batch in cut.val_dataloader() for length in batch.lengths.tolist()]
+    lengths = [length for batch in cut.batches("val", 4) for length in batch.lengths.tolist()]
     assert lengths == [len(tree) for tree in sequences(cut, "val")]
 
 
@@ -283,7 +282,7 @@ def test_the_end_symbol_is_put_on_and_taken_off(lengths: list[int]) -> None:
 
 def test_what_determines_the_data_names_the_folder(listops: Make) -> None:
     folder = listops().folder
-    for same in ({"workers": 2}, {"export_tsv": True}, {"source": "auto"}, {"seed": 5}):
+    for same in ({"workers": 2}, {"export_tsv": True}, {"source": "auto"}):
         assert listops(**same).folder == folder, same
     for other in (
         {"data_seed": 1},
@@ -300,11 +299,20 @@ def test_what_determines_the_data_names_the_folder(listops: Make) -> None:
         assert listops(**other).folder != folder, other
 
 
-def test_the_seed_of_the_run_orders_and_does_not_choose_the_data(listops: Make) -> None:
-    first, second = (ready(listops(seed=seed, total_batches=3)) for seed in (0, 1))
-    assert first.meta == second.meta
-    orders = [[b.index.tolist() for b in task.train_dataloader()] for task in (first, second)]
-    assert orders[0] != orders[1]
+def test_the_order_of_use_is_told(listops: Make) -> None:
+    with pytest.raises(RuntimeError, match=r"prepare_data\(\) and setup\(\)"):
+        _ = listops().train
+
+
+def test_what_is_not_prepared_is_not_called_damaged(
+    listops: Make, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"listops is not prepared here: there is no data/") as told:
+        listops(data_dir=Path("data")).setup()
+    assert f"set data_dir (it is relative to {tmp_path})" in str(told.value)
+    with pytest.raises(DataError, match=r"prepare\.py task=(.|\n)*or set data_dir$"):
+        listops().setup()
 
 
 def test_an_export_is_whole_or_absent(listops: Make, monkeypatch: pytest.MonkeyPatch) -> None:

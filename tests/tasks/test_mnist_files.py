@@ -115,7 +115,7 @@ def test_a_set_too_small_for_its_splits_is_named(tmp_path: Path) -> None:
     for name, array in zip(("images-idx3", "labels-idx1"), mnist("train"), strict=True):
         (folder / f"train-{name}-ubyte").write_bytes(idx(array[:1]))
     config = ImageConfig(name="mnist", dataset="mnist", stand_in="mine")
-    task = Image(config, data_dir=tmp_path, batch_size=4, eval_batch_size=4, seed=0)
+    task = Image(config, tmp_path)
     with pytest.raises(DataError, match=r"mnist \(mine\) has no sample to train with"):
         task.prepare_data()
     assert not task.folder.exists()

@@ -29,7 +29,7 @@ def first(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     """Values and lengths of the test split's first batch."""
     task.prepare_data()
     task.setup()
-    batch = next(iter(task.test_dataloader()))
+    batch = next(iter(task.batches("test", 4)))
     return batch.values, batch.lengths
 
 
@@ -46,7 +46,7 @@ def check(task: Task, examples: Callable[[Task], list[Any]] = samples) -> None:
 
 
 def own(data_dir: Path) -> dict[str, Any]:  # noqa: F811
-    return {"data_dir": data_dir, "batch_size": 4, "eval_batch_size": 4, "seed": 0}
+    return {"data_dir": data_dir}
 
 
 def test_trees(listops: Callable[..., ListOps]) -> None:
@@ -58,7 +58,7 @@ def test_trees(listops: Callable[..., ListOps]) -> None:
 
 @pytest.mark.parametrize("level", ["characters", "bytes"])
 def test_texts(text: Make, level: str) -> None:  # noqa: F811
-    check(text(level=level, eval_batch_size=4))
+    check(text(level=level))
 
 
 def test_pairs_of_texts(tmp_path: Path) -> None:

@@ -39,9 +39,7 @@ def make(tmp_path: Path) -> Callable[..., Pathfinder]:
 
     def build(task: type[Pathfinder] = Pathfinder, **changes: Any) -> Pathfinder:
         given = {"num_train": 20, "num_val": 4, "num_test": 6, "workers": 1, **changes}
-        return task(
-            task.Config(**given), data_dir=tmp_path, batch_size=4, eval_batch_size=4, seed=0
-        )
+        return task(task.Config(**given), tmp_path)
 
     return build
 
@@ -353,7 +351,7 @@ def test_what_changes_the_pictures_changes_the_folder(make) -> None:
 def test_batches_are_real_numbers_in_raster_order(make) -> None:
     for center in (True, False):
         task = ready(make(center=center))
-        batch = next(iter(task.test_dataloader()))
+        batch = next(iter(task.batches("test", 4)))
         assert batch.values.shape == (4, 1024)
         assert batch.values.dtype == torch.float32
         assert batch.lengths.tolist() == [1024] * 4

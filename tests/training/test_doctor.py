@@ -12,8 +12,9 @@ from torch import nn
 from chela.config import parse
 from chela.kernels import short_conv
 from chela.training import build, doctor
+from chela.training.data import DataModule
 from chela.training.doctor import Finding, diagnose
-from tasks.base import Batch, Task
+from tasks.base import Batch
 from tasks.loader import batch_rows
 from tests.test_scripts import LISTOPS, script
 
@@ -103,7 +104,7 @@ def test_labels_of_one_class_are_told(composed, monkeypatch) -> None:
     config = composed()
     build.build_task(parse(config)).prepare_data()
     one = Batch(*(torch.zeros(4, dtype=torch.long) for _ in range(4)))
-    monkeypatch.setattr(Task, "train_dataloader", lambda _: [one, one])
+    monkeypatch.setattr(DataModule, "train_dataloader", lambda _: [one, one])
     found = findings(config)["overfit"]
     assert not found.fine
     assert "all of one class\n  try: look at the task's labels" in found.text

@@ -13,11 +13,12 @@ from chela.errors import RunError
 from chela.model import BackboneConfig, Classifier
 from chela.training import build, memory
 from chela.training.doctor import diagnose
+from chela.training.engine import Engine
 from chela.training.memory import Estimate, Need, estimate
 from chela.training.run import run
 from tasks.base import Task
 
-CPU = torch.device("cpu")
+CPU = Engine()
 MIB = 2**20
 
 
@@ -122,9 +123,9 @@ def test_what_is_said_names_the_remedy(free: float | None, processes: int, said:
 
 def test_the_room_is_that_of_the_narrowest_limit(monkeypatch) -> None:
     """The machine's, a container's, and that of `ulimit -v`."""
-    there = memory._free(CPU)
+    there = memory._free(CPU.device)
     assert there is None or 0 < there < 2**50
     monkeypatch.setattr(memory.resource, "getrlimit", lambda kind: (2**50, 2**50))
     assert next(memory._of_the_process()) < 2**50
     monkeypatch.setattr(memory, "_of_the_groups", lambda: iter([7.0]))
-    assert memory._free(CPU) == 7.0
+    assert memory._free(CPU.device) == 7.0

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from chela.errors import ConfigError
 from chela.model import BackboneConfig, ChelaMixer, Classifier
+from chela.settings import OptimizerConfig
 from chela.training.muon import ADAM_RMS, QUINTIC, Muon, orthogonalize
 from chela.training.optim import build_optimizer, follow_the_device, parameter_groups
-from chela.training.settings import OptimizerConfig
 
 CONFIG = OptimizerConfig("muon", 0.1, 0.01, 0.5, [0.9, 0.98], 1e-8)
 

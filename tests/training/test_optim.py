@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from chela.settings import OptimizerConfig, ScheduleConfig
 from chela.training.optim import (
     build_optimizer,
     build_schedule,
     learning_rate_factor,
     parameter_groups,
 )
-from chela.training.settings import OptimizerConfig, ScheduleConfig
 
 CONFIG = OptimizerConfig("adamw", 0.1, 0.01, 0.5, [0.9, 0.98], 1e-8)
 

@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from chela.config import compose_run
 from chela.training import build
 from chela.training.build import build_model, compile_blocks
+from chela.training.engine import resolve
 from tasks.base import TaskSpec
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -70,7 +71,11 @@ def test_a_run_has_one_program_unless_the_same_bits_are_asked_for(
     asked = []
     spy = lambda model, one_for_all_lengths: asked.append(one_for_all_lengths)  # noqa: E731
     monkeypatch.setattr(build, "compile_blocks", spy)
-    form = ["trainer.step=compile", f"trainer.deterministic={deterministic}"]
-    config = compose_run(CONFIGS, ["model=chela", *SMALL, *form])
-    build.build_module(config, SPEC, torch.device("cpu"), 1, padded)
+    form = [
+        "trainer.accelerator=cpu",
+        "trainer.step=compile",
+        f"trainer.deterministic={deterministic}",
+    ]
+    config = compose_run(CONFIGS, ["model=chela", "trainer.accelerator=cpu", *SMALL, *form])
+    build.build_module(config, SPEC, resolve(config), 1, padded)
     assert asked == [padded and not deterministic]

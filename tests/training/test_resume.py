@@ -18,7 +18,6 @@ import torch
 from chela.config import parse
 from chela.errors import RunError
 from chela.records.record import read_record
-from chela.training import build
 from chela.training.folder import RunFolder
 from chela.training.history import History
 from chela.training.module import ClassificationModule
@@ -203,7 +202,7 @@ def test_muon_goes_on_where_it_stood(composed, tmp_path, monkeypatch) -> None:
 def test_another_precision_is_told_and_recorded(composed, monkeypatch, capsys) -> None:
     config = composed()
     with monkeypatch.context() as patch:
-        patch.setattr(build, "precision", lambda *_: "bf16")  # as on a GPU
+        patch.setattr("chela.training.engine._precision", lambda *_: "bf16")  # as on a GPU
         signal_at(patch, 3, signal.SIGTERM)
         with pytest.raises(SystemExit):
             run(config)

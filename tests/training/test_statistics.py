@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from chela.config import parse
 from chela.model.norms import BatchNorm
 from chela.training import build, statistics
+from chela.training.data import DataModule
 from chela.training.folder import RunFolder
 from chela.training.run import run
 from tests.training.test_resume import assert_same_run, contents, signal_at
@@ -38,15 +39,15 @@ def trained(config, *callbacks: Callback):
     task = build.build_task(checked)
     task.prepare_data()
     task.setup()
-    task.total_batches = 12
-    module = build.build_module(checked, task.spec, build.CPU, 12, task.is_padded)
+    data = DataModule(task, checked.trainer, build.PLAIN, checked.seed, 12)
+    module = build.build_module(checked, task.spec, build.PLAIN, 12, task.is_padded)
     folder = RunFolder(checked).path
-    trainer = build.build_trainer(checked.trainer, build.CPU, folder, 12, 5, callbacks)
-    trainer.fit(module, datamodule=task)
-    return module, task
+    trainer = build.build_trainer(checked.trainer, build.PLAIN, folder, 12, 5, callbacks)
+    trainer.fit(module, datamodule=data)
+    return module, data
 
 
-def forward_statistics(module, task, batches: range, parts: int = 1) -> dict[str, torch.Tensor]:
+def forward_statistics(module, data, batches: range, parts: int = 1) -> dict[str, torch.Tensor]:
     """Plain means over batches of training in equal parts, by a hook on each norm's input."""
     sums: dict[str, torch.Tensor] = {}
 
@@ -64,7 +65,7 @@ def forward_statistics(module, task, batches: range, parts: int = 1) -> dict[str
 
     norms = {n: m for n, m in module.model.named_modules() if isinstance(m, BatchNorm)}
     handles = [norm.register_forward_hook(hook(name)) for name, norm in norms.items()]
-    loader = task.train_dataloader()
+    loader = data.train_dataloader()
     module.model.train()
     with torch.no_grad():
         for number, batch in enumerate(loader):
@@ -80,10 +81,10 @@ def forward_statistics(module, task, batches: range, parts: int = 1) -> dict[str
 def assert_evaluated_with_the_mean(config, batches: range, parts: int = 1) -> None:
     """The second validation, after ten steps, finds plain means over ``batches`` in each norm."""
     watch = Watch()
-    module, task = trained(config, statistics.RunningStatistics(), watch)
+    module, data = trained(config, statistics.RunningStatistics(), watch)
     assert len(watch.found) == 2  # after five steps and after ten
     module.model.load_state_dict(watch.found[1])
-    expected = forward_statistics(module, task, batches, parts)
+    expected = forward_statistics(module, data, batches, parts)
     assert {key for key in watch.found[1] if "running" in key} == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(watch.found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)

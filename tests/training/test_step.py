@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from chela.config import parse
 from chela.errors import RunError
-from chela.training import build
+from chela.training.engine import resolve, step_form
 from chela.training.optim import follow_the_device, portable
 from chela.training.run import run
 from tests.conftest import ROOT, TINY
@@ -31,14 +32,14 @@ from tests.training.runs import record_of
 )
 def test_what_a_step_is_where(composed, step, device, devices, form) -> None:
     config = parse(composed(f"trainer.step={step}", f"trainer.devices={devices}"))
-    assert build.step_form(config.trainer, torch.device(device)) == form
+    assert step_form(config.trainer, torch.device(device)) == form
 
 
 @pytest.mark.parametrize(("device", "devices"), [("cpu", 1), ("cuda", 2)])
 def test_a_graph_where_there_is_none_is_refused(composed, device, devices) -> None:
     config = parse(composed("trainer.step=graph", f"trainer.devices={devices}"))
     with pytest.raises(RunError, match=r"one GPU.*\n.*trainer\.step=auto"):
-        build.step_form(config.trainer, torch.device(device))
+        step_form(config.trainer, torch.device(device))
 
 
 def rows(config) -> list[dict]:
@@ -54,9 +55,11 @@ def test_the_step_of_a_graph_is_lightnings_own(composed, tmp_path, monkeypatch, 
     """Without the graph itself, which a CPU has not: the same bits by the other way."""
     plain = composed(*more, f"output_dir={tmp_path}/plain")
     run(plain)
-    monkeypatch.setattr("chela.training.run.build.step_form", lambda *_: "graph")
+    graph = lambda config: replace(resolve(config), step="graph")  # noqa: E731
+    monkeypatch.setattr("chela.training.run.resolve", graph)
     monkeypatch.setattr("chela.training.run.build.compile_blocks", lambda *_, **__: None)
-    monkeypatch.setattr("tasks.base.widths_up_to", lambda longest: ())  # padding changes rounding
+    # padding changes rounding
+    monkeypatch.setattr("chela.training.data.widths_up_to", lambda longest: ())
     monkeypatch.setattr("chela.training.module.StepGraphs", lambda step, beside=None: step)
     monkeypatch.setattr("chela.training.module.follow_the_device", lambda *_: None)
     other = composed(*more, f"output_dir={tmp_path}/other")
@@ -79,7 +82,7 @@ def test_the_gradients_of_micro_batches_add_up(composed, tmp_path, size) -> None
 def test_micro_batches_on_several_devices_are_refused(composed) -> None:
     config = parse(composed("trainer.micro_batch_size=4", "trainer.devices=2"))
     with pytest.raises(RunError, match="one device"):
-        build.check_hardware(config.trainer)
+        resolve(config)
 
 
 def test_what_is_saved_of_an_optimizer_is_for_any_device() -> None:

@@ -21,9 +21,9 @@ import wandb
 from chela.config import parse
 from chela.errors import RunError
 from chela.records.record import read_record
+from chela.settings import LoggerConfig
 from chela.training.folder import RunFolder
 from chela.training.run import run
-from chela.training.settings import LoggerConfig
 from chela.training.wandb_run import WandbRun, open_wandb, wandb_mode
 from scripts import upload
 from tests.conftest import ROOT, TINY

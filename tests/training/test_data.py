@@ -1,8 +1,7 @@
-"""A task as Lightning uses it."""
+"""A task's batches as Lightning uses them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -10,36 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from chela.config import parse
+from chela.training.build import build_task
+from chela.training.data import DataModule
+from chela.training.engine import resolve
 from tasks.base import Batch
-from tasks.errors import DataError
-from tasks.listops.task import ListOps
-
-Make = Callable[..., ListOps]
 
 
-def ready(task: ListOps) -> ListOps:
+def data_of(composed, *overrides: str, steps: int) -> DataModule:
+    config = parse(composed(*overrides))
+    task = build_task(config)
     task.prepare_data()
     task.setup()
-    return task
-
-
-def test_the_order_of_use_is_told(listops: Make) -> None:
-    task = listops()
-    with pytest.raises(RuntimeError, match=r"prepare_data\(\) and setup\(\)"):
-        _ = task.train
-    with pytest.raises(RuntimeError, match="total_batches"):
-        ready(task).train_dataloader()
-
-
-def test_what_is_not_prepared_is_not_called_damaged(
-    listops: Make, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"listops is not prepared here: there is no data/") as told:
-        listops(data_dir=Path("data")).setup()
-    assert f"set data_dir (it is relative to {tmp_path})" in str(told.value)
-    with pytest.raises(DataError, match=r"prepare\.py task=(.|\n)*or set data_dir$"):
-        listops().setup()
+    return DataModule(task, config.trainer, resolve(config), config.seed, steps)
 
 
 class Recorder(L.LightningModule):
@@ -64,7 +46,7 @@ class Recorder(L.LightningModule):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_lightning_resumes_where_it_stopped(listops: Make, tmp_path: Path, workers: int) -> None:
+def test_lightning_resumes_where_it_stopped(composed, tmp_path: Path, workers: int) -> None:
     def trained(steps: int, checkpoint: Path | None = None) -> Recorder:
         module = Recorder()
         trainer = L.Trainer(
@@ -79,13 +61,20 @@ def test_lightning_resumes_where_it_stopped(listops: Make, tmp_path: Path, worke
             check_val_every_n_epoch=None,
             use_distributed_sampler=False,
         )
-        task = listops(total_batches=14)
-        task.num_workers = workers
-        trainer.fit(module, datamodule=task, ckpt_path=checkpoint)
+        data = data_of(composed, f"trainer.num_workers={workers}", steps=14)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
         return module
 
     whole, half = trained(14), trained(6)
     assert half.trained == whole.trained[:6]
     assert trained(14, tmp_path / "6.ckpt").trained == whole.trained[6:]
-    assert [row for batch in half.evaluated for row in batch] == list(range(11))
+    rows = [row for batch in half.evaluated for row in batch]
+    assert rows == list(range(50))
+
+
+def test_the_seed_of_the_run_orders_and_does_not_choose_the_data(composed) -> None:
+    first, second = (data_of(composed, f"seed={seed}", steps=3) for seed in (0, 1))
+    assert first.task.meta == second.task.meta
+    orders = [[each.index.tolist() for each in data.train_dataloader()] for data in (first, second)]
+    assert orders[0] != orders[1]

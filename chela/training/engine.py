@@ -1,0 +1,115 @@
+"""How a run is computed on this machine: whatever is ``auto`` means something, decided once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from chela.config import RunConfig
+from chela.errors import RunError
+from chela.kernels.choice import Asked, choose
+from chela.settings import TrainerConfig
+
+CPU = torch.device("cpu")
+FORMS = {"graph": "one CUDA graph, compiled", "compile": "compiled", "eager": "eager"}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What ``resolve`` decided; by itself the plainest: what is read, looked at and loaded."""
+
+    device: torch.device = CPU
+    devices: int = 1
+    precision: Literal["float32", "bf16"] = "float32"
+    step: Literal["eager", "compile", "graph"] = "eager"
+    kernels: Asked = "auto"  # one of a model's modules may do without, see ``use_kernels``
+    data_on_device: Literal["auto", "always", "never"] = "auto"  # the data's size decides, too
+    deterministic: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the model's activations are."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def describe(self) -> str:
+        """``"1 x cuda, bf16; step one CUDA graph, compiled"``."""
+        return f"{self.devices} x {self.device.type}, {self.precision}; step {FORMS[self.step]}"
+
+
+def resolve(config: RunConfig) -> Engine:
+    """What the run will compute on, and how.
+
+    Raises:
+        RunError: a GPU, more GPUs, a precision, kernels or a graph were asked for that this machine
+            has not; or the batch cannot be split over the devices.
+    """
+    trainer = config.trainer
+    device = _device(trainer)
+    try:
+        choose(config.kernels, device)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    return Engine(
+        device,
+        trainer.devices,
+        _precision(trainer, device),
+        step_form(trainer, device),
+        config.kernels,
+        trainer.data_on_device,
+        trainer.deterministic,
+    )
+
+
+def step_form(config: TrainerConfig, device: torch.device) -> Literal["eager", "compile", "graph"]:
+    """What ``trainer.step`` means on ``device``.
+
+    Raises:
+        RunError: a graph was asked for where there is none.
+    """
+    alone = device.type == "cuda" and config.devices == 1
+    if config.step == "auto":
+        return "graph" if alone else "compile" if device.type == "cuda" else "eager"
+    if config.step == "graph" and not alone:
+        raise RunError(
+            "trainer.step=graph is for one GPU.\n  try: trainer.step=auto, or trainer.devices=1"
+        )
+    return config.step
+
+
+def _device(config: TrainerConfig) -> torch.device:
+    if config.batch_size % config.devices:
+        raise RunError(
+            f"trainer.batch_size={config.batch_size} cannot be split over {config.devices} devices."
+            f"\n  try: {-(-config.batch_size // config.devices) * config.devices}"
+        )
+    if config.micro_batch_size is not None and config.devices > 1:
+        raise RunError(
+            "trainer.micro_batch_size is for one device.\n  try: trainer.micro_batch_size=null; "
+            "each device has its share of trainer.batch_size"
+        )
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.accelerator == "cpu" or (config.accelerator == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+        raise RunError(
+            f"trainer.accelerator=gpu, but torch {torch.__version__} ({build}) finds no GPU.\n"
+            "  try: trainer.accelerator=cpu, or a CUDA build of torch; nvidia-smi shows the driver"
+        )
+    if config.devices > available:
+        raise RunError(
+            f"trainer.devices={config.devices}, but there are {available} GPUs.\n"
+            f"  try: trainer.devices={available}, or look at CUDA_VISIBLE_DEVICES"
+        )
+    if config.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RunError("this GPU has no bfloat16.\n  try: trainer.precision=float32")
+    return torch.device("cuda")
+
+
+def _precision(config: TrainerConfig, device: torch.device) -> Literal["float32", "bf16"]:
+    if config.precision != "auto":
+        return config.precision
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "float32"
