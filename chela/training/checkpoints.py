@@ -78,6 +78,7 @@ def read_checkpoint(file: Path, largest: int | None = None) -> dict[str, Any]:
                 raise ValueError(f"its part {damaged} is damaged")
         # mapped: torch believes the sizes that a file names, and would read beyond its parts
         mapped = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        _refuse_repeats(mapped, size)
         content = _copied(mapped, 2 * size)
         if not isinstance(content, dict) or not isinstance(content["global_step"], int):
             raise ValueError("it has no step")
@@ -97,6 +98,24 @@ def step_of(checkpoint: Path) -> int:
         Unreadable: see ``read_checkpoint``.
     """
     return int(read_checkpoint(checkpoint)["global_step"])
+
+
+def _refuse_repeats(content: Any, most: int) -> None:
+    """A list that holds one list twice, which holds one twice, and so on has no end in practice.
+
+    Raises:
+        ValueError: there are more values than ``most``, each counted wherever it is.
+    """
+    left = [content]
+    for _ in range(most):
+        if not left:
+            return
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list | tuple | set):
+            left += value
+    raise ValueError("it has more values than bytes")
 
 
 def _copied(mapped: Any, largest: int) -> Any:

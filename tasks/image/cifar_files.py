@@ -86,7 +86,8 @@ def _images(content: bytes, where: str) -> Images:
     except plain_pickle.Refused as error:
         raise bad(f"it is truncated or no batch ({len(content):,} bytes; {error})") from error
     if isinstance(batch, dict):  # pickled by Python 2, or by Python 3 with keys that are texts
-        batch = {key.encode() if isinstance(key, str) else key: batch[key] for key in batch}
+        texts = {key.encode(): batch[key] for key in ("data", "labels") if key in batch}
+        batch = texts | batch
     if not isinstance(batch, dict) or not {b"data", b"labels"} <= set(batch):
         raise bad("it has no 'data' and 'labels'")
     data, labels = batch[b"data"], batch[b"labels"]
@@ -100,6 +101,7 @@ def _images(content: bytes, where: str) -> Images:
         raise bad(f"'labels' is no list of {len(data)} numbers")
     for row, label in enumerate(labels):
         if type(label) is not int or label not in range(CLASSES):
-            said = label if isinstance(label, int | float) else type(label).__name__
+            is_short = isinstance(label, int | float) and abs(label) < 2**64
+            said = label if is_short else f"of the type {type(label).__name__}"
             raise bad(f"the label of image {row} is {said}, not one of 0 .. {CLASSES - 1}")
     return Images(data.reshape(-1, CHANNELS, PIXELS), np.array(labels, dtype=np.int64))

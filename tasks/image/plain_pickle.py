@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MARK = object()
+MOST = 10**7  # operations; an official batch of 10,000 images has some ten thousand
 WHOLE = re.compile(r"[<>|=]?[ui][1248]")  # types of arrays
 
 
@@ -120,8 +121,10 @@ class _Machine:
         self.memory: dict[int, Any] = {}
 
     def run(self, content: bytes) -> Any:
-        for operation, argument, _ in pickletools.genops(content):
+        for done, (operation, argument, _) in enumerate(pickletools.genops(content)):
             name = operation.name
+            if done == MOST:
+                raise Refused(f"it has more than {MOST:,} operations")
             if name == "STOP":
                 return _whole(self.stack.pop())
             step = getattr(self, f"_{name.lower()}", None)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 # "rfc793.txt", "[RFC-793]", "RFCs 5077, 5246, and\n 6961". Series other than RFC must be written in
 # one case, so that "IEEE Std 802" is left alone.
 SERIES = r"(?<![A-Za-z])(?:[Rr][Ff][Cc]|BCP|STD|FYI|IEN|bcp|std|fyi|ien)s?"
-GAP = r"[ \t]*\n?[ \t]*"  # at most one line's end, no empty line
+GAP = r"[ \t]*(?:\n[ \t]*)?"  # at most one line's end, no empty line; one way to match it
 BEFORE = rf"(?:{GAP}|[ \t]*[-#_:/]{GAP})(?:[Nn][Oo]\.?{GAP})?"
 NUMBER = r"\d{1,5}(?!\d|\.\d)"
 AND = rf"(?:{GAP},{GAP}(?:(?:and|or){GAP})?|{GAP}(?:and|or|through|to|&){GAP}|{GAP}[-/]{GAP})"
@@ -53,6 +53,10 @@ LISTING = re.compile(
     r"|comments reference guide|survey of ipv4 addresses",
     re.I | re.S,
 )
+LONGEST_TITLE, LONGEST_ENTRY = (
+    10_000,
+    1_000,
+)  # characters that are looked at; true ones have some hundred
 MANY = 160  # documents cited by one that does little else; the longest true survey cites 154
 
 
@@ -79,7 +83,7 @@ def parse(number: int, raw: str) -> Parsed | None:
     own = without_shared_sections(body)  # the status of all documents cites the same few
     cited = citations(header + "\n\n" + own) - {number}
     title = body.partition("\n\n")[0]
-    listing = LISTING.search(title) is not None or len(cited) >= MANY
+    listing = LISTING.search(title[:LONGEST_TITLE]) is not None or len(cited) >= MANY
     return Parsed(year, listing, mask(own), frozenset(cited))
 
 
@@ -143,4 +147,4 @@ def _is_heading(lines: list[str], row: int) -> bool:
     indent = len(line) - len(line.lstrip())
     alone = row + 1 == len(lines) or not lines[row + 1]
     at_margin = indent == 0 or (indent >= CENTRED and alone)
-    return bool(line) and at_margin and not ENTRY.search(line)
+    return bool(line) and at_margin and not ENTRY.search(line[:LONGEST_ENTRY])

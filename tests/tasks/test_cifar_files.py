@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import DataError
-from tasks.image import cifar_files
+from tasks.image import cifar_files, plain_pickle
 from tasks.image.cifar_files import read_files
 from tasks.sources.archives import Source
 from tests.tasks.small_images import BATCHES, PER_BATCH, batch, write_cifar
@@ -144,6 +144,7 @@ DATA = batch("data_batch_1")[b"data"]
         (changed(labels=[*LABELS[:-1], 10]), "the label of image 19 is 10, not one of 0 .. 9"),
         (changed(labels=[-1, *LABELS[1:]]), "the label of image 0 is -1"),
         (changed(labels=[0.5, *LABELS[1:]]), r"the label of image 0 is 0\.5"),
+        (changed(labels=[1 << 20_000, *LABELS[1:]]), "the label of image 0 is of the type int"),
     ],
 )
 def test_malformed_batches_are_named(folder: Path, content: bytes, what: str) -> None:
@@ -160,7 +161,9 @@ def test_a_truncated_archive_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("form", ["bytes", "texts", "fortran", "scalars", "array of labels"])
+@pytest.mark.parametrize(
+    "form", ["bytes", "texts", "fortran", "scalars", "array of labels", "a key in no UTF-8"]
+)
 def test_the_same_arrays_in_other_pickles_are_read(folder: Path, protocol: int, form: str) -> None:
     content: dict[Any, Any] = dict(batch("data_batch_1"))
     if form == "texts":
@@ -169,6 +172,8 @@ def test_the_same_arrays_in_other_pickles_are_read(folder: Path, protocol: int, 
         content[b"data"] = np.asfortranarray(content[b"data"])
     elif form == "scalars":
         content[b"labels"] = [np.int64(label) for label in content[b"labels"]]
+    elif form == "a key in no UTF-8":
+        content["\ud800"] = None
     elif form == "array of labels":
         content[b"labels"] = np.array(content[b"labels"], dtype=">i4")
     (folder / "data_batch_1").write_bytes(pickle.dumps(content, protocol=protocol))
@@ -187,13 +192,18 @@ HOSTILE = {
     "a key nested deeply": b"\x80\x02}N" + b"\x85" * 200_000 + b"Ns.",
     "a label nested deeply": b"\x80\x02]N" + b"\x85" * 200_000 + b"a.",
     "a change of a function": b"\x80\x02cnumpy\ndtype\n}X\x01\x00\x00\x00aNsb.",
+    "operations without end": b"\x80\x02" + b"]" * 2_000 + b".",
     "no mark": b"\x80\x02t.",
     "itself": b"\x80\x02]q\x00h\x00a.",
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_pickle_is_refused_and_nothing_happens(folder: Path, name: str) -> None:
+def test_a_hostile_pickle_is_refused_and_nothing_happens(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "operations without end":
+        monkeypatch.setattr(plain_pickle, "MOST", 1_000)
     (folder / "data_batch_1").write_bytes(HOSTILE[name])
     with pytest.raises(DataError, match=r"data_batch_1: .*(no batch|no 'data' and 'labels')"):
         all_of(folder)

@@ -61,6 +61,22 @@ def test_no_digit_of_a_list_is_left(numbers, series, between) -> None:
     assert mask(mask(text)) == mask(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[RFC 1" + ", 1" * 5_000,
+        "[RFC 1" + " " * 50_000,
+        "official " * 50_000,
+        "Contents\n\n" + "1." * 50_000 + "x",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_no_text_takes_for_ever(text: str) -> None:
+    """Of a text twice as long each would take at least four times as long."""
+    parsed = parse(7, f"May 1999\n\n{text}")
+    assert parsed is not None
+
+
 def test_a_document_is_cut_to_what_is_its_own() -> None:
     raw = official(
         1234, "A Protocol", 1995, "As RFC 793 and [RFC768] say.", "Obsoletes: 1000, 1001\n"

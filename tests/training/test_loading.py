@@ -232,6 +232,14 @@ def repacked(file: Path, method: int, form) -> None:
             parts.writestr(name, form(value) if "/data/" in name else value)
 
 
+def doubling() -> list:
+    """Sixty lists, each of them twice in the next: few bytes, 2 ** 60 values."""
+    found: list = []
+    for _ in range(60):
+        found = [found, found]
+    return found
+
+
 def pipe(file: Path) -> None:
     file.unlink()
     os.mkfifo(file)
@@ -252,6 +260,7 @@ DAMAGES = {
     "sparse": lambda file: with_weights(file, torch.Tensor.to_sparse),
     "nowhere": lambda file: with_weights(file, lambda v: v.to("meta")),
     "no tensors": lambda file: with_weights(file, lambda v: 5),
+    "lists without end": lambda file: with_weights(file, lambda v: doubling()),
     "a pipe": pipe,
 }
 
