@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from chela.cli import run_hydra
+from chela.launch.cli import run_hydra
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")

@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from chela.kernels import bench_cases, choose
-from chela.kernels.bench import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
+from chela.bench import kernel_cases as bench_cases
+from chela.bench.measure import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
+from chela.kernels import choose
 from chela.kernels.choice import Asked, use_kernels
-from chela.model import ChelaConfig, ChelaMixer
+from chela.mixers import ChelaConfig, ChelaMixer
 from chela.model.backbone import BackboneConfig
 from chela.model.block import Block
 from chela.model.ffn import MLP

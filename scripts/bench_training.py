@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
-from chela.choices import CONFIGS
-from chela.cli import plain_errors
-from chela.config import RunConfig, compose_run
+from chela.bench.throughput import Speed, measure_at_length, measure_on_task
+from chela.config.choices import CONFIGS
+from chela.config.schema import RunConfig, compose_run
+from chela.config.settings import Step
 from chela.errors import RunError
+from chela.launch.cli import plain_errors
 from chela.records.environment import hardware, versions
-from chela.settings import Step
 from chela.training.engine import resolve
-from chela.training.throughput import Speed, measure_at_length, measure_on_task
 
 HEADER = (
     f"{'model':14} {'form':22} {'shape':12} {'loop':>8} {'step':>8} {'eval':>8} "

@@ -6,15 +6,15 @@ import hydra
 from omegaconf import DictConfig
 from rich.text import Text
 
-from chela.cli import run_hydra
+from chela.launch.cli import run_hydra
 from tasks.screen import Screen
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="config")
 def main(composed: DictConfig) -> None:
     """Print a line per finding, OK or what to do; the exit status is 1 if something is wrong."""
-    from chela.config import parse
-    from chela.training.doctor import diagnose
+    from chela.config.schema import parse
+    from chela.doctor import diagnose
 
     console, wrong = Screen(), 0
     for finding in diagnose(parse(composed)):

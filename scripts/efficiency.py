@@ -22,26 +22,19 @@ from pathlib import Path
 
 import torch
 
-from chela.choices import CONFIGS
-from chela.cli import plain_errors
-from chela.config import RunConfig, compose_run
+from chela.bench.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths, from_csv
+from chela.bench.throughput import measure_at_length
+from chela.config.choices import CONFIGS
+from chela.config.schema import RunConfig, compose_run
 from chela.errors import RunError, suggestion
+from chela.launch.cli import plain_errors
 from chela.records.collect import collect
-from chela.records.efficiency import (
-    Cost,
-    as_csv,
-    as_markdown,
-    draw_bubbles,
-    draw_lengths,
-    from_csv,
-)
 from chela.records.environment import hardware, versions
 from chela.records.files import write_text
 from chela.records.format import human, size
 from chela.report.published import reference
 from chela.report.table import build as build_table
 from chela.training.engine import resolve
-from chela.training.throughput import measure_at_length
 
 MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 LENGTHS = [2**power for power in range(10, 21)]  # 1K to 1M, if the memory does not end before

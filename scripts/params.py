@@ -21,9 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from chela.choices import CONFIGS
-from chela.cli import plain_errors
-from chela.config import RunConfig, compose_run
+from chela.config.choices import CONFIGS
+from chela.config.schema import RunConfig, compose_run
+from chela.launch.cli import plain_errors
 from chela.training.build import build_model, build_task
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError

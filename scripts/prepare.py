@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
-from chela.cli import plain_errors, run_hydra
+from chela.launch.cli import plain_errors, run_hydra
 from tasks.screen import Screen
 
 LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
@@ -19,7 +19,7 @@ LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 @hydra.main(version_base="1.3", config_path="../configs", config_name="config")
 def main(composed: DictConfig) -> None:
     """Prepare the data that `train.py` would prepare for the same arguments, and describe them."""
-    from chela.config import parse
+    from chela.config.schema import parse
     from chela.training.build import build_task
     from tasks.show.table import table
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from hydra import initialize_config_dir
 from rich.table import Table
 
-from chela.choices import CONFIGS
-from chela.cli import plain_errors
+from chela.config.choices import CONFIGS
 from chela.errors import ConfigError
+from chela.launch.cli import plain_errors
 from chela.records.files import write_text
 from tasks.screen import Screen
 
 if TYPE_CHECKING:
-    from chela.search import Search
+    from chela.launch.search import Search
 
 USAGE = """\
 usage: python scripts/search.py search=NAME [trials=20] [write=FILE] [group=choice] [key=value] ...
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         print(USAGE)
         return
     try:
-        from chela.search import Search, read_search
+        from chela.launch.search import Search, read_search
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _show(search: Search, write: str) -> None:
-    from chela.recipe import experiment
+    from chela.config.recipe import experiment
 
     console = Screen(120)
     table = Table(title=search.name, title_justify="left")

@@ -5,14 +5,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from chela.cli import run_hydra
+from chela.launch.cli import run_hydra
 from tasks.screen import Screen
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="config")
 def main(composed: DictConfig) -> None:
     """Prepare the data if need be, and draw samples with labels, lengths and classes."""
-    from chela.config import parse
+    from chela.config.schema import parse
     from chela.training.build import build_task
     from tasks.show.pictures import draw_sheet
 

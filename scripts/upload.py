@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chela.cli import plain_errors
-from chela.config import checked
+from chela.config.schema import checked
+from chela.config.settings import LoggerConfig
 from chela.errors import ConfigError, RunError
+from chela.launch.cli import plain_errors
 from chela.records.collect import Run, collect
-from chela.settings import LoggerConfig
-from chela.training.wandb_run import final_numbers, open_wandb
+from chela.track.wandb_run import final_numbers, open_wandb
 from tasks.screen import Screen
 
 START, FINISH = 10.0, 600.0  # seconds: who waits here wants to know soon, or wants it all sent

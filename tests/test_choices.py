@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chela.config import compose_run
+from chela.config.schema import compose_run
 from chela.errors import ConfigError
 from tests.conftest import ROOT
 from tests.test_config import command
@@ -134,7 +134,7 @@ def test_a_key_of_a_base_is_traced_to_its_file(
     configs = tmp_path / "configs"
     shutil.copytree(CONFIGS, configs)
     (configs / f"{file}.yaml").write_text(f"# @package _global_\n{text}\n")
-    monkeypatch.setattr("chela.choices.CONFIGS", configs)
+    monkeypatch.setattr("chela.config.choices.CONFIGS", configs)
     with pytest.raises(ConfigError) as caught:
         compose_run(configs, words.split())
     for part in parts:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chela.command import command_line, masked, masked_for_others
+from chela.config.command import command_line, masked, masked_for_others
 
 
 @pytest.mark.parametrize(

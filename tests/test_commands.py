@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from chela.config import parse
+from chela.config.schema import parse
 from tests.conftest import ROOT, TINY
 
 README = (ROOT / "README.md").read_text()

@@ -14,12 +14,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from chela.cli import arranged
-from chela.config import Component, RunConfig, as_dict, computation, parse
+from chela.config.recipe import departures
+from chela.config.schema import Component, RunConfig, as_dict, computation, parse
 from chela.errors import ConfigError
-from chela.model import BackboneConfig, ChelaConfig
-from chela.recipe import departures
-from chela.sweep import SweepCallback
+from chela.launch.cli import arranged
+from chela.launch.sweep import SweepCallback
+from chela.mixers import ChelaConfig
+from chela.model import BackboneConfig
 from tasks.listops.task import ListOpsConfig
 from tests.conftest import ROOT
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chela.cli import explain, is_plain, plain_errors
 from chela.errors import RunError
+from chela.launch.cli import explain, is_plain, plain_errors
 from chela.records.files import atomic_file, write_text
 from chela.training.run import run
 from tests.training.runs import folder_of, record_of

@@ -21,8 +21,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from chela.errors import ConfigError
-from chela.launcher import FOLDER, ProcessLauncher, ending
-from chela.places import Slots, visible_gpus
+from chela.launch.launcher import FOLDER, ProcessLauncher, ending
+from chela.launch.places import Slots, visible_gpus
 from chela.records.state import run_folders, run_state
 from chela.records.sweeps import SweepCell, log_file, read_cells, write_cell
 from tasks.screen import Screen
@@ -104,7 +104,7 @@ def launcher_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
 
     def make(script: str, at_once: int) -> ProcessLauncher:
         monkeypatch.setenv(FOLDER, str(tmp_path))
-        monkeypatch.setattr("chela.launcher.visible_gpus", list)
+        monkeypatch.setattr("chela.launch.launcher.visible_gpus", list)
         launcher = ProcessLauncher(at_once)
         composed = OmegaConf.create({"trainer": {"devices": 1}})
         loader = SimpleNamespace(load_sweep_config=lambda config, overrides: composed)
@@ -188,7 +188,7 @@ def test_after_a_second_signal_cells_that_do_not_end_are_killed(
         sent.append(signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("chela.launcher.PATIENCE", 0.2)
+    monkeypatch.setattr("chela.launch.launcher.PATIENCE", 0.2)
     for seconds in (0.5, 0.6, 2.0):  # the second of them is the same request
         threading.Timer(seconds, send).start()
     before = signal.getsignal(signal.SIGTERM)

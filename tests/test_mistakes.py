@@ -12,10 +12,10 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from chela.choices import Chosen
-from chela.cli import plain_errors
-from chela.config import RunConfig, parse
-from chela.mistakes import refuse_mistyped
+from chela.config.choices import Chosen
+from chela.config.mistakes import refuse_mistyped
+from chela.config.schema import RunConfig, parse
+from chela.launch.cli import plain_errors
 from tests.conftest import ROOT
 
 CONFIGS = ROOT / "configs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from chela import resolvers
+from chela.config import resolvers
 
 
 @pytest.mark.parametrize(("key", "value"), [("a", "one"), ("b", "two"), ("c", "c")])

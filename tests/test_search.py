@@ -15,12 +15,12 @@ from hydra import compose, initialize_config_dir
 from optuna.trial import TrialState
 
 import chela.training.run
-from chela.config import computation, parse
+from chela.config.recipe import experiment
+from chela.config.schema import computation, parse
 from chela.errors import ConfigError
-from chela.recipe import experiment
+from chela.launch.search import JournalLock, Search, SearchConfig, _storage, read_search
 from chela.records.collect import collect
 from chela.records.sweeps import is_held
-from chela.search import JournalLock, Search, SearchConfig, _storage, read_search
 from chela.training.pruning import Pruned
 from tasks.errors import DataError
 from tests.conftest import ROOT, TINY

@@ -17,10 +17,11 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from chela.cli import plain_errors
-from chela.config import parse
+from chela.config.schema import parse
 from chela.errors import ConfigError
-from chela.launcher import FOLDER
+from chela.launch.cli import plain_errors
+from chela.launch.launcher import FOLDER
+from chela.launch.sweep import SweepCallback, _name, cells_table, planned_cells
 from chela.records.sweeps import (
     NAME,
     Plan,
@@ -30,7 +31,6 @@ from chela.records.sweeps import (
     write_cell,
     write_plan,
 )
-from chela.sweep import SweepCallback, _name, cells_table, planned_cells
 from chela.training import build
 from tasks.base import TaskSpec
 from tests.arena import arena_models
@@ -212,7 +212,7 @@ def test_a_sweep_has_failed_if_a_cell_has_whatever_its_end_raises(
     def full(*_: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path / "report.md"))
 
-    monkeypatch.setattr("chela.training.wandb_table.log_table", full)
+    monkeypatch.setattr("chela.track.wandb_table.log_table", full)
     assert end_of(tmp_path / "unwritable", monkeypatch, done, failed) == 1
     shown = capsys.readouterr()
     assert "1 of 2 cells failed" in shown.out
@@ -243,10 +243,10 @@ def test_the_table_is_of_what_there_is(
     ]
     logged = []
     monkeypatch.setattr(
-        "chela.training.wandb_table._log", lambda report, *_: logged.append(report) or "there"
+        "chela.track.wandb_table._log", lambda report, *_: logged.append(report) or "there"
     )
-    monkeypatch.setattr("chela.training.wandb_table.LoggerConfig", dict)
-    monkeypatch.setattr("chela.training.wandb_table.wandb_mode", lambda _: "offline")
+    monkeypatch.setattr("chela.track.wandb_table.LoggerConfig", dict)
+    monkeypatch.setattr("chela.track.wandb_table.wandb_mode", lambda _: "offline")
     assert end_of(tmp_path, monkeypatch, *cells) == 1
     assert [row.name for row, _ in logged[0].ours] == ["chela"]
     assert "0.4375" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from chela.config import RunConfig, parse
+from chela.config.schema import RunConfig, parse
 from tasks.image.gratings import GratingsConfig
 from tasks.image.task import ImageConfig
 from tasks.text.task import TextConfig

@@ -12,12 +12,12 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask
+from chela.layers.basic import Dropout
+from chela.layers.norms import BatchNorm, NormName, make_norm
 from chela.model.block import Block
 from chela.model.encoders import TokenEncoder, ValueEncoder
 from chela.model.ffn import GLU, MLP
 from chela.model.head import HeadName, Pooling, make_head, pool
-from chela.model.layers import Dropout
-from chela.model.norms import BatchNorm, NormName, make_norm
 
 PositiveInt = Annotated[int, Gt(0)]
 

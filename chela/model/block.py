@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
-from chela.model.layers import Dropout
-from chela.model.norms import NormName, make_norm
+from chela.layers.basic import Dropout
+from chela.layers.norms import NormName, make_norm
 
 
 class Block(nn.Module):

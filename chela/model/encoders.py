@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from chela.kernels import zero_padding
-from chela.model.layers import linear
+from chela.layers.basic import linear
 
 
 class TokenEncoder(nn.Module):

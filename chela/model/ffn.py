@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from chela.kernels import token_mlp
 from chela.kernels.choice import Implementation
 from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
-from chela.model.layers import Dropout, compute_dtype, linear
+from chela.layers.basic import Dropout, compute_dtype, linear
 
 
 class FeedForward(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
 from chela.kernels.precision import accumulation_dtype
-from chela.model.layers import linear
+from chela.layers.basic import linear
 
 Pooling = Literal["mean", "max", "last"]
 HeadName = Literal["mlp", "linear"]

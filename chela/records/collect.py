@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chela.identity import flat
+from chela.config.identity import flat
 from chela.records.record import FILE, check, number, read_json, text
 from chela.records.searches import FOLDER as SEARCHES
 from tasks.errors import DataError

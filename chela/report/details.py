@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chela.identity import flat
+from chela.config.identity import flat
 from chela.records.collect import Run
 from chela.records.format import duration, human, size
 from chela.report.cells import hardware

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from chela.config import RunConfig, computation
+from chela.config.schema import RunConfig, computation
 from chela.records.record import read_record
 from chela.training.data import DataModule
 from chela.training.evidence import implementations

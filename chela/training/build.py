@@ -14,12 +14,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from chela.config import ModelConfig, RunConfig
+from chela.config.schema import ModelConfig, RunConfig
+from chela.config.settings import TrainerConfig
 from chela.errors import ConfigError
 from chela.kernels.choice import Asked, use_kernels
 from chela.model import Classifier
 from chela.records.environment import reset_peak_memory
-from chela.settings import TrainerConfig
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.engine import CPU, Engine
 from chela.training.module import ClassificationModule

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from lightning import LightningDataModule
 
-from chela.settings import TrainerConfig
+from chela.config.settings import TrainerConfig
 from chela.training.engine import Engine
 from tasks.base import Task
 from tasks.loader import (

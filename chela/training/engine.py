@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 
-from chela.config import RunConfig
+from chela.config.schema import RunConfig
+from chela.config.settings import TrainerConfig
 from chela.errors import RunError
 from chela.kernels.choice import Asked, choose
-from chela.settings import TrainerConfig
 
 CPU = torch.device("cpu")
 FORMS = {"graph": "one CUDA graph, compiled", "compile": "compiled", "eager": "eager"}

@@ -15,16 +15,16 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 import chela
-from chela.command import command_line
-from chela.config import RunConfig, as_dict, computation
-from chela.recipe import departures
+from chela.config.command import command_line
+from chela.config.recipe import departures
+from chela.config.schema import RunConfig, as_dict, computation
 from chela.records.environment import batch_job, git_state, hardware, peak_memory, versions
 from chela.records.source import changes, code_state, source_files
+from chela.track.wandb_run import WandbRun
 from chela.training.checkpoints import Checkpointer
 from chela.training.data import DataModule
 from chela.training.engine import FORMS
 from chela.training.history import History
-from chela.training.wandb_run import WandbRun
 from tasks.base import PROTOCOLS
 
 # beside the mixer's: with all that they import, see source_files

@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from chela.config import RunConfig, computation
+from chela.config.schema import RunConfig, computation
 from chela.errors import RunError
 from chela.records.files import atomic_file
 from chela.records.record import read_record

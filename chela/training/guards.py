@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from chela.settings import TrainerConfig
+from chela.config.settings import TrainerConfig
 from chela.training.history import History
 from tasks.base import Batch
 from tasks.screen import Screen

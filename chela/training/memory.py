@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from chela.settings import TrainerConfig
+from chela.config.settings import TrainerConfig
 from chela.training.engine import Engine
 from tasks.base import Batch, Task
 from tasks.loader import DiskReader

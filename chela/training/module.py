@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import RunError
-from chela.settings import OptimizerConfig, ScheduleConfig
 from chela.training.distributed import total
 from chela.training.graphs import StepGraphs
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable

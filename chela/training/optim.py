@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import ConfigError
-from chela.settings import OptimizerConfig, ScheduleConfig
 from chela.training.muon import Muon
 
 

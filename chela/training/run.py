@@ -17,9 +17,9 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from chela.choices import Chosen
-from chela.command import command_line
-from chela.config import RunConfig, as_dict, parse
+from chela.config.choices import Chosen
+from chela.config.command import command_line
+from chela.config.schema import RunConfig, as_dict, parse
 from chela.disk import disk_error, explain_disk
 from chela.errors import RunError
 from chela.records.curve import draw_curve
@@ -28,6 +28,7 @@ from chela.records.record import FILE, mark_failed, read_record, test_result, wr
 from chela.records.source import code_state
 from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
+from chela.track.wandb_run import final_numbers, open_wandb, wandb_mode
 from chela.training import build
 from chela.training.announcement import notes, opening
 from chela.training.checkpoints import Checkpointer, step_of
@@ -48,7 +49,6 @@ from chela.training.random_state import RandomState, random_state
 from chela.training.statistics import RunningStatistics
 from chela.training.stopping import Interrupted, StopSignals
 from chela.training.wandb_rows import WandbRows
-from chela.training.wandb_run import final_numbers, open_wandb, wandb_mode
 from tasks.base import Task
 from tasks.errors import DataError
 from tasks.screen import Screen

@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from chela.model.norms import BatchNorm
+from chela.layers.norms import BatchNorm
 from chela.training.distributed import mean
 from chela.training.module import ClassificationModule
 from tasks.loader import TrainLoader

@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from chela.track.wandb_run import WandbRun
 from chela.training.history import History
-from chela.training.wandb_run import WandbRun
 from tasks.base import Batch
 
 

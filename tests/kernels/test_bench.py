@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chela.kernels.bench import Case, Result, Shape, copy_bandwidth, draw, measure, relative_error
+from chela.bench.measure import Case, Result, Shape, copy_bandwidth, draw, measure, relative_error
 
 ROOT = Path(__file__).parents[2]
 SHAPE = Shape(2, 8, 4)

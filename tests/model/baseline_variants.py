@@ -7,13 +7,7 @@ from typing import Any
 import torch
 from variants import DIM, MAX_LENGTH, VOCAB, unsettled
 
-from chela.baselines import (
-    LinearTransformerMixer,
-    MegaMixer,
-    S4DMixer,
-    SGConvMixer,
-    TransformerMixer,
-)
+from chela.mixers import LinearTransformerMixer, MegaMixer, S4DMixer, SGConvMixer, TransformerMixer
 from chela.model import BackboneConfig, Classifier
 
 CLASSES = 3

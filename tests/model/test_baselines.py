@@ -11,9 +11,9 @@ from baseline_variants import BASELINES, LOCAL, make_baseline, make_baseline_mod
 from test_padding import gradients, padded_further
 from variants import DIM, MAX_LENGTH, ragged
 
-from chela.baselines import LinearTransformerConfig, LinearTransformerMixer
+from chela.config.settings import OptimizerConfig
 from chela.kernels import use_kernels
-from chela.settings import OptimizerConfig
+from chela.mixers import LinearTransformerConfig, LinearTransformerMixer
 from chela.training.optim import parameter_groups
 
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])

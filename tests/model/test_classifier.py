@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from variants import BACKBONES, CLASSES, DIM, MIXERS, VOCAB, make_model, ragged
 
-from chela.baselines import MegaMixer, S4DMixer, SGConvMixer
-from chela.baselines.mega import MegaConfig
-from chela.baselines.s4d import S4DConfig
-from chela.baselines.sgconv import SGConvConfig
-from chela.model import BackboneConfig, ChelaMixer, Classifier
+from chela.mixers import ChelaMixer, MegaMixer, S4DMixer, SGConvMixer
+from chela.mixers.chela.mixer import ChelaConfig
+from chela.mixers.mega import MegaConfig
+from chela.mixers.s4d import S4DConfig
+from chela.mixers.sgconv import SGConvConfig
+from chela.model import BackboneConfig, Classifier
 from chela.model.head import pool
-from chela.model.mixer import ChelaConfig
 
 
 @pytest.mark.parametrize("name", BACKBONES)

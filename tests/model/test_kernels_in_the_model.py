@@ -22,12 +22,12 @@ from variants import (
 
 from chela.kernels import choice, use_kernels
 from chela.kernels.tokens import NO_NORM
-from chela.model import ChelaMixer
+from chela.layers.basic import Dropout
+from chela.layers.norms import make_norm
+from chela.mixers import ChelaMixer
+from chela.mixers.chela.gates import SiluGate
 from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
-from chela.model.gates import SiluGate
-from chela.model.layers import Dropout
-from chela.model.norms import make_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU interpreted
 TARGETS = torch.tensor([0, 1, 2, 0, 1], device=DEVICE)

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from test_transformer import turned
 from variants import DIM
 
-from chela.baselines import LinearTransformerConfig, LinearTransformerMixer
-from chela.baselines.linear_transformer import elu1
+from chela.mixers import LinearTransformerConfig, LinearTransformerMixer
+from chela.mixers.linear_transformer import elu1
 
 
 def formula(mixer: LinearTransformerMixer, x: torch.Tensor, heads: int, causal: bool, turn: bool):

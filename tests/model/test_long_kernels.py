@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chela.model.long_kernels import (
+from chela.mixers.long_kernels import (
     CosineKernel,
     EMAKernel,
     ExplicitKernel,
@@ -90,7 +90,7 @@ def test_multiscale_builds_only_what_reaches_into_the_length(length, built, monk
         factors.append(factor)
         return stretched(taps, factor)
 
-    monkeypatch.setattr("chela.model.long_kernels.stretched", spy)
+    monkeypatch.setattr("chela.mixers.long_kernels.stretched", spy)
     kernel(length).sum().backward()
     assert factors == [1, 1, 2, 4, 8][:built]
     gradient = kernel.sub_kernels.grad

@@ -7,7 +7,7 @@ import torch
 from variants import DIM, MAX_LENGTH, MIXERS, make_mixer, make_model, ragged
 
 from chela.kernels import zero_padding
-from chela.model.long_conv import FoldedLongConv, LongConv
+from chela.mixers.chela.long_conv import FoldedLongConv, LongConv
 
 STAGES = {
     "default": {},

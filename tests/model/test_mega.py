@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from test_transformer import turned
 from variants import DIM
 
-from chela.baselines import MegaConfig
-from chela.baselines.mega import MegaMixer, RotaryBias, SimpleBias, toeplitz
+from chela.mixers import MegaConfig
+from chela.mixers.mega import MegaMixer, RotaryBias, SimpleBias, toeplitz
 
 NAMES = [name for name in BASELINES if name.startswith("mega")]
 

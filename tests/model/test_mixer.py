@@ -15,7 +15,7 @@ from chela.kernels.linear_attention import naive as attention
 from chela.kernels.long_conv import naive as long_conv
 from chela.kernels.short_conv import naive as short_conv
 from chela.kernels.tokens import NO_NORM
-from chela.model import ChelaConfig, ChelaMixer
+from chela.mixers import ChelaConfig, ChelaMixer
 
 
 def formula(mixer: ChelaMixer, h: torch.Tensor, heads: int, causal: bool) -> torch.Tensor:

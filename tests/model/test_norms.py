@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from chela.model.norms import BatchNorm, RMSNorm, make_norm
+from chela.layers.norms import BatchNorm, RMSNorm, make_norm
 
 LENGTHS = torch.tensor([7, 0, 1, 4])
 MASK = torch.arange(7) < LENGTHS[:, None]

@@ -14,7 +14,7 @@ import test_baselines as shared
 from baseline_variants import BASELINES, LOCAL
 from hydra import compose, initialize_config_dir
 
-import chela.baselines
+import chela.mixers
 from chela.training.run import run
 from tests.conftest import ROOT, TINY
 from tests.documented import blocks
@@ -25,14 +25,14 @@ OF_THE_MIXER = ["model.mixer.qk_dim=8", "model.mixer.num_heads=2", "model=chela"
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The documented module, as if it lay in ``chela/baselines/``."""
+    """The documented module, as if it lay in ``chela/mixers/``."""
     (code,) = blocks(*DOCUMENT, "python")
     (tmp_path / "mine.py").write_text(code)
-    places = [*chela.baselines.__path__, str(tmp_path)]
-    monkeypatch.setattr(chela.baselines, "__path__", places)
-    module = importlib.import_module("chela.baselines.mine")
+    places = [*chela.mixers.__path__, str(tmp_path)]
+    monkeypatch.setattr(chela.mixers, "__path__", places)
+    module = importlib.import_module("chela.mixers.mine")
     yield module
-    del sys.modules["chela.baselines.mine"], chela.baselines.mine
+    del sys.modules["chela.mixers.mine"], chela.mixers.mine
 
 
 def test_it_passes_the_tests_that_all_share(mine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from variants import CLASSES, DIM, MAX_LENGTH, MIXERS, VOCAB, mixer_config, unsettled
 
-from chela.model import BackboneConfig, ChelaMixer, Classifier
+from chela.mixers import ChelaMixer
+from chela.model import BackboneConfig, Classifier
 
 # Layer norm, and batch norm whose statistics could mix the two documents up.
 NORMS = ["layer", "batch"]

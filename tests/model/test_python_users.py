@@ -9,10 +9,11 @@ import torch
 from baseline_variants import BASELINES
 from variants import BACKBONES, DIM, MAX_LENGTH, MIXERS, VOCAB, make_model, mixer_config, ragged
 
-from chela.baselines.s4d import S4DConfig
+from chela.config.settings import ScheduleConfig
 from chela.kernels import use_kernels
-from chela.model import BackboneConfig, ChelaConfig, ChelaMixer, Classifier
-from chela.settings import ScheduleConfig
+from chela.mixers import ChelaConfig, ChelaMixer
+from chela.mixers.s4d import S4DConfig
+from chela.model import BackboneConfig, Classifier
 from tasks.listops.task import ListOpsConfig
 
 EVERY = {

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from variants import DIM
 
-from chela.baselines import S4DConfig
-from chela.baselines.s4d import S4DMixer
-from chela.model.state_space import StateSpaceConfig, StateSpaceKernel, initial_frequencies
+from chela.mixers import S4DConfig
+from chela.mixers.s4d import S4DMixer
+from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel, initial_frequencies
 
 
 def states(kernel: StateSpaceKernel) -> tuple[torch.Tensor, torch.Tensor]:

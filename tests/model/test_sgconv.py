@@ -9,7 +9,7 @@ from baseline_variants import make_baseline
 from pydantic import TypeAdapter, ValidationError
 from variants import DIM
 
-from chela.baselines import SGConvConfig
+from chela.mixers import SGConvConfig
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -10,8 +10,8 @@ from baseline_variants import make_baseline
 from pydantic import TypeAdapter, ValidationError
 from variants import DIM
 
-from chela.baselines import TransformerConfig, TransformerMixer
-from chela.baselines.positions import rotate
+from chela.mixers import TransformerConfig, TransformerMixer
+from chela.mixers.positions import rotate
 
 
 def turned(vector: torch.Tensor, position: int) -> torch.Tensor:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chela.model import BackboneConfig, ChelaConfig, ChelaMixer, Classifier
-from chela.model.state_space import StateSpaceConfig
+from chela.mixers import ChelaConfig, ChelaMixer
+from chela.mixers.state_space import StateSpaceConfig
+from chela.model import BackboneConfig, Classifier
 
 DIM, VOCAB, CLASSES = 8, 11, 3
 MAX_LENGTH = 23  # neither a power of two nor a multiple of the taps

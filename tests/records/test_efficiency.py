@@ -9,15 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chela.bench.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths, from_csv
 from chela.errors import RunError
-from chela.records.efficiency import (
-    Cost,
-    as_csv,
-    as_markdown,
-    draw_bubbles,
-    draw_lengths,
-    from_csv,
-)
 from chela.report.published import reference
 from scripts.efficiency import MODELS, accuracies, main
 from tests.conftest import ROOT

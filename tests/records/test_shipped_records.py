@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chela.config import compose_run, computation
-from chela.identity import digest
+from chela.config.identity import digest
+from chela.config.schema import compose_run, computation
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "outputs/records").glob("*/seed*/record.json"))

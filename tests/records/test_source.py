@@ -41,8 +41,8 @@ def test_the_files_are_those_that_a_mixer_imports(package: Path) -> None:
         "mineonly.mixer",
         "mineonly.parts",
     ]
-    found = source_files("chela.baselines.s4d", "chela.model.backbone")
-    assert {"chela.baselines.s4d", "chela.model.block", "chela.kernels.long_conv"} <= set(found)
+    found = source_files("chela.mixers.s4d", "chela.model.backbone")
+    assert {"chela.mixers.s4d", "chela.model.block", "chela.kernels.long_conv"} <= set(found)
     assert not any("mega" in name or "records" in name for name in found)
 
 

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.records.collect import collect
 from chela.report.details import configuration, facts
 from chela.report.published import published

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chela.report.table import build
-from chela.training.wandb_table import CELL_COLUMNS, cell_rows, paper_table
+from chela.track.wandb_table import CELL_COLUMNS, cell_rows, paper_table
 from tests.records.samples import found, run
 
 RUNS = [

@@ -17,7 +17,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from chela.config import parse
+from chela.config.schema import parse
 from tasks.errors import DataError
 from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.errors import ConfigError
 from chela.records.record import read_record
 from chela.training.folder import RunFolder

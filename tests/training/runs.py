@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.records.record import read_record
 from chela.training.folder import RunFolder
 

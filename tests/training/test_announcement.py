@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.training.announcement import of_other_budgets
 from chela.training.run import run
 from tests.training.runs import folder_of

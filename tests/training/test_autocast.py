@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from chela.config import compose_run
+from chela.config.schema import compose_run
 from chela.training.build import build_model
 from tasks.base import TaskSpec
 

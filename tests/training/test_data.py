@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.training.build import build_task
 from chela.training.data import DataModule
 from chela.training.engine import resolve

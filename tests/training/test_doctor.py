@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from chela.config import parse
+from chela import doctor
+from chela.config.schema import parse
+from chela.doctor import Finding, diagnose
 from chela.kernels import short_conv
-from chela.training import build, doctor
+from chela.training import build
 from chela.training.data import DataModule
-from chela.training.doctor import Finding, diagnose
 from tasks.base import Batch
 from tasks.loader import batch_rows
 from tests.test_scripts import LISTOPS, script

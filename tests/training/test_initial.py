@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chela.config import computation, parse
+from chela.config.schema import computation, parse
 from chela.errors import ConfigError, RunError
 from chela.training.checkpoints import Checkpointer
 from chela.training.module import ClassificationModule

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chela
-from chela.config import parse
+from chela.config.schema import parse
 from chela.errors import RunError
-from chela.model import ChelaMixer
+from chela.mixers import ChelaMixer
 from chela.training.build import build_task
 from chela.training.run import run
 from tasks.errors import DataError

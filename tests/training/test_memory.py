@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chela.config import RunConfig, parse
+from chela.config.schema import RunConfig, parse
+from chela.doctor import diagnose
 from chela.errors import RunError
 from chela.model import BackboneConfig, Classifier
 from chela.training import build, memory
-from chela.training.doctor import diagnose
 from chela.training.engine import Engine
 from chela.training.memory import Estimate, Need, estimate
 from chela.training.run import run

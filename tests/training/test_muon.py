@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from chela.config.settings import OptimizerConfig
 from chela.errors import ConfigError
-from chela.model import BackboneConfig, ChelaMixer, Classifier
-from chela.settings import OptimizerConfig
+from chela.mixers import ChelaMixer
+from chela.model import BackboneConfig, Classifier
 from chela.training.muon import ADAM_RMS, QUINTIC, Muon, orthogonalize
 from chela.training.optim import build_optimizer, follow_the_device, parameter_groups
 

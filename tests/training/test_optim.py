@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from chela.settings import OptimizerConfig, ScheduleConfig
+from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.training.optim import (
     build_optimizer,
     build_schedule,

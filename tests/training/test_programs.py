@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from chela.config import compose_run
+from chela.config.schema import compose_run
 from chela.training import build
 from chela.training.build import build_model, compile_blocks
 from chela.training.engine import resolve

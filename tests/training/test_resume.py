@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.errors import RunError
 from chela.records.record import read_record
 from chela.training.folder import RunFolder

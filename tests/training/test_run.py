@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.model.ffn import MLP
 from chela.records.record import read_record
 from chela.training import build, progress
@@ -180,11 +180,11 @@ def test_a_finished_or_resumed_run_says_that_the_code_is_another_now(composed, c
     capsys.readouterr()
     run(config)
     assert "differs" not in capsys.readouterr().out
-    record["code"]["files"]["chela.model.mixer"] = record["code"]["hash"] = "0" * 16
+    record["code"]["files"]["chela.mixers.chela.mixer"] = record["code"]["hash"] = "0" * 16
     (folder / "record.json").write_text(json.dumps(record))
     run(config)
     said = capsys.readouterr().out
-    assert "the code differs from that run's: chela.model.mixer" in said
+    assert "the code differs from that run's: chela.mixers.chela.mixer" in said
     assert "resume=false" in said
     (folder / "record.json").unlink()
     last = folder / "checkpoints" / "last.ckpt"

@@ -8,7 +8,7 @@ import filelock
 import pytest
 import torch
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.errors import RunError
 from chela.records.state import lock_of
 from chela.training.checkpoints import AtomicCheckpointIO

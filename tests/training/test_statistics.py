@@ -8,8 +8,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from chela.config import parse
-from chela.model.norms import BatchNorm
+from chela.config.schema import parse
+from chela.layers.norms import BatchNorm
 from chela.training import build, statistics
 from chela.training.data import DataModule
 from chela.training.folder import RunFolder

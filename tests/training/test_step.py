@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chela.config import parse
+from chela.config.schema import parse
 from chela.errors import RunError
 from chela.training.engine import resolve, step_form
 from chela.training.optim import follow_the_device, portable

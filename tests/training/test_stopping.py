@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from chela import signals
-from chela.config import parse
+from chela.config.schema import parse
 from chela.records.record import read_record
 from chela.training import checkpoints
 from chela.training.checkpoints import Checkpointer, step_of

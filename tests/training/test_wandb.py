@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import wandb
 
-from chela.config import parse
+from chela.config.schema import parse
+from chela.config.settings import LoggerConfig
 from chela.errors import RunError
 from chela.records.record import read_record
-from chela.settings import LoggerConfig
+from chela.track.wandb_run import WandbRun, open_wandb, wandb_mode
 from chela.training.folder import RunFolder
 from chela.training.run import run
-from chela.training.wandb_run import WandbRun, open_wandb, wandb_mode
 from scripts import upload
 from tests.conftest import ROOT, TINY
 from tests.training.test_resume import signal_at, without_speed

@@ -1,0 +1,1 @@
+"""Measuring: kernels, training steps, whole models."""

@@ -1,0 +1,250 @@
+"""What the kernels' benchmark measures: every implementation of every operation, at a shape.
+
+Each function gives a case per implementation that runs on the device, with the same inputs, plain
+PyTorch in float64 as the reference, and the fewest passes over memory that the operation needs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from chela.bench.measure import MAX_ERROR, Case, Shape
+from chela.kernels import choose, linear_attention, long_conv, short_conv
+from chela.kernels.choice import Implementation
+from chela.kernels.norm_linear import norm_linear
+from chela.kernels.query_key import Affines, query_key
+from chela.kernels.token_mlp import Weights, mlp
+from chela.kernels.tokens import TokenNorm
+
+Form = Callable[..., Tensor | tuple[Tensor, ...]]
+QK_DIM = 64  # channels of queries and keys in a block; its hidden channels are twice its own
+TOKEN_ERROR = 1e-2  # plain PyTorch rounds to bfloat16 up to six times in a row: 6e-3
+
+
+def qkv(shape: Shape, device: torch.device) -> list[Tensor]:
+    """Queries, keys and values (B, L, H, d) in bfloat16."""
+    sizes = (shape.batch, shape.length, shape.channels // shape.head, shape.head)
+    return [
+        torch.randn(sizes, device=device, dtype=torch.bfloat16, requires_grad=True)
+        for _ in range(3)
+    ]
+
+
+def causal_attention(shape: Shape, device: torch.device) -> list[Case]:
+    """Causal linear attention."""
+    forms: dict[str, Callable[..., Tensor]] = {
+        "torch": lambda q, k, v: linear_attention.causal(q, k, v)[0]
+    }
+    if choose("auto", device) == "triton":
+        forms["triton"] = lambda q, k, v: linear_attention.causal(q, k, v, implementation="triton")[
+            0
+        ]
+    if importlib.util.find_spec("fla") is not None and device.type == "cuda":
+        from fla.ops.linear_attn import chunk_linear_attn
+
+        forms["fla-core"] = lambda q, k, v: chunk_linear_attn(q, k, v, 1.0, normalize=False)[0]
+    return attention_cases("causal attention", forms, shape, device)
+
+
+def bidirectional_attention(shape: Shape, device: torch.device) -> list[Case]:
+    """Bidirectional linear attention; its plain form is two einsums."""
+    forms: dict[str, Callable[..., Tensor]] = {"torch": linear_attention.bidirectional}
+    if choose("auto", device) == "triton":
+        forms["triton"] = lambda q, k, v: linear_attention.bidirectional(
+            q, k, v, implementation="triton"
+        )
+    return attention_cases("bidirectional attention", forms, shape, device)
+
+
+def attention_cases(
+    operation: str, forms: dict[str, Callable[..., Tensor]], shape: Shape, device: torch.device
+) -> list[Case]:
+    """Forward q, k, v and the output; backward q, k, v, its gradient and three: 11 passes."""
+    return cases(operation, forms, forms["torch"], lambda s: qkv(s, device), 11, shape)
+
+
+def cases(
+    operation: str,
+    forms: Mapping[str, Form],
+    reference: Form,
+    inputs: Callable[[Shape], list[Tensor]],
+    passes: float,
+    shape: Shape,
+    max_error: float = MAX_ERROR,
+) -> list[Case]:
+    """A case per form, held against the reference in float64."""
+    return [
+        Case(
+            operation,
+            name,
+            shape,
+            inputs=inputs,
+            call=form,
+            reference=reference,
+            floor_bytes=lambda shape: round(passes * shape.pass_bytes),
+            max_error=max_error,
+        )
+        for name, form in forms.items()
+    ]
+
+
+def short_convolution(shape: Shape, device: torch.device) -> list[Case]:
+    """Short convolution of width 5 around each token, with SiLU."""
+
+    def convolve(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda x, weight, bias: short_conv.convolve(
+            x, weight, bias, causal=False, activation="silu", implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        x = activation(shape, device)
+        return [x, parameter(shape.channels, 5, like=x), parameter(shape.channels, like=x)]
+
+    return convolution_cases("short convolution", convolve, inputs, shape, device)
+
+
+def long_convolution(shape: Shape, device: torch.device) -> list[Case]:
+    """Long convolution in both directions, with its skip; its plain form is torch.fft."""
+
+    def convolve(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda x, kernel, skip: long_conv.convolve(
+            x, kernel, skip, implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        x = activation(shape, device)
+        kernel = parameter(2, shape.channels, shape.length, like=x)
+        return [x, kernel, parameter(shape.channels, like=x)]
+
+    return convolution_cases("long convolution", convolve, inputs, shape, device)
+
+
+def activation(shape: Shape, device: torch.device) -> Tensor:
+    """An input (B, L, D) in bfloat16."""
+    sizes = (shape.batch, shape.length, shape.channels)
+    return torch.randn(sizes, device=device, dtype=torch.bfloat16, requires_grad=True)
+
+
+def parameter(*sizes: int, like: Tensor) -> Tensor:
+    """A parameter in float32, small enough that sums over it stay of the size of the input."""
+    drawn: Tensor = torch.randn(sizes, device=like.device) / sizes[-1] ** 0.5
+    return drawn.requires_grad_()
+
+
+def convolution_cases(
+    operation: str,
+    convolve: Callable[[Implementation], Callable[..., Tensor]],
+    inputs: Callable[[Shape], list[Tensor]],
+    shape: Shape,
+    device: torch.device,
+) -> list[Case]:
+    """A case per implementation; forward x and y, backward x and two gradients: 5 passes."""
+    names: list[Implementation] = ["torch"]
+    if choose("auto", device) == "triton":
+        names.append("triton")
+    forms: dict[str, Form] = {name: convolve(name) for name in names}
+    return cases(operation, forms, forms["torch"], inputs, 5, shape)
+
+
+def feed_forward(shape: Shape, device: torch.device) -> list[Case]:
+    """Norm, feed-forward part and residual: x and y forward, x and two gradients backward."""
+
+    def form(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda x, gain, shift, w1, b1, w2, b2: mlp(
+            x,
+            Weights(w1, b1, w2, b2),
+            norm=TokenNorm("layer", gain, shift, 1e-5),
+            add_x=True,
+            implementation=implementation,
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        x, dim = activation(shape, device), shape.channels
+        return [x, *vectors(2, x), *map_of(dim, 2 * dim, x), *map_of(2 * dim, dim, x)]
+
+    return token_cases("feed-forward", form, inputs, 5, shape, device)
+
+
+def output_gate(shape: Shape, device: torch.device) -> list[Case]:
+    """Gate, output projection and residual: 1 + 2 + 1 in and 1 out, then 4 in and 3 out."""
+
+    def form(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda z, o, x, w1, b1, w2, b2: mlp(
+            z, Weights(w1, b1, w2, b2), factor=o, residual=x, implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        z, dim = activation(shape, device), shape.channels
+        streams = [
+            z,
+            activation(replace(shape, channels=2 * dim), device),
+            activation(shape, device),
+        ]
+        return [*streams, *map_of(dim, 2 * dim, z), *map_of(2 * dim, dim, z)]
+
+    return token_cases("output gate", form, inputs, 12, shape, device)
+
+
+def norm_and_value(shape: Shape, device: torch.device) -> list[Case]:
+    """Norm and values: 1 in and 1 + 2 out, then 1 + 1 + 2 in and 1 out."""
+
+    def form(implementation: Implementation) -> Callable[..., tuple[Tensor, ...]]:
+        return lambda x, gain, shift, w, b: norm_linear(
+            x, w, b, norm=TokenNorm("layer", gain, shift, 1e-5), implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        x, dim = activation(shape, device), shape.channels
+        return [x, *vectors(2, x), *map_of(dim, 2 * dim, x)]
+
+    return token_cases("norm and value", form, inputs, 9, shape, device)
+
+
+def queries_and_keys(shape: Shape, device: torch.device) -> list[Case]:
+    """Queries and keys: 3 passes over the tokens and, there and back, both of them."""
+
+    def form(implementation: Implementation) -> Callable[..., tuple[Tensor, ...]]:
+        return lambda z, w, b, *affines: query_key(
+            z, w, b, Affines(*affines), implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        z = activation(shape, device)
+        affines = vectors(4, activation(replace(shape, length=1, channels=QK_DIM), device))
+        return [z, *map_of(shape.channels, QK_DIM, z), *affines]
+
+    passes = 3 + 4 * QK_DIM / shape.channels
+    return token_cases("queries and keys", form, inputs, passes, shape, device)
+
+
+def vectors(count: int, like: Tensor) -> list[Tensor]:
+    """Gains or shifts (D,), near 1."""
+    drawn = [1 + 0.1 * torch.randn(like.shape[-1], device=like.device) for _ in range(count)]
+    return [vector.requires_grad_() for vector in drawn]
+
+
+def map_of(fan_in: int, fan_out: int, like: Tensor) -> list[Tensor]:
+    """Weight (out, in) and bias (out,)."""
+    return [parameter(fan_out, fan_in, like=like), parameter(fan_out, like=like)]
+
+
+def token_cases(
+    operation: str,
+    form: Callable[[Implementation], Callable[..., Tensor | tuple[Tensor, ...]]],
+    inputs: Callable[[Shape], list[Tensor]],
+    passes: float,
+    shape: Shape,
+    device: torch.device,
+) -> list[Case]:
+    """The plain form compiled, as training has it on a GPU, and the kernels."""
+    forms = {"torch": form("torch")}
+    if device.type == "cuda":
+        forms = {"torch.compile": torch.compile(form("torch"), dynamic=False)}
+    if choose("auto", device) == "triton":
+        forms["triton"] = form("triton")
+    return cases(operation, forms, form("torch"), inputs, passes, shape, TOKEN_ERROR)

@@ -1,0 +1,232 @@
+"""How fast a model trains and evaluates: in Lightning's loop, and the step alone."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice, repeat
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.profiler import ProfilerActivity, profile
+
+from chela.config.schema import RunConfig
+from chela.training import build
+from chela.training.data import DataModule
+from chela.training.engine import Engine, resolve
+from chela.training.module import ClassificationModule
+from tasks.base import Batch, TaskSpec
+
+WARM_UP = 30  # steps of a task: every usual length of a batch has been met three times by then
+
+# Which kernels are whose, by their names in a profile; the first that fits counts.
+PARTS = {
+    "long convolution": r"mix_blocks|multiply_freq|align_units|fft|^(fold|arrange|collect|unfold)$",
+    "short convolution": r"^short_conv|conv_depthwise|sum_parts",
+    "attention": r"bidirectional|causal|_states?$|running_sums|epilogue|flash|fmha",
+    "token-wise kernels": r"^token_|^norm_linear|^query_key",
+    "matrix products": r"nvjet|gemm|cutlass|cublas",
+    "optimizer": r"multi_tensor|lpnorm",
+    "compiled element-wise": r"^triton_",
+    "other": r"",
+}
+
+
+@dataclass
+class Speed:
+    """What was measured; tokens are positions of the batches, padding among them."""
+
+    loop: float  # tokens per second of training in Lightning's loop
+    step: float  # of the step alone, on one batch again and again
+    evaluation: float  # of the evaluation step alone
+    true_share: float  # of the loop's tokens that are no padding
+    peak_bytes: int  # of GPU memory, 0 on a CPU
+    compile_seconds: float  # of the first steps: compilers and the recording of graphs
+    parts: dict[str, float] = field(default_factory=dict)  # seconds of a step, on a GPU
+
+
+def measure(
+    config: RunConfig,
+    spec: TaskSpec,
+    engine: Engine,
+    train: Iterable[Batch],
+    val: Iterable[Batch],
+    padded: bool,
+    warm_up: int,
+    steps: int,
+) -> Speed:
+    """Train a fresh model as a run does, without its files, and time it.
+
+    Args:
+        config: of the run.
+        spec: what the samples look like.
+        engine: that computes.
+        train: at least ``warm_up + steps`` batches.
+        val: at least one batch.
+        padded: whether batches hold padding.
+        warm_up: steps that are not timed; enough to meet every shape three times.
+        steps: to be timed.
+    """
+    build.free_memory(engine.device)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    total = warm_up + steps
+    module = build.build_module(config, spec, engine, total, padded)
+    watch = _Stopwatch(warm_up, total, val)
+    build.quiet_lightning()
+    quiet = replace(config.trainer, progress=False)
+    trainer = build.build_trainer(quiet, engine, Path(), total, total + 1, [watch])
+    try:
+        trainer.fit(module, train_dataloaders=_Exactly(train, total))
+    finally:
+        module.forget_graphs()
+    return watch.speed
+
+
+def measure_on_task(config: RunConfig, steps: int) -> Speed:
+    """The speed on the task's own batches; they are prepared if they are not.
+
+    Raises:
+        DataError: the source is missing or malformed.
+    """
+    engine = resolve(config)
+    task = build.build_task(config)
+    task.prepare_data()
+    task.setup()
+    data = DataModule(task, config.trainer, engine, config.seed, WARM_UP + steps)
+    loaders = data.train_dataloader(), data.val_dataloader()
+    return measure(config, task.spec, engine, *loaders, task.is_padded, WARM_UP, steps)
+
+
+def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -> Speed:
+    """The speed on random tokens of one length.
+
+    Args:
+        config: of the run; its batch size is not used.
+        length: of every sequence.
+        tokens: of a batch, whatever the length; a sequence at least.
+        steps: to be timed.
+
+    Raises:
+        torch.OutOfMemoryError: the model does not fit at this length.
+    """
+    engine = resolve(config)
+    size, device = max(1, tokens // length), engine.device
+    spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
+    batch = Batch(
+        values=torch.randint(1, 20, (size, length), device=device),
+        lengths=torch.full((size,), length, device=device),
+        labels=torch.randint(0, 10, (size,), device=device),
+        index=torch.arange(size, device=device),
+    )
+    return measure(config, spec, engine, repeat(batch), [batch], False, warm_up=4, steps=steps)
+
+
+class _Exactly:
+    """The first ``n`` batches of some."""
+
+    def __init__(self, batches: Iterable[Batch], n: int) -> None:
+        self._batches, self._n = batches, n
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(self._batches, self._n)
+
+    def __len__(self) -> int:
+        return self._n
+
+
+class _Stopwatch(Callback):
+    """Times the loop from step ``warm_up`` to step ``total``, then the bare steps."""
+
+    speed: Speed
+
+    def __init__(self, warm_up: int, total: int, val: Iterable[Batch]) -> None:
+        self.warm_up, self.total, self.val = warm_up, total, val
+        self.tokens = 0
+        self.true_tokens = torch.zeros((), dtype=torch.int64)
+        self.began = self.warm = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Compilers start."""
+        self.began = _now(module.device)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
+    ) -> None:
+        """Count tokens; at the last step measure the rest."""
+        assert isinstance(module, ClassificationModule)
+        if trainer.global_step > self.warm_up:
+            self.tokens += _positions(batch)
+            self.true_tokens = self.true_tokens.to(module.device) + batch.lengths.sum()
+        if trainer.global_step == self.warm_up:
+            self.warm = _now(module.device)
+        if trainer.global_step == self.total:
+            loop = _now(module.device) - self.warm
+            self._finish(trainer, module, batch, loop)
+
+    def _finish(
+        self, trainer: L.Trainer, module: ClassificationModule, batch: Batch, loop: float
+    ) -> None:
+        steps, device = self.total - self.warm_up, module.device
+
+        def train() -> None:
+            if module.graph:
+                module.training_step(batch, 0)
+            else:
+                module.whole_step(batch)
+
+        size = _positions(batch)
+        step = _seconds(train, steps, device)
+        peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+        parts = _parts(train) if device.type == "cuda" else {}
+        val = Batch(*(each.to(device) for each in next(iter(self.val))))
+        module.eval()
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            evaluation = _seconds(lambda: module.validation_step(val, 0), steps, device)
+        module.train()
+        self.speed = Speed(
+            loop=self.tokens / loop,
+            step=size / step,
+            evaluation=_positions(val) / evaluation,
+            true_share=float(self.true_tokens) / self.tokens,
+            peak_bytes=peak,
+            compile_seconds=self.warm - self.began,
+            parts=parts,
+        )
+
+
+def _positions(batch: Batch) -> int:
+    """Tokens of a batch, padding among them; of both documents of a pair."""
+    return batch.lengths.numel() * batch.values.shape[batch.lengths.ndim]
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _seconds(step: Callable[[], None], n: int, device: torch.device) -> float:
+    """Of one step, as the mean of ``n`` after three that warm up."""
+    for _ in range(3):
+        step()
+    began = _now(device)
+    for _ in range(n):
+        step()
+    return (_now(device) - began) / n
+
+
+def _parts(step: Callable[[], None]) -> dict[str, float]:
+    """Seconds of GPU time in each of ``PARTS`` in one step."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        step()
+        torch.cuda.synchronize()
+    seconds = dict.fromkeys(PARTS, 0.0)
+    for event in profiler.key_averages():
+        part = next(name for name, pattern in PARTS.items() if re.search(pattern, event.key))
+        seconds[part] += event.self_device_time_total / 1e6
+    return {name: value for name, value in seconds.items() if value}

@@ -1,0 +1,1 @@
+"""What a run is: its configuration, from the command line to a checked dataclass."""

@@ -1,0 +1,372 @@
+"""From what Hydra composed to typed, checked values.
+
+The YAML files under ``configs/`` hold the values; the dataclasses beside the code that uses them
+hold types, ranges and choices. Here the two meet: an unknown key, a missing key or a bad value is
+a ``ConfigError`` that names what would have been right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
+
+import pydantic
+from annotated_types import Ge, Lt
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from chela.config import resolvers
+from chela.config.choices import CONFIGS, Chosen
+from chela.config.identity import counts, digest, flat, joined
+from chela.config.mistakes import refuse_mistyped
+from chela.config.settings import LoggerConfig, Name, OptimizerConfig, ScheduleConfig, TrainerConfig
+from chela.errors import ConfigError, UnknownKey, suggestion
+from chela.kernels.choice import Asked
+from chela.model import BackboneConfig
+
+T = TypeVar("T")
+APART = {"identity": False}
+
+SECTIONS = ("task", "model", "optimizer", "schedule", "trainer", "logger")
+
+resolvers.register()  # for whoever composes without a command
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class chosen by ``_target_`` in a YAML file, with its own checked configuration."""
+
+    target: Any  # a class
+    config: Any  # an instance of ``target.Config``
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A backbone and the mixer inside each of its blocks."""
+
+    name: str
+    backbone: BackboneConfig
+    mixer: Component
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The keys at the top of the configuration."""
+
+    name: Name = field(metadata=APART)
+    # as far as NumPy's go; it stands beside the hash in a run's id
+    seed: Annotated[int, Ge(0), Lt(2**32)] = field(metadata=APART)
+    data_dir: str = field(metadata=APART)
+    output_dir: str = field(metadata=APART)
+    resume: str | bool = field(metadata=APART)  # "auto", False, or a checkpoint's path
+    # an earlier run's name-<hash>: begin with the weights it selected
+    start_from: str | None = field(metadata={"neutral": None})
+    kernels: Asked  # which implementation of the operations
+
+
+@dataclass(frozen=True)
+class RunConfig(RunSettings):
+    """Everything one run is made of."""
+
+    task: Component
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig = field(metadata=APART)
+
+    @property
+    def identity(self) -> str:
+        """Eight hex digits that name the computation, the seed apart.
+
+        Equal for two runs exactly if they compute the same thing up to their seeds; the clock, the
+        machine, the folders and where the code stands have no part in it.
+        """
+        return digest(computation(self))
+
+    @property
+    def run_id(self) -> str:
+        """The run's name everywhere: its folder, its record, its Weights & Biases id."""
+        return f"{self.name}-{self.identity}-seed{self.seed}"
+
+
+def compose_run(configs: Path, overrides: Sequence[str]) -> RunConfig:
+    """The checked configuration of a command line like train.py's.
+
+    Args:
+        configs: the folder of the configuration.
+        overrides: ``group=choice`` and ``key=value``.
+
+    Raises:
+        ConfigError: see ``parse``; Hydra has errors of its own for what cannot be composed.
+    """
+    refuse_mistyped(overrides)
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        return parse(compose("config", list(overrides), return_hydra_config=True))
+
+
+def parse(composed: DictConfig) -> RunConfig:
+    """The checked form of a configuration that Hydra composed.
+
+    Args:
+        composed: the ``cfg`` of ``hydra.main`` or ``hydra.compose``, with Hydra's own section or
+            without.
+
+    Raises:
+        ConfigError: naming every key that is unknown, missing or has a bad value, and the choices;
+            or choices that do not fit together, see ``Chosen.check``.
+    """
+    chosen = Chosen.of(composed)
+    if chosen is not None:
+        chosen.check()
+    keys = [str(key) for key in composed if key != "hydra"]
+    try:
+        return _parsed(OmegaConf.masked_copy(composed, keys))
+    except UnknownKey as error:
+        origin = None if chosen is None else chosen.origin(error.key)
+        raise ConfigError(origin or str(error)) from error
+
+
+def component(
+    section: Mapping[str, Any], path: str, classes: Mapping[str, type] | None = None
+) -> Component:
+    """The class that ``section["_target_"]`` names, and its checked ``Config``.
+
+    Args:
+        section: a YAML group's keys, ``_target_`` among them.
+        path: where it stands in the configuration, for messages.
+        classes: see ``of_values``.
+
+    Raises:
+        ConfigError: there is no such class, it has no ``Config``, or a key does not fit it.
+    """
+    values = _section(section, path)
+    name = values.pop("_target_", None)
+    if name is None:
+        raise ConfigError(f"{path}._target_ is missing: it names the class, e.g. a.module.Class")
+    target = _imported(name, path) if classes is None else classes.get(str(name))
+    if target is None:
+        raise ConfigError(f"{path}._target_={name} is not a class that is known here")
+    schema = getattr(target, "Config", None)
+    if not isinstance(schema, type) or not dataclasses.is_dataclass(schema):
+        raise ConfigError(f"{path}._target_={name} needs a dataclass attribute 'Config'")
+    return Component(target, checked(schema, values, path))
+
+
+def registered(own: Iterable[type] = ()) -> dict[str, type]:
+    """The classes of the tasks and mixers that there is a choice for, by their names in records.
+
+    Args:
+        own: further ones.
+    """
+    known = {name: _imported(name, "configs") for name in sorted(todays_classes().values())}
+    return known | {_class_name(each): each for each in (*known.values(), *own)}
+
+
+def todays_classes() -> dict[tuple[str, str], str]:
+    """Where the class of a task or of a model's mixer stands, by group and the file's name."""
+    return {
+        (group, file.stem): str(section["_target_"])
+        for group, place in (("task", None), ("model", "mixer"))
+        for file in (CONFIGS / group).glob("*.yaml")
+        if "_target_" in (section := _section_of(file, place))
+    }
+
+
+def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
+    """``schema(**values)`` with every key known, every type and range checked.
+
+    Args:
+        schema: a dataclass whose annotations state types, ``Literal`` choices and ranges.
+        values: the YAML group's keys.
+        path: where the group stands in the configuration, for messages.
+
+    Raises:
+        ConfigError: see ``parse``.
+    """
+    values = _section(values, path)
+    _refuse_unknown_within(schema, values, path)
+    adapter = pydantic.TypeAdapter(schema)
+    return _validated(lambda: adapter.validate_python(dict(values)), path)
+
+
+def as_dict(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain values, in the form of the YAML files."""
+    return cast("dict[str, Any]", _plain(config, lambda field, value: True))
+
+
+def computation(config: RunConfig) -> dict[str, Any]:
+    """What a run's id is made of: the keys that decide what is computed, flat, the seed apart.
+
+    A class stands there by its name and its version, not by where it is imported from.
+    """
+    keys = flat(_plain(config, counts))
+    named = {key: value for key, value in keys.items() if not key.endswith("_target_")}
+    return {"task.version": config.task.target.version, **named}
+
+
+def apart(config: RunConfig) -> set[str]:
+    """The keys that never decide what is computed, flat."""
+    deciding = _plain(config, lambda field, value: field.metadata.get("identity", True))
+    return flat(as_dict(config)).keys() - flat(deciding).keys()
+
+
+def _plain(value: Any, wanted: Callable[[dataclasses.Field[Any], Any], bool]) -> Any:
+    """A configuration or a part of one as plain values, of the fields that are ``wanted``."""
+    if isinstance(value, Component):
+        return {"_target_": _class_name(value.target), **_plain(value.config, wanted)}
+    if isinstance(value, ModelConfig):
+        mixer = _plain(value.mixer, wanted)
+        return {"name": value.name, **_plain(value.backbone, wanted), "mixer": mixer}
+    if dataclasses.is_dataclass(value):
+        pairs = ((each, getattr(value, each.name)) for each in dataclasses.fields(value))
+        return {each.name: _plain(inner, wanted) for each, inner in pairs if wanted(each, inner)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _parsed(composed: DictConfig) -> RunConfig:
+    for key, value in OmegaConf.to_container(composed).items():  # type: ignore[union-attr]
+        if key in SECTIONS:
+            _section(value, str(key))  # before what refers to its keys is resolved
+    try:
+        raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        where = f" (in {error.full_key})" if error.full_key else ""
+        raise ConfigError(f"{str(error).splitlines()[0]}{where}") from error
+    return of_values(cast("dict[str, Any]", raw))
+
+
+def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = None) -> RunConfig:
+    """The checked form of plain values, such as a record has; none of them is resolved.
+
+    Args:
+        values: the whole configuration.
+        classes: those that ``_target_`` may name; None: it names any, which is imported.
+
+    Raises:
+        ConfigError: see ``parse``.
+    """
+    names = _names(RunConfig)
+    _refuse_unknown(values, names, path="")
+    _require(values, names, path="")
+    values = dict(values)
+    for place in ("data_dir", "output_dir"):
+        if values[place] == "":
+            raise ConfigError(f"{place} is empty.\n  try: {place}=. for the current folder")
+        if isinstance(values[place], str):  # a file may say ~ as a shell does
+            values[place] = str(Path(values[place]).expanduser())
+    if values["resume"] is not False and not isinstance(values["resume"], str):
+        raise ConfigError(
+            f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
+        )
+    start = values["start_from"]
+    if start is not None and not re.fullmatch(r"[^/]+-[0-9a-f]{8}", str(start)):
+        raise ConfigError(
+            f"start_from={start!r} is neither null nor the id that an earlier run printed, "
+            "without -seed<seed>: listops-chela-1234abcd"
+        )
+    settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
+    return RunConfig(
+        **dataclasses.asdict(settings),
+        task=component(values["task"], "task", classes),
+        model=_model(values["model"], classes),
+        optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
+        schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
+        trainer=checked(TrainerConfig, values["trainer"], path="trainer"),
+        logger=checked(LoggerConfig, values["logger"], path="logger"),
+    )
+
+
+def _model(section: Mapping[str, Any], classes: Mapping[str, type] | None) -> ModelConfig:
+    values = _section(section, "model")
+    _refuse_unknown(values, ["name", "mixer", *_names(BackboneConfig)], path="model")
+    _require(values, ["name", "mixer"], path="model")
+    mixer = component(values.pop("mixer"), "model.mixer", classes)
+    given = values.pop("name")  # a tag in W&B, and a part of the run's name
+    name = _validated(lambda: pydantic.TypeAdapter(Name).validate_python(given), "model.name")
+    return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
+
+
+def _section(values: Any, path: str) -> dict[str, Any]:
+    """A section's keys as strings; a value in its place is refused."""
+    if isinstance(values, Mapping):
+        return {str(key): value for key, value in values.items()}
+    group = path.split(".")[0]
+    raise ConfigError(
+        f"{path}={values!r} stands where the keys of a section should be.\n"
+        f"  try: {path}.<key>=value; a file of the configuration chooses a {group} by\n"
+        f"       defaults: [override /{group}: <choice>]"
+    )
+
+
+def _imported(name: str, path: str) -> type:
+    try:
+        return get_class(name)
+    except Exception as error:  # Hydra wraps whatever the import raised
+        raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
+
+
+def _class_name(target: type) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _section_of(file: Path, place: str | None) -> Any:
+    content = OmegaConf.to_container(OmegaConf.load(file)) or {}
+    assert isinstance(content, dict)
+    return content if place is None else content.get(place) or {}
+
+
+def _names(schema: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(schema)]
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
+    for key in values:
+        if key not in known:
+            whole = joined(path, key)
+            raise UnknownKey(whole, f"unknown key '{whole}'. {suggestion(key, known)}")
+
+
+def _refuse_unknown_within(schema: Any, values: Mapping[str, Any], path: str) -> None:
+    """``_refuse_unknown`` for a dataclass and those among its fields."""
+    _refuse_unknown(values, _names(schema), path)
+    hints = get_type_hints(schema)
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _refuse_unknown_within(hints[key], value, joined(path, key))
+
+
+def _require(values: Mapping[str, Any], names: Iterable[str], path: str) -> None:
+    missing = [joined(path, name) for name in names if name not in values]
+    if missing:
+        raise ConfigError(f"missing: {', '.join(missing)}")
+
+
+def _validated(build: Any, path: str) -> Any:
+    try:
+        return build()
+    except pydantic.ValidationError as error:
+        lines = [_explain(detail, path) for detail in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _explain(detail: Any, path: str) -> str:
+    key = joined(path, ".".join(str(part) for part in detail["loc"]))
+    if detail["type"] == "literal_error":
+        return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
+    value = detail["input"]
+    remedies = {"string_type": f"'{key}=\"{value}\"'", "list_type": f"'{key}=[{value}]'"}
+    remedies["tuple_type"] = remedies["list_type"]
+    remedy = "" if value is None else remedies.get(detail["type"], "")
+    if not all(isinstance(part, str) for part in detail["loc"]):  # inside of a list
+        remedy = ""
+    message = (detail["msg"][0].lower() + detail["msg"][1:]).removeprefix("value error, ")
+    if isinstance(detail["input"], Mapping):  # a whole section; the message names its keys
+        return f"{key}: {message}"
+    return f"{key}={value!r}: {message}" + (f"\n  try: {remedy}" if remedy else "")

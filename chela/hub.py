@@ -1,0 +1,145 @@
+"""A finished run as objects again: its model with the tested weights, its task, its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chela.config.schema import Component, RunConfig, of_values, registered, todays_classes
+from chela.errors import ConfigError, RunError
+from chela.kernels.choice import Asked
+from chela.model import Classifier
+from chela.records.record import text
+from chela.training import build
+from chela.training.checkpoints import BEST
+from chela.training.evidence import code_note
+from chela.training.selected import differences, finished_record, selected_weights
+from tasks.base import Task, TaskSpec
+
+BLOCK = 100  # bytes that a block's weights take in a file at least, their names alone
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """What ``load_run`` returns."""
+
+    model: Classifier  # in eval mode: (values, lengths) -> logits (B, classes)
+    task: Task  # opens its data when asked; batches come on the CPU
+    record: dict[str, Any]
+    config: RunConfig
+
+
+def load_run(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    data_dir: str | Path | None = None,
+    classes: Iterable[type] = (),
+) -> LoadedRun:
+    """The finished run in ``folder``, with the weights that it selected and tested.
+
+    Nothing of its record and weights is executed, resolved or imported: they may be anyone's.
+    The model computes in float32, by Triton kernels where ``device`` has them and the run did not
+    do without. It needs no data: those are opened when the task is first asked for them, and
+    prepared then if they are not there, in this process alone.
+
+    Args:
+        folder: ``<output_dir>/<name>-<hash>/seed<seed>``.
+        device: where the model will be.
+        data_dir: where the data are; None: where the run had them.
+        classes: tasks and mixers of one's own that the run may be of, beside those of the project.
+
+    Raises:
+        RunError: the folder holds no finished run, or no weights that fit its record; the code is
+            another now.
+    """
+    folder, device = Path(folder), torch.device(device)
+    record = finished_record(folder)
+    config = _config(folder, record, data_dir, classes)
+    if note := code_note(config, record):
+        warnings.warn(f"{folder}: {note}", stacklevel=2)
+    task, spec = _task(config, folder, record)
+    _refuse_blocks_without_weights(config, folder)
+    with torch.device("meta"):  # the weights' sizes alone, which no file is believed
+        form = _model(config, spec, "torch", torch.device("meta"), folder, record)
+    selected = selected_weights(folder, record, form)
+    if wrong := differences(form, selected.weights):
+        raise RunError(f"the weights in {folder} are for another model:\n{wrong}{_remedy(record)}")
+    kernels: Asked = "torch" if config.kernels == "torch" else "auto"
+    model = _model(config, spec, kernels, device, folder, record)
+    model.load_state_dict(selected.weights)
+    return LoadedRun(model.to(device).eval(), task, record, config)
+
+
+def _config(
+    folder: Path, record: dict[str, Any], data_dir: str | Path | None, classes: Iterable[type]
+) -> RunConfig:
+    """The run's configuration, of today's code."""
+    try:
+        config = of_values(_with_todays_classes(record["config"]), registered(classes))
+    except ConfigError as error:
+        raise RunError(
+            f"the configuration of {folder} is not one of this code: {error}{_remedy(record)}; a "
+            "class of your own as load_run(..., classes=[...])"
+        ) from error
+    task = config.task
+    if hasattr(task.config, "workers"):  # processes would import the script that calls load_run
+        task = Component(task.target, dataclasses.replace(task.config, workers=1))
+    place = config.data_dir if data_dir is None else str(data_dir)
+    return dataclasses.replace(config, task=task, data_dir=place)
+
+
+def _with_todays_classes(values: dict[str, Any]) -> dict[str, Any]:
+    """With the classes that the files of its task and model name today: they may have moved."""
+    names = todays_classes()
+    task, model = dict(values.get("task") or {}), dict(values.get("model") or {})
+    if name := names.get(("task", str(task.get("name")))):
+        task["_target_"] = name
+    if name := names.get(("model", str(model.get("name")))):
+        model["mixer"] = {**dict(model.get("mixer") or {}), "_target_": name}
+    return {**values, "task": task, "model": model}
+
+
+def _task(config: RunConfig, folder: Path, record: dict[str, Any]) -> tuple[Task, TaskSpec]:
+    """The run's task, its data not yet open, and what the model has to know of it."""
+    task = build.build_task(config)
+    task.expect(record["data"])
+    try:
+        return task, task.spec
+    except KeyError as error:
+        raise RunError(
+            f"the record in {folder} says no {error} of its data{_remedy(record)}"
+        ) from error
+
+
+def _refuse_blocks_without_weights(config: RunConfig, folder: Path) -> None:
+    """A record may ask for blocks without end, which take their time even without memory."""
+    file, depth = folder / "checkpoints" / BEST, config.model.backbone.depth
+    if file.exists() and depth * BLOCK > file.stat().st_size:
+        raise RunError(f"{file} is too small for the {depth:,} blocks that its record speaks of")
+
+
+def _model(
+    config: RunConfig,
+    spec: TaskSpec,
+    kernels: Asked,
+    device: torch.device,
+    folder: Path,
+    record: dict[str, Any],
+) -> Classifier:
+    try:
+        return build.build_model(config.model, spec, kernels, device)
+    except (ConfigError, RuntimeError) as error:  # RuntimeError: no memory is large enough
+        raise RunError(
+            f"the model of {folder} cannot be built: {error}{_remedy(record)}"
+        ) from error
+
+
+def _remedy(record: dict[str, Any]) -> str:
+    """Where the run's code is, if it ran in a checkout."""
+    return f"\n  try: the code that ran it, commit {text(record, 'git.commit') or 'unknown'}"

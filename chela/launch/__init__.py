@@ -1,0 +1,1 @@
+"""Commands: one run, a sweep of them, a search."""

@@ -1,0 +1,173 @@
+"""What every command of the project shares: errors shown as a message and a remedy."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+)
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from chela.config import resolvers
+from chela.config.choices import SWEEP, offered
+from chela.config.mistakes import in_a_file, refuse_mistyped, while_composing
+from chela.disk import disk_error, explain_disk
+from chela.errors import ChelaError, ConfigError, suggestion
+from chela.launch import launcher
+from tasks.errors import DataError
+from tasks.screen import Screen, settle_streams
+
+# before Hydra composes, so that --cfg job --resolve and a sweep can use them
+resolvers.register()
+launcher.register()
+
+# Errors that the user can put right: their message is enough. Others are defects of ours.
+PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)
+KEYS = (ConfigAttributeError, ConfigKeyError)
+TRAILER = re.compile(r"\s+(full_key: |(object|reference)_type=)")
+
+
+@contextmanager
+def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> Iterator[None]:
+    """Print errors that the user can put right as one message, and exit with status 1.
+
+    Anything else is a defect of ours and keeps its traceback. ``CHELA_TRACEBACK=1`` shows the
+    traceback of every error.
+
+    Args:
+        words: of the command, if Hydra is to read them.
+        patience: see ``settle_streams``.
+    """
+    settle_streams(patience)
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # Hydra hands its exceptions on instead of printing
+    try:
+        with _as_raised():
+            refuse_mistyped(words)
+            yield
+    except Exception as error:
+        plain = is_plain(error) or while_composing(error)
+        if not plain or os.environ.get("CHELA_TRACEBACK") == "1":
+            raise
+        Screen(stderr=True).say(f"error: {explain(error)}")
+        sys.exit(1)
+    except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
+        Screen(stderr=True).say("interrupted; what was prepared stays, repeat the command to go on")
+        sys.exit(130)
+
+
+def run_hydra(main: Callable[[], Any], patience: float | None = None) -> None:
+    """A command whose configuration Hydra composes, with flags and overrides in any order.
+
+    Args:
+        main: what ``hydra.main`` decorates.
+        patience: see ``settle_streams``.
+    """
+    with plain_errors(sys.argv[1:], patience):
+        sys.argv[1:] = arranged(sys.argv[1:])
+        main()
+
+
+def arranged(arguments: Sequence[str]) -> list[str]:
+    """A command line with Hydra's flags first: Hydra takes no overrides on both sides of a flag.
+
+    Raises:
+        ConfigError: flags that exclude each other.
+    """
+    given = get_args_parser().parse_intermixed_args(list(arguments))
+    if given.multirun and (given.cfg or given.info):
+        raise ConfigError(
+            "-m runs many configurations, --cfg and --info show one.\n"
+            "  try: without -m, and one value for each key"
+        )
+    if given.resolve and not (given.cfg or given.help):
+        raise ConfigError("--resolve is a part of --cfg.\n  try: --cfg job --resolve")
+    flags = list(arguments)
+    for override in given.overrides:
+        flags.remove(override)
+    return [*flags, *given.overrides]
+
+
+class JobFailed(BaseException):
+    """Carries a job's error past Hydra, which would print a line of its own above ours.
+
+    Not an ``Exception``: Hydra makes warnings of those that a callback raises.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def _as_raised() -> Iterator[None]:
+    try:
+        yield
+    except JobFailed as failed:
+        raise failed.error from failed.error.__cause__ or failed.error.__context__
+
+
+def is_plain(error: BaseException) -> bool:
+    """Whether the user can put it right, so that its message is enough."""
+    return isinstance(error, PLAIN) or disk_error(error) is not None
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong and what the choices are, in the words of the command line.
+
+    Args:
+        error: an exception of ours, or one of Hydra's while it composed the configuration.
+    """
+    if not isinstance(error, PLAIN) and (disk := disk_error(error)):
+        return explain_disk(disk)
+    cause = error.__cause__
+    composing = while_composing(error)
+    if isinstance(error, MissingConfigException) and (message := _unknown_choice(error)):
+        return message
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException):
+        if message := _unknown_key(cause):
+            return message
+        composing = True
+    if composing and (message := in_a_file(error, sys.argv)):
+        return message
+    text = str(error) or str(cause or type(error).__name__)
+    if key := getattr(error, "full_key", None) or getattr(cause, "full_key", None):
+        text += f"\n  in {key}"
+    if not isinstance(error, PLAIN) and not composing:
+        text = f"{type(error).__name__}: {text}"
+    return _without_trailer(text.split("Config search path:")[0])
+
+
+def _without_trailer(text: str) -> str:
+    """Without the lines in which OmegaConf names its own types."""
+    lines = [each for each in text.splitlines() if not TRAILER.match(each)]
+    return "\n".join(dict.fromkeys(lines)).strip()
+
+
+def _unknown_key(cause: OmegaConfBaseException) -> str | None:
+    parent = cause.parent_node
+    if not isinstance(parent, DictConfig) or not isinstance(cause, KEYS):
+        return None
+    choices = {str(key) for key in parent if key != "hydra"}
+    if cause.full_key == cause.key:  # at the top, where the groups are too
+        choices |= {f"+{group}" if group == SWEEP else group for group in offered()}
+    return f"unknown key '{cause.full_key}'. {suggestion(str(cause.key), choices)}"
+
+
+def _unknown_choice(error: MissingConfigException) -> str | None:
+    group, _, choice = (error.missing_cfg_file or "").partition("/")
+    choices = offered().get(group)
+    if choices is None:  # Hydra's own groups
+        return None
+    return f"there is no {group}={choice}. {suggestion(choice, choices)}"

@@ -1,0 +1,298 @@
+"""A search for a recipe: trials drawn by Optuna, each an ordinary run, the unpromising ones pruned.
+
+A search selects by accuracy on the validation split, never on the test split: of a task whose
+protocol selects on the test split (``task.protocol=lra``) the trials run with ``heldout``. A
+finished trial is tested once, as every run is, but the search does not read that.
+
+Everything is below ``<output_dir>/search/<name>/``: Optuna's journal, which several processes may
+share and which a repeated command goes on with, and the trials' run folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import filelock
+import optuna
+from annotated_types import Ge
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from chela.config.identity import flat
+from chela.config.schema import apart, checked, parse
+from chela.errors import ConfigError, suggestion
+from chela.launch.cli import explain, is_plain
+from chela.records.searches import FOLDER
+from chela.records.sweeps import NAME, is_held
+from tasks.screen import Screen
+
+JOURNAL = "journal.log"
+GOES_ON = "goes_on"  # of a trial: the number of one that died, whose run it goes on with
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``; whole ones if both are."""
+
+    low: int | float
+    high: int | float
+    log: bool = False  # draw the logarithm evenly
+    step: int | float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low} must be below high={self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log: true needs low > 0, and no step")
+
+    def draw(self, trial: Trial, key: str) -> Any:
+        """A number; of a real range three digits, so that it can be read and typed."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            step = 1 if self.step is None else int(self.step)
+            return trial.suggest_int(key, self.low, self.high, log=self.log, step=step)
+        value = trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
+        return float(f"{value:.3g}")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of several values."""
+
+    choices: list[bool | int | float | str | None]
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("choices is empty")
+
+    def draw(self, trial: Trial, key: str) -> Any:
+        """One of them."""
+        return trial.suggest_categorical(key, self.choices)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A file of ``configs/search/``."""
+
+    space: dict[str, dict[str, Any]]  # by key of the configuration: a Range or Choices
+    startup_trials: Annotated[int, Ge(1)]  # drawn at random, and never pruned
+    warmup_validations: Annotated[int, Ge(0)]  # of each trial, before it may be pruned
+    seed: Annotated[int, Ge(0)]  # of the draws
+
+    def dimensions(self) -> dict[str, Range | Choices]:
+        """The space, checked.
+
+        Raises:
+            ConfigError: a key's entry is neither a range nor choices.
+        """
+        return {key: _dimension(key, entry) for key, entry in self.space.items()}
+
+
+class JournalLock:
+    """A lock that the kernel releases, however its process ends; Optuna's own would stay.
+
+    Args:
+        journal: the file that is written to under the lock.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._lock = filelock.FileLock(journal.with_name(f".{journal.name}.lock"))
+
+    def acquire(self) -> bool:
+        """Wait for it, and drop the half line of a writer that was killed or had no room."""
+        self._lock.acquire()
+        with self._journal.open("r+b") as file:
+            content = file.read()
+            if content and not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        """Let the next one write."""
+        self._lock.release()
+
+
+class Search:
+    """A study: ask for a trial, run it, tell what came out, until there are enough.
+
+    Args:
+        config: of the search.
+        overrides: of the configuration that all trials have in common, as on train.py's command
+            line. Hydra must be initialised with the folder of the configuration.
+
+    Raises:
+        ConfigError: the configuration cannot be run, or the space does not fit it.
+    """
+
+    def __init__(self, config: SearchConfig, overrides: Sequence[str]) -> None:
+        self.dimensions = config.dimensions()
+        self.asked_for = list(overrides)
+        composed = compose("config", self.asked_for)
+        self.selects_on_test = OmegaConf.select(composed, "task.protocol") == "lra"
+        self.fixed = [*self.asked_for, *["task.protocol=heldout"] * self.selects_on_test]
+        run = parse(compose("config", self.fixed, return_hydra_config=True))
+        self._check(composed)
+        self.apart = apart(run)  # where trials run and what they show: no part of a recipe
+        content = json.dumps([run.identity, run.seed, asdict(config)], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        self.name = f"{run.name}-{digest}"
+        self.folder = Path(run.output_dir, FOLDER, self.name)
+        (self.folder / "trials").mkdir(parents=True, exist_ok=True)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(
+            storage=_storage(self.folder / JOURNAL),
+            study_name=self.name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(config.startup_trials, config.warmup_validations),
+        )
+        # else a second process, or a repeated command, would draw the first one's trials again
+        seed = config.seed + len(self.study.trials)
+        self.study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=config.startup_trials, seed=seed
+        )
+        os.environ[NAME] = self.name  # the group in Weights & Biases
+
+    def run(self, trials: int) -> None:
+        """Run trials until the study has ``trials``, those of other processes included.
+
+        A trial that fails is told, and the next one begins. One whose process died is gone on with.
+
+        Raises:
+            SystemExit: a signal; the trial is saved, and a repeated command goes on with it.
+        """
+        self._take_up()
+        while len(self.trials()) < trials or self.study.get_trials(states=(TrialState.WAITING,)):
+            self._one(self.study.ask())
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, those left out that another one goes on with."""
+        every = self.study.trials
+        replaced = {trial.user_attrs.get(GOES_ON) for trial in every}
+        return [trial for trial in every if trial.number not in replaced]
+
+    def overrides_of(self, params: Mapping[str, Any]) -> list[str]:
+        """What to add on train.py's command line for the parameters of a trial."""
+        fixed = optuna.trial.FixedTrial(dict(params))
+        return [
+            f"{key}={_value(each.draw(fixed, key))}"  # type: ignore[arg-type]
+            for key, each in self.dimensions.items()
+            if key in params  # all of them, unless its process is just drawing
+        ]
+
+    def best(self) -> FrozenTrial | None:
+        """The finished trial with the highest validation accuracy; None: none is finished."""
+        finished = self.study.get_trials(states=(TrialState.COMPLETE,))
+        return max(finished, key=lambda trial: trial.value or 0.0, default=None)
+
+    def _one(self, trial: Trial) -> None:
+        from chela.training.pruning import Pruned
+        from chela.training.run import run
+
+        screen = Screen()
+        overrides = [f"{key}={_value(d.draw(trial, key))}" for key, d in self.dimensions.items()]
+        screen.say(f"trial {trial.number}: {' '.join(overrides)}")
+
+        def report(validation: int, accuracy: float) -> bool:
+            trial.report(accuracy, validation)
+            return trial.should_prune()
+
+        with filelock.FileLock(self._lock(trial.number), timeout=1):
+            trial.set_user_attr("started", True)
+            try:
+                best = run(self._compose(overrides), report)
+            except Pruned as pruned:
+                screen.say(f"trial {trial.number}: {pruned}")
+                self.study.tell(trial, state=TrialState.PRUNED)
+            except Exception as error:
+                if not is_plain(error):
+                    Screen(stderr=True).say("".join(traceback.format_exception(error)))
+                trial.set_user_attr("error", explain(error))
+                screen.say(f"trial {trial.number} failed: {explain(error)}")
+                self.study.tell(trial, state=TrialState.FAIL)
+            else:
+                self.study.tell(trial, best)
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        composed = compose("config", [*self.fixed, *overrides])
+        composed.output_dir = str(self.folder)
+        return composed
+
+    def _take_up(self) -> None:
+        """Put trials that died in the queue again: the same run, which its folder resumes."""
+        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+            if "started" not in trial.user_attrs or is_held(self._lock(trial.number)):
+                continue  # it is just about to begin, or another process is at it
+            try:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, RuntimeError):  # another process was faster
+                continue
+            self.study.enqueue_trial(trial.params, user_attrs={GOES_ON: trial.number})
+
+    def _lock(self, number: int) -> Path:
+        return self.folder / "trials" / f".{number}.lock"
+
+    def _check(self, composed: DictConfig) -> None:
+        """Refuse a space that no trial could be drawn from.
+
+        Raises:
+            ConfigError: a key is not of the configuration, or is on the command line too.
+        """
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        given = {each.split("=")[0].lstrip("+~") for each in self.asked_for}
+        for key in self.dimensions:
+            if key not in flat(plain):
+                known = suggestion(key, flat(plain))
+                raise ConfigError(f"search.space: unknown key '{key}'. {known}")
+            if key in given:
+                raise ConfigError(
+                    f"{key} is on the command line and in the search space.\n"
+                    "  try: leave it out of one of them"
+                )
+
+
+def read_search(file: Path) -> SearchConfig:
+    """A file of ``configs/search/``, checked.
+
+    Raises:
+        ConfigError: it is not there, cannot be read, or has an unknown key or a bad value.
+    """
+    if not file.is_file():
+        choices = sorted(each.stem for each in file.parent.glob("*.yaml"))
+        raise ConfigError(f"there is no {file}. {suggestion(file.stem, choices)}")
+    try:
+        values: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except Exception as error:  # YAML's own errors and OmegaConf's
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} has no keys")
+    config = checked(SearchConfig, values, "search")
+    config.dimensions()
+    return config
+
+
+def _storage(journal: Path) -> optuna.storages.JournalStorage:
+    # Optuna calls acquire and release; the class it would have them from is not public
+    backend = JournalFileBackend(str(journal), JournalLock(journal))  # type: ignore[arg-type]
+    return optuna.storages.JournalStorage(backend)
+
+
+def _dimension(key: str, entry: Mapping[str, Any]) -> Range | Choices:
+    path = f"search.space.{key}"
+    return checked(Choices, entry, path) if "choices" in entry else checked(Range, entry, path)
+
+
+def _value(value: Any) -> str:
+    """As Hydra reads it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -1,0 +1,243 @@
+"""A sweep: one cell that fails does not stop the others, and the end says what became of each."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+from rich.text import Text
+
+from chela.config.command import command_line
+from chela.errors import ConfigError
+from chela.launch.cli import JobFailed, explain, is_plain
+from chela.launch.launcher import FOLDER, end_with_the_sweep
+from chela.records import sweeps
+from chela.records.record import read_record
+from chela.records.sweeps import Plan, SweepCell
+from tasks.screen import Screen
+
+MANY = 20  # cells that take some seconds to compose, before the first of them begins
+
+
+def _not_a_warning(method: Callable[..., None]) -> Callable[..., None]:
+    """Hydra makes warnings of what a callback raises, and goes on: carry it past, see JobFailed."""
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> None:
+        try:
+            method(*arguments, **options)
+        except Exception as error:
+            raise JobFailed(error) from error
+
+    return call
+
+
+class SweepCallback(Callback):
+    """Hydra calls this around a sweep, around each cell in the cell's process, after a run.
+
+    What one of these raises ends the command, with a message and status 1.
+    """
+
+    def __init__(self) -> None:
+        self._locks = contextlib.ExitStack()  # held while the sweep runs
+
+    @_not_a_warning
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Name the sweep after what it varies: the same command continues the same sweep."""
+        name = _name(config)
+        folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
+        os.environ[sweeps.NAME], os.environ[FOLDER] = name, str(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        command = f"python {command_line(sys.argv)}"
+        try:
+            self._locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
+        except filelock.Timeout:  # the same sweep twice: the plan is the other's, runs are locked
+            return
+        cells = planned_cells(config)
+        if len(cells) >= MANY:
+            Screen().say(f"{name}: composing the configurations of {len(cells)} cells ...")
+        sweeps.write_plan(folder, Plan(name, command, cells))
+
+    @_not_a_warning
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Say where the cell's run will be; paths count from where the command was started."""
+        os.chdir(config.hydra.runtime.cwd)  # hydra.job.chdir=true has gone elsewhere
+        if not _keeps_the_cell():
+            return
+        end_with_the_sweep()
+        folder, run = os.environ[FOLDER], _run_folder(config)
+        # Hydra's sweeper has left its configuration in the output_dir; the plan says the same
+        Path(folder).parents[1].joinpath("multirun.yaml").unlink(missing_ok=True)
+        place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
+        cell = SweepCell(list(config.hydra.overrides.task), place)
+        sweeps.write_cell(Path(folder), config.hydra.job.num, cell)
+
+    @_not_a_warning
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Keep what became of a cell, and let the sweep go on if it failed."""
+        if not _keeps_the_cell():
+            return
+        error = None
+        if job_return.status == JobStatus.FAILED:
+            failure = job_return._return_value  # the property would raise it
+            error = explain(failure)
+            if not is_plain(failure):
+                Screen(stderr=True).say("".join(traceback.format_exception(failure)))
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
+        best = None if error else job_return.return_value
+        sweeps.finish_cell(Path(os.environ[FOLDER]), config.hydra.job.num, error, best)
+
+    @_not_a_warning
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hand on what a run raised."""
+        job_return: JobReturn = kwargs["job_return"]
+        if job_return.status == JobStatus.FAILED:
+            raise job_return._return_value  # the property would write a line first
+
+    @_not_a_warning
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Print a line per cell; the exit status is 0 if all are finished and this went well."""
+        from chela.track import wandb_table  # here, so that --help need not wait for torch
+
+        folder = Path(os.environ.pop(FOLDER))
+        name = os.environ.pop(sweeps.NAME)
+        self._locks.close()
+        plan, known = sweeps.read_plan(folder), sweeps.read_cells(folder)
+        # what is planned and left no word has not finished either
+        planned = enumerate(plan.cells if plan else [])
+        lost = {n: SweepCell(each, error="left no word of its end") for n, each in planned}
+        cells = [cell for _, cell in sorted((lost | known).items())]
+        failed = [cell for cell in cells if cell.error is not None or cell.best is None]
+        console = Screen()
+        console.print(cells_table(name, folder, cells))
+        try:
+            runs = [folder / cell.folder for cell in cells if cell.folder]
+            wandb_table.log_table(name, folder, runs, console)
+        finally:
+            if failed:
+                console.say(
+                    f"{len(failed)} of {len(cells)} cells failed; repeat the command to run them "
+                    "again, the finished ones are kept"
+                )
+        if failed:
+            sys.exit(1)
+
+
+def planned_cells(config: DictConfig) -> list[list[str]]:
+    """The overrides of every cell of a sweep, in order, as Hydra's own sweeper will have them.
+
+    Args:
+        config: what Hydra composed for the sweep as a whole, with its section ``hydra``.
+
+    Returns:
+        One list per cell; none if another sweeper decides step by step.
+
+    Raises:
+        ConfigError: a list of values has a range or another list within.
+    """
+    if not str(config.hydra.sweeper._target_).endswith(f".{BasicSweeper.__name__}"):
+        return []
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = parser.parse_overrides([*_params(config), *config.hydra.overrides.task])
+    for override in overrides:
+        _refuse_nested(override)
+    (batch,) = BasicSweeper.split_arguments(overrides, None)
+    return batch
+
+
+def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> Table:
+    """What became of each cell of a sweep, with the accuracies of those finished.
+
+    Args:
+        name: of the sweep.
+        folder: of the sweep, from where the runs' folders are told.
+        cells: in order.
+    """
+    table = Table(title=name, title_justify="left")
+    table.add_column("cell", overflow="fold")
+    table.add_column("best validation", justify="right")
+    table.add_column("test", justify="right")
+    table.add_column("error", overflow="fold")
+    varied = sweeps.varied([cell.overrides for cell in cells])
+    for cell, overrides in zip(cells, varied, strict=True):
+        best = "failed" if cell.best is None else f"{cell.best:.4f}"
+        words = (" ".join(overrides), best, _tested(folder, cell), cell.error or "")
+        table.add_row(*map(Text, words))
+    return table
+
+
+def _tested(folder: Path, cell: SweepCell) -> str:
+    """A cell's test accuracy; empty where there is no record of it that can be read."""
+    if cell.folder is None or cell.error is not None:
+        return ""
+    try:
+        return f"{(read_record(folder / cell.folder) or {})['test']['accuracy']:.4f}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _refuse_nested(override: Override) -> None:
+    """Of ``seed=0,range(3,5)`` Hydra says nothing that helps.
+
+    Raises:
+        ConfigError: what to type instead.
+    """
+    value = override.value()
+    if not isinstance(value, ChoiceSweep) or not any(isinstance(v, Sweep) for v in value.list):
+        return
+    flat: list[Any] = []
+    for each in value.list:
+        inner = each.range() if isinstance(each, RangeSweep) else getattr(each, "list", [each])
+        flat += inner
+    words = ",".join(str(each) for each in flat)
+    raise ConfigError(
+        f"{override.input_line}: a list of values cannot have a range or a list within.\n"
+        f"  try: {override.get_key_element()}={words}"
+    )
+
+
+def _keeps_the_cell() -> bool:
+    """Whether this process writes what becomes of a cell: of several devices' only the first."""
+    return FOLDER in os.environ and os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _name(config: DictConfig) -> str:
+    content = sorted([*config.hydra.overrides.task, *_params(config)])
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    chosen = str(config.hydra.runtime.choices.get("sweep", "sweep"))
+    return f"{chosen.replace('/', '-')}-{digest}"  # one folder, one group in W&B
+
+
+def _params(config: DictConfig) -> list[str]:
+    """``hydra.sweeper.params``, what a file of the group ``sweep`` varies, as overrides."""
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+    return [f"{key}={value}" for key, value in params.items()]
+
+
+def _run_folder(config: DictConfig) -> Path | None:
+    """Where the run of this configuration is; None if it cannot be run, which the run will say."""
+    from chela.config.schema import parse  # here, so that --help need not wait for torch
+    from chela.training.folder import RunFolder
+
+    try:
+        return RunFolder(parse(config)).path
+    except Exception:
+        return None

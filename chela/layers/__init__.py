@@ -1,0 +1,1 @@
+"""What every part of a model is built from: matrices, dropout, norms."""

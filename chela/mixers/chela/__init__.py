@@ -1,0 +1,1 @@
+"""CHELA's mixer: ``mixer`` puts the parts together."""

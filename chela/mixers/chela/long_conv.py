@@ -1,0 +1,204 @@
+"""The long stage: parallel linear convolutions that fold into a single one.
+
+In training a long kernel and some short ones run side by side, each with a scale or a BatchNorm of
+its own, beside a skip: easier to train than their sum alone. All are linear in the input, so they
+are one kernel and one bias for inference (structural re-parameterisation; the choice of branches
+is our definition). Without BatchNorm the sum is taken before convolving in training, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chela.kernels import long_conv, short_conv
+from chela.kernels.choice import Implementation
+from chela.kernels.precision import without_autocast
+from chela.layers.norms import BatchNorm
+from chela.mixers.long_kernels import LongKernel
+
+BranchNorm = Literal["none", "batch"]
+
+
+class ChannelScale(nn.Module):
+    """A factor per channel, behind the interface of a branch's BatchNorm."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scale x (B, L, D)."""
+        return x * self.weight.to(x.dtype)
+
+    def scale_and_shift(self) -> tuple[Tensor, None]:
+        """The factor (D,); there is no shift."""
+        return self.weight, None
+
+
+class Convolves(nn.Module):
+    """What every module with a long convolution shares: how it is computed, how long it may be.
+
+    Args:
+        max_length: the longest batch it is built for.
+    """
+
+    operation = "long_conv"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+
+    def implementation_in(self, dtype: torch.dtype) -> str:
+        """What computes in ``dtype``: the kernels leave float32 and long sequences to the FFT."""
+        if self.implementation == "torch":
+            return "torch"
+        found = long_conv.scheme(self.max_length, 2, dtype)
+        return f"triton ({found})" if found == "monarch" else "torch (fft)"
+
+    def checked_length(self, s: Tensor) -> int:
+        """The length L of s (B, L, D).
+
+        Raises:
+            ValueError: L exceeds max_length.
+        """
+        length = s.shape[1]
+        if length > self.max_length:
+            raise ValueError(
+                f"a batch of length {length}, but the model was built for max_length="
+                f"{self.max_length}; build it with the task's longest length"
+            )
+        return length
+
+
+class LongConv(Convolves):
+    """z = sum over branches of norm_b(conv_b(s)) + skip * s.
+
+    Args:
+        kernel: the long branch's parametrisation, 1 direction if causal, else 2.
+        dim: channels D.
+        causal: short branches start at lag 0; else they are centred on it.
+        branch_widths: the short branches' widths; none is allowed.
+        branch_norm: each branch's own ``none`` (a scale per channel) or ``batch`` (BatchNorm).
+
+    Raises:
+        ValueError: a short branch cannot be centred.
+    """
+
+    def __init__(
+        self,
+        kernel: LongKernel,
+        dim: int,
+        causal: bool,
+        branch_widths: Sequence[int],
+        branch_norm: BranchNorm,
+    ) -> None:
+        super().__init__(kernel.max_length)
+        even = [width for width in branch_widths if width % 2 == 0]
+        if even and not causal:
+            raise ValueError(
+                f"branch_widths has {even}: centred branches need odd widths, "
+                f"e.g. {[width + 1 for width in even]}, or set causal=true"
+            )
+        self.causal = causal
+        self.kernel = kernel
+        self.branches = nn.ParameterList(
+            torch.empty(dim, width).uniform_(-(width**-0.5), width**-0.5)  # as PyTorch's convs
+            for width in branch_widths
+        )
+        make_norm = BatchNorm if branch_norm == "batch" else ChannelScale
+        self.norms = nn.ModuleList(make_norm(dim) for _ in range(1 + len(branch_widths)))
+        self.sums_branches_first = branch_norm == "none"
+        self.skip = nn.Parameter(torch.ones(dim))  # the stage starts near the identity
+
+    def forward(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Convolve s (B, L, D), which must be zero at padded positions; so is not the output.
+
+        Args:
+            s: the input.
+            mask: (B, L), true at real positions; None when nothing is padded.
+
+        Raises:
+            ValueError: L exceeds the kernel's max_length.
+        """
+        if self.training and not self.sums_branches_first:
+            return self.unmerged(s, mask)
+        length = self.checked_length(s)
+        return _convolve(s, *self.merged(length), self.implementation)
+
+    def unmerged(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The same, branch by branch: what the definition says, and BatchNorm needs to train."""
+        with without_autocast(s):
+            long = self.kernel(self.checked_length(s))
+        how = self.implementation
+        outputs = [long_conv.convolve(s, long, implementation=how)]
+        outputs += [
+            short_conv.convolve(s, taps, causal=self.causal, implementation=how)
+            for taps in self.branches
+        ]
+        z = s * self.skip.to(s.dtype)
+        for norm, output in zip(self.norms, outputs, strict=True):
+            z = z + norm(output, mask)
+        return z
+
+    def merged(self, length: int) -> tuple[Tensor, Tensor | None]:
+        """All branches and the skip as one kernel (directions, D, length) and one bias (D,).
+
+        BatchNorms count with their running statistics, as in evaluation; without any there is no
+        bias.
+        """
+        with without_autocast(self.skip):
+            kernel = self._as_long(self.skip[:, None], length)
+            norms = [cast("ChannelScale | BatchNorm", norm) for norm in self.norms]
+            long, *short = [norm.scale_and_shift() for norm in norms]
+            kernel = kernel + long[0][:, None] * self.kernel(length)
+            for (scale, _), taps in zip(short, self.branches, strict=True):
+                kernel = kernel + self._as_long(scale[:, None] * taps, length)
+            biases = [shift for _, shift in (long, *short) if shift is not None]
+            return kernel, torch.stack(biases).sum(0) if biases else None
+
+    def fold(self) -> FoldedLongConv:
+        """The stage in evaluation as constants: one kernel and one bias, nothing to train."""
+        self.eval()
+        with torch.no_grad():
+            folded = FoldedLongConv(*self.merged(self.kernel.max_length))
+        folded.implementation = self.implementation
+        return folded
+
+    def _as_long(self, taps: Tensor, length: int) -> Tensor:
+        """A short branch's taps (D, width) as a long kernel; taps that L cuts off are unused."""
+        offset = 0 if self.causal else (taps.shape[1] - 1) // 2
+        sides = [taps[:, offset:]]  # lags 0, 1, ...
+        if not self.causal:
+            sides.append(taps[:, :offset].flip(-1))  # lags -1, -2, ...
+        return torch.stack([F.pad(side, (0, length - side.shape[1])) for side in sides])
+
+
+class FoldedLongConv(Convolves):
+    """What a trained ``LongConv`` is in inference; behind the same interface."""
+
+    kernel: Tensor
+    bias: Tensor | None
+
+    def __init__(self, kernel: Tensor, bias: Tensor | None) -> None:
+        super().__init__(kernel.shape[-1])
+        self.register_buffer("kernel", kernel)  # (directions, D, max_length)
+        self.register_buffer("bias", bias)  # (D,)
+
+    def forward(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Convolve s (B, L, D), zero at padded positions."""
+        length = self.checked_length(s)
+        return _convolve(s, self.kernel[..., :length], self.bias, self.implementation)
+
+
+def _convolve(
+    s: Tensor, kernel: Tensor, bias: Tensor | None, implementation: Implementation
+) -> Tensor:
+    z = long_conv.convolve(s, kernel, implementation=implementation)
+    return z if bias is None else z + bias.to(z.dtype)

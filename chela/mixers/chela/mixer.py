@@ -1,0 +1,258 @@
+"""The CHELA mixer: short convolution, long convolution, linear attention, gate.
+
+    s = silu(shortconv(h))                     local, high frequency
+    z = longconv(s) + skip * s                 global, low frequency
+    q, k = scale * phi(z Wz) + shift           both from the convolutions
+    v = silu(h Wv)                             from the input
+    o = norm_head(linear_attention(q, k, v))
+    y = Wo (silu(z Wg) * o) + path(z)          path: glu(Wd gelu(z)), Wd silu(z), or none
+
+The order of the pieces is the paper's (arXiv 2406.08128); its body was not available to us, and
+every formula and default here is our definition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from chela.kernels import valid_mask, zero_padding
+from chela.kernels.choice import Implementation
+from chela.kernels.norm_linear import norm_linear
+from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
+from chela.layers.basic import compute_dtype, linear
+from chela.mixers.chela.gates import GluPath, LinearPath, MegaGate, NoGate, SiluGate
+from chela.mixers.chela.linear_attention import HeadNorm, LinearAttention
+from chela.mixers.chela.long_conv import BranchNorm, FoldedLongConv, LongConv
+from chela.mixers.chela.query_key import FeatureMap
+from chela.mixers.chela.short_conv import ShortConv
+from chela.mixers.long_kernels import (
+    CosineKernel,
+    EMAKernel,
+    ExplicitKernel,
+    LongKernel,
+    MultiscaleKernel,
+)
+from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel
+
+GATES: dict[str, type[SiluGate] | type[MegaGate] | type[NoGate]] = {
+    "silu": SiluGate,
+    "mega": MegaGate,
+    "none": NoGate,
+}
+PATHS: dict[str, type[GluPath] | type[LinearPath]] = {"glu": GluPath, "linear": LinearPath}
+PositiveInt = Annotated[int, Gt(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+
+
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
+class ChelaConfig:
+    """Every choice inside the mixer; a part that is switched off passes its input on."""
+
+    use_short_conv: bool = True  # off: s = h
+    short_conv_width: PositiveInt = 5  # two neighbours on either side; the long stage sees the rest
+
+    use_long_conv: bool = True  # off: z = s
+    # multiscale: sublinear, and free in its shape
+    long_conv_kernel: Literal["multiscale", "cosine", "explicit", "ema", "s4d"] = "multiscale"
+    long_conv_taps: PositiveInt = 64  # multiscale: parameters per scale and channel
+    long_conv_decay: Annotated[float, Gt(0), Le(1)] = 0.5  # multiscale: weight from scale to scale
+    # cosine: coefficients per channel and direction; free in shape up to so many tokens
+    long_conv_terms: PositiveInt = field(default=64, metadata={"neutral": 64})
+    # cosine: tokens of the shortest window, a row of a small picture
+    long_conv_window_min: PositiveInt = field(default=32, metadata={"neutral": 32})
+    # cosine: of the longest; null: as long as the sequence
+    long_conv_window_max: PositiveInt | None = field(default=None, metadata={"neutral": None})
+    long_conv_soft_threshold: Annotated[float, Ge(0)] = 0.1  # explicit: in initial deviations
+    long_conv_dropout: Fraction = 0.1  # explicit: share of taps dropped in a training step
+    ema_dim: PositiveInt = 16  # ema: exponentials per channel, as in Mega
+    long_conv_state_space: StateSpaceConfig = field(default_factory=StateSpaceConfig)  # s4d
+    branch_widths: tuple[PositiveInt, ...] = (5,)  # short kernels beside the long one
+    branch_norm: BranchNorm = "none"  # none keeps the stage a single convolution in training
+
+    use_attention: bool = True  # off: o = v, a gated convolution
+    qk_dim: PositiveInt = 64  # of all heads together; Mega's z
+    v_dim: PositiveInt | None = None  # of all heads together; null: 2 * dim, as in Mega
+    num_heads: PositiveInt = 1  # one head has the largest state for its parameters, as in Mega
+    feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
+    head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
+    gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
+    # The convolutions' own way to the residual stream, so that attention cannot silence them:
+    # without one, a seed of three failed on Text (docs/results.md).
+    conv_path: Literal["glu", "linear", "none"] = field(default="glu", metadata={"neutral": "none"})
+    chunk_size: PositiveInt = 64  # causal attention's tile; speed only
+    dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
+
+    def __post_init__(self) -> None:
+        if not (self.use_short_conv or self.use_long_conv or self.use_attention):
+            raise ValueError(
+                "without short convolution, long convolution and attention no token sees another; "
+                "switch one of use_short_conv, use_long_conv, use_attention on"
+            )
+
+
+class ChelaMixer(nn.Module):
+    """The mixer, without the norm before it and the residual around it.
+
+    Args:
+        dim: channels D.
+        max_length: the longest batch it will see; kernels are built for it.
+        causal: no position sees a later one.
+        config: the choices above.
+
+    Raises:
+        ValueError: sizes that do not fit together; the message says what would.
+    """
+
+    Config = ChelaConfig
+    operation = "norm_linear"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
+
+    def __init__(
+        self,
+        dim: int,
+        max_length: int,
+        causal: bool = False,
+        config: ChelaConfig = ChelaConfig(),
+    ) -> None:
+        super().__init__()
+        if dim < 1 or max_length < 1:
+            raise ValueError(f"dim={dim}, max_length={max_length}: both must be at least 1")
+        v_dim = 2 * dim if config.v_dim is None else config.v_dim
+        self.short_conv = (
+            ShortConv(dim, config.short_conv_width, causal) if config.use_short_conv else None
+        )
+        self.long_conv = _long_conv(dim, max_length, causal, config)
+        self.value = linear(dim, v_dim)
+        self.attention = _attention(dim, v_dim, causal, config)
+        self.gate = GATES[config.gate](dim, v_dim, config.dropout)
+        self.path = None if config.conv_path == "none" else PATHS[config.conv_path](dim)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix the tokens of each sequence.
+
+        Args:
+            x: (B, L, D); padded positions may hold anything.
+            lengths: (B,) true lengths, None when nothing is padded.
+
+        Returns:
+            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
+
+        Raises:
+            ValueError: L exceeds max_length.
+        """
+        h, z, v = self._streams(x, NO_NORM, lengths)
+        if isinstance(self.gate, SiluGate) and self.gate.fuses_residual:
+            y = self.gate.add_to(None, z, self._attend(z, v, None, lengths), lengths, 0.0)
+        else:
+            g = self.gate.preactivation(z)  # (B, L, v_dim), or None
+            y = self.gate(h, z, self._attend(z, v, g, lengths))  # (B, L, D)
+        return y if self.path is None else y + self.path(z)
+
+    @property
+    def fuses_residual(self) -> bool:
+        """Whether ``add_to`` can be called: kernels take the norm and the residual along.
+
+        Not beside a path of the convolutions: dropout is on the sum, which no kernel makes.
+        """
+        return self.implementation == "triton" and self.gate.fuses_residual and self.path is None
+
+    def kernel_obstacle(self) -> str | None:
+        """Why the kernels of norm and value cannot serve this mixer; None where they can."""
+        return obstacle(self.value.in_features)
+
+    def kernel_drawback(self) -> str | None:
+        """Why torch.compile is to be preferred to them; None where they are faster."""
+        return drawback(self.value.in_features, self.value.out_features)
+
+    def add_to(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None, dropout: float) -> Tensor:
+        """x + dropout(self(norm(x))) for x (B, L, D), zero at padded positions.
+
+        Raises:
+            ValueError: L exceeds max_length, or the ways out have no kernel.
+        """
+        if not isinstance(self.gate, SiluGate) or self.path is not None:
+            raise ValueError("no kernel has these ways out; call the mixer, and add to the result")
+        _, z, v = self._streams(x, norm, lengths)
+        return self.gate.add_to(x, z, self._attend(z, v, None, lengths), lengths, dropout)
+
+    def _streams(
+        self, x: Tensor, norm: TokenNorm, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """h = norm(x) and z, (B, L, D) each, and v (B, L, v_dim)."""
+        mask = None if lengths is None else valid_mask(lengths, x.shape[1])
+        h, v = self._input(x, norm, lengths)
+        s = h if self.short_conv is None else zero_padding(self.short_conv(h), lengths)
+        z = s if self.long_conv is None else self.long_conv(s, mask)
+        return h, z, v
+
+    def _input(self, x: Tensor, norm: TokenNorm, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """h (B, L, D), zero at padded positions, and v (B, L, v_dim)."""
+        if self.implementation == "torch":
+            h = zero_padding(norm.eager(x).to(compute_dtype(x)), lengths)
+            return h, F.silu(self.value(h))
+        return norm_linear(
+            x,
+            self.value.weight,
+            self.value.bias,
+            norm=norm,
+            lengths=lengths,
+            dtype=compute_dtype(x),
+            implementation=self.implementation,
+        )
+
+    def _attend(self, z: Tensor, v: Tensor, gate: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """o (B, L, v_dim), times silu(gate) where a gate (B, L, v_dim) is given."""
+        if self.attention is not None:
+            return self.attention(z, v, gate, lengths)
+        return v if gate is None else F.silu(gate) * v
+
+    def fold(self) -> None:
+        """Turn the long stage into one constant kernel, for inference; in place."""
+        if isinstance(self.long_conv, LongConv):
+            self.long_conv = self.long_conv.fold()
+
+
+def _long_conv(
+    dim: int, max_length: int, causal: bool, config: ChelaConfig
+) -> LongConv | FoldedLongConv | None:
+    if not config.use_long_conv:
+        return None
+    kernel = _long_kernel(dim, max_length, 1 if causal else 2, config)
+    return LongConv(kernel, dim, causal, config.branch_widths, config.branch_norm)
+
+
+def _attention(dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> LinearAttention | None:
+    if not config.use_attention:
+        return None
+    return LinearAttention(
+        dim,
+        config.qk_dim,
+        v_dim,
+        config.num_heads,
+        config.feature_map,
+        config.head_norm,
+        causal,
+        config.chunk_size,
+    )
+
+
+def _long_kernel(dim: int, max_length: int, directions: int, config: ChelaConfig) -> LongKernel:
+    if config.long_conv_kernel == "multiscale":
+        taps, decay = config.long_conv_taps, config.long_conv_decay
+        return MultiscaleKernel(dim, max_length, directions, taps, decay)
+    if config.long_conv_kernel == "cosine":
+        windows = config.long_conv_window_min, config.long_conv_window_max
+        return CosineKernel(dim, max_length, directions, config.long_conv_terms, *windows)
+    if config.long_conv_kernel == "explicit":
+        threshold, dropout = config.long_conv_soft_threshold, config.long_conv_dropout
+        return ExplicitKernel(dim, max_length, directions, threshold, dropout)
+    if config.long_conv_kernel == "s4d":
+        return StateSpaceKernel(dim, max_length, directions, config.long_conv_state_space)
+    return EMAKernel(dim, max_length, directions, config.ema_dim)

@@ -1,0 +1,65 @@
+"""What the baselines with a long convolution share: the convolution, and S4's block around it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chela.kernels import long_conv, zero_padding
+from chela.kernels.precision import without_autocast
+from chela.layers.basic import Dropout, compute_dtype, linear
+from chela.mixers.chela.long_conv import Convolves
+from chela.mixers.long_kernels import LongKernel
+
+
+class Convolving(Convolves):
+    """A mixer with one long convolution."""
+
+    def convolve(self, h: Tensor, kernel: LongKernel, skip: Tensor | None) -> Tensor:
+        """h (B, L, D), zero at padded positions, with the kernel, plus skip (D,) times h.
+
+        Returns:
+            (B, L, D) in the dtype of h; not zero at padded positions.
+
+        Raises:
+            ValueError: L exceeds max_length.
+        """
+        length = self.checked_length(h)
+        with without_autocast(h):
+            taps = kernel(length)  # (directions, D, L)
+        return long_conv.convolve(h, taps, skip, implementation=self.implementation)
+
+
+class GatedConvolution(Convolving):
+    """S4's block: glu(dropout(gelu(conv(x) + skip * x)) W), channels mix behind the convolution.
+
+    Args:
+        kernel: of the convolution, 1 direction if causal, else 2.
+        dim: channels D.
+        dropout: before the output map.
+    """
+
+    def __init__(self, kernel: LongKernel, dim: int, dropout: float) -> None:
+        super().__init__(kernel.max_length)
+        self.kernel = kernel
+        self.skip = nn.Parameter(torch.randn(dim))  # D of the state space, as S4 draws it
+        self.dropout = Dropout(dropout)
+        self.out = linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix the tokens of each sequence.
+
+        Args:
+            x: (B, L, D); padded positions may hold anything.
+            lengths: (B,) true lengths, None when nothing is padded.
+
+        Returns:
+            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
+
+        Raises:
+            ValueError: L exceeds max_length.
+        """
+        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
+        y = self.convolve(h, self.kernel, self.skip)  # (B, L, D)
+        return F.glu(self.out(self.dropout(F.gelu(y))), dim=-1)  # (B, L, D)

@@ -1,0 +1,129 @@
+"""The Linear Transformer's mixer: attention by a positive feature map (Katharopoulos et al. 2020).
+
+    q, k, v = x Wq, x Wk, x Wv             per head; phi(u) = elu(u) + 1
+    o_t = (sum_m phi(q_t) phi(k_m) v_m) / (sum_m phi(q_t) phi(k_m))
+    y = o Wo
+
+Both sums run over the whole sequence, or over m <= t when causal. The numerator is our linear
+attention; the denominator is a product with the (running) sum of the keys.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from chela.kernels import linear_attention, zero_padding
+from chela.kernels.choice import Implementation
+from chela.kernels.precision import accumulation_dtype, without_autocast
+from chela.layers.basic import compute_dtype, linear
+from chela.mixers.positions import Positions, check_heads, rotate
+
+PositiveInt = Annotated[int, Gt(0)]
+
+EPS = 1e-6  # keeps the denominator from 0 where all features of a query have underflowed
+
+
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
+class LinearTransformerConfig:
+    """The choices inside the mixer; those of the block around it are the backbone's."""
+
+    num_heads: PositiveInt = 4  # as the Transformer beside it
+    attention_dim: PositiveInt | None = None  # of all heads together; null: dim
+    # As the Transformer beside it. The numerator is rotated, the denominator is not: it would not
+    # be a sum of positive numbers any more (Su et al. 2021, section 3.3).
+    positions: Positions = "rotary"
+    chunk_size: PositiveInt = 64  # causal attention's tile; speed only
+
+
+class LinearTransformerMixer(nn.Module):
+    """Normalised linear attention, without the norm before it and the residual around it.
+
+    Args:
+        dim: channels D.
+        max_length: not needed, attention takes any length.
+        causal: no position attends to a later one.
+        config: the choices above.
+
+    Raises:
+        ValueError: the heads do not divide the channels; the message says what would.
+    """
+
+    Config = LinearTransformerConfig
+    operation = "linear_attention"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
+
+    def __init__(
+        self,
+        dim: int,
+        max_length: int,
+        causal: bool = False,
+        config: LinearTransformerConfig = LinearTransformerConfig(),
+    ) -> None:
+        super().__init__()
+        inner_dim = dim if config.attention_dim is None else config.attention_dim
+        check_heads(inner_dim, config.num_heads, config.positions)
+        self.causal = causal
+        self.config = config
+        self.head_dim = inner_dim // config.num_heads
+        self.qkv = linear(dim, 3 * inner_dim)
+        self.out = linear(inner_dim, dim)
+
+    def kernel_obstacle(self) -> str | None:
+        """Why the kernels cannot serve these heads; None where they can."""
+        return linear_attention.obstacle(self.head_dim, self.head_dim)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mix the tokens of each sequence.
+
+        Args:
+            x: (B, L, D); padded positions may hold anything.
+            lengths: (B,) true lengths, None when nothing is padded.
+
+        Returns:
+            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
+        """
+        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.config.num_heads, -1)).unbind(2)
+        q, k = elu1(q), zero_padding(elu1(k), lengths)  # (B, L, H, d)
+        denominator = self._denominator(q, k, lengths)  # (B, L, H, 1)
+        if self.config.positions == "rotary":
+            q, k = rotate(q), rotate(k)
+        o = self._numerator(q, k, v, lengths) / denominator  # (B, L, H, d)
+        return self.out(o.flatten(2).to(h.dtype))  # (B, L, D)
+
+    def _numerator(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> Tensor:
+        """The weighted sum of values, (B, L, H, d); divided by the length if bidirectional."""
+        how = self.implementation
+        if not self.causal:
+            return linear_attention.bidirectional(q, k, v, lengths, implementation=how)
+        chunk_size = self.config.chunk_size
+        return linear_attention.causal(q, k, v, lengths, chunk_size, implementation=how)[0]
+
+    def _denominator(self, q: Tensor, k: Tensor, lengths: Tensor | None) -> Tensor:
+        """The sum of weights, (B, L, H, 1), in float32 or better; k is zero at padded positions.
+
+        If bidirectional it is divided by the length, as the numerator.
+        """
+        with without_autocast(q):
+            wide = accumulation_dtype(q)
+            if self.causal:
+                sums = k.cumsum(1, dtype=wide)  # (B, L, H, d)
+            else:
+                sums = k.sum(1, keepdim=True, dtype=wide)  # (B, 1, H, d)
+                count = q.shape[1] if lengths is None else lengths.clamp(min=1)[:, None, None, None]
+                sums = sums / count
+            return (q * sums).sum(-1, keepdim=True) + EPS
+
+
+def elu1(x: Tensor) -> Tensor:
+    """elu(x) + 1, positive: x + 1 above 0, else exp(x), without cancellation in bfloat16.
+
+    In the dtype of x, though a GPU's autocast takes exp in float32.
+    """
+    return torch.where(x > 0, x + 1, x.clamp(max=0).exp().to(x.dtype))

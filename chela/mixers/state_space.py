@@ -1,0 +1,114 @@
+"""A diagonal state space's response to an impulse, as a long kernel (S4D, Gu et al. 2022).
+
+Each channel has N complex states h' = A h + x, y = 2 Re(C h), with diagonal A; discretised with a
+step dt it is a convolution with the kernel
+
+    K_l = 2 Re sum_n C_n B_n exp(l s_n)
+        zero-order hold:  s = dt A,                              B = (exp(dt A) - 1) / A
+        bilinear:         s = log((1 + dt A / 2) / (1 - dt A / 2)),  B = dt / (1 - dt A / 2)
+
+Decaying oscillations: smooth, and yet able to tell the pixel above from its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Gt
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from chela.mixers.long_kernels import LongKernel
+
+
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
+class StateSpaceConfig:
+    """The choices of a state space."""
+
+    state_dim: Annotated[int, Gt(1)] = 64  # real states; half as many conjugate pairs, as in S4
+    # Of A: -1/2 + i pi n (lin), or S4's spectrum in the limit (inv). Lin is the simpler and, by
+    # Gu et al., as good on LRA but for Path-X.
+    init: Literal["lin", "inv"] = "lin"
+    discretization: Literal["zoh", "bilinear"] = "zoh"  # S4D's; bilinear is S4's
+    dt_min: Annotated[float, Gt(0)] = 1e-3  # 1 / dt tokens is what a channel remembers first
+    dt_max: Annotated[float, Gt(0)] = 1e-1  # log-uniform in between, as in S4
+
+    def __post_init__(self) -> None:
+        if self.state_dim % 2:
+            raise ValueError(
+                f"state_dim={self.state_dim} is odd, but states come in conjugate pairs; "
+                f"set state_dim={self.state_dim + 1}"
+            )
+        if self.dt_min > self.dt_max:
+            raise ValueError(
+                f"dt_min={self.dt_min} exceeds dt_max={self.dt_max}; set dt_min <= dt_max"
+            )
+
+
+class StateSpaceKernel(LongKernel):
+    """The kernel K above, (directions, D, length); directions share A and dt, as in S4.
+
+    B is 1 and not trained: only its product with C matters. Built in two steps, since
+    exp((c W + j) s) = exp(c W s) exp(j s): with W about sqrt(max_length) the factors have
+    O(N sqrt(L)) numbers per channel, and their product over n is a matrix product. The N x L
+    Vandermonde matrix, 2 GB for 256 channels of Path-X, is never there.
+    """
+
+    def __init__(
+        self, dim: int, max_length: int, directions: int, config: StateSpaceConfig
+    ) -> None:
+        super().__init__(max_length)
+        pairs = config.state_dim // 2
+        self.discretization = config.discretization
+        self.width = math.isqrt(max_length - 1) + 1  # W: ceil(sqrt(max_length))
+        low, high = math.log(config.dt_min), math.log(config.dt_max)
+        self.log_dt = nn.Parameter(torch.empty(dim, 1).uniform_(low, high))
+        self.log_decay = nn.Parameter(torch.full((dim, pairs), math.log(0.5)))  # Re A = -1/2
+        self.frequency = nn.Parameter(initial_frequencies(config.init, pairs).repeat(dim, 1))
+        # Complex normal with variance 1, as real and imaginary parts.
+        self.readout = nn.Parameter(0.5**0.5 * torch.randn(directions, dim, pairs, 2))
+
+    def forward(self, length: int) -> Tensor:
+        """The first ``length`` taps, (directions, D, length).
+
+        All are computed whatever the length, so that a compiler makes one program for every length.
+        """
+        step, scale = self._discretized()  # (D, N), (D, N)
+        lags = torch.arange(self.width, device=step.device, dtype=self.log_dt.dtype)
+        fine = torch.exp(step[..., None] * lags)  # (D, N, W): j from 0 to W - 1
+        coarse = torch.exp(step[..., None] * (self.width * lags))  # (D, N, W): i from 0 to W - 1
+        coarse = (torch.view_as_complex(self.readout) * scale)[..., None] * coarse
+        # Re(a b) = Re a Re b - Im a Im b, as one real product over 2 N.
+        left = torch.cat([coarse.real, -coarse.imag], dim=-2).mT  # (directions, D, W, 2 N)
+        right = torch.cat([fine.real, fine.imag], dim=-2)  # (D, 2 N, W)
+        return 2 * (left @ right).flatten(-2).narrow(-1, 0, length)
+
+    def kernel_parameters(self) -> Iterator[nn.Parameter]:
+        """dt and A; C is trained like a weight matrix (S4's code does the same)."""
+        yield from (self.log_dt, self.log_decay, self.frequency)
+
+    def _discretized(self) -> tuple[Tensor, Tensor]:
+        """s and B, each (D, N)."""
+        a = torch.complex(-self.log_decay.exp(), self.frequency)
+        dt = self.log_dt.exp()  # (D, 1)
+        half = 0.5 * dt * a
+        if self.discretization == "bilinear":
+            return torch.log((1 + half) / (1 - half)), dt / (1 - half)
+        return 2 * half, 2 * half.exp() * half.sinh() / a  # exp(2u) - 1 without cancellation
+
+
+def initial_frequencies(init: Literal["lin", "inv"], pairs: int) -> Tensor:
+    """Im A at initialisation, (pairs,): Gu et al. 2022, equations of S4D-Lin and S4D-Inv.
+
+    Args:
+        init: ``lin``: pi n. ``inv``: (N / pi) (N / (2 n + 1) - 1), with N = 2 pairs.
+        pairs: how many conjugate pairs of states.
+    """
+    n = torch.arange(pairs, dtype=torch.float64)
+    if init == "lin":
+        return (math.pi * n).to(torch.get_default_dtype())
+    states = 2 * pairs
+    return (states / math.pi * (states / (2 * n + 1) - 1)).to(torch.get_default_dtype())
