@@ -29,6 +29,7 @@ class RunError(ChelaError):
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """``Did you mean 'depth'? Choices: depth, dim`` for a word that is none of the choices."""
     known = sorted(choices)
-    near = difflib.get_close_matches(word, known, n=1)
-    hint = f"Did you mean '{near[0]}'? " if near else ""
+    lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(word.lower(), lower, n=1)
+    hint = f"Did you mean '{lower[near[0]]}'? " if near else ""
     return f"{hint}Choices: {', '.join(known)}"

@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 from rich.table import Table
 
 from chela.config.choices import CONFIGS
+from chela.config.mistakes import refuse_mistyped
 from chela.errors import ConfigError
 from chela.launch.cli import plain_errors
 from chela.records.files import write_text
@@ -56,6 +57,9 @@ def main(arguments: list[str]) -> None:
             own[key] = value
         else:
             overrides.append(each)
+    refuse_mistyped(overrides)
+    if flags := [each for each in overrides if each.startswith("-")]:
+        raise ConfigError(f"{flags[0]} is a flag of train.py; a search has none.\n{USAGE}")
     if not own["search"]:
         raise ConfigError(f"search=NAME is missing.\n{USAGE}")
     if not own["trials"].isdecimal() or int(own["trials"]) < 1:

@@ -230,6 +230,7 @@ def test_what_cannot_be_run_is_one_message(tmp_path: Path) -> None:
         assert result.returncode == 1
         assert part in result.stderr
         assert "Traceback" not in result.stderr
+        assert "full_key" not in result.stderr
     assert not list(run_folders(tmp_path))
 
 

@@ -89,6 +89,32 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("name=a#b", ["""try: 'name="a#b"'"""]),
         ("name=it's", ["cannot read"]),
         ("seed==3", ["try: seed=3"]),
+        ("trainer.max_steps = 10", ["blank", "try: trainer.max_steps=10\n"]),
+        ("seed=0, 1", ["blank", "try: seed=0,1\n"]),
+        ("optimizer.betas=[0.9, 0.98]", ["blank", "try: 'optimizer.betas=[0.9,0.98]'"]),
+        ("optimizer.betas=(0.9,0.98)", ["square", "try: 'optimizer.betas=[0.9,0.98]'"]),
+        ("seed=interval(0,1)", ["seed=interval(0,1) has no end", "try: seed=range(0,3)"]),
+        ("seed=choice(0,range(1,3))", ["no such function", "the values, seed=1,2,3"]),
+        ("model=CHELA", ["Did you mean 'chela'?"]),
+        ("optimizer=AdamW", ["Did you mean 'adamw'?"]),
+        ("task=listops.yaml", ["there is no task=listops.yaml", "try: task=listops\n"]),
+        ("experiment=../experiment/demo", ["there is no", "try: experiment=demo\n"]),
+        ("task=./listops", ["there is no task=./listops", "try: task=listops\n"]),
+        ("sweep=lra_table", ["several runs", "try: python train.py -m +sweep=lra_table"]),
+        ("search=chela", ["several runs", "try: python scripts/search.py search=chela"]),
+        ("model/chela", ["try: model=chela\n"]),
+        ("foo/bar=1", ["there is no foo/bar=1. Choices: ablation,"]),
+        ("lr=0.1", ["unknown key 'lr'", "try: optimizer.lr=..."]),
+        ("epochs=3", ["unknown key 'epochs'", "try: trainer.max_epochs=..."]),
+        ("resume=", ["resume= is not one of auto, false"]),
+        ("seed=true", ["seed=true should be a number"]),
+        ("model.mixer.qk_dim=true", ["model.mixer.qk_dim=true should be a number"]),
+        ("data_dir=[a]", ["data_dir=['a']: input should be a valid string\n"]),
+        ("task._target_=os.system", ["task._target_=os.system is not a class"]),
+        ("model.mixer._target_=a.B", ["cannot be imported: No module named 'a'\n"]),
+        ("--cfg foo", ["--cfg: invalid choice: 'foo' (choose from 'job', 'hydra', 'all')"]),
+        ("--config-name", ["--config-name: expected one argument"]),
+        ("--verbose", ["there is no flag --verbose", "try: --help lists"]),
         ("seed:3", ["try: seed=3"]),
         ("seed: 3", ["try: seed=3"]),
         ("listops", ["try: task=listops"]),
@@ -117,7 +143,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
     ],
 )
 def test_a_mistyped_word_gets_a_sentence_and_the_remedy(train, word, parts) -> None:
-    said = train(*(word.split(" ") if word.startswith("-") else [word]))
+    said = train(*([word] if ": " in word else word.split(" ")))  # as a shell would
     for part in parts:
         assert part in said
     assert "hydra.cc" not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import chela.training.run
 from chela.config.recipe import experiment
 from chela.config.schema import computation, parse
 from chela.errors import ConfigError
+from chela.launch.cli import plain_errors
 from chela.launch.search import JournalLock, Search, SearchConfig, _storage, read_search
 from chela.records.collect import collect
 from chela.records.sweeps import is_held
@@ -247,13 +249,19 @@ def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: 
         ([], "search=NAME is missing"),
         (["search=chela", "trials=0"], "trials=0 is not"),
         (["search=chela", "model.dpth=1"], "Did you mean 'depth'"),
+        (["search=chela", "task=a,b"], "task=a,b lists several values"),
+        (["search=chela", "--trials", "20"], "there is no flag --trials"),
+        (["search=chela", "-m"], "-m is a flag of train.py"),
     ],
 )
-def test_bad_arguments_are_one_message(arguments: list[str], message: str) -> None:
-    result = command(*arguments)
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert message in result.stderr
+def test_bad_arguments_are_one_message(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(ROOT / "scripts/search.py"))["main"]
+    with pytest.raises(SystemExit) as ended, plain_errors():
+        main(arguments)
+    assert ended.value.code == 1
+    assert message in capsys.readouterr().err
 
 
 def test_what_a_killed_process_left_beside_the_journal_stops_no_search(

@@ -108,6 +108,14 @@ def cells_of(*overrides: str) -> list[list[str]]:
     return planned_cells(loader.load_configuration("config", list(overrides), RunMode.MULTIRUN))
 
 
+def test_a_sweep_of_nothing_is_refused() -> None:
+    with (
+        initialize_config_dir(str(ROOT / "configs"), version_base="1.3"),
+        pytest.raises(ConfigError, match="nothing to run"),
+    ):
+        cells_of("seed=glob(*)")
+
+
 @pytest.mark.parametrize("name, tasks, models", [("lra_table", 6, 7), ("small_table", 2, 3)])
 def test_a_choice_of_sweep_can_be_run(name: str, tasks: int, models: int) -> None:
     """Each cell, but for its seed, is a configuration; the command line narrows the table."""

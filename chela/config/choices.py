@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -107,8 +108,13 @@ class Chosen:
 
         Raises:
             ConfigError: an experiment of one pair of task and model with another pair; a sweep that
-                is not run as one.
+                is not run as one; a choice by another name than its own.
         """
+        for group, choice in self.groups.items():
+            own = os.path.normpath(choice or "").lstrip("./").removesuffix(".yaml")
+            own = own.removeprefix(f"{group}/")
+            if choice and choice != own:  # Hydra finds the file, but no recipe is called so
+                raise ConfigError(f"there is no {group}={choice}.\n  try: {group}={own}")
         sweep = self.groups.get(SWEEP)
         if sweep and not self.typed.issuperset(self.varied):  # a cell's own command has them all
             raise ConfigError(

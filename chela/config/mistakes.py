@@ -5,6 +5,7 @@ Hydra reads both, with a grammar of its own; here its riddles become a sentence 
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from hydra.errors import HydraException
 from chela.config.choices import CONFIGS, EXPERIMENT, SWEEP, offered, own_folders
 from chela.errors import ConfigError, suggestion
 
+HOW = "key=value, without blanks around =; --help lists the keys"
 NAMED = re.compile(r"[~+]{0,2}\w[\w/@-]*(\.[\w@-]+)*$")  # how a key looks
 
 
@@ -32,12 +34,20 @@ def refuse_mistyped(words: Sequence[str]) -> None:
     Raises:
         ConfigError: Hydra cannot read a word, or would not say what is wrong with it.
     """
-    flags, unknown = get_args_parser().parse_known_args(list(words))
+    parser = get_args_parser()
+    parser.exit_on_error, parser.allow_abbrev = False, False
+    try:
+        flags, unknown = parser.parse_known_args(list(words))
+    except argparse.ArgumentError as error:
+        flag = (error.argument_name or "").split("/")[0]
+        raise ConfigError(f"{flag}: {error.message}.\n  try: --help lists the flags") from error
     choices = offered()
     for word in unknown:
         if word.startswith("-"):
             raise ConfigError(_unknown_flag(word, words, choices))
     overrides = [*flags.overrides, *(word for word in unknown if not word.startswith("-"))]
+    if whole := _torn(overrides):
+        raise ConfigError(f"a blank has torn {whole} apart.\n  try: {_quoted(whole)}")
     several = flags.multirun or "hydra.mode=MULTIRUN" in overrides
     for word in overrides:
         refuse_override(word, several, choices)
@@ -61,6 +71,8 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
     group, typed = override.key_or_group, word.partition("=")[2]
     if not group:
         raise ConfigError(_unreadable(word, choices))
+    if override.is_interval_sweep():
+        raise ConfigError(f"{word} has no end of values.\n  try: {group}=range(0,3), or a list")
     if override.is_sweep_override():
         if several:
             return
@@ -76,6 +88,9 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
     if group in choices and (override.is_add() or override.is_force_add()) and group != SWEEP:
         bare = _quoted(word.lstrip("+"))
         raise ConfigError(f"{word}: + is for what is not there yet.\n  try: {bare}")
+    if group in (SWEEP, "search") and not override.is_add():
+        remedy = f"train.py -m +{word}" if group == SWEEP else f"scripts/search.py {word}"
+        raise ConfigError(f"{word} is for several runs.\n  try: python {remedy}")
     is_group = group in choices or ("/" in group and not override.is_delete())
     if not is_group or isinstance(value, str | dict):
         return
@@ -86,7 +101,7 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
     if typed in offered_here:  # a file that is named like a number
         raise ConfigError(f"{word} is read as a number.\n  try: {_as_text(group, typed)}")
     remedy = f" To choose nothing, leave {group}= out." if value is None else ""
-    known = f" {suggestion(typed, offered_here)}." if offered_here else ""
+    known = f" {suggestion(typed, offered_here or choices)}."
     raise ConfigError(f"there is no {word}.{known}{remedy}")
 
 
@@ -156,16 +171,34 @@ def _is_default(entry: Any) -> bool:
     return all(isinstance(each, str) or (each is None and len(values) == 1) for each in values)
 
 
+def _torn(words: Sequence[str]) -> str | None:
+    """What the shell has made several words of, such as ``seed=0, 1`` and ``seed = 1``."""
+    for index, word in enumerate(words):
+        if _reads(word) and not word.endswith("="):
+            continue
+        whole = word
+        for following in words[index + 1 :]:
+            if NAMED.match(following.partition("=")[0]) and "=" in following:
+                break  # a word of its own
+            if "=" not in whole and following[:1] != "=":
+                break
+            together = whole[-1:] in "=,[({" or following[:1] in "=,])}"
+            whole = f"{whole}{following}" if together else f"{whole} {following}"
+            if NAMED.match(whole.partition("=")[0]) and whole[-1] != "=" and _reads(whole):
+                return whole
+    return None
+
+
 def _unknown_flag(flag: str, words: Sequence[str], choices: dict[str, list[str]]) -> str:
     key, equals, value = flag.lstrip("-").partition("=")
     following = list(words)[list(words).index(flag) + 1 :]
     if not equals and following and "=" not in following[0]:
         value = following[0]
     key = key if key in choices or "_" in key else key.replace("-", "_")
-    remedy = f"{key}={value}" if value else f"{key}=..."
+    remedy = f"{_quoted(f'{key}={value}')}; " if value else ""
     return (
         f"there is no flag {flag.partition('=')[0]}; keys and groups are written without dashes.\n"
-        f"  try: {_quoted(remedy)}; --help lists them"
+        f"  try: {remedy}--help lists them"
     )
 
 
@@ -174,15 +207,23 @@ def _unreadable(word: str, choices: dict[str, list[str]]) -> str:
     said = f"cannot read '{word}'"
     key, equals, value = word.partition("=")
     if not equals or not NAMED.match(key):
-        group = next((group for group, names in choices.items() if word in names), None)
-        remedy = f"{group}={word}" if group else "key=value, without blanks around ="
+        found = (g for g, names in choices.items() if word.removeprefix(f"{g}/") in names)
+        group = next(found, None)
+        remedy = f"{group}={word.removeprefix(f'{group}/')}" if group else HOW
         if not equals and (parts := re.fullmatch(r"([\w./]+):\s*(\S+)", word)):
             remedy = f"{parts[1]}={parts[2]}"
         return f"{said}: it should look like key=value.\n  try: {remedy}"
+    if re.match(r"[a-z_]+\(", value):
+        return (
+            f"{said}: there is no such function, or it is not written so.\n"
+            f"  try: the values, {key}=1,2,3, or one range, {key}=range(1,4)"
+        )
     if (bare := value.strip("=,; ")) != value and _reads(f"{key}={bare}"):
         return f"{said}: there is something around the value.\n  try: {_quoted(f'{key}={bare}')}"
     if key in choices:
         return f"there is no {word}. {suggestion(value, choices[key])}"
+    if value[:1] in ("(", "{") and "," in value and _reads(as_list := f"{key}=[{value[1:-1]}]"):
+        return f"{said}: a list has square brackets.\n  try: {_quoted(as_list)}"
     if value[:1] in ("[", "(", "{"):
         return (
             f"{said}: brackets are for lists, [a,b], and sections, {{a: 1}}; they must be closed.\n"

@@ -8,6 +8,7 @@ a ``ConfigError`` that names what would have been right.
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,6 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 import pydantic
 from annotated_types import Ge, Lt
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -193,7 +193,11 @@ def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
     values = _section(values, path)
     _refuse_unknown_within(schema, values, path)
     adapter = pydantic.TypeAdapter(schema)
-    return _validated(lambda: adapter.validate_python(dict(values)), path)
+    result = _validated(lambda: adapter.validate_python(dict(values)), path)
+    for key, value in values.items():
+        if isinstance(value, bool) and not isinstance(getattr(result, key), bool):
+            raise ConfigError(f"{joined(path, key)}={str(value).lower()} should be a number")
+    return cast("T", result)
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
@@ -261,10 +265,9 @@ def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = No
             raise ConfigError(f"{place} is empty.\n  try: {place}=. for the current folder")
         if isinstance(values[place], str):  # a file may say ~ as a shell does
             values[place] = str(Path(values[place]).expanduser())
-    if values["resume"] is not False and not isinstance(values["resume"], str):
-        raise ConfigError(
-            f"resume={values['resume']} is not one of auto, false, a checkpoint's path"
-        )
+    resume = values["resume"]
+    if resume is not False and (resume == "" or not isinstance(resume, str)):
+        raise ConfigError(f"resume={resume} is not one of auto, false, a checkpoint's path")
     start = values["start_from"]
     if start is not None and not re.fullmatch(r"[^/]+-[0-9a-f]{8}", str(start)):
         raise ConfigError(
@@ -307,9 +310,12 @@ def _section(values: Any, path: str) -> dict[str, Any]:
 
 def _imported(name: str, path: str) -> type:
     try:
-        return get_class(name)
-    except Exception as error:  # Hydra wraps whatever the import raised
+        target = pkgutil.resolve_name(name)
+    except Exception as error:  # whatever the module raises
         raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
+    if not isinstance(target, type):
+        raise ConfigError(f"{path}._target_={name} is not a class")
+    return target
 
 
 def _class_name(target: type) -> str:
@@ -363,7 +369,7 @@ def _explain(detail: Any, path: str) -> str:
     value = detail["input"]
     remedies = {"string_type": f"'{key}=\"{value}\"'", "list_type": f"'{key}=[{value}]'"}
     remedies["tuple_type"] = remedies["list_type"]
-    remedy = "" if value is None else remedies.get(detail["type"], "")
+    remedy = "" if value is None or isinstance(value, list) else remedies.get(detail["type"], "")
     if not all(isinstance(part, str) for part in detail["loc"]):  # inside of a list
         remedy = ""
     message = (detail["msg"][0].lower() + detail["msg"][1:]).removeprefix("value error, ")

@@ -15,11 +15,12 @@ from hydra.errors import (
     HydraException,
     MissingConfigException,
 )
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from chela.config import resolvers
 from chela.config.choices import SWEEP, offered
+from chela.config.identity import flat
 from chela.config.mistakes import in_a_file, refuse_mistyped, while_composing
 from chela.disk import disk_error, explain_disk
 from chela.errors import ChelaError, ConfigError, suggestion
@@ -132,6 +133,8 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, PLAIN) and (disk := disk_error(error)):
         return explain_disk(disk)
     cause = error.__cause__
+    if isinstance(error, HydraException) and isinstance(cause, (ChelaError, DataError)):
+        return explain(cause)  # Hydra has called a part of ours, a launcher
     composing = while_composing(error)
     if isinstance(error, MissingConfigException) and (message := _unknown_choice(error)):
         return message
@@ -161,6 +164,11 @@ def _unknown_key(cause: OmegaConfBaseException) -> str | None:
         return None
     choices = {str(key) for key in parent if key != "hydra"}
     if cause.full_key == cause.key:  # at the top, where the groups are too
+        plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(parent, sorted(choices)))
+        within = (each for each in flat(plain) if re.search(rf"[._]{re.escape(cause.key)}$", each))
+        if found := sorted(within, key=len)[:3]:
+            remedy = " or ".join(f"{each}=..." for each in found)
+            return f"unknown key '{cause.key}'.\n  try: {remedy}"
         choices |= {f"+{group}" if group == SWEEP else group for group in offered()}
     return f"unknown key '{cause.full_key}'. {suggestion(str(cause.key), choices)}"
 

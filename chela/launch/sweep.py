@@ -150,7 +150,7 @@ def planned_cells(config: DictConfig) -> list[list[str]]:
         One list per cell; none if another sweeper decides step by step.
 
     Raises:
-        ConfigError: a list of values has a range or another list within.
+        ConfigError: a list of values has a range or another list within; there is no cell.
     """
     if not str(config.hydra.sweeper._target_).endswith(f".{BasicSweeper.__name__}"):
         return []
@@ -160,6 +160,8 @@ def planned_cells(config: DictConfig) -> list[list[str]]:
     for override in overrides:
         _refuse_nested(override)
     (batch,) = BasicSweeper.split_arguments(overrides, None)
+    if not batch:
+        raise ConfigError(f"{' '.join(config.hydra.overrides.task)}: there is nothing to run")
     return batch
 
 
