@@ -32,6 +32,12 @@ def test_the_command_of_a_record_is_what_a_user_types(argv, command) -> None:
             "+hydra.job={env_set:{DB_PASSWORD: 'a,b', C: z}}",
             "+hydra.job={env_set:{DB_PASSWORD: ***, C: z}}",
         ),
+        ("+hydra.job.env_set.DB_PASSWD=x", "+hydra.job.env_set.DB_PASSWD=***"),
+        (
+            "+hydra.job.env_set.PROXY=http://me:p@q@host:80",
+            "+hydra.job.env_set.PROXY=http://me:***@host:80",
+        ),
+        ("task.tsv_dir=s3://host:80/a@b", "task.tsv_dir=s3://host:80/a@b"),
         ("model.mixer.qk_dim=8", "model.mixer.qk_dim=8"),
         ("data_dir=/tmp/tokens=1", "data_dir=/tmp/tokens=1"),
         ("-m", "-m"),

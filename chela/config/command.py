@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MASK = "***"
-SECRET = "KEY|TOKEN|SECRET|PASSWORD"
+SECRET = "KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH"
+IN_ADDRESS = re.compile(r"(://[^\s/@:]*:)[^\s/]+@")  # http://user:password@proxy
 _INNER = rf"(\w*(?:{SECRET})\w*['\"]?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^,}}]+)"  # {A_KEY: x, B: y}
 
 
 def masked(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command line with ``***`` for the value of a KEY, TOKEN, SECRET or PASSWORD.
+    """Arguments of a command line with ``***`` for the value of a KEY, TOKEN, SECRET, PASSWORD, ...
 
     Names of environment variables are meant: in capitals, or in any case below Hydra's ``env_set``.
     """
@@ -48,7 +49,7 @@ def masked_for_others() -> Iterator[None]:
 
 
 def _masked(argument: str) -> str:
-    key, equals, value = argument.partition("=")
+    key, equals, value = IN_ADDRESS.sub(rf"\1{MASK}@", argument).partition("=")
     flags = re.IGNORECASE if "env_set" in key else re.NOFLAG
     if equals and re.search(SECRET, key, flags):
         return f"{key}={MASK}"

@@ -109,9 +109,11 @@ def collect(folders: Iterable[Path]) -> Collection:
     for file in files:
         place = _as_typed(file)
         try:
+            _refuse_what_is_no_text(place)
             runs.append(parse(read_json(file), place.parent))
         except (FileNotFoundError, ValueError) as error:
-            unread.append(Unread(place, str(error) or type(error).__name__))
+            shown = Path(os.fsencode(place).decode(errors="backslashreplace"))
+            unread.append(Unread(shown, str(error) or type(error).__name__))
     once, repeated = _once(runs)
     return Collection(once, tuple(unread), repeated)
 
@@ -170,6 +172,14 @@ def _as_typed(file: Path) -> Path:
     """Relative to the working directory where it is inside it: what a user can paste."""
     here = Path.cwd()
     return file.relative_to(here) if file.is_relative_to(here) else file
+
+
+def _refuse_what_is_no_text(place: Path) -> None:
+    """A path may hold any bytes, and a table of runs, which names their folders, only texts."""
+    try:
+        str(place).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("the name of its folder is not UTF-8: rename it") from error
 
 
 def _once(runs: list[Run]) -> tuple[tuple[Run, ...], tuple[str, ...]]:

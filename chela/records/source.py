@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,16 +80,30 @@ def file_hash(file: Path) -> str:
 
 
 def _file(name: str) -> Path | None:
-    try:
-        spec = find_spec(name)
-    except (ImportError, ValueError, AttributeError):  # a name in a module, or no module at all
-        return None
+    spec = _spec(name)
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Of a module; None of a name in a module. Nothing is imported, as ``find_spec`` would."""
+    parent = name.rpartition(".")[0]
+    if not parent:
+        with suppress(ImportError, ValueError):  # ValueError: __main__, or no name at all
+            return find_spec(name)
+        return None
+    above = _spec(parent)
+    places = above and above.submodule_search_locations
+    places = getattr(sys.modules.get(parent), "__path__", places)  # it may have added to it
+    return None if places is None else PathFinder.find_spec(name, places)
 
 
 def _imports(name: str, file: Path) -> Iterator[str]:
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # nothing that runs has imported it
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -103,6 +103,7 @@ def beginning(
     model: nn.Module,
 ) -> dict[str, Any]:
     """The part of the record that is known before the first step."""
+    ran = source_files(*computing(config), config.task.target.__module__)
     return {
         "run_id": config.run_id,
         "wandb_id": provenance.fixed["wandb_id"],
@@ -114,7 +115,7 @@ def beginning(
         "config": as_dict(config),
         "identity": computation(config),
         "departures": departures(config),
-        "git": git_state(Path(chela.__file__).parent, source_files(*computing(config)).values()),
+        "git": git_state(Path(chela.__file__).parent, ran.values()),
         "code": {**provenance.fixed["code"], "earlier": provenance.fixed["earlier_code"]},
         "batch_job": batch_job(),
         "versions": versions(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,16 @@ NEEDED = (
     "protocol.selection",
     "test.n",
 )
+
+
+def test_a_folder_whose_name_is_no_text_costs_its_own_line(tmp_path) -> None:
+    save(tmp_path / "good", record(seed=1))
+    save(tmp_path / os.fsdecode(b"caf\xe9"), record(seed=2))
+    found = collect([tmp_path])
+    assert [run.seed for run in found.runs] == [1]
+    (unread,) = found.unread
+    assert "caf\\xe9" in unread.file.parts
+    assert "not UTF-8: rename it" in unread.reason
 
 
 @pytest.mark.parametrize("path", NEEDED)

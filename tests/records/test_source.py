@@ -17,12 +17,15 @@ from chela.records.source import changes, code_state, source_files
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with a mixer that imports one file and not another; nothing of it is loaded."""
     place = tmp_path / "mineonly"
-    place.mkdir()
+    (place / "fast").mkdir(parents=True)
     texts = {
         "__init__": "from mineonly import other",
-        "mixer": "from mineonly.parts import x\ndef late():\n    from . import lazy",
+        "mixer": "from mineonly.parts import x\ndef late():\n    from . import lazy, old",
         "parts": "import json\nx = 1",
-        "lazy": "",
+        "lazy": "def late():\n    from .fast.kernel import y",
+        "fast/__init__": "raise RuntimeError('it needs a GPU')",
+        "fast/kernel": "y = 1",
+        "old": "print 'of another Python'",
         "other": "",
     }
     for name, text in texts.items():
@@ -37,10 +40,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_files_are_those_that_a_mixer_imports(package: Path) -> None:
     assert list(source_files("mineonly.mixer")) == [
+        "mineonly.fast.kernel",
         "mineonly.lazy",
         "mineonly.mixer",
+        "mineonly.old",
         "mineonly.parts",
     ]
+    assert "mineonly" not in sys.modules  # nothing is run to be hashed
     found = source_files("chela.mixers.s4d", "chela.model.backbone")
     assert {"chela.mixers.s4d", "chela.model.block", "chela.kernels.long_conv"} <= set(found)
     assert not any("mega" in name or "records" in name for name in found)
@@ -67,7 +73,7 @@ def test_a_model_that_git_does_not_have_makes_the_state_dirty(package: Path) -> 
 
     git("init")
     assert git_state(package) == {"commit": None, "dirty": None, "untracked": {}}
-    git("add", "__init__.py", "parts.py", "lazy.py")
+    git("add", "__init__.py", "parts.py", "lazy.py", "old.py", "fast")
     git("commit", "-m", "x")
     files = source_files("mineonly.mixer").values()
     assert git_state(package)["dirty"] is False

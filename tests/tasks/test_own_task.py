@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -51,7 +52,11 @@ def test_it_trains(parity, tmp_path: Path) -> None:
         config = compose("config", [*chosen, *places, *overrides])
     assert 0 <= run(config) <= 1
     assert list(tmp_path.glob("data/parity/generated-*/train.arrow"))
-    assert list(tmp_path.glob("outputs/parity-chela-*/seed0/record.json"))
+    (file,) = tmp_path.glob("outputs/parity-chela-*/seed0/record.json")
+    git = json.loads(file.read_text())["git"]
+    if git["commit"]:  # which does not have the task
+        assert git["dirty"]
+        assert str(tmp_path / "parity.py") in git["untracked"]
 
 
 def test_the_file_states_the_defaults_of_the_code(parity) -> None:

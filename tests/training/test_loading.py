@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import chela
@@ -290,9 +290,11 @@ def test_other_bytes_are_one_error_or_the_same_model(loadable, name, place, othe
         file.write_bytes(after)
         model = chela.load_run(loadable).model
     except RunError:
+        event("refused")
         return
     finally:
         file.write_bytes(before)
+    event("read")
     whole = chela.load_run(loadable).model.state_dict()
     assert all(torch.equal(value, whole[key]) for key, value in model.state_dict().items())
 
