@@ -92,7 +92,7 @@ def _spec(name: str) -> ModuleSpec | None:
             return find_spec(name)
         return None
     above = _spec(parent)
-    places = above and above.submodule_search_locations
+    places = None if above is None else above.submodule_search_locations
     places = getattr(sys.modules.get(parent), "__path__", places)  # it may have added to it
     return None if places is None else PathFinder.find_spec(name, places)
 
