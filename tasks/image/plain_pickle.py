@@ -1,25 +1,34 @@
 """Pickles of plain values and arrays of whole numbers, read without building anything else.
 
 Python's own unpickler calls what a file names, and even NumPy's functions alone can be called so
-that the process ends. Here the operations of a pickle are carried out one by one, and those few
-names that arrays are pickled with mean functions of this file.
+that the process ends. Here it knows fewer operations, and those few names that arrays are pickled
+with mean functions of this file. It is the one in Python: the one in C keeps its memory in a list
+that is as long as a file likes.
 """
 
 from __future__ import annotations
 
+import io
 import math
-import pickletools
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-MARK = object()
 MOST = 10**7  # operations; an official batch of 10,000 images has some ten thousand
 WHOLE = re.compile(r"[<>|=]?[ui][1248]")  # types of arrays
+KEYS = (str, bytes, int)  # of dictionaries
+OPERATIONS = (
+    "PROTO FRAME STOP MARK POP PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL "
+    "STACK_GLOBAL REDUCE BUILD EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS "
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
+    "LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE BINUNICODE8 "
+    "SHORT_BINUNICODE BINBYTES BINBYTES8 SHORT_BINBYTES"
+)
 
 
 class Refused(Exception):
@@ -30,24 +39,20 @@ def load(content: bytes) -> Any:
     """What a pickle of any protocol says: numbers, texts, lists, dictionaries, arrays.
 
     Byte strings, those of Python 2 among them, are ``bytes``; an array is (n, ...), of a type of
-    whole numbers.
+    whole numbers, and the value of a key.
 
     Raises:
         Refused: it is truncated, damaged, or asks for anything else.
     """
     try:
-        return _Machine().run(content)
+        found = _Unpickler(content).load()
+        if not isinstance(found, dict):
+            return found
+        return {key: _whole(value) for key, value in found.items()}
     except Refused:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
         raise Refused(str(error)[:200] or type(error).__name__) from error
-
-
-@dataclass
-class _Name:
-    """What a pickle calls by a module and a name."""
-
-    call: Callable[..., Any]
 
 
 @dataclass
@@ -106,140 +111,80 @@ NAMES: dict[str, Callable[..., Any]] = {
     "numpy ndarray": lambda *_: _Array(),
     "numpy dtype": lambda code, *_: _Type(code if isinstance(code, str) else code.decode("latin1")),
     "_codecs encode": _bytes,  # how Python 3 writes bytes in Python 2's form
-    "__builtin__ bytes": bytes,  # and those that are empty
+    "__builtin__ bytes": lambda: b"",  # and those that are empty
     "__builtin__ bytearray": _bytes,
     "builtins bytearray": lambda raw=b"": raw,
 }
-KEYS = (str, bytes, int)
 
 
-class _Machine:
-    """The stack and the memory that the operations of a pickle work on."""
+class _Counted(dict[int, Callable[..., None]]):
+    """What each operation calls, until there were too many."""
 
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memory: dict[int, Any] = {}
+    done = 0
 
-    def run(self, content: bytes) -> Any:
-        for done, (operation, argument, _) in enumerate(pickletools.genops(content)):
-            name = operation.name
-            if done == MOST:
-                raise Refused(f"it has more than {MOST:,} operations")
-            if name == "STOP":
-                return _whole(self.stack.pop())
-            step = getattr(self, f"_{name.lower()}", None)
-            if name in CONSTANTS:
-                self.stack.append(CONSTANTS[name])
-            elif name in VALUES:
-                self.stack.append(VALUES[name](argument))
-            elif step is not None:
-                step(argument)
-            elif name not in ("PROTO", "FRAME"):
-                raise Refused(f"it asks for the operation {name}, which no batch needs")
-        raise Refused("it ends too early")
+    def __getitem__(self, code: int) -> Callable[..., None]:
+        self.done += 1
+        if self.done > MOST:
+            raise Refused(f"it has more than {MOST:,} operations")
+        return super().__getitem__(code)
 
-    def _marked(self) -> list[Any]:
-        """What lies above the last mark, taken off with it."""
-        place = len(self.stack) - 1
-        while self.stack[place] is not MARK:
-            place -= 1
-            if place < 0:
-                raise Refused("it has no mark")
-        found = self.stack[place + 1 :]
-        del self.stack[place:]
-        return found
 
-    def _put(self, place: int) -> None:
-        self.memory[place] = self.stack[-1]
+class _Unpickler(pickle._Unpickler):
+    """Python's own, whose attributes its types do not tell."""
 
-    _binput = _long_binput = _put
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        code: pickle._Unpickler.dispatch[code]
+        for code in (getattr(pickle, name)[0] for name in OPERATIONS.split())
+    }
 
-    def _memoize(self, _: None) -> None:
-        self.memory[len(self.memory)] = self.stack[-1]
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        self.dispatch = _Counted(self.dispatch)  # type: ignore[misc]
 
-    def _get(self, place: int) -> None:
-        self.stack.append(self.memory[place])
-
-    _binget = _long_binget = _get
-
-    def _pop(self, _: None) -> None:
-        self.stack.pop()
-
-    def _empty_list(self, _: None) -> None:
-        self.stack.append([])
-
-    def _empty_dict(self, _: None) -> None:
-        self.stack.append({})
-
-    def _tuple1(self, _: None) -> None:
-        self.stack[-1:] = [tuple(self.stack[-1:])]
-
-    def _tuple2(self, _: None) -> None:
-        self.stack[-2:] = [tuple(self.stack[-2:])]
-
-    def _tuple3(self, _: None) -> None:
-        self.stack[-3:] = [tuple(self.stack[-3:])]
-
-    def _tuple(self, _: None) -> None:
-        self.stack.append(tuple(self._marked()))
-
-    def _list(self, _: None) -> None:
-        self.stack.append(self._marked())
-
-    def _dict(self, _: None) -> None:
-        items = self._marked()
-        self.stack.append({})
-        self._set(items)
-
-    def _append(self, _: None) -> None:
-        self._extend([self.stack.pop()])
-
-    def _appends(self, _: None) -> None:
-        self._extend(self._marked())
-
-    def _extend(self, items: list[Any]) -> None:
-        if type(self.stack[-1]) is not list:
-            raise Refused("it appends to what is no list")
-        self.stack[-1].extend(map(_whole, items))
-
-    def _setitem(self, _: None) -> None:
-        items = [self.stack.pop(), self.stack.pop()][::-1]
-        self._set(items)
-
-    def _setitems(self, _: None) -> None:
-        self._set(self._marked())
-
-    def _set(self, items: list[Any]) -> None:
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(self.stack[-1]) is not dict or not isinstance(key, KEYS):
-                raise Refused("it has a dictionary with other keys than texts and numbers")
-            self.stack[-1][key] = _whole(value)
-
-    def _global(self, name: str) -> None:
-        known = NAMES.get(name.replace("numpy._core", "numpy.core", 1))
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        known = NAMES.get(f"{module} {name}".replace("numpy._core", "numpy.core", 1))
         if known is None:
-            raise Refused(f"it asks for {name.replace(' ', '.')}, which no batch needs")
-        self.stack.append(_Name(known))
+            raise Refused(f"it asks for {module}.{name}, which no batch needs")
+        return known
 
-    def _stack_global(self, _: None) -> None:
-        module, name = self.stack[-2:]
-        del self.stack[-2:]
-        self._global(f"{module} {name}" if isinstance(module, str) else "?")
-
-    def _reduce(self, _: None) -> None:
-        function, arguments = self.stack[-2:]
-        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise Refused("it calls what is no function")
-        self.stack[-2:] = [function.call(*arguments)]
-
-    def _build(self, _: None) -> None:
+    def _build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], _Array | _Type):
             raise Refused("it changes what is no array")
         self.stack[-1].set_state(state)
 
-    def _mark(self, _: None) -> None:
-        self.stack.append(MARK)
+    def _bytearray8(self) -> None:
+        """Python's own has room for as many bytes as the file says, before it reads them."""
+        self.stack.append(self.read(int.from_bytes(self.read(8), "little")))
+
+    def _setitems(self) -> None:
+        self._set(self.pop_mark())
+
+    def _setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key, value])
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self._set(items)
+
+    def _set(self, items: list[Any]) -> None:
+        """A key that is something else, and nested deeply, cannot be looked up without harm."""
+        if type(self.stack[-1]) is not dict or not all(isinstance(k, KEYS) for k in items[::2]):
+            raise Refused("it has a dictionary with other keys than texts and numbers")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    dispatch |= {
+        pickle.BUILD[0]: _build,
+        pickle.BYTEARRAY8[0]: _bytearray8,
+        pickle.SETITEM[0]: _setitem,
+        pickle.SETITEMS[0]: _setitems,
+        pickle.DICT[0]: _dict,
+    }
 
 
 def _whole(value: Any) -> Any:
@@ -249,17 +194,3 @@ def _whole(value: Any) -> Any:
             raise Refused("it has an array without content")
         return value.value
     return value
-
-
-def _text(argument: str) -> bytes:
-    return argument.encode("latin1")  # a byte string of Python 2
-
-
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-VALUES: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _text),
-    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), bytes),
-    **dict.fromkeys(("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), str),
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), int),
-    **dict.fromkeys(("FLOAT", "BINFLOAT"), float),
-}

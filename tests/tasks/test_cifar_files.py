@@ -189,6 +189,8 @@ HOSTILE = {
     b"(K\x00tX\x01\x00\x00\x00btR" + STATE,
     "a memory of 2 ** 32 places": b"\x80\x02Nr\xff\xff\xff\xff.",
     "2 ** 60 bytes": b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little"),
+    "room for 2 ** 36 bytes": b"\x80\x05\x96" + (1 << 36).to_bytes(8, "little"),
+    "2 ** 36 zeros": b"c__builtin__\nbytes\n(L68719476736L\ntR.",
     "a key nested deeply": b"\x80\x02}N" + b"\x85" * 200_000 + b"Ns.",
     "a label nested deeply": b"\x80\x02]N" + b"\x85" * 200_000 + b"a.",
     "a change of a function": b"\x80\x02cnumpy\ndtype\n}X\x01\x00\x00\x00aNsb.",
