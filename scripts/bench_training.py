@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 
 from chela.bench.throughput import Speed, measure_at_length, measure_on_task
-from chela.config.choices import CONFIGS
 from chela.config.schema import RunConfig, compose_run
 from chela.config.settings import Step
 from chela.errors import RunError
@@ -89,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
     options, overrides = parser.parse_known_args(arguments)
     if options.plot and not options.lengths:
         raise RunError("--plot draws speeds against lengths.\n  try: --lengths 1024,4096")
-    asked = compose_run(CONFIGS, overrides)
+    asked = compose_run(overrides)
     engine = resolve(asked)
     forms = [asked] if options.no_plain else [asked, plain(asked, engine.device)]
     where = hardware(engine.device).get("gpu") or "CPU"

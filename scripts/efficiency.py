@@ -49,7 +49,7 @@ def numbers(text: str) -> list[int]:
 
 def composed(model: str, overrides: Sequence[str]) -> RunConfig:
     """The checked configuration of ``model`` with its recipe for Text."""
-    return compose_run(CONFIGS, ["task=text", f"model={model}", *overrides])
+    return compose_run(["task=text", f"model={model}", *overrides])
 
 
 def costs_of(model: str, options: argparse.Namespace, overrides: Sequence[str]) -> Iterator[Cost]:

@@ -58,7 +58,7 @@ def model_names() -> list[str]:
 
 def run_config(model: str, arguments: Sequence[str]) -> RunConfig:
     """The checked configuration of ``model`` with its recipe and ``arguments`` on top."""
-    return compose_run(CONFIGS, [f"model={model}", *arguments])
+    return compose_run([f"model={model}", *arguments])
 
 
 def spec_of(task: Task) -> tuple[TaskSpec, bool]:

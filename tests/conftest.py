@@ -75,6 +75,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def composed_of(*overrides: str) -> DictConfig:
+    """What train.py is given for these words."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
 @pytest.fixture(scope="session")
 def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder that is prepared once for all tests of a worker."""
@@ -88,7 +94,6 @@ def composed(tmp_path: Path, shared_data: Path) -> Callable[..., DictConfig]:
 
     def build(*overrides: str) -> DictConfig:
         places = [f"data_dir={shared_data}", f"output_dir={tmp_path / 'outputs'}"]
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            return compose("config", [*TINY, *places, *overrides])
+        return composed_of(*TINY, *places, *overrides)
 
     return build

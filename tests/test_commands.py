@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from chela.config.schema import parse
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, composed_of
 
 README = (ROOT / "README.md").read_text()
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
@@ -43,8 +42,7 @@ def test_a_command_of_the_readme_composes(command: str) -> None:
         return
     overrides = [each for each in arguments if not each.startswith("-")]
     first = [re.sub(r"=([^,\[]+),.*", r"=\1", each) for each in overrides]  # of a sweep's values
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        parse(compose("config", first))
+    parse(composed_of(*first))
 
 
 def test_the_readme_has_commands() -> None:

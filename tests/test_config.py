@@ -11,17 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from chela.config.recipe import departures
-from chela.config.schema import Component, RunConfig, as_dict, computation, parse
+from chela.config.schema import Component, RunConfig, as_dict, compose_run, computation, parse
 from chela.errors import ConfigError
 from chela.launch.cli import arranged
 from chela.launch.sweep import SweepCallback
-from chela.mixers import ChelaConfig
-from chela.model import BackboneConfig
-from tasks.listops.task import ListOpsConfig
 from tests.conftest import ROOT
 
 
@@ -176,10 +172,9 @@ def test_data_of_another_version_are_another_run(composed, monkeypatch) -> None:
 
 
 def test_departures_from_a_recipe_are_told_with_its_values(composed) -> None:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        chosen = ["task=text", "model=chela", "model.tie_dropout=true", "logger=csv"]
-        plain = parse(compose("config", chosen[:2]))
-        other = parse(compose("config", [*chosen, "trainer.batch_size=7", "~experiment/lra"]))
+    chosen = ["task=text", "model=chela", "model.tie_dropout=true", "logger=csv"]
+    plain = compose_run(chosen[:2])
+    other = compose_run([*chosen, "trainer.batch_size=7", "~experiment/lra"])
     assert departures(plain) == {}
     found = departures(other)
     assert found is not None
@@ -209,20 +204,23 @@ def _schemas(value: object) -> Iterator[type]:
 )
 def test_what_a_field_says_of_itself_is_read(choice: str) -> None:
     """A misspelt word would be overlooked, and give every run another id."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = parse(compose("config", [choice]))
+    config = compose_run([choice])
     for schema in _schemas(config):
         for each in dataclasses.fields(schema):
             assert each.metadata.keys() <= {"identity", "neutral"}, (schema, each.name)
 
 
-def test_the_files_state_the_defaults_of_the_code(composed) -> None:
+@pytest.mark.parametrize(
+    "task", sorted(file.stem for file in (ROOT / "configs/task").glob("*.yaml"))
+)
+def test_the_files_state_the_defaults_of_the_code(task: str) -> None:
     """Two places name a default, the dataclass and its YAML: they must agree."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        plain = parse(compose("config", ["~experiment/lra"]))
-    assert plain.model.backbone == BackboneConfig()
-    assert plain.model.mixer.config == ChelaConfig()
-    assert plain.task.config == ListOpsConfig()
+    unlike = {
+        "cifar": {"name": "cifar", "channels": "rgb"},
+        "mnist": {"name": "mnist", "dataset": "mnist"},
+    }
+    found = compose_run([f"task={task}"]).task
+    assert found.config == found.target.Config(**unlike.get(task, {}))
 
 
 def test_a_resolved_configuration_can_be_run_again(composed) -> None:
@@ -240,16 +238,14 @@ def test_a_recipe_gives_way_to_the_command_line(recipe: str) -> None:
     """A recipe that set a group's `name` would undo `schedule=cosine` without a word."""
     task, model = recipe.split("-")
     chosen = [f"task={task}", f"model={model}", "optimizer=adam", "schedule=cosine"]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = parse(compose("config", chosen))
+    config = compose_run(chosen)
     assert (config.optimizer.name, config.schedule.name) == ("adam", "cosine")
 
 
 def test_the_demo_is_what_its_file_says() -> None:
     """A change of ListOps' recipe is none of the demo."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = parse(compose("config", ["experiment=demo"]))
-        alone = parse(compose("config", ["experiment=demo", "~experiment/lra"]))
+    config = compose_run(["experiment=demo"])
+    alone = compose_run(["experiment=demo", "~experiment/lra"])
     assert config.schedule.name == "cosine"
     assert config == alone
     picture = (ROOT / "docs/demo.svg").read_text()
@@ -266,20 +262,19 @@ def test_help_is_a_page_one_can_use() -> None:
 
 def test_every_group_file_is_reached() -> None:
     """Each choice of each group composes and parses: none lies about unused and broken."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        for file in sorted((ROOT / "configs").rglob("*.yaml")):
-            group = file.parent.relative_to(ROOT / "configs")
-            if group == Path("experiment/lra"):  # a recipe is applied by its task and model
-                task, model = file.stem.split("-")
-                parse(compose("config", [f"task={task}", f"model={model}"]))
-            elif group == Path("experiment/small"):  # of the same pairs, or what those share
-                task, _, model = file.stem.partition("-")
-                pair = [f"task={task}", f"model={model or 'chela'}"]
-                parse(compose("config", [f"experiment=small/{file.stem}", *pair]))
-            elif group in (Path("sweep"), Path("search")):  # tests/test_sweep.py, test_search.py
-                continue
-            elif group != Path():
-                parse(compose("config", [f"{group}={file.stem}"]))
+    for file in sorted((ROOT / "configs").rglob("*.yaml")):
+        group = file.parent.relative_to(ROOT / "configs")
+        if group == Path("experiment/lra"):  # a recipe is applied by its task and model
+            task, model = file.stem.split("-")
+            compose_run([f"task={task}", f"model={model}"])
+        elif group == Path("experiment/small"):  # of the same pairs, or what those share
+            task, _, model = file.stem.partition("-")
+            pair = [f"task={task}", f"model={model or 'chela'}"]
+            compose_run([f"experiment=small/{file.stem}", *pair])
+        elif group in (Path("sweep"), Path("search")):  # tests/test_sweep.py, test_search.py
+            continue
+        elif group != Path():
+            compose_run([f"{group}={file.stem}"])
 
 
 @pytest.mark.parametrize("key", ["name", "model.name", "logger.project"])

@@ -14,7 +14,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from chela.config.choices import Chosen
 from chela.config.mistakes import refuse_mistyped
-from chela.config.schema import RunConfig, parse
+from chela.config.schema import RunConfig, compose_run, parse
 from chela.launch.cli import plain_errors
 from tests.conftest import ROOT
 
@@ -60,8 +60,7 @@ def train(
 
 
 def config(words: tuple[str, ...]) -> RunConfig:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return parse(compose("config", list(words), return_hydra_config=True))
+    return compose_run(words)
 
 
 @pytest.mark.parametrize(
@@ -204,12 +203,6 @@ def test_a_mistake_in_a_file_of_ones_own_is_told(train, text: str | bytes, parts
 def test_choices_of_ones_own_are_listed(train) -> None:
     said = train("experiment=mime", experiment__mine=GLOBAL, experiment__other=GLOBAL)
     assert "no experiment=mime. Did you mean 'mine'? Choices: demo, mine, other, small/" in said
-
-
-def test_a_key_of_a_file_of_ones_own_is_traced(train) -> None:
-    text = GLOBAL + "defaults: [demo]\n"
-    said = train("experiment=mine", "model=s4d", experiment__mine=text)
-    assert "experiment=mine sets model.mixer.qk_dim for model=chela, which it has from" in said
 
 
 def test_a_folder_in_a_file_may_begin_with_the_home(monkeypatch, tmp_path) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from chela.config.schema import parse
+from chela.config.schema import compose_run, parse
 from chela.errors import ConfigError
 from chela.launch.cli import plain_errors
 from chela.launch.launcher import FOLDER
@@ -104,8 +104,9 @@ def test_a_mistake_in_the_overrides_is_one_message(tmp_path: Path) -> None:
 
 
 def cells_of(*overrides: str) -> list[list[str]]:
-    loader = GlobalHydra.instance().config_loader()
-    return planned_cells(loader.load_configuration("config", list(overrides), RunMode.MULTIRUN))
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        return planned_cells(loader.load_configuration("config", list(overrides), RunMode.MULTIRUN))
 
 
 def test_a_sweep_of_nothing_is_refused() -> None:
@@ -119,11 +120,10 @@ def test_a_sweep_of_nothing_is_refused() -> None:
 @pytest.mark.parametrize("name, tasks, models", [("lra_table", 6, 7), ("small_table", 2, 3)])
 def test_a_choice_of_sweep_can_be_run(name: str, tasks: int, models: int) -> None:
     """Each cell, but for its seed, is a configuration; the command line narrows the table."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        cells = cells_of(f"+sweep={name}")
-        seeds = {each for cell in cells for each in cell if each.startswith("seed=")}
-        configs = [parse(compose("config", cell)) for cell in cells if "seed=0" in cell]
-        narrow = cells_of(f"+sweep={name}", "model=chela", "seed=5,6")
+    cells = cells_of(f"+sweep={name}")
+    seeds = {each for cell in cells for each in cell if each.startswith("seed=")}
+    configs = [compose_run(cell) for cell in cells if "seed=0" in cell]
+    narrow = cells_of(f"+sweep={name}", "model=chela", "seed=5,6")
     assert len(cells) == tasks * models * len(seeds)
     assert len({config.identity for config in configs}) == tasks * models
     assert len({config.task.config.name for config in configs}) == tasks
@@ -133,8 +133,7 @@ def test_a_choice_of_sweep_can_be_run(name: str, tasks: int, models: int) -> Non
 
 
 def test_the_lra_table_has_every_recipe() -> None:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        cells = cells_of("+sweep=lra_table", "seed=0")
+    cells = cells_of("+sweep=lra_table", "seed=0")
     pairs = {f"{task[5:]}-{model[6:]}" for task, model, *_ in cells}
     recipes = {file.stem for file in (ROOT / "configs/experiment/lra").glob("*.yaml")}
     others = ("cifar", "mnist")  # tasks beside the six
@@ -143,10 +142,9 @@ def test_the_lra_table_has_every_recipe() -> None:
 
 
 def test_each_ablation_leaves_one_part_out() -> None:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        cells = cells_of("+sweep=ablations", "task=text")
-        runs = [parse(compose("config", cell)) for cell in cells]
-        plain = parse(compose("config", ["task=text", "model=chela"]))
+    cells = cells_of("+sweep=ablations", "task=text")
+    runs = [compose_run(cell) for cell in cells]
+    plain = compose_run(["task=text", "model=chela"])
     whole, *others = [dataclasses.asdict(run.model.mixer.config) for run in runs]
     assert runs[0].identity == plain.identity
     left_out = [
@@ -296,10 +294,7 @@ def test_a_folder_of_sweeps_is_a_part_of_the_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", ["seed=0,range(3,5)", "seed=range(0,1),choice(3,4)"])
 def test_a_list_within_a_list_is_told_what_to_type(given: str) -> None:
-    with (
-        initialize_config_dir(str(ROOT / "configs"), version_base="1.3"),
-        pytest.raises(ConfigError, match=r"seed=0,3,4$"),
-    ):
+    with pytest.raises(ConfigError, match=r"seed=0,3,4$"):
         cells_of(given)
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from chela.config.identity import flat, joined
-from chela.errors import ConfigError
+from chela.errors import ConfigError, UnknownKey
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SWEEP = "sweep"  # the group that is added: +sweep=lra_table
@@ -25,6 +22,7 @@ RECIPES = "lra"  # the configuration applies them by task and model
 SMALL = "small"  # of the small table
 RECIPE = f"{EXPERIMENT}/{RECIPES}"
 SMALL_RECIPE = f"{EXPERIMENT}/{SMALL}@_global_"
+ADDED = (EXPERIMENT, "ablation")  # groups that nothing is chosen of, unless it is typed
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,12 @@ class Chosen:
         folders = tuple(Path(each.path) for each in sources if each.schema == "file")
         return cls(dict(section.runtime.choices), frozenset(typed), varied, folders)
 
-    def origin(self, key: str) -> str | None:
-        """Who set an unknown key that nobody typed, and what to do; None where that is not known.
-
-        Args:
-            key: such as ``model.mixer.qk_dim``, of another model's mixer than the one chosen.
-        """
-        if any(f"{key}.".startswith(f"{word}.") for word in self.typed - set(self.groups)):
-            return None
-        section = key.split(".")[0]
-        if self.groups.get(section) and section in (EXPERIMENT, "ablation", SWEEP):
+    def explain(self, error: UnknownKey) -> str:
+        """What to do about an unknown key; where nobody typed it, also which files it may be of."""
+        if any(f"{error.key}.".startswith(f"{word}.") for word in self.typed - set(self.groups)):
+            return str(error)
+        section = error.key.split(".")[0]
+        if self.groups.get(section) and section in (*ADDED, SWEEP):
             file = self._file(f"{section}/{self.groups[section]}")
             marked = file is not None and file.read_bytes().startswith(codecs.BOM_UTF8)
             remedy = ", saved without a byte-order mark before it" if marked else ""
@@ -73,35 +67,12 @@ class Chosen:
                 f"those of a section '{section}'.\n"
                 f"  try: # @package _global_ as the first line of that file{remedy}"
             )
-        for group in (EXPERIMENT, "ablation", RECIPE):
-            choice = self.groups.get(group)
-            files = self._with_bases(f"{group}/{choice}")
-            file = next((each for each in files if key in _keys(each)), None)
-            if choice is None or file is None:
-                continue
-            setter = f"the recipe {_place(files[0])}" if group == RECIPE else f"{group}={choice}"
-            words = [f"{setter} sets {key}"]
-            if file != files[0]:
-                words.append(f"which it has from {_place(file)}")
-            made_for = [
-                choices[section] for choices in map(_overridden, files) if section in choices
-            ]
-            if made_for:
-                words[0] += f" for {section}={made_for[0]}"
-            words.append(f"but {section}={self.groups.get(section)} has no such key")
-            return f"{', '.join(words)}.\n  try: {self._instead_of(group, key)}"
-        return None
-
-    def _instead_of(self, group: str, key: str) -> str:
-        """What to do about the choice of a group that sets a key that does not fit."""
-        task, model = self.groups.get("task"), self.groups.get("model")
-        if group == RECIPE:  # applied by itself: nothing that could be left out
-            return f"~{key} (leaves the key out), or another recipe for task={task} model={model}"
-        leave_out = f"leave out {group}={self.groups.get(group)}"
-        small = f"{SMALL}/{task}-{model}"
-        if group == EXPERIMENT and self._file(f"{EXPERIMENT}/{small}"):
-            return f"{EXPERIMENT}={small} task={task} model={model}, or {leave_out}"
-        return leave_out
+        added = [f"{group}={self.groups[group]}" for group in ADDED if self.groups.get(group)]
+        if self._file(recipe := f"{RECIPE}/{self.groups.get(RECIPE)}"):
+            added.append(f"the recipe {recipe}.yaml")
+        files = " or ".join([*added, f"{section}={self.groups.get(section)}"])
+        remedy = f"leave out {added[0]}" if self.groups.get(EXPERIMENT) else f"~{error.key}"
+        return f"{error}\n  It was not typed; it stands in a file of {files}.\n  try: {remedy}"
 
     def check(self) -> None:
         """Refuse what composes, but is not what it seems to be.
@@ -157,23 +128,6 @@ class Chosen:
         files = (folder / f"{name}.yaml" for folder in self.folders)
         return next((file for file in files if file.is_file()), None)
 
-    def _with_bases(self, name: str) -> list[Path]:
-        """A choice's file and those its defaults build it on, what wins first; empty without one.
-
-        A base stands as ``listops-mega``, beside the file, or as ``/experiment/small: listops``.
-        """
-        file = self._file(name)
-        if file is None:
-            return []
-        found = [file]
-        for entry in reversed(_content(file).get("defaults", [])):
-            base = "/".join(map(str, *entry.items())) if isinstance(entry, dict) else str(entry)
-            base = base.removeprefix("optional ")
-            # with "override " before it an entry chooses, and is no file; nor is _self_
-            beside = f"{name.rpartition('/')[0]}/{base}"
-            found += self._with_bases(base[1:] if base[0] == "/" else beside)
-        return found
-
     def _pair(self, name: str) -> dict[str, str]:
         """``listops-s4d`` as ``{"task": "listops", "model": "s4d"}``, as far as there are such."""
         task, _, model = name.partition("-")
@@ -208,28 +162,3 @@ def groups_help() -> str:
         f"{'+sweep, with -m' if group == SWEEP else group}: {', '.join(choices)}"
         for group, choices in offered().items()
     )
-
-
-def _keys(file: Path) -> set[str]:
-    """The keys that a file sets, where its ``@package`` puts them."""
-    head = re.match(r"# @package (\S+)", file.read_text())
-    package = head[1] if head else file.parent.name
-    values = flat(_content(file))
-    return {joined("" if package == "_global_" else package, key) for key in values}
-
-
-def _place(file: Path) -> str:
-    own = not file.is_relative_to(CONFIGS)
-    return str(file) if own else f"configs/{file.relative_to(CONFIGS).as_posix()}"
-
-
-def _overridden(file: Path) -> dict[str, str]:
-    """The groups that a file chooses from: ``override /model: chela`` is ``{"model": "chela"}``."""
-    entries = [each for each in _content(file).get("defaults", []) if isinstance(each, dict)]
-    pairs = [pair for entry in entries for pair in entry.items()]
-    return {key.removeprefix("override /"): str(choice) for key, choice in pairs}
-
-
-def _content(file: Path) -> dict[str, Any]:
-    content = OmegaConf.to_container(OmegaConf.load(file))
-    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}

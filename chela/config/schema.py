@@ -96,18 +96,14 @@ class RunConfig(RunSettings):
         return f"{self.name}-{self.identity}-seed{self.seed}"
 
 
-def compose_run(configs: Path, overrides: Sequence[str]) -> RunConfig:
-    """The checked configuration of a command line like train.py's.
-
-    Args:
-        configs: the folder of the configuration.
-        overrides: ``group=choice`` and ``key=value``.
+def compose_run(overrides: Sequence[str]) -> RunConfig:
+    """The checked configuration of a command line like train.py's, ``group=choice`` and so on.
 
     Raises:
         ConfigError: see ``parse``; Hydra has errors of its own for what cannot be composed.
     """
     refuse_mistyped(overrides)
-    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return parse(compose("config", list(overrides), return_hydra_config=True))
 
 
@@ -129,8 +125,7 @@ def parse(composed: DictConfig) -> RunConfig:
     try:
         return _parsed(OmegaConf.masked_copy(composed, keys))
     except UnknownKey as error:
-        origin = None if chosen is None else chosen.origin(error.key)
-        raise ConfigError(origin or str(error)) from error
+        raise ConfigError(str(error) if chosen is None else chosen.explain(error)) from error
 
 
 def component(

@@ -35,7 +35,7 @@ def test_there_are_results() -> None:
 @pytest.mark.parametrize("file", RECORDS, ids=lambda file: "/".join(file.parts[-3:-1]))
 def test_a_command_composes_what_its_record_holds(file: Path) -> None:
     held = json.loads(file.read_text())
-    now = compose_run(ROOT / "configs", command(file))
+    now = compose_run(command(file))
     assert computation(now) == held["identity"]
     assert held["identity"]["task.version"] == held["data"]["version"]
     assert held["status"] == "finished"

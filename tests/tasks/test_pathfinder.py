@@ -14,17 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from chela.config.schema import parse
 from tasks.errors import DataError
 from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED
 from tasks.pathfinder.official import membership
 from tasks.pathfinder.pathx import PathX, PathXConfig
 from tasks.pathfinder.task import Pathfinder, PathfinderConfig, grey
-from tests.conftest import ROOT
 from tests.tasks.pathfinder_release import SET, packed, png, release, unpacked
 from tests.tasks.samples import block
 
@@ -42,11 +39,6 @@ def make(tmp_path: Path) -> Callable[..., Pathfinder]:
         return task(task.Config(**given), tmp_path)
 
     return build
-
-
-def parse_task(*overrides: str) -> Any:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return parse(compose("config", list(overrides)))
 
 
 def lay(files: dict[str, bytes], data_dir: Path, form: str) -> None:
@@ -388,15 +380,6 @@ def test_path_x_is_pathfinder_at_128(make) -> None:
 
 
 # --- configuration ---
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"), [("pathfinder", PathfinderConfig()), ("pathx", PathXConfig())]
-)
-def test_the_files_state_the_defaults_of_the_code(name: str, expected: Any) -> None:
-    config = parse_task(f"task={name}")
-    assert config.task.config == expected
-    assert config.model.backbone.norm == "batch"  # the recipe of the pair is applied
 
 
 def test_the_law_is_the_published_one_with_what_is_set() -> None:

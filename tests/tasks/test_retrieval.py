@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from chela.config.schema import parse
+from chela.config.schema import compose_run, parse
 from chela.errors import ConfigError
 from chela.records.record import read_record
 from chela.training.folder import RunFolder
@@ -20,7 +19,7 @@ from tasks.errors import DataError
 from tasks.retrieval.aan import FILES
 from tasks.retrieval.task import BLOCK, Retrieval, RetrievalConfig
 from tasks.storage.store import verify
-from tests.conftest import ROOT
+from tests.conftest import composed_of
 from tests.tasks.rfcs import made, write_packed
 from tests.tasks.test_aan import SPLITS, write
 
@@ -47,21 +46,11 @@ def ready(task: Retrieval) -> Retrieval:
     return task
 
 
-def composed(*overrides: str):
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return compose("config", list(overrides))
-
-
-def test_the_file_states_the_defaults_of_the_code() -> None:
-    assert parse(composed("task=retrieval")).task.config == RetrievalConfig()
-    assert RetrievalConfig().max_length == 4000
-
-
 def test_a_stand_in_has_its_own_name_everywhere() -> None:
-    config = parse(composed("task=retrieval", "task.data=rfc"))
+    config = compose_run(["task=retrieval", "task.data=rfc"])
     assert config.task.config.name == "retrieval-rfc"
     assert config.run_id.startswith("retrieval-rfc-chela-")
-    official = parse(composed("task=retrieval"))
+    official = compose_run(["task=retrieval"])
     assert official.run_id.startswith("retrieval-chela-")
     assert official.model == config.model  # one recipe
     assert official.model.backbone.norm == "scale"
@@ -81,7 +70,7 @@ def test_a_stand_in_has_its_own_name_everywhere() -> None:
 )
 def test_what_cannot_be_is_refused(overrides, parts) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(composed("task=retrieval", *overrides))
+        compose_run(["task=retrieval", *overrides])
     for part in parts:
         assert part in str(caught.value)
 
@@ -200,7 +189,7 @@ def test_what_determines_the_data_names_the_folder(retrieval: Make) -> None:
 
 def test_a_run_trains_tests_and_counts_both_documents(tmp_path: Path, capsys) -> None:
     write_packed(tmp_path / "data" / "rfc", *made())
-    config = composed(
+    config = composed_of(
         "task=retrieval",
         "task.data=rfc",
         "task.max_length=60",

@@ -46,7 +46,7 @@ class WideningLikeCuda(TorchFunctionMode):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_trains_with_functions_widened_as_on_a_gpu(name: str, causal: bool) -> None:
-    config = compose_run(CONFIGS, ["task=text", f"model={name}", f"model.causal={causal}"])
+    config = compose_run(["task=text", f"model={name}", f"model.causal={causal}"])
     spec = TaskSpec("random", num_classes=3, max_length=40, vocab_size=9, input_dim=1)
     model = build_model(config.model, spec)
     values, lengths = torch.randint(1, 9, (2, 40)), torch.tensor([40, 23])

@@ -13,19 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import chela
-from chela.config.schema import parse
+from chela.config.schema import compose_run, parse
 from chela.errors import RunError
 from chela.mixers import ChelaMixer
 from chela.training.build import build_task
 from chela.training.run import run
 from tasks.errors import DataError
 from tasks.listops import generator
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, composed_of
 from tests.documented import blocks
 from tests.training.runs import folder_of, record_of
 
@@ -145,16 +144,15 @@ def test_weights_need_no_data_and_data_come_when_asked_for(
 
 
 def test_the_symbols_of_texts_are_known_from_the_record_alone() -> None:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        for name in ("text", "retrieval"):
-            task = build_task(parse(compose("config", [f"task={name}"])))
-            task.expect({"facts": {"alphabet": "abc "}, "fingerprint": "0"})
-            assert task.spec.vocab_size == 3 + 4
-            example = "a cab" if name == "text" else ("a cab", "b")
-            assert task.encode([example])[1].flatten()[0] == 6
-            task.expect({"fingerprint": "0"})
-            with pytest.raises(KeyError, match="alphabet"):
-                _ = task.spec
+    for name in ("text", "retrieval"):
+        task = build_task(compose_run([f"task={name}"]))
+        task.expect({"facts": {"alphabet": "abc "}, "fingerprint": "0"})
+        assert task.spec.vocab_size == 3 + 4
+        example = "a cab" if name == "text" else ("a cab", "b")
+        assert task.encode([example])[1].flatten()[0] == 6
+        task.expect({"fingerprint": "0"})
+        with pytest.raises(KeyError, match="alphabet"):
+            _ = task.spec
 
 
 def test_only_known_classes_are_made_and_nothing_is_imported_or_resolved(
@@ -310,8 +308,7 @@ def loadable(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Pat
     """The folder of a finished run, made once."""
     place = tmp_path_factory.mktemp("loadable")
     places = [f"data_dir={shared_data}", f"output_dir={place}", "trainer.max_steps=2"]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = compose("config", [*TINY, *places])
+    config = composed_of(*TINY, *places)
     run(config)
     return folder_of(config)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +13,6 @@ from chela.training.build import build_model, compile_blocks
 from chela.training.engine import resolve
 from tasks.base import TaskSpec
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LONGEST = 96
 SPEC = TaskSpec("short", num_classes=2, max_length=LONGEST, vocab_size=8, input_dim=1)
@@ -31,7 +28,7 @@ def programs_of(name: str, one_for_all_lengths: bool, monkeypatch: pytest.Monkey
         "torch.nn.Module.compile",
         lambda module, dynamic: own(module, dynamic=dynamic, backend=counter),
     )
-    config = compose_run(CONFIGS, [f"model={name}", *SMALL])
+    config = compose_run([f"model={name}", *SMALL])
     model = build_model(config.model, SPEC, "triton", DEVICE).to(DEVICE)
     compile_blocks(model, one_for_all_lengths)
 
@@ -76,6 +73,6 @@ def test_a_run_has_one_program_unless_the_same_bits_are_asked_for(
         "trainer.step=compile",
         f"trainer.deterministic={deterministic}",
     ]
-    config = compose_run(CONFIGS, ["model=chela", "trainer.accelerator=cpu", *SMALL, *form])
+    config = compose_run(["model=chela", "trainer.accelerator=cpu", *SMALL, *form])
     build.build_module(config, SPEC, resolve(config), 1, padded)
     assert asked == [padded and not deterministic]

@@ -333,11 +333,10 @@ def patched(self, trainer, *arguments):
     original(self, trainer, *arguments)
 History.on_train_batch_end = patched
 import torch
-from hydra import compose, initialize_config_dir
 from chela.training.run import run
+from tests.conftest import composed_of
 torch.set_num_threads(1)
-with initialize_config_dir({str(ROOT / "configs")!r}, version_base="1.3"):
-    run(compose("config", {overrides!r}))
+run(composed_of(*{overrides!r}))
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=os.environ)
     assert killed.returncode == -signal.SIGKILL

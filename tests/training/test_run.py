@@ -8,7 +8,6 @@ import json
 import lightning as L
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from chela.config.schema import parse
 from chela.model.ffn import MLP
@@ -18,7 +17,7 @@ from chela.training.evidence import implementations
 from chela.training.folder import RunFolder
 from chela.training.module import ClassificationModule
 from chela.training.run import run
-from tests.conftest import ROOT
+from tests.conftest import composed_of
 from tests.training.runs import folder_of, record_of
 
 
@@ -239,8 +238,7 @@ def test_sequences_of_one_length_need_no_mask(composed, monkeypatch, tmp_path) -
         "logger=csv",
         f"data_dir={tmp_path}",
     ]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        configs = [compose("config", [*overrides, f"output_dir={tmp_path / n}"]) for n in "ab"]
+    configs = [composed_of(*overrides, f"output_dir={tmp_path / n}") for n in "ab"]
     seen, original = [], ClassificationModule.forward
 
     def with_lengths(self, values, lengths):
