@@ -185,9 +185,6 @@ def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
 def of_two_classes(batches: Iterable[Batch]) -> Batch | None:
     """The first batch with two classes or more: of one, a model learns the label without looking.
 
-    Args:
-        batches: read until there is one.
-
     Returns:
         None if there is none.
     """

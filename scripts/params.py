@@ -27,8 +27,8 @@ from chela.launch.cli import plain_errors
 from chela.training.build import build_model, build_task
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
+from tasks.spec import LRA
 
-LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 REFERENCE = "chela"
 ALLOWANCE = 1.10  # times the reference's parameters
 

@@ -12,8 +12,7 @@ from omegaconf import DictConfig
 
 from chela.launch.cli import plain_errors, run_hydra
 from tasks.screen import Screen
-
-LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
+from tasks.spec import LRA
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="config")

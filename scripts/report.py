@@ -14,9 +14,6 @@ from tasks.screen import Screen, settle_streams
 def main(arguments: list[str]) -> None:
     """Read the records, write every format, show the table.
 
-    Args:
-        arguments: of the command line.
-
     Raises:
         DataError: there is nothing to report, or an argument is none of the known ones.
     """

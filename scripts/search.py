@@ -34,9 +34,6 @@ usage: python scripts/search.py search=NAME [trials=20] [write=FILE] [group=choi
 def main(arguments: list[str]) -> None:
     """Run the trials, show them, and print the command of the best.
 
-    Args:
-        arguments: of the command line.
-
     Raises:
         ConfigError: an argument, the configuration or the space cannot be used.
     """

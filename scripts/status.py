@@ -19,9 +19,6 @@ def main(arguments: list[str]) -> None:
     Reads the files in the runs' folders and nothing else, so that it can be called at any time,
     on any machine that sees the folder.
 
-    Args:
-        arguments: of the command line.
-
     Raises:
         DataError: there is no such folder.
     """

@@ -21,9 +21,6 @@ EXIT = {"finished": 0, "failed": 1, "interrupted": 128 + 15}  # as W&B would hav
 def main(arguments: list[str]) -> None:
     """Offer the rows of every record to the server, which takes those that it lacks.
 
-    Args:
-        arguments: of the command line.
-
     Raises:
         DataError: there is no run.
         RunError: the server does not answer, or not all was sent.

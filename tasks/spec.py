@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")  # the arena's six
 Protocol = Literal["heldout", "lra"]
 # Printed beside every number.
 PROTOCOLS: dict[Protocol, str] = {

@@ -59,12 +59,7 @@ def from_csv(text: str) -> list[Cost]:
 
 
 def as_markdown(costs: Sequence[Cost], facts: str) -> str:
-    """A table per length: speeds and memory, and how they compare to those of the Transformer.
-
-    Args:
-        costs: of any models and lengths.
-        facts: hardware, versions and what was measured, above the tables.
-    """
+    """A table per length: speeds and memory, and how they compare to those of the Transformer."""
     lines = [facts]
     for length in sorted({cost.length for cost in costs}):
         here = [cost for cost in costs if cost.length == length]

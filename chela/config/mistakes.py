@@ -56,11 +56,6 @@ def refuse_mistyped(words: Sequence[str]) -> None:
 def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> None:
     """Look at one ``group=choice`` or ``key=value``.
 
-    Args:
-        word: as it was typed.
-        several: whether it may list values for a sweep.
-        choices: of each group.
-
     Raises:
         ConfigError: see ``refuse_mistyped``.
     """
@@ -113,12 +108,7 @@ def while_composing(error: BaseException) -> bool:
 
 
 def in_a_file(error: BaseException, words: Sequence[str]) -> str | None:
-    """What is wrong with a file of the configuration that cannot be read; None if it is not that.
-
-    Args:
-        error: that was met while the configuration was composed.
-        words: of the command, which may name a folder of one's own.
-    """
+    """What is wrong with a file of the configuration that cannot be read; None: nothing is."""
     if isinstance(error, UnicodeDecodeError):
         file = next((each for each in _files(words) if not _is_utf8(each)), None)
         said = f"{file} is not written in UTF-8.\n  try: save it as UTF-8"

@@ -155,11 +155,7 @@ def component(
 
 
 def registered(own: Iterable[type] = ()) -> dict[str, type]:
-    """The classes of the tasks and mixers that there is a choice for, by their names in records.
-
-    Args:
-        own: further ones.
-    """
+    """The classes of the tasks and mixers that there is a choice for, by their names in records."""
     known = {name: _imported(name, "configs") for name in sorted(todays_classes().values())}
     return known | {_class_name(each): each for each in (*known.values(), *own)}
 

@@ -69,12 +69,7 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
 
 
 def run_hydra(main: Callable[[], Any], patience: float | None = None) -> None:
-    """A command whose configuration Hydra composes, with flags and overrides in any order.
-
-    Args:
-        main: what ``hydra.main`` decorates.
-        patience: see ``settle_streams``.
-    """
+    """A command whose configuration Hydra composes, with flags and overrides in any order."""
     with plain_errors(sys.argv[1:], patience):
         sys.argv[1:] = arranged(sys.argv[1:])
         main()
@@ -125,11 +120,7 @@ def is_plain(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong and what the choices are, in the words of the command line.
-
-    Args:
-        error: an exception of ours, or one of Hydra's while it composed the configuration.
-    """
+    """What went wrong and what the choices are, in the words of the command line."""
     if not isinstance(error, PLAIN) and (disk := disk_error(error)):
         return explain_disk(disk)
     cause = error.__cause__

@@ -143,9 +143,6 @@ class SweepCallback(Callback):
 def planned_cells(config: DictConfig) -> list[list[str]]:
     """The overrides of every cell of a sweep, in order, as Hydra's own sweeper will have them.
 
-    Args:
-        config: what Hydra composed for the sweep as a whole, with its section ``hydra``.
-
     Returns:
         One list per cell; none if another sweeper decides step by step.
 
@@ -166,13 +163,7 @@ def planned_cells(config: DictConfig) -> list[list[str]]:
 
 
 def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> Table:
-    """What became of each cell of a sweep, with the accuracies of those finished.
-
-    Args:
-        name: of the sweep.
-        folder: of the sweep, from where the runs' folders are told.
-        cells: in order.
-    """
+    """What became of each cell of a sweep, with the accuracies of those finished."""
     table = Table(title=name, title_justify="left")
     table.add_column("cell", overflow="fold")
     table.add_column("best validation", justify="right")

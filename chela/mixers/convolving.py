@@ -48,18 +48,7 @@ class GatedConvolution(Convolving):
         self.out = linear(dim, 2 * dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mix the tokens of each sequence.
-
-        Args:
-            x: (B, L, D); padded positions may hold anything.
-            lengths: (B,) true lengths, None when nothing is padded.
-
-        Returns:
-            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
-
-        Raises:
-            ValueError: L exceeds max_length.
-        """
+        """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
         y = self.convolve(h, self.kernel, self.skip)  # (B, L, D)
         return F.glu(self.out(self.dropout(F.gelu(y))), dim=-1)  # (B, L, D)

@@ -99,18 +99,7 @@ class MegaMixer(Convolving):
         self.candidate, self.out = linear(dim, dim), linear(v_dim, dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mix the tokens of each sequence.
-
-        Args:
-            x: (B, L, D); padded positions may hold anything.
-            lengths: (B,) true lengths, None when nothing is padded.
-
-        Returns:
-            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
-
-        Raises:
-            ValueError: L exceeds max_length.
-        """
+        """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
         m = self.dropout(self._average(h))  # (B, L, D)
         z = F.silu(self.shared(m))  # (B, L, S)

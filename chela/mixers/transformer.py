@@ -69,15 +69,7 @@ class TransformerMixer(nn.Module):
         self.out = linear(inner_dim, dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mix the tokens of each sequence.
-
-        Args:
-            x: (B, L, D); padded positions may hold anything.
-            lengths: (B,) true lengths, None when nothing is padded.
-
-        Returns:
-            (B, L, D), in autocast's dtype where it is on; arbitrary at padded positions.
-        """
+        """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
         q, k, v = self.qkv(h).unflatten(-1, (3, self.config.num_heads, -1)).unbind(2)
         if self.config.positions == "rotary":

@@ -121,10 +121,6 @@ def collect(folders: Iterable[Path]) -> Collection:
 def parse(record: Any, folder: Path) -> Run:
     """A record's content as a run.
 
-    Args:
-        record: as JSON gave it.
-        folder: where it lies.
-
     Raises:
         ValueError: it is no record, see ``record.check``.
     """

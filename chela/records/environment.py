@@ -31,9 +31,6 @@ def versions() -> dict[str, str | None]:
 def hardware(device: torch.device) -> dict[str, Any]:
     """The processor, and the GPU if ``device`` is one.
 
-    Args:
-        device: what the run computes on.
-
     Returns:
         Names, counts, and memory in bytes.
     """

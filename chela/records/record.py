@@ -42,76 +42,29 @@ NEEDED: dict[str, type] = {
     "protocol.selection": str,
 }
 KNOWN: dict[str, type] = {
-    **dict.fromkeys(
-        (
-            "best",
-            "code",
-            "config.logger",
-            "data.facts",
-            "data.parameters",
-            "departures",
-            "engine",
-            "files",
-            "git",
-            "hardware",
-            "identity",
-            "implementations",
-            "initial_weights",
-            "parameters",
-            "test",
-            "training",
-            "versions",
-            "wandb_run",
+    path: kind
+    for kind, paths in {
+        dict: (
+            "best code config.logger data.facts data.parameters departures engine files git "
+            "hardware identity implementations initial_weights parameters test training versions "
+            "wandb_run"
         ),
-        dict,
-    ),
-    **dict.fromkeys(
-        (
-            "command",
-            "data.facts.alphabet",
-            "error",
-            "git.commit",
-            "hardware.cpu",
-            "hardware.gpu",
-            "precision",
-            "pruned",
-            "started",
-            "training.peak_memory_of",
-            "wandb_group",
-            "wandb_id",
-            "wandb_run.group",
-            "wandb_run.name",
+        str: (
+            "command data.facts.alphabet error git.commit hardware.cpu hardware.gpu precision "
+            "pruned started training.peak_memory_of wandb_group wandb_id wandb_run.group "
+            "wandb_run.name"
         ),
-        str,
-    ),
-    **dict.fromkeys(
-        (
-            "best.step",
-            "initial_weights.step",
-            "parameters.total",
-            "test.n",
-            "training.peak_memory_bytes",
-            "training.planned_steps",
-            "training.skipped_steps",
-            "training.steps",
+        int: (
+            "best.step initial_weights.step parameters.total test.n training.peak_memory_bytes "
+            "training.planned_steps training.skipped_steps training.steps"
         ),
-        int,
-    ),
-    **dict.fromkeys(
-        (
-            "best.accuracy",
-            "test.accuracy",
-            "test.loss",
-            "test.majority_class_accuracy",
-            "test.standard_error",
-            "training.epochs",
-            "training.tokens_per_second",
-            "training.wall_seconds",
+        float: (
+            "best.accuracy test.accuracy test.loss test.majority_class_accuracy "
+            "test.standard_error training.epochs training.tokens_per_second training.wall_seconds"
         ),
-        float,
-    ),
-    "metrics": list,
-    "wandb_run.tags": list,
+        list: "metrics wandb_run.tags",
+    }.items()
+    for path in paths.split()
 }
 
 

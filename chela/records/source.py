@@ -47,11 +47,7 @@ def source_files(*modules: str) -> dict[str, Path]:
 
 @cache
 def code_state(*modules: str) -> dict[str, Any]:
-    """What a record says of the code: ``{"hash": ..., "files": {module: hash}}``.
-
-    Args:
-        modules: see ``source_files``.
-    """
+    """What a record says of the code: ``{"hash": ..., "files": {module: hash}}``."""
     files = {name: file_hash(file) for name, file in source_files(*modules).items()}
     text = "\n".join(f"{name} {digest}" for name, digest in files.items())
     return {"hash": hashlib.sha256(text.encode()).hexdigest()[:16], "files": files}

@@ -54,9 +54,6 @@ def departure(run: Run) -> str | None:
 
     Stand-ins, and data of other sizes than the benchmark's (fewer samples, shorter trees), are
     other tasks, however they are named.
-
-    Args:
-        run: of one of the six tasks.
     """
     benchmark = LRA[run.task]
     if run.stand_in:

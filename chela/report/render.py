@@ -132,10 +132,6 @@ def table_csv(report: Report) -> str:
 def write(report: Report, folder: Path) -> list[Path]:
     """Write ``report.{md,tex,csv,png,html}`` into ``folder``, each whole or not at all.
 
-    Args:
-        report: what to write.
-        folder: is made if need be.
-
     Returns:
         The files, in this order.
     """

@@ -41,10 +41,6 @@ def build(collection: Collection, literature: pd.DataFrame | None = None) -> Rep
     those in which something was run. Published rows come with the first number that they can be
     compared with. What was not trained by the recipe, and does not say so in its name, says so in a
     note.
-
-    Args:
-        collection: from ``records.collect``.
-        literature: from ``published.published``.
     """
     tasks = _columns(collection.runs)
     lines = _rows(collection.runs, tasks)

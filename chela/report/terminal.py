@@ -26,10 +26,6 @@ def terminal_tables(report: Report, width: int) -> list[Table]:
 
     Published rows first, our own last: they stand right above the prompt. Names of rows are folded
     where that helps, numbers never. Each of several tables has the rows with something in it.
-
-    Args:
-        report: what to show.
-        width: of the terminal, in characters.
     """
     names, columns = _widths(report)
     room = width - EDGE - FRAME

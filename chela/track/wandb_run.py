@@ -244,11 +244,7 @@ class WandbRun:
 
 
 def final_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a finished run's summary says in W&B: ``{"test/accuracy": 0.58, ...}``.
-
-    Args:
-        record: of a finished run.
-    """
+    """What a finished run's summary says in W&B: ``{"test/accuracy": 0.58, ...}``."""
     parts = {name: record.get(name) or {} for name in ("test", "best", "parameters")}
     return {f"{part}/{key}": value for part, each in parts.items() for key, value in each.items()}
 

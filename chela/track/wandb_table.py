@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from chela.report.table import build
 from chela.track.wandb_run import open_wandb, wandb_mode
 from tasks.errors import DataError
 from tasks.screen import Screen
-
-CELL_COLUMNS = ("model", "variant", "task", "mean", "std", "n", "state")
 
 
 def log_table(name: str, folder: Path, runs: Sequence[Path], console: Screen) -> None:
@@ -70,13 +67,7 @@ def _log(report: Report, name: str, logger: LoggerConfig, folder: Path) -> str:
     artifact = wandb.Artifact(f"{name}-report", type="report")
     for file in files:
         artifact.add_file(str(file))
-    run.log_files(
-        {
-            "table": wandb.Table(columns=heads, data=rows),
-            "cells": wandb.Table(columns=list(CELL_COLUMNS), data=cell_rows(report)),
-        },
-        artifact,
-    )
+    run.log_files({"table": wandb.Table(columns=heads, data=rows)}, artifact)
     run.close()
     if run.delivered:
         return f"W&B {run.describe()}"
@@ -89,23 +80,6 @@ def paper_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """The heads and the rows of the table: models by tasks, ``58.20 ± 0.31 (3)`` in a cell."""
     heads = ["model", *map(report.heading, report.columns)]
     return heads, [[row.name, *map(_text, cells)] for row, cells in report.ours]
-
-
-def cell_rows(report: Report) -> list[list[Any]]:
-    """The cells that have runs under ``CELL_COLUMNS``, as numbers."""
-    return [
-        [
-            cell.model,
-            cell.variant,
-            cell.column,
-            *(None if math.isnan(each) else each for each in (cell.value, cell.std)),
-            cell.n_seeds,
-            "finished" if cell.state == "measured" else cell.state,
-        ]
-        for _, cells in report.ours
-        for cell in cells
-        if cell.runs
-    ]
 
 
 def _text(cell: Any) -> str:

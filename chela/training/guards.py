@@ -67,11 +67,6 @@ def out_of_memory(config: TrainerConfig, length: int, total: int) -> str:
     """What to change when the GPU's memory did not suffice, and what that would need.
 
     Activations are what fills it, and they grow in proportion to the tokens computed at once.
-
-    Args:
-        config: of the run.
-        length: the task's longest sequence.
-        total: memory of the GPU, in bytes.
     """
     peak = torch.cuda.max_memory_allocated() / 2**30
     at_once = config.micro_batch_size or config.batch_size // config.devices

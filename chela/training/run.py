@@ -30,7 +30,7 @@ from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
 from chela.track.wandb_run import final_numbers, open_wandb, wandb_mode
 from chela.training import build
-from chela.training.announcement import notes, opening
+from chela.training.announcement import opening, warm_up_note
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.data import DataModule
 from chela.training.distributed import Companions, is_leader
@@ -344,7 +344,8 @@ class Run:
         self.console.say(said)
         notices = [self.without_recipe, self.start.notice, *self.provenance.notices]
         notices.append(self.wandb.notice)
-        for note in [*filter(None, notices), *notes(self.config, self.start, data.steps)]:
+        notices.append(warm_up_note(self.config, data.steps))
+        for note in filter(None, notices):
             self.console.say(f"  note       {note}")
 
     def _keep(self, error: NonFinite) -> Path:

@@ -67,10 +67,6 @@ def not_found(data_dir: Path, tsv_dir: str | None) -> DataError:
 def read_official(official: Official, is_official: bool) -> Iterator[tuple[str, Rows]]:
     """The trees of each split, some at a time.
 
-    Args:
-        official: see ``find_official``.
-        is_official: whether they have to be the official ones, as far as that can be told.
-
     Raises:
         DataError: a file is missing, malformed or another than the official one.
     """

@@ -58,10 +58,6 @@ def locate(data_dir: Path) -> Source:
 def read_corpus(source: Source, max_length: int) -> Corpus:
     """The corpus, in whichever form it lies there; listings of other documents are left out.
 
-    Args:
-        source: as from ``locate``.
-        max_length: characters of a text that are kept.
-
     Raises:
         DataError: there is no document, or a file is truncated or malformed.
     """

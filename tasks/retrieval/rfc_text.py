@@ -70,12 +70,7 @@ class Parsed(NamedTuple):
 
 
 def parse(number: int, raw: str) -> Parsed | None:
-    """A document from its text, or None where it has no date.
-
-    Args:
-        number: of the RFC.
-        raw: the whole file.
-    """
+    """A document from its text, or None where it has no date."""
     header, body = split_header(without_pages(raw))
     year = year_of(header + "\n" + body[:1000])
     if year is None:

@@ -136,12 +136,7 @@ class Retrieval(Task):
         self._source  # noqa: B018 (raises when there is none)
 
     def sample(self, split: str, index: int) -> str:
-        """What the model is given of one pair: two texts with a line between them.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            index: of its row.
-        """
+        """What the model is given of one pair: two texts with a line between them."""
         return readable_pair(self.split(split)[index]["values"], self._alphabet)
 
     def own_rows(self, examples: Sequence[tuple[str, str]]) -> Rows:

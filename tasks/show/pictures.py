@@ -28,10 +28,6 @@ def draw_sheet(task: Task, file: Path) -> None:
 
     The samples are spread evenly over the training split, so that the same data give the same
     picture.
-
-    Args:
-        task: after ``setup``.
-        file: a PNG; the folders above it are made.
     """
     first = task.sample("train", 0)
     columns = COLUMNS["text" if isinstance(first, str) else "image"]

@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def table(task: Task) -> Table:
-    """Rows, class balance and lengths of every split, under one line on the whole.
-
-    Args:
-        task: after ``setup``.
-    """
+    """Rows, class balance and lengths of every split, under one line on the whole."""
     meta, spec = task.meta, task.spec
     symbols = (
         f"{spec.input_dim} channel(s)" if spec.vocab_size is None else f"{spec.vocab_size} symbols"

@@ -49,10 +49,6 @@ class Line(NamedTuple):
 def opened(path: Path, limit: int) -> Iterator[IO[bytes]]:
     """The content of a regular file, decompressed if it begins like a gzip, bzip2 or xz file.
 
-    Args:
-        path: the file.
-        limit: bytes of content that it may have.
-
     Raises:
         DataError: it is missing, no regular file, damaged or too large; also while it is read.
     """
@@ -65,10 +61,6 @@ def opened(path: Path, limit: int) -> Iterator[IO[bytes]]:
 
 def lines(stream: IO[bytes], place: Path | str) -> Iterator[Line]:
     """The lines of a text in UTF-8, without a byte-order mark and without blank lines at its end.
-
-    Args:
-        stream: its content.
-        place: its name, for messages.
 
     Raises:
         DataError: it is UTF-16, or a line is longer than any text's.

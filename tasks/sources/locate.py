@@ -61,10 +61,6 @@ def load_split(repository: str, split: str) -> Dataset:
 
     With ``HF_HUB_OFFLINE=1`` only the cache is asked.
 
-    Args:
-        repository: ``owner/name`` on the hub.
-        split: its name there.
-
     Raises:
         Unreachable: there is no network, no such dataset, or its download fails.
     """

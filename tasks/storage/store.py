@@ -130,27 +130,6 @@ def checksum(file: Path) -> str:
     return found.hexdigest()
 
 
-def verify(folder: Path) -> str:
-    """Read a prepared dataset in full and compare its fingerprint with that in its ``meta.json``.
-
-    Returns:
-        The fingerprint.
-
-    Raises:
-        DataError: the content is not what was once written.
-    """
-    prepared = load(folder)
-    counts = {name: SplitCounts() for name in prepared.splits}
-    for name, dataset in prepared.splits.items():
-        for rows in stored_rows(dataset):
-            counts[name].add(rows)
-    found = fingerprint(prepared.meta.version, counts)
-    if found != prepared.meta.fingerprint:
-        what = f"names the fingerprint {prepared.meta.fingerprint[:12]}, the content has"
-        raise _damaged(folder, META, f"{what} {found[:12]}")
-    return found
-
-
 def stored_rows(dataset: Dataset) -> Iterator[Rows]:
     """All rows of an open split, a record batch at a time."""
     for batch in dataset.data.to_batches():

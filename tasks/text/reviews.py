@@ -45,9 +45,6 @@ class Review(NamedTuple):
 def read_files(source: Source) -> dict[str, list[Review]]:
     """The reviews of ``train`` and of ``test``, sorted, from one pass over the files.
 
-    Args:
-        source: the folder ``aclImdb`` or its tar.
-
     Raises:
         DataError: a file is unreadable, empty or not UTF-8; a class has no file.
     """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from tasks.storage.meta import Origin
+from tasks.storage.meta import Origin, SplitCounts, fingerprint
 from tasks.storage.rows import Rows, offsets_of
-from tasks.storage.store import Recipe
+from tasks.storage.store import Recipe, load, stored_rows
 
 
 def block(*samples: tuple[list[int], int], dtype: str = "uint8") -> Rows:
@@ -32,3 +33,13 @@ def rows_of_samples() -> Iterator[tuple[str, Rows]]:
 
 def recipe(rows=rows_of_samples, dtype: str = "uint8") -> Recipe:
     return Recipe(Origin("toy", 1, "made", {"size": 9}), dtype, rows)
+
+
+def fingerprint_of(folder: Path) -> str:
+    """What the stored rows themselves have, whatever ``meta.json`` says."""
+    prepared = load(folder)
+    counts = {name: SplitCounts() for name in prepared.splits}
+    for name, dataset in prepared.splits.items():
+        for rows in stored_rows(dataset):
+            counts[name].add(rows)
+    return fingerprint(prepared.meta.version, counts)

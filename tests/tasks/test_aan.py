@@ -137,15 +137,6 @@ def test_a_missing_file_is_named(tmp_path: Path, absent: str) -> None:
         list(read_pairs(Source(folder), 100))
 
 
-@pytest.mark.parametrize("kept", [0.4, 0.9])
-def test_a_truncated_archive_is_named(tmp_path: Path, kept: float) -> None:
-    folder = write(tmp_path / "plain", {s: p * 3000 for s, p in SPLITS.items()})
-    archive = packed(folder, tmp_path / "lra_release.gz", ["test", "val", "train"])
-    archive.write_bytes(archive.read_bytes()[: int(archive.stat().st_size * kept)])
-    with pytest.raises(DataError, match=r"lra_release\.gz is truncated(.|\n)*fetch it again"):
-        list(read_pairs(Source(archive), 100))
-
-
 def test_the_places_are_searched_in_their_order(tmp_path: Path) -> None:
     for place in reversed(PLACES):
         if place.startswith("lra_release."):

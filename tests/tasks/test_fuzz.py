@@ -33,11 +33,11 @@ from tasks.retrieval import aan, rfc
 from tasks.retrieval.rfc_text import parse
 from tasks.sources.archives import Source
 from tasks.storage.meta import CHECKSUM, Meta, own_checksum
-from tasks.storage.store import load, prepare, stored_rows, verify
+from tasks.storage.store import load, prepare, stored_rows
 from tasks.text.reviews import read_files
 from tests.tasks.pathfinder_release import release
 from tests.tasks.rfcs import made, write_packed
-from tests.tasks.samples import recipe
+from tests.tasks.samples import fingerprint_of, recipe
 from tests.tasks.small_images import idx
 from tests.tasks.test_pathfinder_png import PALETTE, noise, written
 
@@ -283,7 +283,7 @@ def test_prepared_data(folder: Path, data: st.DataObject) -> None:
     try:
         with read_or_refused():
             assert sum(len(rows.labels) for rows in stored_rows(load(place).splits["train"])) == 4
-            verify(place)
+            assert fingerprint_of(place) == load(place).meta.fingerprint
     finally:
         (place / name).write_bytes(whole)
 

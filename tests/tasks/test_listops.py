@@ -21,7 +21,7 @@ from tasks.listops.task import ListOps, ListOpsConfig, with_end, without_end
 from tasks.listops.tsv import source_text
 from tasks.listops.vocabulary import EOS, PAD, SYMBOLS, VOCABULARY_SIZE
 from tasks.storage.rows import Rows, offsets_of
-from tasks.storage.store import verify
+from tests.tasks.samples import fingerprint_of
 from tests.tasks.trees import read_tree
 
 Make = Callable[..., ListOps]
@@ -69,7 +69,7 @@ def test_from_source_to_batches(listops: Make) -> None:
     assert [len(split) for split in (task.train, task.val, task.test)] == [70, 11, 13]
     assert task.spec == TaskSpec("listops", 10, 2048, vocab_size=18, input_dim=1)
     assert task.meta.source == "generated"
-    assert verify(task.folder) == task.meta.fingerprint
+    assert fingerprint_of(task.folder) == task.meta.fingerprint
     for batch in list(task.batches("train", 8))[:-1]:
         assert batch.values.shape == (8, int(batch.lengths.max()))
         _holds_true_trees(batch)

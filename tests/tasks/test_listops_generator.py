@@ -24,30 +24,6 @@ from tests.tasks.trees import Tree, read_tree
 REAL = ListOpsLaw()
 
 
-def exact(law: ListOpsLaw) -> tuple[float, float, float]:
-    """Acceptance rate, mean and deviation of the accepted lengths, without drawing a tree.
-
-    The distribution of the length of a subtree follows from that one level deeper: a digit has
-    length 1, an operator 2 + a sum of 2 .. max_args independent lengths.
-    """
-    size = law.max_length
-    chance = np.zeros(size)
-    chance[1] = 1.0
-    for _ in range(law.max_depth - 1):
-        total, power = np.zeros(size), chance
-        for _ in range(2, law.max_args + 1):
-            power = np.convolve(power, chance)[:size]
-            total += power
-        chance = np.zeros(size)
-        chance[2:] = (1 - law.p_digit) * total[:-2] / (law.max_args - 1)
-        chance[1] += law.p_digit
-    accepted = chance[law.min_length + 1 :]
-    length = np.arange(law.min_length + 1, size)
-    rate = accepted.sum()
-    mean = (accepted * length).sum() / rate
-    return rate, mean, math.sqrt((accepted * (length - mean) ** 2).sum() / rate)
-
-
 def texts(rows: Rows) -> list[bytes]:
     text = rows.values.tobytes()
     return [text[a:b] for a, b in itertools.pairwise(rows.offsets.tolist())]
@@ -67,25 +43,6 @@ def digest(blocks: list[Rows]) -> str:
         for array in rows:
             content.update(array.astype(np.int64).tobytes())
     return content.hexdigest()
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_trees_follow_the_published_law() -> None:
-    blocks = list(generate(100_000, REAL, seed=0, workers=2))
-    lengths = np.concatenate([block.rows.lengths for block in blocks])
-    assert len(lengths) == 100_000
-    assert lengths.min() > 500
-    assert lengths.max() < 2000
-    assert (lengths.min(), lengths.max()) == (501, 1999)  # both ends are reached
-    assert len({text for block in blocks for text in texts(block.rows)}) == 100_000
-
-    draws = sum(block.draws for block in blocks)
-    rate = sum(block.accepted for block in blocks) / draws
-    assert rate == pytest.approx(0.084, abs=0.002)
-    assert lengths.mean() == pytest.approx(1040, abs=10)
-    true_rate, true_mean, deviation = exact(REAL)
-    assert abs(rate - true_rate) < 4 * math.sqrt(true_rate * (1 - true_rate) / draws)
-    assert abs(lengths.mean() - true_mean) < 4 * deviation / math.sqrt(100_000)
 
 
 def test_written_trees_have_the_value_that_an_independent_reading_finds(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from tasks.pathfinder import generator
 from tasks.pathfinder.footprints import all_tables as drawn_tables
 from tasks.pathfinder.generator import BLOCK, Pictures, draw_block, generate
 from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
-from tasks.pathfinder.sheet import sheet
 from tests.tasks.pathfinder_naive import Naive
 from tests.tasks.pathfinder_tracer import look
 
@@ -194,14 +193,3 @@ def test_few_distractors_find_a_place_at_32(small: list[Pictures]) -> None:
     assert 1.0 < found.mean() < 1.5
     assert 0.15 < np.mean(found == 0) < 0.35
     assert np.mean(draw_block(LARGE, all_tables(LARGE), 0, 0).facts[:, 1] == 8) > 0.4
-
-
-def test_a_sheet_has_the_labels_apart() -> None:
-    page = sheet(SMALL, seed=0, rows=1, columns=2)
-    drawn = draw_block(SMALL, all_tables(SMALL), 0, 0)
-    one, two = drawn.pixels[drawn.labels == 1][0], drawn.pixels[drawn.labels == 0][0]
-    assert np.array_equal(page[2:34, 2:34], one)
-    assert np.array_equal(page[2:34, 40:72], two)
-    assert sheet(SMALL, rows=1, columns=2, zoom=3).shape == tuple(3 * size for size in page.shape)
-    with pytest.raises(ValueError, match="columns=3 must be even"):
-        sheet(SMALL, columns=3)

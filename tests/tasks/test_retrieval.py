@@ -18,9 +18,9 @@ from tasks.characters import EOS, SPECIAL
 from tasks.errors import DataError
 from tasks.retrieval.aan import FILES
 from tasks.retrieval.task import BLOCK, Retrieval, RetrievalConfig
-from tasks.storage.store import verify
 from tests.conftest import composed_of
 from tests.tasks.rfcs import made, write_packed
+from tests.tasks.samples import fingerprint_of
 from tests.tasks.test_aan import SPLITS, write
 
 Make = Callable[..., Retrieval]
@@ -87,7 +87,7 @@ def test_official_pairs_from_source_to_batches(retrieval: Make) -> None:
     assert task.spec == TaskSpec("retrieval", 2, 9, SPECIAL + len(known), 1, documents=2)
     assert (task.meta.source, task.meta.stand_in) == ("made", True)
     assert [len(split) for split in (task.train, task.val, task.test)] == [600, 200, 400]
-    assert verify(task.folder) == task.meta.fingerprint
+    assert fingerprint_of(task.folder) == task.meta.fingerprint
     for loader, pairs in ((task.batches("val", 4), many["val"]), (task.batches("test", 4), None)):
         for batch in loader:
             assert batch.values.shape == (4, 2, int(batch.lengths.max()))

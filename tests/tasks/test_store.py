@@ -14,8 +14,8 @@ import pytest
 
 from tasks.errors import DataError
 from tasks.storage.rows import Rows
-from tasks.storage.store import load, prepare, verify
-from tests.tasks.samples import recipe, rows_of_samples
+from tasks.storage.store import load, prepare
+from tests.tasks.samples import fingerprint_of, recipe, rows_of_samples
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,8 +33,8 @@ PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
 from tasks.errors import DataError
-from tasks.storage.store import load, prepare, verify
-from tests.tasks.samples import block, recipe, rows_of_samples
+from tasks.storage.store import load, prepare
+from tests.tasks.samples import block, fingerprint_of, recipe, rows_of_samples
 """
 
 
@@ -73,7 +73,7 @@ def test_an_interrupted_preparation_leaves_nothing(folder: Path, error: type) ->
     assert [each.name for each in folder.parent.iterdir() if each.is_dir()] == ["made-2"]
     assert contents(neighbour) == before
     prepare(folder, recipe())
-    assert verify(folder) == load(neighbour).meta.fingerprint
+    assert fingerprint_of(folder) == load(neighbour).meta.fingerprint
 
 
 def test_a_killed_preparation_is_cleared_away_by_the_next(folder: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_killed_preparation_is_cleared_away_by_the_next(folder: Path) -> None:
     prepare(folder, recipe())
     assert not partial.exists()
     assert sorted(contents(folder)) == ["meta.json", "test.arrow", "train.arrow", "val.arrow"]
-    verify(folder)
+    assert fingerprint_of(folder) == load(folder).meta.fingerprint
 
 
 def test_two_processes_prepare_once(folder: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_prepared_data_are_used_without_writing(folder: Path) -> None:
     script = """
         prepare(Path(sys.argv[1], "toy", "made-1"), recipe())
         print(load(Path(sys.argv[1], "toy", "made-1")).splits["train"][0])
-        print(verify(Path(sys.argv[1], "toy", "made-1")))
+        print(fingerprint_of(Path(sys.argv[1], "toy", "made-1")))
     """
     process = run(textwrap.dedent(READ_ONLY) + textwrap.dedent(script), folder.parents[1])
     out, err = process.communicate(timeout=60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import multiprocessing
 import os
 import signal
@@ -398,13 +397,6 @@ def test_a_checkpoint_kept_in_the_runs_own_folder(composed, uninterrupted, inter
     again = composed(f"resume={kept / 'last.ckpt'}")
     run(again)
     assert_same_run(whole, again)
-
-
-def test_records_are_json(composed) -> None:
-    config = composed()
-    run(config)
-    text = (RunFolder(parse(config)).path / "record.json").read_text()
-    assert json.loads(text)["status"] == "finished"
 
 
 @pytest.mark.slow
