@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 import torch.nn.functional as F
-from pydantic import TypeAdapter, ValidationError
 from variants import DIM, MAX_LENGTH, MIXERS, make_mixer, make_model, mixer_config, ragged
 
 from chela.kernels import use_kernels
@@ -202,18 +199,3 @@ def test_something_must_mix_tokens():
 def test_sizes_below_one_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         ChelaMixer(DIM, 0)
-
-
-def test_the_config_is_checked_from_plain_values():
-    adapter = TypeAdapter(ChelaConfig)
-    plain = {**dataclasses.asdict(ChelaConfig()), "branch_widths": [3, 7]}
-    assert adapter.validate_python(plain) == ChelaConfig(branch_widths=(3, 7))
-    for bad in (
-        {"gate": "tanh"},
-        {"qk_dim": 0},
-        {"dropout": 1.0},
-        {"branch_widths": [0]},
-        {"use_short_conv": False, "use_long_conv": False, "use_attention": False},
-    ):
-        with pytest.raises(ValidationError):
-            adapter.validate_python({**plain, **bad})

@@ -11,7 +11,7 @@ from variants import BACKBONES, DIM, MAX_LENGTH, MIXERS, VOCAB, make_model, mixe
 
 from chela.config.settings import ScheduleConfig
 from chela.kernels import use_kernels
-from chela.mixers import ChelaConfig, ChelaMixer
+from chela.mixers import ChelaConfig, ChelaMixer, SGConvConfig, TransformerConfig
 from chela.mixers.s4d import S4DConfig
 from chela.model import BackboneConfig, Classifier
 from tasks.listops.task import ListOpsConfig
@@ -45,6 +45,10 @@ def classifier(name: str, causal: bool = False, mixer_causal: bool = False) -> C
         (BackboneConfig, {"dropout": 1.0}, ["dropout", "less than 1"]),
         (S4DConfig, {"init": "legs"}, ["init", "'lin'", "'inv'"]),
         (S4DConfig, {"state_dim": 7}, ["set state_dim=8"]),
+        (S4DConfig, {"dt_min": 0.2}, ["set dt_min <= dt_max"]),
+        (SGConvConfig, {"decay": 1.5}, ["decay", "less than or equal to 1"]),
+        (TransformerConfig, {"positions": "sinusoidal"}, ["positions", "'rotary'"]),
+        (ChelaConfig, {"branch_widths": [0]}, ["branch_widths", "greater than 0"]),
         (ListOpsConfig, {"source": "hub"}, ["source", "'official'", "'generated'"]),
         (ScheduleConfig, {"name": "step", "warmup_steps": 0, "final_ratio": 0}, ["'cosine'"]),
     ],

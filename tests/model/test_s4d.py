@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from baseline_variants import make_baseline
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
 from variants import DIM
 
-from chela.mixers import S4DConfig
 from chela.mixers.s4d import S4DMixer
 from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel, initial_frequencies
 
@@ -104,17 +102,3 @@ def test_initial_values_are_those_of_the_paper():
     inverse = initial_frequencies("inv", 32)
     assert inverse[0] == pytest.approx(64 / math.pi * 63)
     assert inverse[1] == pytest.approx(64 / math.pi * (64 / 3 - 1))
-
-
-@pytest.mark.parametrize(
-    ("bad", "remedy"),
-    [
-        ({"state_dim": 7}, "set state_dim=8"),
-        ({"dt_min": 0.2}, "set dt_min <= dt_max"),
-        ({"init": "legs"}, "'lin' or 'inv'"),
-        ({"state_dim": 0}, "greater than 1"),
-    ],
-)
-def test_bad_values_name_the_remedy(bad, remedy):
-    with pytest.raises(ValidationError, match=remedy):
-        TypeAdapter(S4DConfig).validate_python(bad)
