@@ -29,7 +29,8 @@ def disk_error(error: BaseException) -> OSError | None:
     """
     if isinstance(error, OSError):
         # a bare name is a program that is missing, and none at all a closed output
-        of_a_file = os.sep in os.fsdecode(error.filename or "")
+        name = os.fsdecode(error.filename or "")
+        of_a_file = os.sep in name or (name != "" and error.errno != errno.ENOENT)
         known = FULL | (CLOSED | WITHOUT_LOCKS | NO_PLACE if of_a_file else set())
         return error if error.errno in known else None
     seen: list[BaseException] = [error]

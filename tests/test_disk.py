@@ -61,11 +61,13 @@ def test_wherever_the_disk_becomes_full_a_run_says_so_and_goes_on_later(
     assert record["test"] == record_of(uninterrupted)["test"]
 
 
-@pytest.mark.parametrize("kind", ["a file", "a file's child"])
-def test_an_output_dir_that_cannot_be_is_one_message(composed, tmp_path, kind) -> None:
-    place = tmp_path / "taken"
-    place.write_text("")
-    where = place if kind == "a file" else place / "below"
+@pytest.mark.parametrize("where", ["{}/taken", "{}/taken/below", "taken"])
+def test_an_output_dir_that_cannot_be_is_one_message(
+    composed, tmp_path, monkeypatch, where
+) -> None:
+    (tmp_path / "taken").write_text("")
+    monkeypatch.chdir(tmp_path)
+    where = where.format(tmp_path)
     with pytest.raises(OSError, match="taken") as caught:
         run(composed(f"output_dir={where}"))
     assert is_plain(caught.value)
@@ -92,13 +94,18 @@ def test_a_library_that_hides_the_disk_behind_its_own_error_is_seen_through(tmp_
         (errno.EDQUOT, "make room"),
         (errno.ENOLCK, "has locks"),
         (errno.ENAMETOOLONG, "another output_dir"),
+        (errno.EEXIST, "another output_dir"),
     ],
 )
-def test_each_kind_has_its_remedy(number: int, part: str, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("place", ["{}/x", "x"])
+def test_each_kind_has_its_remedy(
+    number: int, part: str, place: str, tmp_path: Path, capsys
+) -> None:
+    file = place.format(tmp_path)
     with pytest.raises(SystemExit), plain_errors():
-        raise OSError(number, os.strerror(number), str(tmp_path / "x"))
+        raise OSError(number, os.strerror(number), file)
     shown = capsys.readouterr().err
-    assert shown.startswith(f"error: {tmp_path}/x: {os.strerror(number)} (")
+    assert shown.startswith(f"error: {file}: {os.strerror(number)} (")
     assert part in shown
 
 
