@@ -141,8 +141,9 @@ def offered() -> dict[str, list[str]]:
     for folder in (CONFIGS, *own_folders(sys.argv)):
         for file in folder.rglob("*.yaml"):
             group, *choice = file.relative_to(folder).with_suffix("").parts
-            # not Hydra's own groups, nor that of scripts/search.py
-            if choice and group not in ("hydra", "search") and choice[0] != RECIPES:
+            # not Hydra's own groups, nor that of scripts/search.py, nor what others are built on
+            hidden = group in ("hydra", "search") or choice[:1] in ([RECIPES], ["_base"])
+            if choice and not hidden:
                 found.setdefault(group, set()).add("/".join(choice))
     return {group: sorted(choices) for group, choices in sorted(found.items())}
 
