@@ -13,7 +13,7 @@ from tests.test_config import command
     ("words", "remedy"),
     [
         ("experiment=lra/listops-s4d", "task=listops model=s4d, without"),
-        ("experiment=lra/text-linear_transformer model=linear_transformer", "task=text"),
+        ("experiment=lra/text-transformer model=transformer", "task=text"),
         ("experiment=small/listops-s4d", "experiment=small/listops-s4d task=listops model=s4d"),
         ("experiment=small/gratings model=s4d", "experiment=small/gratings task=gratings"),
     ],
