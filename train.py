@@ -15,4 +15,6 @@ def main(composed: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    run_hydra(main, patience=1.0)  # a screen that stands still does not stop a training
+    run_hydra(
+        main, patience=1.0, sweeps=True
+    )  # a screen that stands still does not stop a training

@@ -54,9 +54,7 @@ def main(arguments: list[str]) -> None:
             own[key] = value
         else:
             overrides.append(each)
-    refuse_mistyped(overrides)
-    if flags := [each for each in overrides if each.startswith("-")]:
-        raise ConfigError(f"{flags[0]} is a flag of train.py; a search has none.\n{USAGE}")
+    refuse_mistyped(overrides, with_flags=False)
     if not own["search"]:
         raise ConfigError(f"search=NAME is missing.\n{USAGE}")
     if not own["trials"].isdecimal() or int(own["trials"]) < 1:

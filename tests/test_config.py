@@ -318,7 +318,7 @@ def test_other_names_are_as_good(composed, given) -> None:
 
 def test_flags_and_overrides_stand_in_any_order() -> None:
     given = ["a=1", "-m", "seed=0,1", "--config-dir", "mine", "~b"]
-    assert arranged(given) == ["-m", "--config-dir", "mine", "a=1", "seed=0,1", "~b"]
+    assert arranged(given, sweeps=True) == ["-m", "--config-dir", "mine", "a=1", "seed=0,1", "~b"]
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ def test_flags_and_overrides_stand_in_any_order() -> None:
 )
 def test_flags_that_exclude_each_other_are_a_message(given: list[str]) -> None:
     with pytest.raises(ConfigError, match="\n  try: "):
-        arranged(given)
+        arranged(given, sweeps=True)
 
 
 def test_paths_count_from_where_the_command_was_started(tmp_path, monkeypatch) -> None:
@@ -334,3 +334,11 @@ def test_paths_count_from_where_the_command_was_started(tmp_path, monkeypatch) -
     monkeypatch.chdir(tmp_path)
     SweepCallback().on_job_start(OmegaConf.create({"hydra": {"runtime": {"cwd": str(ROOT)}}}))
     assert Path.cwd() == ROOT
+
+
+def test_what_trains_nothing_is_not_swept() -> None:
+    """Its end would say that every cell failed, for none has an accuracy."""
+    with pytest.raises(ConfigError, match="-m is for train"):
+        arranged(["-m", "task=listops,text"], sweeps=False)
+    with pytest.raises(ConfigError, match="-m is a flag of train"):
+        compose_run(["-m", "seed=0,1"])

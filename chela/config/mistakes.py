@@ -25,11 +25,12 @@ HOW = "key=value, without blanks around =; --help lists the keys"
 NAMED = re.compile(r"[~+]{0,2}\w[\w/@-]*(\.[\w@-]+)*$")  # how a key looks
 
 
-def refuse_mistyped(words: Sequence[str]) -> None:
+def refuse_mistyped(words: Sequence[str], with_flags: bool = True) -> None:
     """Look at the words of a command that Hydra is going to read.
 
     Args:
         words: flags, ``group=choice``, ``key=value``.
+        with_flags: whether there may be flags.
 
     Raises:
         ConfigError: Hydra cannot read a word, or would not say what is wrong with it.
@@ -45,6 +46,10 @@ def refuse_mistyped(words: Sequence[str]) -> None:
     for word in unknown:
         if word.startswith("-"):
             raise ConfigError(_unknown_flag(word, words, choices))
+    if not with_flags and (known := [word for word in words if word.startswith("-")]):
+        raise ConfigError(
+            f"{known[0]} is a flag of train.py.\n  try: group=choice and key=value alone"
+        )
     overrides = [*flags.overrides, *(word for word in unknown if not word.startswith("-"))]
     if whole := _torn(overrides):
         raise ConfigError(f"a blank has torn {whole} apart.\n  try: {_quoted(whole)}")

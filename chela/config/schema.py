@@ -102,7 +102,7 @@ def compose_run(overrides: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: see ``parse``; Hydra has errors of its own for what cannot be composed.
     """
-    refuse_mistyped(overrides)
+    refuse_mistyped(overrides, with_flags=False)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return parse(compose("config", list(overrides), return_hydra_config=True))
 

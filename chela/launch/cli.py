@@ -68,20 +68,28 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
         sys.exit(130)
 
 
-def run_hydra(main: Callable[[], Any], patience: float | None = None) -> None:
-    """A command whose configuration Hydra composes, with flags and overrides in any order."""
+def run_hydra(main: Callable[[], Any], patience: float | None = None, sweeps: bool = False) -> None:
+    """A command whose configuration Hydra composes, with flags and overrides in any order.
+
+    Args:
+        main: what ``hydra.main`` decorates.
+        patience: see ``settle_streams``.
+        sweeps: whether it returns an accuracy, which the end of a sweep tells.
+    """
     with plain_errors(sys.argv[1:], patience):
-        sys.argv[1:] = arranged(sys.argv[1:])
+        sys.argv[1:] = arranged(sys.argv[1:], sweeps)
         main()
 
 
-def arranged(arguments: Sequence[str]) -> list[str]:
+def arranged(arguments: Sequence[str], sweeps: bool) -> list[str]:
     """A command line with Hydra's flags first: Hydra takes no overrides on both sides of a flag.
 
     Raises:
-        ConfigError: flags that exclude each other.
+        ConfigError: flags that exclude each other, or ``-m`` where nothing is trained.
     """
     given = get_args_parser().parse_intermixed_args(list(arguments))
+    if given.multirun and not sweeps:
+        raise ConfigError("-m is for train.py.\n  try: a command for each configuration")
     if given.multirun and (given.cfg or given.info):
         raise ConfigError(
             "-m runs many configurations, --cfg and --info show one.\n"

@@ -250,10 +250,21 @@ def final_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _setup() -> wandb.Settings:
-    """W&B's settings: from the environment, ``wandb login`` and ``wandb offline``."""
+    """W&B's settings: from the environment, ``wandb login`` and ``wandb offline``.
+
+    Raises:
+        RunError: W&B refuses one of them.
+    """
     import wandb
 
-    return wandb.setup(settings=wandb.Settings(silent=True)).settings
+    try:
+        return wandb.setup(settings=wandb.Settings(silent=True)).settings
+    except (ValueError, wandb.errors.UsageError) as error:  # pydantic's are ValueErrors
+        reason = " ".join(str(error).split("For further")[0].split())
+        raise RunError(
+            f"W&B refuses its own settings: {reason}\n"
+            "  try: another value of that variable of the environment (WANDB_...), or logger=csv"
+        ) from error
 
 
 def _has_key(settings: wandb.Settings) -> bool:

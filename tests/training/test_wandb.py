@@ -410,3 +410,14 @@ def test_a_run_that_the_process_has_already_is_left_alone(here, monkeypatch, tmp
     theirs.log({"x": 1})
     assert wandb.run is theirs
     theirs.finish()
+
+
+@pytest.mark.parametrize(
+    "variable, value", [("WANDB_MODE", "foo"), ("WANDB_PROJECT", "a/b"), ("WANDB_TAGS", ",,x")]
+)
+def test_a_setting_that_wandb_refuses_is_one_message(
+    here: None, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(RunError, match=r"refuses its own settings: .*\n  try: another value"):
+        wandb_mode(AUTO)
