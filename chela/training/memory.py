@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -105,19 +106,19 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
         engine: where, and in which precision.
     """
     device = engine.device
-    lengths = lengths_of(task.train)
-    longest = int(lengths.argmax())
-    reader = DiskReader(task.train, task.encoding)
     free = _free(device)
     moments = 2 * sum(each.nbytes for each in model.parameters() if each.requires_grad)
 
     shared = config.devices if device.type == "cpu" else 1
 
-    def line(key: str, samples: int, fixed: int, train: bool, split: int = 1) -> Need:
+    def line(
+        key: str, samples: int, data: Dataset, fixed: int, train: bool, split: int = 1
+    ) -> Need:
+        reader, longest = DiskReader(data, task.encoding), int(lengths_of(data).argmax())
         peaks = []
         for size in (1, 2):
-            batch = Batch(*(each.to(device) for each in reader.__getitems__([longest] * size)))
-            compute = partial(_compute, model, batch, task, engine.dtype, train)
+            some = Batch(*(each.to(device) for each in reader.__getitems__([longest] * size)))
+            compute = partial(_compute, model, some, task, engine.dtype, train)
             peak = _peak(compute, device, free)
             if peak is None:  # not even this fits
                 return Need(key, samples, fixed, 2 * (free or 0), split)
@@ -128,15 +129,20 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
         return Need(key, samples, fixed + peaks[0] - each, each, split)
 
     alone = config.devices == 1
-    at_once = config.micro_batch_size or config.batch_size // config.devices
+    batch = config.batch_size // config.devices
+    at_once = min(config.micro_batch_size or batch, batch)
+    # the split that selects may be shorter than the one that is tested, in either way
+    evaluated = max((task.val, task.test), key=lambda data: lengths_of(data).max())
+    rows = max(len(task.val), len(task.test))
     with _untouched(model, device):
         model.train()
         key = "trainer.micro_batch_size" if alone else "trainer.batch_size"
-        training = line(key, at_once, moments, train=True, split=config.devices)
+        training = line(key, at_once, task.train, moments, train=True, split=config.devices)
         model.eval()
-        evaluated = min(config.eval_batch_size, len(task.val))
-        evaluation = line("trainer.eval_batch_size", evaluated, 0, train=False)
-    length = int(lengths[longest]) // task.encoding.channels // task.encoding.documents
+        at_once = min(config.eval_batch_size, rows)
+        evaluation = line("trainer.eval_batch_size", at_once, evaluated, 0, train=False)
+    length = max(int(lengths_of(data).max()) for data in (task.train, evaluated))
+    length = length // task.encoding.channels // task.encoding.documents
     return Estimate((training, evaluation), length, free, shared)
 
 

@@ -67,6 +67,20 @@ def test_scores_that_are_made_and_dropped_count(composed, monkeypatch) -> None:
     assert all(need.each > 2 * scores for need in found.needs)  # before and after the softmax
 
 
+def test_what_is_computed_at_once_counts_and_no_more(composed, monkeypatch) -> None:
+    """A batch is no larger than it is, and the test split may be larger and longer than others."""
+    monkeypatch.setattr(memory, "_free", lambda device: None)
+    large = ("trainer.micro_batch_size=1000", "task.num_test=60", "trainer.eval_batch_size=1000")
+    config, task, model = prepared(composed, *large)
+    for name in ("train", "val"):
+        split = task.split(name)
+        shortest = split.select([int(memory.lengths_of(split).argmin())])
+        task._prepared.splits[name] = shortest  # type: ignore[union-attr]
+    found = estimate(model, task, config.trainer, CPU)
+    assert [need.samples for need in found.needs] == [16, 60]
+    assert found.length == memory.lengths_of(task.test).max()
+
+
 def test_an_estimate_leaves_no_trace(composed, monkeypatch) -> None:
     monkeypatch.setattr(memory, "_free", lambda device: None)
     config, task, model = prepared(composed, "model.norm=batch")
