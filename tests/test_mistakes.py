@@ -77,8 +77,11 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("~model=3", ["a run needs a model. Choices: chela"]),
         ("+model=s4d", ["try: model=s4d"]),
         ("++optimizer=adam", ["try: optimizer=adam"]),
-        ("task=a,b", ["this is a single run", "try: -m task=a,b for a run of each\n"]),
-        ("seed=range(0,3)", ["this is a single run", "try: -m 'seed=range(0,3)' for"]),
+        (
+            "task=a,b",
+            ["this is a single run", "try: python train.py -m task=a,b for a run of each\n"],
+        ),
+        ("seed=range(0,3)", ["this is a single run", "-m 'seed=range(0,3)' for"]),
         ("optimizer.betas=0.9,0.98", ["single run", "'optimizer.betas=[0.9,0.98]' for one list"]),
         ("task=listops,", ["try: task=listops\n"]),
         ("model=s5d;", ["try: model=s5d"]),

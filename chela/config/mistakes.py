@@ -76,7 +76,7 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
     if override.is_sweep_override():
         if several:
             return
-        remedy = f"-m {_quoted(word)} for a run of each"
+        remedy = f"python train.py -m {_quoted(word)} for a run of each"
         if group not in choices:
             remedy += f", or {_quoted(f'{group}=[{typed}]')} for one list"
         raise ConfigError(
