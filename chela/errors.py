@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from tasks.screen import visible
+
 
 class ChelaError(Exception):
     """Something the user can put right; the message says what and how."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())  # it may quote a file of anyone's
 
 
 class ConfigError(ChelaError):

@@ -21,6 +21,7 @@ from chela.training.checkpoints import BEST
 from chela.training.evidence import code_note
 from chela.training.selected import differences, finished_record, selected_weights
 from tasks.base import Task, TaskSpec
+from tasks.screen import visible
 
 BLOCK = 100  # bytes that a block's weights take in a file at least, their names alone
 
@@ -62,7 +63,7 @@ def load_run(
     record = finished_record(folder)
     config = _config(folder, record, data_dir, classes)
     if note := code_note(config, record):
-        warnings.warn(f"{folder}: {note}", stacklevel=2)
+        warnings.warn(visible(f"{folder}: {note}"), stacklevel=2)
     task, spec = _task(config, folder, record)
     _refuse_blocks_without_weights(config, folder)
     with torch.device("meta"):  # the weights' sizes alone, which no file is believed

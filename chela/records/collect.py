@@ -98,7 +98,9 @@ def collect(folders: Iterable[Path]) -> Collection:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}\n  try: a folder that holds runs")
-        files |= dict.fromkeys(Path(os.path.realpath(file)) for file in _records(folder))
+        files |= dict.fromkeys(
+            Path(os.path.realpath(file.parent), FILE) for file in _records(folder)
+        )
     if not files:
         raise DataError(
             f"no {FILE} below {', '.join(map(str, folders))}\n"

@@ -184,6 +184,16 @@ def test_only_known_classes_are_made_and_nothing_is_imported_or_resolved(
             chela.load_run(finished)
 
 
+def test_what_a_foreign_record_says_moves_no_cursor(finished) -> None:
+    code = {"hash": "0", "files": {"\x1b[2J": "0"}}
+    change(finished, code=code, git={"commit": "\x1b[3J"})
+    with pytest.warns(UserWarning, match=r"differs from that run's: \\x1b\[2J"):
+        chela.load_run(finished)
+    change(finished, config={"unknown": 1})
+    with pytest.raises(RunError, match=r"commit \\x1b\[3J"):
+        chela.load_run(finished)
+
+
 def test_a_class_of_ones_own_is_named_by_the_caller(finished) -> None:
     config = json.loads((finished / "record.json").read_text())["config"]
     mixer = {**config["model"]["mixer"], "_target_": f"{Own.__module__}.Own"}
