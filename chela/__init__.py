@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chela.hub import load_run
 
-__all__ = ["load_run"]
+    __version__: str
+
+__all__ = ["__version__", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
-    """``load_run``, imported when it is asked for: ``--help`` need not wait for torch."""
+    """What is imported when it is asked for: ``--help`` need not wait for torch."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("chela")
     if name != "load_run":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from chela.hub import load_run

@@ -142,7 +142,7 @@ def _data(task: Task) -> Finding:
     try:
         folder = task.folder
         if not (folder / META).exists():
-            text = "not prepared; run scripts/prepare.py with the same arguments, or train"
+            text = "not prepared; run chela prepare with the same arguments, or train"
             return Finding("data", False, text)
         return Finding("data", True, load(folder).meta.describe())
     except DataError as error:

@@ -1,65 +1,8 @@
-"""Make the paper's table of the runs below some folders: `python scripts/report.py outputs/`."""
+"""`python scripts/report.py` in a checkout is the command `chela report`."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from chela.records.collect import collect
-from chela.report.published import published
-from chela.report.table import build
-from tasks.errors import DataError
-from tasks.screen import Screen, settle_streams
-
-
-def main(arguments: list[str]) -> None:
-    """Read the records, write every format, show the table.
-
-    Raises:
-        DataError: there is nothing to report, or an argument is none of the known ones.
-    """
-    parser = argparse.ArgumentParser(
-        usage="%(prog)s FOLDER [FOLDER ...] [out=FOLDER]",
-        description="Make the paper's table (Markdown, LaTeX, CSV, PNG, HTML) of local records.",
-        epilog="To leave configurations out, name the run folders to read one by one.",
-    )
-    parser.add_argument(
-        "given",
-        nargs="+",
-        metavar="FOLDER",
-        help="a folder with runs below it; out=FOLDER says where to write (default: report/ "
-        "inside the first)",
-    )
-    given = parser.parse_args(arguments).given
-    settings = [each for each in given if each.startswith("out=")]
-    folders = [Path(each) for each in given if each not in settings]
-    if not folders or len(settings) > 1:
-        raise DataError("name at least one folder with runs, and at most one out=FOLDER")
-    target = Path(settings[0].removeprefix("out=")) if settings else folders[0] / "report"
-    report = build(collect(folders), published())
-
-    # after the errors: drawing takes a while to import
-    from chela.report.render import write
-    from chela.report.terminal import terminal_tables, whole_width
-
-    written = write(report, target)
-    # where there is no terminal, a file's lines may be as long as the table needs
-    console = Screen(max(160, whole_width(report)))
-    for table in terminal_tables(report, console.width):
-        console.print(table)
-    for remark in report.remarks:
-        console.print(remark, style="dim")
-    for text, mark in report.marks.items():
-        console.print(f"{mark}  {text}")
-    for sentence in [*report.unfinished, *(f"{e.file}: {e.reason}" for e in report.unread)]:
-        console.say(f"!  {sentence}")
-    for file in written:
-        console.say(str(file))
-
+from chela.commands import start
 
 if __name__ == "__main__":
-    settle_streams()
-    try:
-        main(sys.argv[1:])
-    except DataError as error:
-        Screen(stderr=True).say(f"error: {error}")
-        sys.exit(1)
+    start("report", sys.argv[1:])

@@ -1,72 +1,8 @@
-"""The state of the runs and sweeps below a folder: `python scripts/status.py outputs --watch`."""
+"""`python scripts/status.py` in a checkout is the command `chela status`."""
 
-import argparse
 import sys
-import time
-from contextlib import nullcontext
-from pathlib import Path
 
-from rich.live import Live
-
-from chela.records.progress import overview
-from tasks.errors import DataError
-from tasks.screen import Screen, settle_streams
-
-
-def main(arguments: list[str]) -> None:
-    """Show each run: waiting, preparing, running (step, time left), finished, failed (why), ...
-
-    Reads the files in the runs' folders and nothing else, so that it can be called at any time,
-    on any machine that sees the folder.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    parser = argparse.ArgumentParser(
-        description="Show the state of the runs and sweeps below an output_dir."
-    )
-    parser.add_argument("folder", nargs="?", default="outputs", metavar="FOLDER", type=Path)
-    parser.add_argument(
-        "--watch",
-        nargs="?",
-        const=5.0,
-        type=_seconds,
-        metavar="SECONDS",
-        help="show it anew every few seconds (5), until Ctrl-C",
-    )
-    parser.add_argument("--all", action="store_true", help="list what is finished, too")
-    given = parser.parse_args(arguments)
-    if not given.folder.is_dir():
-        raise DataError(f"there is no folder {given.folder}\n  try: the output_dir of your runs")
-    console = Screen(140)
-    if given.watch is None:
-        console.print(overview(given.folder, given.all))
-        return
-    with (
-        Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
-    ):
-        while not console.gone:
-            shown = overview(given.folder, given.all)
-            if live is None:
-                console.print(shown)
-            else:
-                live.update(shown, refresh=True)
-            time.sleep(given.watch)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0.1 and 3600 seconds")
-    return seconds
-
+from chela.commands import start
 
 if __name__ == "__main__":
-    settle_streams()
-    try:
-        main(sys.argv[1:])
-    except DataError as error:
-        Screen(stderr=True).say(f"error: {error}")
-        sys.exit(1)
-    except KeyboardInterrupt:  # the way out of --watch
-        sys.exit(130)
+    start("status", sys.argv[1:])

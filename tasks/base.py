@@ -239,6 +239,6 @@ class Task(ABC):
         relative = "" if self.data_dir.is_absolute() else f" (it is relative to {Path.cwd()})"
         return DataError(
             f"{self.name} is not prepared here: there is no {self.folder}.\n"
-            "  try: prepare_data() first, or python scripts/prepare.py task=... with these keys, "
+            "  try: prepare_data() first, or chela prepare task=... with these keys, "
             f"or set data_dir{relative}"
         )

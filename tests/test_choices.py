@@ -34,7 +34,7 @@ def test_an_experiment_of_this_task_and_model_is_not() -> None:
 
 @pytest.mark.parametrize("words", ["+sweep=small_table", "+sweep=ablations task=text seed=0"])
 def test_a_sweep_without_its_flag_is_refused(words: str) -> None:
-    with pytest.raises(ConfigError, match=r"single run\.\n  try: python train\.py -m \+sweep="):
+    with pytest.raises(ConfigError, match=r"single run\.\n  try: chela train -m \+sweep="):
         compose_run(words.split())
 
 

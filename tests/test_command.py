@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chela.config.command import command_line, masked, masked_for_others
+from chela.config.command import command_line, masked, masked_for_others, program, typed
 
 
 @pytest.mark.parametrize(
@@ -16,10 +16,26 @@ from chela.config.command import command_line, masked, masked_for_others
         (["train.py", "task=text", "seed=1"], "train.py task=text seed=1"),
         ([str(Path.cwd() / "train.py"), "seed=0", "hydra.job.num=3"], "train.py seed=0"),
         (["/elsewhere/train.py", "name=two words"], "/elsewhere/train.py 'name=two words'"),
+        (["/venv/bin/chela", "train", "seed=1", "hydra.job.num=0"], "chela train seed=1"),
+        (["/site/chela/__main__.py", "train", "seed=1"], "chela train seed=1"),
     ],
 )
 def test_the_command_of_a_record_is_what_a_user_types(argv, command) -> None:
     assert command_line(argv) == command
+    assert typed(argv).removeprefix("python ") == command
+    assert typed(argv).startswith("python ") is ("train.py" in command)
+
+
+@pytest.mark.parametrize(
+    ("argv", "again"),
+    [
+        (["train.py", "seed=0,1"], [str(Path("train.py").absolute())]),
+        (["/venv/bin/chela", "train", "seed=0,1"], ["/venv/bin/chela", "train"]),
+        (["/site/chela/__main__.py", "train", "-m"], ["-m", "chela", "train"]),
+    ],
+)
+def test_another_process_runs_the_same_command(argv, again) -> None:
+    assert program(argv) == again
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ def test_paths_count_from_where_the_command_was_started(tmp_path, monkeypatch) -
 
 def test_what_trains_nothing_is_not_swept() -> None:
     """Its end would say that every cell failed, for none has an accuracy."""
-    with pytest.raises(ConfigError, match="-m is for train"):
+    with pytest.raises(ConfigError, match="-m is for chela train"):
         arranged(["-m", "task=listops,text"], sweeps=False)
     with pytest.raises(ConfigError, match="-m is a flag of train"):
         compose_run(["-m", "seed=0,1"])

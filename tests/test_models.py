@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from chela.bench.params import CONFIGS, LRA, model_names, run_config, spec_of
 from chela.model import BackboneConfig
 from chela.training.build import build_model, build_task
 from chela.training.optim import build_optimizer
-from scripts.params import CONFIGS, LRA, model_names, run_config, spec_of
 from tasks.base import TaskSpec
 from tests.arena import arena_models
 

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
+from chela.bench import params
+from chela.bench.params import LRA, Size, model_names, run_config, size_of, spec_of, table
 from chela.training.build import build_task
-from scripts import params
-from scripts.params import LRA, Size, model_names, run_config, size_of, spec_of, table
 from tasks.base import TaskSpec
 from tests.arena import arena_models
 from tests.conftest import ROOT

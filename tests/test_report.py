@@ -113,7 +113,7 @@ def test_no_folder_or_two_targets_are_one_message(tmp_path: Path) -> None:
 def test_it_reads_records_without_torch() -> None:
     """Else it would take seconds to start."""
     code = (
-        "import sys; sys.path.insert(0, 'scripts'); import report, chela.report.render;"
+        "import sys, chela.commands.report, chela.report.render;"
         "print(sorted({'torch', 'lightning', 'hydra', 'wandb'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.prepare import LRA, arguments_of
+from chela.commands.prepare import LRA, arguments_of
 from tests.conftest import ROOT, TINY
 
 LISTOPS = [each for each in TINY if each.startswith("task.")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,10 +15,10 @@ from hydra import compose, initialize_config_dir
 from optuna.trial import TrialState
 
 import chela.training.run
+from chela.commands import start
 from chela.config.recipe import experiment
 from chela.config.schema import computation, parse
 from chela.errors import ConfigError
-from chela.launch.cli import plain_errors
 from chela.launch.search import JournalLock, Search, SearchConfig, _storage, read_search
 from chela.records.collect import collect
 from chela.records.sweeps import is_held
@@ -238,7 +237,7 @@ def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: 
     places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
     result = command(f"search={space}", "trials=1", f"write={tmp_path}/f.yaml", *COMMON, *places)
     assert result.returncode == 0, result.stderr
-    assert "python train.py task=listops" in result.stdout
+    assert "chela train task=listops" in result.stdout
     assert result.stdout.rstrip().endswith(f"written to {tmp_path}/f.yaml")
     assert "num_heads: 2" in (tmp_path / "f.yaml").read_text()
 
@@ -251,15 +250,14 @@ def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: 
         (["search=chela", "model.dpth=1"], "Did you mean 'depth'"),
         (["search=chela", "task=a,b"], "task=a,b lists several values"),
         (["search=chela", "--trials", "20"], "there is no flag --trials"),
-        (["search=chela", "-m"], "-m is a flag of train.py"),
+        (["search=chela", "-m"], "-m is a flag of chela train"),
     ],
 )
 def test_bad_arguments_are_one_message(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main = runpy.run_path(str(ROOT / "scripts/search.py"))["main"]
-    with pytest.raises(SystemExit) as ended, plain_errors():
-        main(arguments)
+    with pytest.raises(SystemExit) as ended:
+        start("search", arguments)
     assert ended.value.code == 1
     assert message in capsys.readouterr().err
 

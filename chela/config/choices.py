@@ -14,7 +14,10 @@ from omegaconf import DictConfig
 
 from chela.errors import ConfigError, UnknownKey
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = _PACKAGE / "configs"  # in a wheel
+if not CONFIGS.is_dir():  # a checkout has them beside the package
+    CONFIGS = _PACKAGE.parent / "configs"
 SWEEP = "sweep"  # the group that is added: +sweep=lra_table
 EXPERIMENT = "experiment"
 # Its folders whose files are named <task>-<model>, or <task>:
@@ -90,7 +93,7 @@ class Chosen:
         if sweep and not self.typed.issuperset(self.varied):  # a cell's own command has them all
             raise ConfigError(
                 f"+{SWEEP}={sweep} varies {', '.join(self.varied)}, but this is a single run.\n"
-                f"  try: python train.py -m +{SWEEP}={sweep}"
+                f"  try: chela train -m +{SWEEP}={sweep}"
             )
         experiment = self.groups.get(EXPERIMENT) or ""
         folder, _, name = experiment.rpartition("/")
@@ -141,7 +144,7 @@ def offered() -> dict[str, list[str]]:
     for folder in (CONFIGS, *own_folders(sys.argv)):
         for file in folder.rglob("*.yaml"):
             group, *choice = file.relative_to(folder).with_suffix("").parts
-            # not Hydra's own groups, nor that of scripts/search.py, nor what others are built on
+            # not Hydra's own groups, nor that of `chela search`, nor what others are built on
             hidden = group in ("hydra", "search") or choice[:1] in ([RECIPES], ["_base"])
             if choice and not hidden:
                 found.setdefault(group, set()).add("/".join(choice))

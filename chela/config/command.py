@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MASK = "***"
+MODULE = "__main__.py"  # what `python -m chela` runs
 SECRET = "KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH"
 IN_ADDRESS = re.compile(r"(://[^\s/@:]*:)[^\s/]+@")  # http://user:password@proxy
 _INNER = rf"(\w*(?:{SECRET})\w*['\"]?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^,}}]+)"  # {A_KEY: x, B: y}
@@ -23,18 +24,43 @@ def masked(arguments: Sequence[str]) -> list[str]:
     return [_masked(each) for each in arguments]
 
 
+def program(argv: Sequence[str]) -> list[str]:
+    """What Python runs for the same command with other words, from whatever folder.
+
+    Args:
+        argv: ``sys.argv`` of a script, of ``chela NAME`` or of ``python -m chela NAME``.
+    """
+    script = Path(argv[0])
+    if script.name == MODULE:
+        return ["-m", "chela", argv[1]]
+    return [str(script.absolute()), *argv[1 : _words_at(argv)]]
+
+
 def command_line(argv: Sequence[str]) -> str:
     """What a user would type to run this again, in the folder where this one runs; no secrets.
 
     Args:
-        argv: the script, which a sweep starts its cells by the whole path of, and its arguments,
-            of which the cell's number computes nothing.
+        argv: see ``program``; a sweep starts its cells by the whole path, and the cell's number
+            computes nothing.
     """
     script, here = Path(argv[0]), Path.cwd()
-    if script.is_absolute() and script.is_relative_to(here):
+    if _words_at(argv) > 1:
+        script = Path("chela")
+    elif script.is_absolute() and script.is_relative_to(here):
         script = script.relative_to(here)
     rest = [each for each in argv[1:] if not each.startswith("hydra.job.num=")]
     return shlex.join([str(script), *masked(rest)])
+
+
+def typed(argv: Sequence[str]) -> str:
+    """``command_line`` with the ``python`` before a script."""
+    line = command_line(argv)
+    return line if _words_at(argv) > 1 else f"python {line}"
+
+
+def _words_at(argv: Sequence[str]) -> int:
+    """Where the words of a command begin: behind the script, or behind ``chela NAME``."""
+    return 2 if Path(argv[0]).name in ("chela", MODULE) else 1
 
 
 @contextmanager

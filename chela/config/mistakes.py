@@ -48,7 +48,7 @@ def refuse_mistyped(words: Sequence[str], with_flags: bool = True) -> None:
             raise ConfigError(_unknown_flag(word, words, choices))
     if not with_flags and (known := [word for word in words if word.startswith("-")]):
         raise ConfigError(
-            f"{known[0]} is a flag of train.py.\n  try: group=choice and key=value alone"
+            f"{known[0]} is a flag of chela train.\n  try: group=choice and key=value alone"
         )
     overrides = [*flags.overrides, *(word for word in unknown if not word.startswith("-"))]
     if whole := _torn(overrides):
@@ -89,8 +89,8 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
         bare = _quoted(word.lstrip("+"))
         raise ConfigError(f"{word}: + is for what is not there yet.\n  try: {bare}")
     if group in (SWEEP, "search") and not override.is_add():
-        remedy = f"train.py -m +{word}" if group == SWEEP else f"scripts/search.py {word}"
-        raise ConfigError(f"{word} is for several runs.\n  try: python {remedy}")
+        remedy = f"train -m +{word}" if group == SWEEP else f"search {word}"
+        raise ConfigError(f"{word} is for several runs.\n  try: chela {remedy}")
     is_group = group in choices or ("/" in group and not override.is_delete())
     if not is_group or isinstance(value, str | dict):
         return

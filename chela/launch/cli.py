@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from chela.config import resolvers
-from chela.config.choices import SWEEP, offered
+from chela.config.choices import CONFIGS, SWEEP, offered
 from chela.config.identity import flat
 from chela.config.mistakes import in_a_file, refuse_mistyped, while_composing
 from chela.disk import disk_error, explain_disk
@@ -68,17 +69,28 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
         sys.exit(130)
 
 
-def run_hydra(main: Callable[[], Any], patience: float | None = None, sweeps: bool = False) -> None:
-    """A command whose configuration Hydra composes, with flags and overrides in any order.
+def run_hydra(
+    function: Callable[[DictConfig], Any],
+    words: Sequence[str],
+    patience: float | None = None,
+    sweeps: bool = False,
+) -> None:
+    """Call a function with the configuration that Hydra composes of a command line.
+
+    What ``hydra.main`` does, which knows no words but those of ``sys.argv``: the name of a command
+    is one of these, and the processes of several devices are started with all of them.
 
     Args:
-        main: what ``hydra.main`` decorates.
+        function: takes the configuration.
+        words: flags and overrides in any order.
         patience: see ``settle_streams``.
         sweeps: whether it returns an accuracy, which the end of a sweep tells.
     """
-    with plain_errors(sys.argv[1:], patience):
-        sys.argv[1:] = arranged(sys.argv[1:], sweeps)
-        main()
+    with plain_errors(words, patience):
+        version.setbase("1.3")
+        parser = get_args_parser()
+        given = parser.parse_args(arranged(words, sweeps))
+        _run_hydra(given, parser, function, config_path=str(CONFIGS), config_name="config")
 
 
 def arranged(arguments: Sequence[str], sweeps: bool) -> list[str]:
@@ -89,12 +101,14 @@ def arranged(arguments: Sequence[str], sweeps: bool) -> list[str]:
     """
     given = get_args_parser().parse_intermixed_args(list(arguments))
     if given.multirun and not sweeps:
-        raise ConfigError("-m is for train.py.\n  try: a command for each configuration")
+        raise ConfigError("-m is for chela train.\n  try: a command for each configuration")
     if given.multirun and (given.cfg or given.info):
         raise ConfigError(
             "-m runs many configurations, --cfg and --info show one.\n"
             "  try: without -m, and one value for each key"
         )
+    if given.experimental_rerun:
+        raise ConfigError("--experimental-rerun is not for here: repeat the command to go on")
     if given.resolve and not (given.cfg or given.help):
         raise ConfigError("--resolve is a part of --cfg.\n  try: --cfg job --resolve")
     flags = list(arguments)

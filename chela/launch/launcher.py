@@ -28,6 +28,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
+from chela.config.command import program
 from chela.errors import ConfigError
 from chela.launch.places import Slots, cores, visible_gpus
 from chela.records import sweeps
@@ -178,7 +179,7 @@ class ProcessLauncher(Launcher):
 
     def _command(self) -> list[str]:
         """What this process was started as, without what is the sweep's alone."""
-        asked = get_args_parser().parse_args(sys.argv[1:])
+        asked = get_args_parser().parse_intermixed_args(sys.argv[1:])
         flags = {
             "--config-path": asked.config_path,
             "--config-name": asked.config_name,
@@ -191,7 +192,7 @@ class ProcessLauncher(Launcher):
             for override in self.config.hydra.overrides.hydra
             if not override.lstrip("+~").startswith(own)
         ]
-        return [sys.executable, str(Path(sys.argv[0]).absolute()), *given, *hydra]
+        return [sys.executable, *program(sys.argv), *given, *hydra]
 
     def _finish(self, process: subprocess.Popen[bytes]) -> None:
         """Keep what became of a cell whose process has ended, and say it."""

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from rich.text import Text
 
-from chela.config.command import command_line
+from chela.config.command import typed
 from chela.errors import ConfigError
 from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import FOLDER, end_with_the_sweep
@@ -65,7 +65,7 @@ class SweepCallback(Callback):
         folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
         os.environ[sweeps.NAME], os.environ[FOLDER] = name, str(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        command = f"python {command_line(sys.argv)}"
+        command = typed(sys.argv)
         try:
             self._locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
         except filelock.Timeout:  # the same sweep twice: the plan is the other's, runs are locked

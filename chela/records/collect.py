@@ -104,7 +104,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     if not files:
         raise DataError(
             f"no {FILE} below {', '.join(map(str, folders))}\n"
-            "  try: train first (python train.py experiment=demo), or another folder"
+            "  try: train first (chela train experiment=demo), or another folder"
         )
     runs: list[Run] = []
     unread: list[Unread] = []

@@ -126,7 +126,7 @@ def open_wandb(
                 "goes on offline then)"
             ) from error
         if theirs:
-            upload = shlex.join(["python", "scripts/upload.py", str(folder)])
+            upload = shlex.join(["chela", "upload", str(folder)])
             return WandbRun(None, folder, f"W&B cannot be reached ({reason}); to send it: {upload}")
         _setup()
         notice = f"W&B cannot be reached, so this run is logged offline ({reason})"
@@ -220,7 +220,7 @@ class WandbRun:
         if self.run is None or self.delivered:
             return None
         if any((self.folder / "wandb").glob("run-*")):  # was online, in this session or before
-            return shlex.join(["python", "scripts/upload.py", str(self.folder)])
+            return shlex.join(["chela", "upload", str(self.folder)])
         return self.sync_command()
 
     def sync_command(self) -> str:

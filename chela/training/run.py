@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from chela.config.choices import Chosen
-from chela.config.command import command_line
+from chela.config.command import typed
 from chela.config.schema import RunConfig, as_dict, parse
 from chela.disk import disk_error, explain_disk
 from chela.errors import RunError
@@ -406,8 +406,7 @@ class Run:
         again = [each for each in sys.argv if not each.startswith("resume=")]
         what = f"everything is in {self.folder.last}" if saved else self._whats_there()
         self.console.say(
-            f"stopped by {stopped_by}; {what}\n"
-            f"to go on, repeat the command: python {command_line(again)}"
+            f"stopped by {stopped_by}; {what}\nto go on, repeat the command: {typed(again)}"
         )
 
 

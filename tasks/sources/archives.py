@@ -229,6 +229,6 @@ def nothing_found(task: str, looked_for: Sequence[Path | str], what: str, remedy
     return DataError(
         f"no data for {task}; looked for{places}\n"
         f"  get: {what}\n"
-        f"  try: put it at one of these places and run `python scripts/prepare.py task={task}` "
+        f"  try: put it at one of these places and run `chela prepare task={task}` "
         f"again{also}"
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from chela.bench.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths, from_csv
+from chela.bench.lengths import MODELS, accuracies, main
 from chela.errors import RunError
 from chela.report.published import reference
-from scripts.efficiency import MODELS, accuracies, main
 from tests.conftest import ROOT
 from tests.records.samples import record, save
 

@@ -262,7 +262,7 @@ def test_bad_arguments_are_one_message(arguments: list[str]) -> None:
 
 def test_it_starts_without_torch() -> None:
     code = (
-        "import sys; sys.path.insert(0, 'scripts'); import status;"
+        "import sys, chela.commands.status;"
         "print(sorted({'torch', 'lightning', 'hydra', 'wandb'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -211,5 +211,5 @@ def test_a_pipe_or_device_is_never_read(folder: Path) -> None:
 
 def test_the_error_without_a_source_names_all_that_helps() -> None:
     text = str(nothing_found("toy", [Path("data/toy")], "toy.tar (3 MB)", "task.source=made"))
-    for part in ("data/toy", "toy.tar (3 MB)", "scripts/prepare.py task=toy", "task.source=made"):
+    for part in ("data/toy", "toy.tar (3 MB)", "chela prepare task=toy", "task.source=made"):
         assert part in text

@@ -62,7 +62,7 @@ def test_offline_is_one_error_with_the_remedy(tmp_path: Path, ask) -> None:
     assert (str(tmp_path / "toy.tar") in text) == (ask == "auto")
     for part in ("someone/toy on the Hugging Face hub (", "toy.tar (3 MB)", "HF_HUB_OFFLINE"):
         assert part in text
-    assert "python scripts/prepare.py task=toy" in text
+    assert "chela prepare task=toy" in text
 
 
 def test_only_files_is_only_files(tmp_path: Path, hub) -> None:

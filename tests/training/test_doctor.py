@@ -39,7 +39,7 @@ def test_all_is_well(composed) -> None:
 def test_data_that_are_not_prepared_are_told_with_the_command(composed, tmp_path: Path) -> None:
     found = findings(composed(f"data_dir={tmp_path / 'empty'}"))
     assert not found["data"].fine
-    assert "scripts/prepare.py with the same arguments" in found["data"].text
+    assert "chela prepare with the same arguments" in found["data"].text
     assert "overfit" not in found
     assert not (tmp_path / "empty").exists()
 

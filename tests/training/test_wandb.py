@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import wandb
 
+from chela.commands import upload
 from chela.config.schema import parse
 from chela.config.settings import LoggerConfig
 from chela.errors import RunError
@@ -25,7 +26,6 @@ from chela.records.record import read_record
 from chela.track.wandb_run import WandbRun, open_wandb, wandb_mode
 from chela.training.folder import RunFolder
 from chela.training.run import run
-from scripts import upload
 from tests.conftest import ROOT, TINY
 from tests.training.test_resume import signal_at, without_speed
 from tests.training.wandb_server import KEY, StoredRun, WandbServer
@@ -306,7 +306,7 @@ def test_a_process_of_wandb_that_dies_stops_no_training(here, composed, monkeypa
     run(config)
     folder = RunFolder(parse(config)).path
     assert read_record(folder)["status"] == "finished"
-    assert f"to upload it: python scripts/upload.py {folder}" in capsys.readouterr().out
+    assert f"to upload it: chela upload {folder}" in capsys.readouterr().out
 
 
 def test_offline_a_sweep_is_a_run_per_cell_and_leaves_its_table_to_be_sent(
@@ -406,7 +406,7 @@ def test_a_run_that_the_process_has_already_is_left_alone(here, monkeypatch, tmp
     logger = dataclasses.replace(AUTO, project=None)
     monkeypatch.setenv("WANDB_API_KEY", "short")
     lost = open_wandb(logger, "online", tmp_path / "lost", "two", None, [], content={})
-    assert "scripts/upload.py" in str(lost.notice)
+    assert "chela upload" in str(lost.notice)
     theirs.log({"x": 1})
     assert wandb.run is theirs
     theirs.finish()

@@ -1,0 +1,120 @@
+"""Training and evaluation speed of a model on a task, beside the plain form of the same model.
+
+    chela bench-training task=listops model=chela        real batches of the task
+    chela bench-training task=image trainer.batch_size=256 model.dim=128   any key
+    chela bench-training --steps 200 task=listops        more of them
+    chela bench-training --lengths 1024,16384 --plot speed.png   random tokens
+
+The loop is that of train.py without its files; the plain form is kernels=torch under torch.compile
+without a CUDA graph. Tokens are positions, padding among them; `true` says how many are none.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from chela.bench.throughput import Speed, measure_at_length, measure_on_task
+from chela.config.schema import RunConfig, compose_run
+from chela.config.settings import Step
+from chela.errors import RunError
+from chela.records.environment import hardware, versions
+from chela.training.engine import resolve
+
+HEADER = (
+    f"{'model':14} {'form':22} {'shape':12} {'loop':>8} {'step':>8} {'eval':>8} "
+    f"{'true':>5} {'peak':>9} {'start':>7}"
+)
+
+
+def plain(config: RunConfig, device: torch.device) -> RunConfig:
+    """The same run without anything of ours that makes it fast."""
+    step: Step = "compile" if device.type == "cuda" else "eager"
+    return replace(config, kernels="torch", trainer=replace(config.trainer, step=step))
+
+
+def row(config: RunConfig, shape: str, speed: Speed) -> str:
+    """One line of the table."""
+    form = f"{config.kernels}, {resolve(config).step}"
+    rates = " ".join(f"{x / 1e6:7.2f}M" for x in (speed.loop, speed.step, speed.evaluation))
+    return (
+        f"{config.model.name:14} {form:22} {shape:12} {rates} {speed.true_share:5.0%} "
+        f"{speed.peak_bytes / 2**30:5.2f}GiB {speed.compile_seconds:6.1f}s"
+    )
+
+
+def parts(speed: Speed) -> str:
+    """The share of each part in the GPU time of a step."""
+    whole = sum(speed.parts.values())
+    shares = sorted(speed.parts.items(), key=lambda part: -part[1])
+    return f"  a step's {whole * 1e3:.2f} ms: " + ", ".join(
+        f"{name} {seconds / whole:.0%}" for name, seconds in shares
+    )
+
+
+def draw(speeds: dict[str, dict[int, float]], file: Path, title: str) -> None:
+    """Tokens per second against length, a line for each form."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for form, found in speeds.items():
+        axes.plot(list(found), [rate / 1e6 for rate in found.values()], marker="o", label=form)
+    axes.set_xscale("log", base=2)
+    axes.set(title=title, xlabel="length (tokens)", ylabel="training (million tokens/s)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure what the command line asks for and print a line each."""
+    parser = argparse.ArgumentParser(
+        prog="chela bench-training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--steps", type=int, default=50, help="that are timed")
+    parser.add_argument("--lengths", help="random tokens of these lengths instead of a task")
+    parser.add_argument("--tokens", type=int, default=2**18, help="of a random batch")
+    parser.add_argument("--plot", type=Path, help="draw the speed against --lengths")
+    parser.add_argument("--no-plain", action="store_true", help="not the plain form")
+    options, overrides = parser.parse_known_args(arguments)
+    if options.plot and not options.lengths:
+        raise RunError("--plot draws speeds against lengths.\n  try: --lengths 1024,4096")
+    asked = compose_run(overrides)
+    engine = resolve(asked)
+    forms = [asked] if options.no_plain else [asked, plain(asked, engine.device)]
+    where = hardware(engine.device).get("gpu") or "CPU"
+    title = f"{asked.model.name}, {where}, torch {versions()['torch']}"
+    print(f"{title}, {engine.precision}\n{HEADER}", flush=True)
+    lengths = [int(each) for each in options.lengths.split(",")] if options.lengths else []
+    speeds: dict[str, dict[int, float]] = {}
+    for config in forms:
+        for length in lengths or [0]:
+            try:
+                if length:
+                    speed = measure_at_length(config, length, options.tokens, options.steps)
+                else:
+                    speed = measure_on_task(config, options.steps)
+            except torch.OutOfMemoryError:
+                print(f"{config.model.name:14} length {length:,} does not fit into the memory")
+                continue
+            shape = (
+                f"{max(1, options.tokens // length)}x{length}"
+                if length
+                else config.task.config.name
+            )
+            print(row(config, shape, speed), flush=True)
+            if speed.parts:
+                print(parts(speed), flush=True)
+            speeds.setdefault(f"kernels={config.kernels}", {})[length] = speed.step
+    if options.plot:
+        draw(speeds, options.plot, title)
+        print(f"drawn: {options.plot}")
