@@ -17,6 +17,7 @@ ROOMS = [
     "chela.layers",
     "chela.mixers",
     "chela.model",
+    "chela.testing",
     "chela.config",
     "chela.records",
     "chela.report",

@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare": ("chela.commands.prepare", "prepare a task's data, and stop"),
     "show": ("chela.commands.show", "draw samples of a task"),
     "doctor": ("chela.commands.doctor", "is everything in order for a run?"),
+    "test-model": ("chela.commands.check_model", "does a mixer keep what all mixers keep?"),
     "params": ("chela.bench.params", "parameters and FLOPs of every model on a task"),
     "search": ("chela.commands.search", "search a recipe with Optuna"),
     "upload": ("chela.commands.upload", "send to W&B what it does not have of local runs"),

@@ -89,7 +89,8 @@ class MegaMixer(Convolving):
         self.scale_q, self.scale_k = (
             nn.Parameter(INIT_STD * torch.randn(qk_dim)) for _ in range(2)
         )
-        # Under a softmax shift_k has no effect: it adds the same to all scores of a query.
+        # Under a softmax shift_k adds the same to all scores of a query.
+        self.idle = ("shift_k",) if config.attention == "softmax" else ()
         self.shift_q, self.shift_k = (nn.Parameter(torch.zeros(qk_dim)) for _ in range(2))
         window = min(max_length, config.chunk_size or max_length)
         self.bias: SimpleBias | RotaryBias = (

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from variants import BACKBONES, CLASSES, DIM, MIXERS, VOCAB, make_model, ragged
+from variants import BACKBONES, MIXERS, make_model
 
 from chela.mixers import ChelaMixer, MegaMixer, S4DMixer, SGConvMixer
 from chela.mixers.chela.mixer import ChelaConfig
@@ -17,6 +17,7 @@ from chela.mixers.s4d import S4DConfig
 from chela.mixers.sgconv import SGConvConfig
 from chela.model import BackboneConfig, Classifier
 from chela.model.head import pool
+from chela.testing import CLASSES, DIM, VOCAB, ragged
 
 
 @pytest.mark.parametrize("name", BACKBONES)

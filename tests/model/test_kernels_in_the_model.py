@@ -8,17 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from variants import (
-    BACKBONES,
-    DIM,
-    MAX_LENGTH,
-    MIXERS,
-    make_mixer,
-    make_model,
-    mixer_config,
-    ragged,
-    unsettled,
-)
+from variants import BACKBONES, MIXERS, make_mixer, make_model, mixer_config
 
 from chela.kernels import choice, use_kernels
 from chela.kernels.tokens import NO_NORM
@@ -28,6 +18,7 @@ from chela.mixers import ChelaMixer
 from chela.mixers.chela.gates import SiluGate
 from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
+from chela.testing import DIM, MAX_LENGTH, ragged, unsettled
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU interpreted
 TARGETS = torch.tensor([0, 1, 2, 0, 1], device=DEVICE)

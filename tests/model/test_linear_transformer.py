@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from baseline_variants import make_baseline
 from test_transformer import turned
-from variants import DIM
 
 from chela.mixers import LinearTransformerConfig, LinearTransformerMixer
 from chela.mixers.linear_transformer import elu1
+from chela.testing import DIM
 
 
 def formula(mixer: LinearTransformerMixer, x: torch.Tensor, heads: int, causal: bool, turn: bool):
@@ -36,7 +36,7 @@ def formula(mixer: LinearTransformerMixer, x: torch.Tensor, heads: int, causal: 
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("name", "heads"), [("linear", 2), ("linear-none", 4)])
+@pytest.mark.parametrize(("name", "heads"), [("linear_transformer", 2), ("linear-none", 4)])
 def test_the_mixer_is_its_formula(name, heads, causal):
     mixer = make_baseline(name, causal)
     x = torch.randn(13, DIM, dtype=torch.float64)
@@ -58,7 +58,9 @@ def test_weights_sum_to_one(causal):
 
 def test_the_chunk_size_does_not_change_the_result():
     x = torch.randn(2, 21, DIM, dtype=torch.float64)
-    results = [make_baseline("linear", causal=True, chunk_size=size)(x) for size in (1, 4, 64)]
+    results = [
+        make_baseline("linear_transformer", causal=True, chunk_size=size)(x) for size in (1, 4, 64)
+    ]
     torch.testing.assert_close(results[0], results[1])
     torch.testing.assert_close(results[0], results[2])
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from variants import DIM, MAX_LENGTH, MIXERS, make_mixer, make_model, ragged
+from variants import MIXERS, make_mixer, make_model
 
 from chela.kernels import zero_padding
 from chela.mixers.chela.long_conv import FoldedLongConv, LongConv
+from chela.testing import DIM, MAX_LENGTH, ragged
 
 STAGES = {
     "default": {},

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from baseline_variants import BASELINES, make_baseline
 from test_transformer import turned
-from variants import DIM
 
 from chela.mixers import MegaConfig
 from chela.mixers.mega import MegaMixer, RotaryBias, SimpleBias, toeplitz
+from chela.testing import DIM
 
 NAMES = [name for name in BASELINES if name.startswith("mega")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from variants import DIM, MAX_LENGTH, MIXERS, make_mixer, make_model, mixer_config, ragged
+from variants import MIXERS, make_mixer, make_model, mixer_config
 
 from chela.kernels import use_kernels
 from chela.kernels.linear_attention import naive as attention
@@ -13,6 +13,7 @@ from chela.kernels.long_conv import naive as long_conv
 from chela.kernels.short_conv import naive as short_conv
 from chela.kernels.tokens import NO_NORM
 from chela.mixers import ChelaConfig, ChelaMixer
+from chela.testing import DIM, MAX_LENGTH, ragged
 
 
 def formula(mixer: ChelaMixer, h: torch.Tensor, heads: int, causal: bool) -> torch.Tensor:

@@ -1,71 +1,62 @@
-"""The mixer that docs/models.md tells to copy: it keeps what it promises."""
+"""The mixer that docs/models.md tells to copy, in a folder of one's own."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import itertools
-import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import test_baselines as shared
-from baseline_variants import BASELINES, LOCAL
-from hydra import compose, initialize_config_dir
 
-import chela.mixers
-from chela.training.run import run
-from tests.conftest import ROOT, TINY
+from chela.commands import start
+from chela.testing import outputs_see_what_they_may
+from tests.conftest import TINY
 from tests.documented import blocks
 
 DOCUMENT = ("docs/models.md", "A model of one's own")
 OF_THE_MIXER = ["model.mixer.qk_dim=8", "model.mixer.num_heads=2", "model=chela"]  # CHELA's
+OWN = ["model=mine", "--config-dir", "my/configs"]
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The documented module, as if it lay in ``chela/mixers/``."""
-    (code,) = blocks(*DOCUMENT, "python")
-    (tmp_path / "mine.py").write_text(code)
-    places = [*chela.mixers.__path__, str(tmp_path)]
-    monkeypatch.setattr(chela.mixers, "__path__", places)
-    module = importlib.import_module("chela.mixers.mine")
-    yield module
-    del sys.modules["chela.mixers.mine"], chela.mixers.mine
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The documented files below ``my``, in a folder that is empty but for them."""
+    (code,), (text,) = blocks(*DOCUMENT, "python"), blocks(*DOCUMENT, "yaml")
+    (tmp_path / "my" / "configs" / "model").mkdir(parents=True)
+    (tmp_path / "my" / "mine.py").write_text(code)
+    (tmp_path / "my" / "configs" / "model" / "mine.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("my")
+    yield tmp_path
+    sys.modules.pop("mine", None)
 
 
-def test_it_passes_the_tests_that_all_share(mine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BASELINES, "mine", (mine.MyMixer, {"width": 3}))
-    monkeypatch.setattr(shared, "LOCAL", {*LOCAL, "mine"})
-    passed = 0
-    for test in [each for name, each in vars(shared).items() if name.startswith("test_")]:
-        marks = {each.args[0]: each.args[1] for each in getattr(test, "pytestmark", [])}
-        if marks.get("name") is not BASELINES:
-            continue
-        wanted = inspect.signature(test).parameters
-        rest = [key for key in wanted if key != "name"]
-        for values in itertools.product(*(marks[key] for key in rest)):
-            test(name="mine", **dict(zip(rest, values, strict=True)))
-            passed += 1
-    assert passed > 10
+def chela(monkeypatch: pytest.MonkeyPatch, name: str, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["chela", name, *words])
+    start(name, words)
 
 
-def test_a_local_mixer_that_is_not_named_so_is_found(mine, monkeypatch) -> None:
-    monkeypatch.setitem(BASELINES, "mine", (mine.MyMixer, {"width": 3}))
-    with pytest.raises(AssertionError):
-        shared.test_outputs_see_all_they_may_see("mine", causal=False)
+def test_it_passes_the_tests_that_all_share(mine: Path, monkeypatch, capsys) -> None:
+    chela(monkeypatch, "test-model", *OWN)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert all(line.startswith("OK ") for line in lines), lines
 
 
-def test_its_file_trains(mine, tmp_path: Path, shared_data: Path) -> None:
-    (text,) = blocks(*DOCUMENT, "yaml")
-    configs = tmp_path / "configs"
-    shutil.copytree(ROOT / "configs", configs)
-    (configs / "model" / "mine.yaml").write_text(text)
-    places = [f"data_dir={shared_data}", f"output_dir={tmp_path}/outputs"]
+def test_a_local_mixer_that_does_not_say_so_is_found(mine: Path, monkeypatch, capsys) -> None:
+    file = mine / "my" / "mine.py"
+    file.write_text(file.read_text().replace("    local = True", "    local = False"))
+    with pytest.raises(SystemExit) as ended:
+        chela(monkeypatch, "test-model", *OWN)
+    assert ended.value.code == 1
+    wrong = [each for each in capsys.readouterr().out.splitlines() if each.startswith("WRONG")]
+    name = outputs_see_what_they_may.__name__.replace("_", " ")
+    assert len(wrong) == 2 and all(f"{name}: " in each for each in wrong)
+
+
+def test_its_file_trains(mine: Path, monkeypatch, shared_data: Path, capsys) -> None:
     chosen = [each for each in TINY if each not in OF_THE_MIXER]
-    with initialize_config_dir(str(configs), version_base="1.3"):
-        overrides = ["model=mine", "model.mixer.width=5", "trainer.max_steps=2"]
-        config = compose("config", [*chosen, *places, *overrides])
-    assert 0 <= run(config) <= 1
-    assert list(tmp_path.glob("outputs/listops-mine-*/seed0/record.json"))
+    width = ["model.mixer.width=5", "trainer.max_steps=2"]
+    chela(monkeypatch, "train", *OWN, *chosen, *width, f"data_dir={shared_data}")
+    assert list(mine.glob("outputs/listops-mine-*/seed0/record.json"))
+    assert "there is no recipe for task=listops model=mine" in capsys.readouterr().out

@@ -6,25 +6,12 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
-from variants import BACKBONES, MAX_LENGTH, MIXERS, make_model, ragged
+from variants import BACKBONES, MIXERS, make_model
+
+from chela.testing import gradients, padded_further, ragged
 
 CASES = [(name, "layer-pre") for name in MIXERS] + [("default", name) for name in BACKBONES]
 CASES += [("branch-batchnorm", "batch-pre"), ("mega-gate", "batch-post"), ("ema", "last")]
-GARBAGE = torch.tensor([-100, 10**6, 3, -1, 7, 0])
-
-
-def padded_further(ids, lengths):
-    """The same sequences in a longer batch; every padded position holds garbage, no valid id."""
-    longer = GARBAGE.repeat(ids.numel())[: len(ids) * MAX_LENGTH].view(len(ids), MAX_LENGTH).clone()
-    mask = torch.arange(ids.shape[1]) < lengths[:, None]
-    longer[:, : ids.shape[1]][mask] = ids[mask]
-    return longer
-
-
-def gradients(model, ids, lengths):
-    F.cross_entropy(model(ids, lengths), torch.tensor([0, 1, 2, 0, 1])).backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from baseline_variants import BASELINES
-from variants import BACKBONES, DIM, MAX_LENGTH, MIXERS, VOCAB, make_model, mixer_config, ragged
+from variants import BACKBONES, MIXERS, make_model, mixer_config
 
 from chela.config.settings import ScheduleConfig
 from chela.kernels import use_kernels
 from chela.mixers import ChelaConfig, ChelaMixer, SGConvConfig, TransformerConfig
 from chela.mixers.s4d import S4DConfig
 from chela.model import BackboneConfig, Classifier
+from chela.testing import DIM, MAX_LENGTH, VOCAB, ragged
 from tasks.listops.task import ListOpsConfig
 
 EVERY = {

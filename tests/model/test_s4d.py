@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from baseline_variants import make_baseline
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from variants import DIM
 
 from chela.mixers.s4d import S4DMixer
 from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel, initial_frequencies
+from chela.testing import DIM
 
 
 def states(kernel: StateSpaceKernel) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from baseline_variants import make_baseline
-from variants import DIM
+
+from chela.testing import DIM
 
 
 @pytest.mark.parametrize("causal", [False, True])

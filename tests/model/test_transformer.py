@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from baseline_variants import make_baseline
-from variants import DIM
 
 from chela.mixers import TransformerConfig, TransformerMixer
 from chela.mixers.positions import rotate
+from chela.testing import DIM
 
 
 def turned(vector: torch.Tensor, position: int) -> torch.Tensor:

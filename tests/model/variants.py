@@ -6,14 +6,12 @@ import itertools
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from chela.mixers import ChelaConfig, ChelaMixer
 from chela.mixers.state_space import StateSpaceConfig
 from chela.model import BackboneConfig, Classifier
+from chela.testing import CLASSES, DIM, MAX_LENGTH, VOCAB, unsettled
 
-DIM, VOCAB, CLASSES = 8, 11, 3
-MAX_LENGTH = 23  # neither a power of two nor a multiple of the taps
 SMALL: dict[str, Any] = {"long_conv_taps": 4, "qk_dim": 8, "chunk_size": 5, "long_conv_dropout": 0}
 
 MIXERS: dict[str, dict[str, Any]] = {
@@ -84,23 +82,3 @@ def make_model(
         num_classes=CLASSES,
     )
     return unsettled(model)
-
-
-def unsettled(module: Any) -> Any:
-    """Ones and zeros at initialisation would hide a gain or a bias that is left out."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-        for name, buffer in module.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_()
-            if name.endswith("running_var"):
-                buffer.uniform_(0.5, 2)
-    return module.double()
-
-
-def ragged(length: int = 17) -> tuple[Tensor, Tensor]:
-    """Token ids (5, length) and lengths, among them the whole length, one and zero."""
-    torch.manual_seed(1)
-    ids = torch.randint(0, VOCAB, (5, length))
-    return ids, torch.tensor([length, 9, 1, 0, length - 1])

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import tasks
-from chela.training.run import run
-from tests.conftest import ROOT, TINY
+from chela.commands import start
+from tests.conftest import TINY
 from tests.documented import blocks
 
 DOCUMENT = ("docs/tasks.md", "A task of one's own")
@@ -40,23 +38,27 @@ def test_its_tests_pass(parity, tmp_path: Path) -> None:
         test(tmp_path / test.__name__)
 
 
-def test_it_trains(parity, tmp_path: Path) -> None:
+def test_it_trains_from_a_folder_of_ones_own(tmp_path: Path, monkeypatch, capsys) -> None:
+    code, _ = blocks(*DOCUMENT, "python")
     (text,) = blocks(*DOCUMENT, "yaml")
-    configs = tmp_path / "configs"
-    shutil.copytree(ROOT / "configs", configs)
-    (configs / "task" / "parity.yaml").write_text(text)
+    (tmp_path / "my" / "configs" / "task").mkdir(parents=True)
+    (tmp_path / "my" / "parity.py").write_text(code)
+    moved = text.replace("_target_: tasks.parity", "_target_: parity")
+    (tmp_path / "my" / "configs" / "task" / "parity.yaml").write_text(moved)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("my")
     chosen = [each for each in TINY if not each.startswith("task")]
-    places = [f"data_dir={tmp_path}/data", f"output_dir={tmp_path}/outputs"]
-    with initialize_config_dir(str(configs), version_base="1.3"):
-        overrides = ["task=parity", "task.num_train=64", "trainer.max_steps=2"]
-        config = compose("config", [*chosen, *places, *overrides])
-    assert 0 <= run(config) <= 1
+    words = ["task=parity", "--config-dir=my/configs", *chosen, "task.num_train=64"]
+    monkeypatch.setattr(sys, "argv", ["chela", "train", *words, "trainer.max_steps=2"])
+    start("train", sys.argv[2:])
+    del sys.modules["parity"]
     assert list(tmp_path.glob("data/parity/generated-*/train.arrow"))
     (file,) = tmp_path.glob("outputs/parity-chela-*/seed0/record.json")
     git = json.loads(file.read_text())["git"]
     if git["commit"]:  # which does not have the task
         assert git["dirty"]
-        assert str(tmp_path / "parity.py") in git["untracked"]
+        assert str(tmp_path / "my" / "parity.py") in git["untracked"]
+    assert "there is no recipe for task=parity model=chela" in capsys.readouterr().out
 
 
 def test_the_file_states_the_defaults_of_the_code(parity) -> None:
