@@ -340,5 +340,5 @@ def test_what_trains_nothing_is_not_swept() -> None:
     """Its end would say that every cell failed, for none has an accuracy."""
     with pytest.raises(ConfigError, match="-m is for chela train"):
         arranged(["-m", "task=listops,text"], sweeps=False)
-    with pytest.raises(ConfigError, match="-m is a flag of train"):
+    with pytest.raises(ConfigError, match="-m is a flag of chela train"):
         compose_run(["-m", "seed=0,1"])
