@@ -109,7 +109,7 @@ def do_as_told(shown: str, environment: dict[str, str]) -> str:
         r"(?:to upload it:|upload with) (.+?)(?:; its files.*)?$", shown, re.MULTILINE
     )
     program, *arguments = shlex.split(command)
-    return call(["-m", "wandb", *arguments] if program == "wandb" else arguments, environment)
+    return call(["-m", program, *arguments], environment)
 
 
 def logged(stored: StoredRun) -> list[dict[str, float]]:
