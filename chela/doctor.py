@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from chela.config.schema import RunConfig
 from chela.errors import ChelaError
 from chela.kernels import linear_attention, long_conv, short_conv
 from chela.kernels.choice import Implementation, choose
+from chela.objectives import objective_of
 from chela.records.environment import versions
 from chela.track.wandb_run import wandb_mode
 from chela.training import build
@@ -25,6 +25,7 @@ from chela.training.engine import Engine, resolve
 from chela.training.memory import estimate
 from tasks.base import Batch, Task
 from tasks.errors import DataError
+from tasks.storage.rows import NOTHING
 from tasks.storage.store import META, load
 
 # Twice what rounding the inputs alone costs; float32 with room for sums over a few hundred terms.
@@ -159,7 +160,7 @@ def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
     """A model that cannot learn four samples by heart will not learn a task."""
     sizes = replace(config.trainer, batch_size=SAMPLES, length_window=1, num_workers=0)
     data = DataModule(task, sizes, engine, config.seed, -(-len(task.train) // SAMPLES))
-    batch = of_two_classes(data.train_dataloader())
+    batch = with_two_targets(data.train_dataloader())
     if batch is None:
         text = f"the training samples of {task.name} are all of one class"
         return Finding("overfit", False, f"{text}\n  try: look at the task's labels")
@@ -167,10 +168,11 @@ def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
     torch.manual_seed(config.seed)
     model = build.build_model(config.model, task.spec, engine.kernels, engine.device)
     model.to(engine.device)
+    objective = objective_of(task.spec, task.metric)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     began, steps, loss = time.monotonic(), 0, float("inf")
     while loss > LEARNED and time.monotonic() - began < SECONDS:
-        value = F.cross_entropy(model(batch.values, batch.lengths).float(), batch.labels)
+        value = objective.loss(model(batch.values, batch.lengths), batch.targets)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -182,10 +184,11 @@ def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
     return Finding("overfit", True, f"{text} steps")
 
 
-def of_two_classes(batches: Iterable[Batch]) -> Batch | None:
-    """The first batch with two classes or more: of one, a model learns the label without looking.
+def with_two_targets(batches: Iterable[Batch]) -> Batch | None:
+    """The first batch with two targets or more: one alone a model learns without looking.
 
     Returns:
         None if there is none.
     """
-    return next((batch for batch in batches if len(batch.labels.unique()) > 1), None)
+    asked = ((batch, batch.targets[batch.targets != NOTHING]) for batch in batches)
+    return next((batch for batch, targets in asked if len(targets.unique()) > 1), None)

@@ -14,7 +14,7 @@ import torch
 from chela.config.schema import Component, RunConfig, of_values, registered, todays_classes
 from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked
-from chela.model import Classifier
+from chela.model import Model
 from chela.records.record import text
 from chela.training import build
 from chela.training.checkpoints import BEST
@@ -30,7 +30,7 @@ BLOCK = 100  # bytes that a block's weights take in a file at least, their names
 class LoadedRun:
     """What ``load_run`` returns."""
 
-    model: Classifier  # in eval mode: (values, lengths) -> logits (B, classes)
+    model: Model  # in eval mode: (values, lengths) -> logits (B, classes) or (B, L, classes)
     task: Task  # opens its data when asked; batches come on the CPU
     record: dict[str, Any]
     config: RunConfig
@@ -132,7 +132,7 @@ def _model(
     device: torch.device,
     folder: Path,
     record: dict[str, Any],
-) -> Classifier:
+) -> Model:
     try:
         return build.build_model(config.model, spec, kernels, device)
     except (ConfigError, RuntimeError) as error:  # RuntimeError: no memory is large enough

@@ -37,6 +37,7 @@ class Task(ABC):
 
     version: ClassVar[int]  # raise it when the same source gives other rows than before
     dtype: ClassVar[str] = "uint8"  # of the stored values
+    metric: ClassVar[str] = "accuracy"  # that selects, one of those of the objective
     Config: ClassVar[type]
 
     def __init__(self, config: Any, data_dir: Path) -> None:
@@ -137,7 +138,7 @@ class Task(ABC):
 
     @property
     def selecting(self) -> str:
-        """The split whose accuracy selects."""
+        """The split whose best ``metric`` selects."""
         return "test" if self.protocol == "lra" else "val"
 
     @property
@@ -173,7 +174,7 @@ class Task(ABC):
         return self.spec.documents > 1 or len(lengths) > 1
 
     def split(self, name: str) -> Dataset:
-        """A stored split, columns ``values`` and ``label``, memory-mapped.
+        """A stored split, columns ``values``, ``label``, maybe ``targets``, memory-mapped.
 
         Raises:
             DataError: the data are so few that it has no sample.

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from tasks import bits
 from tasks.signals import held_back
-from tasks.storage.rows import Rows
+from tasks.storage.rows import NOTHING, Rows
 from tasks.storage.store import rows_of
 
 WIDTHS = 8  # to which batches are padded where a program is compiled for each
@@ -37,7 +37,8 @@ class Batch(NamedTuple):
 
     values: Tensor  # (B, L) int64 symbols, or float of a continuous input, (B, L) or (B, L, C)
     lengths: Tensor  # (B,) int64, true lengths in positions
-    labels: Tensor  # (B,) int64
+    # (B,) int64, the classes; or (B, L) what is asked at each position, NOTHING where nothing is
+    targets: Tensor
     # (B,) int64, the samples' rows in their split: named when something goes wrong
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a batch
 
@@ -65,17 +66,20 @@ class Encoding:
     def read(self, rows: Rows, index: list[int], widths: Sequence[int] = ()) -> Batch:
         """A batch from rows of a split, ``index`` their numbers in it, padded as by ``pad``."""
         sequences = self.sequences(rows)
-        stored = torch.from_numpy(pad(sequences, widths))
         lengths = torch.from_numpy(sequences.lengths)
-        return self.batch(stored, lengths, torch.tensor(rows.labels), torch.tensor(index))
+        stored = torch.from_numpy(pad(sequences.values, sequences.lengths, widths))
+        asked = rows.labels
+        if rows.targets is not None:
+            asked = pad(rows.targets, rows.lengths, widths, NOTHING)
+        return self.batch(stored, lengths, torch.tensor(asked).long(), torch.tensor(index))
 
-    def batch(self, stored: Tensor, lengths: Tensor, labels: Tensor, index: Tensor) -> Batch:
+    def batch(self, stored: Tensor, lengths: Tensor, targets: Tensor, index: Tensor) -> Batch:
         """A batch from its padded sequences (B * documents, W) and their stored lengths."""
         values, lengths = self.values(stored), lengths // self.channels
         if self.documents > 1:
             shape = (-1, self.documents)
             values, lengths = values.unflatten(0, shape), lengths.unflatten(0, shape)
-        return Batch(values, lengths, labels, index)
+        return Batch(values, lengths, targets, index)
 
 
 @lru_cache(maxsize=4)  # a batch may lie across epochs
@@ -291,8 +295,7 @@ class DiskReader(TorchDataset[Batch]):
     def __getitems__(self, rows: list[int]) -> Batch:
         """The batch of the given rows, from one query of the table."""
         table = self._table[rows].combine_chunks()
-        found = rows_of(table["values"].chunk(0), table["label"].chunk(0))
-        return self._encoding.read(found, rows, self._widths)
+        return self._encoding.read(rows_of(table.to_batches()[0]), rows, self._widths)
 
 
 def widths_up_to(longest: int) -> list[int]:
@@ -306,15 +309,16 @@ def width_for(longest: int, widths: Sequence[int]) -> int:
     return next((width for width in widths if width >= longest), longest)
 
 
-def pad(rows: Rows, widths: Sequence[int] = ()) -> NDArray[Any]:
-    """The sequences as an array (B, L), zeros behind the end of each.
+def pad(
+    flat: NDArray[Any], lengths: NDArray[np.int64], widths: Sequence[int] = (), fill: int = 0
+) -> NDArray[Any]:
+    """Sequences (sum of lengths,) as an array (B, L), ``fill`` behind the end of each.
 
     L is the first of ``widths`` that holds the longest sequence; without any its own length.
     """
-    lengths = rows.lengths
     width = width_for(int(lengths.max()), widths)
-    padded = np.zeros((len(lengths), width), dtype=rows.values.dtype)  # (B, L)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = rows.values
+    padded = np.full((len(lengths), width), fill, dtype=flat.dtype)  # (B, L)
+    padded[np.arange(width) < lengths[:, None]] = flat
     return padded
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from tasks.loader import Batch, Batches, Encoding, width_for, widths_up_to
-from tasks.storage.rows import Rows
+from tasks.storage.rows import NOTHING, Rows
 from tasks.storage.store import rows_of
 
 
@@ -31,6 +31,8 @@ class DeviceReader:
         self._values = torch.cat([_as_signed(rows).to(device) for rows in blocks])  # (all,)
         self._lengths = np.concatenate([rows.lengths for rows in blocks])  # (n documents,)
         self._labels = torch.from_numpy(np.concatenate([rows.labels for rows in blocks])).to(device)
+        asked = [rows.targets for rows in blocks if rows.targets is not None]
+        self._targets = torch.from_numpy(np.concatenate(asked)).to(device) if asked else None
         lengths = torch.from_numpy(self._lengths)
         self._starts = (lengths.cumsum(0) - lengths).to(device)  # (n documents,)
         self._device_lengths = lengths.to(device)
@@ -53,18 +55,22 @@ class DeviceReader:
         which = (index[:, None] * documents + self._places[:documents]).flatten()
         places, lengths = self._places[:width], self._device_lengths[which]
         position = self._starts[which, None] + places  # (B documents, W)
-        stored = self._values[position.clamp(max=len(self._values) - 1)]
+        position = position.clamp(max=len(self._values) - 1)
+        stored = self._values[position]
         if stored.dtype == torch.int16:
             stored = stored.int() & 0xFFFF
-        stored = torch.where(places < lengths[:, None], stored, 0)
-        return self._encoding.batch(stored, lengths, self._labels[index], index)
+        real = places < lengths[:, None]
+        stored = torch.where(real, stored, 0)
+        targets = self._labels[index]
+        if self._targets is not None:
+            targets = torch.where(real, self._targets[position], NOTHING).long()
+        return self._encoding.batch(stored, lengths, targets, index)
 
 
 def _blocks(dataset: Dataset) -> Iterator[Rows]:
     """The split, some rows at a time, as its file has them."""
     table: pa.Table = dataset.with_format("arrow")[:]
-    for batch in table.to_batches():
-        yield rows_of(batch["values"], batch["label"])
+    return map(rows_of, table.to_batches())
 
 
 def _as_signed(rows: Rows) -> Tensor:

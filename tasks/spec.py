@@ -7,10 +7,12 @@ from typing import Literal
 
 LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")  # the arena's six
 Protocol = Literal["heldout", "lra"]
-# Printed beside every number.
+# One class of a sample, or one of its tokens after another.
+Objective = Literal["classification", "tokens"]
+# Where the best value selects; printed beside every number.
 PROTOCOLS: dict[Protocol, str] = {
-    "heldout": "highest accuracy on the whole validation split, which no test sample is in",
-    "lra": "highest accuracy on the test split itself, as the published numbers of this task",
+    "heldout": "on the whole validation split, which no test sample is in",
+    "lra": "on the test split itself, as the published numbers of this task",
 }
 
 
@@ -19,8 +21,9 @@ class TaskSpec:
     """What a model has to know of a task."""
 
     name: str
-    num_classes: int
+    num_classes: int  # values that a target can have
     max_length: int  # no sequence is longer, end symbol included
     vocab_size: int | None  # None: the input is continuous
     input_dim: int  # channels of a continuous input; 1 for symbols
     documents: int = 1  # sequences of a sample; 2: their features are compared
+    objective: Objective = "classification"  # what is asked, see chela.objectives

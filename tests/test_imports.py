@@ -18,6 +18,7 @@ ROOMS = [
     "chela.mixers",
     "chela.model",
     "chela.testing",
+    "chela.objectives",
     "chela.config",
     "chela.records",
     "chela.report",

@@ -6,13 +6,14 @@ import dataclasses
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from chela.bench.params import CONFIGS, LRA, model_names, run_config, spec_of
 from chela.model import BackboneConfig
+from chela.objectives import objective_of
 from chela.training.build import build_model, build_task
 from chela.training.optim import build_optimizer
 from tasks.base import TaskSpec
+from tasks.storage.rows import NOTHING
 from tests.arena import arena_models
 
 LENGTH = 64
@@ -29,7 +30,7 @@ def short_spec(task: str) -> TaskSpec:
 
 
 def batch_of(spec: TaskSpec, samples: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Random values, ragged lengths and labels, in the shapes of the task's batches."""
+    """Random values, ragged lengths and targets, in the shapes of the task's batches."""
     torch.manual_seed(1)
     rows = (samples,) if spec.documents == 1 else (samples, spec.documents)
     if spec.vocab_size is not None:
@@ -38,7 +39,10 @@ def batch_of(spec: TaskSpec, samples: int = 4) -> tuple[torch.Tensor, torch.Tens
         channels = (spec.input_dim,) if spec.input_dim > 1 else ()
         values = torch.randn(*rows, LENGTH, *channels)
     lengths = torch.randint(LENGTH // 2, LENGTH + 1, rows)
-    return values, lengths, torch.arange(samples) % spec.num_classes
+    if spec.objective == "classification":
+        return values, lengths, torch.arange(samples) % spec.num_classes
+    targets = torch.randint(spec.num_classes, values.shape)
+    return values, lengths, torch.where(torch.arange(LENGTH) < lengths[:, None], targets, NOTHING)
 
 
 def test_the_arenas_tasks_are_among_them() -> None:
@@ -56,11 +60,11 @@ def test_every_model_trains_on_every_task(task: str, model_name: str) -> None:
     model = build_model(config.model, spec)
     # A recipe warms up to its rate over thousands of steps; these are the first two.
     optimizer = build_optimizer(model, dataclasses.replace(config.optimizer, lr=3e-4))
-    values, lengths, labels = batch_of(spec)
+    values, lengths, targets = batch_of(spec)
     before = {name: each.detach().clone() for name, each in model.named_parameters()}
     losses = []
     for _ in range(3):  # the third is not followed by a step: it shows what two did
-        loss = F.cross_entropy(model(values, lengths), labels)
+        loss = objective_of(spec).loss(model(values, lengths), targets)
         losses.append(loss.item())
         if len(losses) < 3:
             optimizer.zero_grad()

@@ -76,7 +76,7 @@ def test_one_finishes_one_fails_one_is_pruned(overrides: list[str], tmp_path: Pa
     found = [json.loads(file.read_text()) for file in search.folder.glob("*/seed0/record.json")]
     by_status = {record["status"]: record for record in found}
     assert set(by_status) == {"finished", "interrupted"}
-    assert by_status["finished"]["best"]["accuracy"] == finished.value
+    assert by_status["finished"]["best"]["value"] == finished.value
     assert by_status["interrupted"]["pruned"] == "pruned at step 5, after validation 1"
     assert "test" not in by_status["interrupted"]
     with pytest.raises(DataError, match="no record"):

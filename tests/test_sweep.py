@@ -93,7 +93,7 @@ def test_the_plan_is_what_runs(tmp_path: Path, shared_data: Path) -> None:
     for cell in cells.values():
         run = folder / str(cell.folder)
         assert run.name in [each.replace("=", "") for each in cell.overrides]
-        assert json.loads((run / "record.json").read_text())["best"]["accuracy"] == cell.best
+        assert json.loads((run / "record.json").read_text())["best"]["value"] == cell.best
 
 
 def test_a_mistake_in_the_overrides_is_one_message(tmp_path: Path) -> None:

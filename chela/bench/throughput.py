@@ -19,7 +19,7 @@ from chela.config.schema import RunConfig
 from chela.training import build
 from chela.training.data import DataModule
 from chela.training.engine import Engine, resolve
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from tasks.base import Batch, TaskSpec
 
 WARM_UP = 30  # steps of a task: every usual length of a batch has been met three times by then
@@ -120,7 +120,7 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
     batch = Batch(
         values=torch.randint(1, 20, (size, length), device=device),
         lengths=torch.full((size,), length, device=device),
-        labels=torch.randint(0, 10, (size,), device=device),
+        targets=torch.randint(0, 10, (size,), device=device),
         index=torch.arange(size, device=device),
     )
     return measure(config, spec, engine, repeat(batch), [batch], False, warm_up=4, steps=steps)
@@ -158,7 +158,7 @@ class _Stopwatch(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
     ) -> None:
         """Count tokens; at the last step measure the rest."""
-        assert isinstance(module, ClassificationModule)
+        assert isinstance(module, TrainingModule)
         if trainer.global_step > self.warm_up:
             self.tokens += _positions(batch)
             self.true_tokens = self.true_tokens.to(module.device) + batch.lengths.sum()
@@ -169,7 +169,7 @@ class _Stopwatch(Callback):
             self._finish(trainer, module, batch, loop)
 
     def _finish(
-        self, trainer: L.Trainer, module: ClassificationModule, batch: Batch, loop: float
+        self, trainer: L.Trainer, module: TrainingModule, batch: Batch, loop: float
     ) -> None:
         steps, device = self.total - self.warm_up, module.device
 

@@ -90,12 +90,12 @@ def _show(search: Search, write: str) -> None:
     if best is None:
         raise ConfigError("no trial is finished, so there is no best one; see why above")
     overrides = [*search.asked_for, *search.overrides_of(best.params)]
-    console.say(f"the best is trial {best.number}, validation accuracy {best.value:.4f}:")
+    console.say(f"the best is trial {best.number}, validation {search.metric} {best.value:.4f}:")
     console.say(shlex.join(["chela", "train", *overrides]))
     if write:
         comment = (
             f"The best of {len(search.trials())} trials of the search {search.name}: validation\n"
-            f"accuracy {best.value:.4f} (trial {best.number}, seed as configured)."
+            f"{search.metric} {best.value:.4f} (trial {best.number}, seed as configured)."
         )
         write_text(Path(write), experiment(overrides, CONFIGS, search.apart, comment))
         console.say(f"written to {write}")

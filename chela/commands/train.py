@@ -8,7 +8,7 @@ from chela.launch.cli import run_hydra
 
 
 def train(composed: DictConfig) -> float:
-    """One run; its best validation accuracy is the sweep's objective."""
+    """One run; what selects, of its best validation, is the sweep's objective."""
     from chela.training.run import run  # here, so that --help need not wait for torch
 
     return run(composed)

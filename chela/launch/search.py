@@ -1,7 +1,7 @@
 """A search for a recipe: trials drawn by Optuna, each an ordinary run, the unpromising ones pruned.
 
-A search selects by accuracy on the validation split, never on the test split: of a task whose
-protocol selects on the test split (``task.protocol=lra``) the trials run with ``heldout``. A
+A search selects by the task's metric on the validation split, never on the test split: of a task
+whose protocol selects on the test split (``task.protocol=lra``) the trials run with ``heldout``. A
 finished trial is tested once, as every run is, but the search does not read that.
 
 Everything is below ``<output_dir>/search/<name>/``: Optuna's journal, which several processes may
@@ -31,6 +31,7 @@ from chela.config.identity import flat
 from chela.config.schema import apart, checked, parse
 from chela.errors import ConfigError, suggestion
 from chela.launch.cli import explain, is_plain
+from chela.objectives import METRICS
 from chela.records.searches import FOLDER
 from chela.records.sweeps import NAME, is_held
 from tasks.screen import Screen
@@ -140,6 +141,8 @@ class Search:
         self.selects_on_test = OmegaConf.select(composed, "task.protocol") == "lra"
         self.fixed = [*self.asked_for, *["task.protocol=heldout"] * self.selects_on_test]
         run = parse(compose("config", self.fixed, return_hydra_config=True))
+        self.metric: str = run.task.target.metric
+        self.maximizes = METRICS[self.metric].direction == "max"
         self._check(composed)
         self.apart = apart(run)  # where trials run and what they show: no part of a recipe
         content = json.dumps([run.identity, run.seed, asdict(config)], sort_keys=True)
@@ -151,7 +154,7 @@ class Search:
         self.study = optuna.create_study(
             storage=_storage(self.folder / JOURNAL),
             study_name=self.name,
-            direction="maximize",
+            direction="maximize" if self.maximizes else "minimize",
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(config.startup_trials, config.warmup_validations),
         )
@@ -190,9 +193,10 @@ class Search:
         ]
 
     def best(self) -> FrozenTrial | None:
-        """The finished trial with the highest validation accuracy; None: none is finished."""
+        """The finished trial with the best validation; None: none is finished."""
         finished = self.study.get_trials(states=(TrialState.COMPLETE,))
-        return max(finished, key=lambda trial: trial.value or 0.0, default=None)
+        best = max if self.maximizes else min
+        return best(finished, key=lambda trial: trial.value or 0.0, default=None)
 
     def _one(self, trial: Trial) -> None:
         from chela.training.pruning import Pruned
@@ -202,8 +206,8 @@ class Search:
         overrides = [f"{key}={_value(d.draw(trial, key))}" for key, d in self.dimensions.items()]
         screen.say(f"trial {trial.number}: {' '.join(overrides)}")
 
-        def report(validation: int, accuracy: float) -> bool:
-            trial.report(accuracy, validation)
+        def report(validation: int, value: float) -> bool:
+            trial.report(value, validation)
             return trial.should_prune()
 
         with filelock.FileLock(self._lock(trial.number), timeout=1):

@@ -29,7 +29,7 @@ from chela.errors import ConfigError
 from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import FOLDER, end_with_the_sweep
 from chela.records import sweeps
-from chela.records.record import read_record
+from chela.records.record import primary, read_record
 from chela.records.sweeps import Plan, SweepCell
 from tasks.screen import Screen
 
@@ -163,7 +163,7 @@ def planned_cells(config: DictConfig) -> list[list[str]]:
 
 
 def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> Table:
-    """What became of each cell of a sweep, with the accuracies of those finished."""
+    """What became of each cell of a sweep, with the values of those finished."""
     table = Table(title=name, title_justify="left")
     table.add_column("cell", overflow="fold")
     table.add_column("best validation", justify="right")
@@ -178,11 +178,11 @@ def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> Table:
 
 
 def _tested(folder: Path, cell: SweepCell) -> str:
-    """A cell's test accuracy; empty where there is no record of it that can be read."""
+    """What a cell was tested to; empty where there is no record of it that can be read."""
     if cell.folder is None or cell.error is not None:
         return ""
     try:
-        return f"{(read_record(folder / cell.folder) or {})['test']['accuracy']:.4f}"
+        return f"{primary(read_record(folder / cell.folder) or {})['value']:.4f}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -1,5 +1,5 @@
 """The model around a mixer: encoder, blocks, pooling, head."""
 
-from chela.model.backbone import Backbone, BackboneConfig, Classifier
+from chela.model.backbone import Backbone, BackboneConfig, Classifier, Model, TokenModel
 
-__all__ = ["Backbone", "BackboneConfig", "Classifier"]
+__all__ = ["Backbone", "BackboneConfig", "Classifier", "Model", "TokenModel"]

@@ -1,4 +1,4 @@
-"""The model around the mixers: encoder, blocks, pooling, head. It knows no mixer by name."""
+"""The model around the mixers: encoder, blocks, head. It knows no mixer by name."""
 
 from __future__ import annotations
 
@@ -243,6 +243,57 @@ class Classifier(nn.Module):
         self.eval()
         self.backbone.fold()
         return self
+
+
+class TokenModel(nn.Module):
+    """A backbone and a head that reads each token: an answer at every position.
+
+    Args:
+        config: sizes and choices; nothing is pooled.
+        make_mixer: called once per block, see ``Backbone``.
+        vocab_size: how many token ids there are; None for real values.
+        input_dim: channels of real values; unused for token ids.
+        num_classes: logits per position.
+        documents: sequences of a sample: 1.
+
+    Raises:
+        ValueError: a sample is more than one sequence, or pooled features are to be normalised.
+    """
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        make_mixer: Callable[[], nn.Module],
+        *,
+        vocab_size: int | None,
+        input_dim: int,
+        num_classes: int,
+        documents: int = 1,
+    ) -> None:
+        super().__init__()
+        if documents != 1:
+            raise ValueError(f"documents={documents}: tokens are those of 1 sequence")
+        if config.pooled_norm != "none":
+            raise ValueError(
+                f"pooled_norm={config.pooled_norm}, but nothing is pooled where each token has an "
+                "answer; set pooled_norm=none"
+            )
+        self.backbone = Backbone(config, make_mixer, vocab_size=vocab_size, input_dim=input_dim)
+        hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
+        self.head = make_head(config.head, config.dim, hidden_dim, num_classes)
+
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits (B, L, classes), arbitrary at padded positions; see ``Backbone.forward``."""
+        return self.head(self.backbone(values, lengths))
+
+    def fold(self) -> TokenModel:
+        """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""
+        self.eval()
+        self.backbone.fold()
+        return self
+
+
+Model = Classifier | TokenModel
 
 
 def compare(first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a sequence of activations to class scores."""
+"""From activations, pooled or each by itself, to class scores."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_head(name: HeadName, dim: int, hidden_dim: int, num_classes: int) -> nn
 
 
 class Head(nn.Module):
-    """Linear - GELU - Linear on pooled features, as the Long Range Arena's models have it."""
+    """Linear - GELU - Linear on features, as the Long Range Arena's models have it."""
 
     def __init__(self, dim: int, hidden_dim: int, num_classes: int) -> None:
         super().__init__()
@@ -58,5 +58,5 @@ class Head(nn.Module):
         self.out = linear(hidden_dim, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, D) to logits (B, classes)."""
+        """(..., D) to logits (..., classes)."""
         return self.out(F.gelu(self.hidden(features)))

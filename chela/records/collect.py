@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chela.config.identity import flat
-from chela.records.record import FILE, check, number, read_json, text
+from chela.records.record import FILE, check, number, primary, read_json, text
 from chela.records.searches import FOLDER as SEARCHES
 from tasks.errors import DataError
 
@@ -20,7 +20,7 @@ MOVED_ASIDE = re.compile(r"\.earlier-\d+$")  # what resume=false left behind
 
 @dataclass(frozen=True)
 class Run:
-    """What a table needs of one record. Accuracies are fractions."""
+    """What a table needs of one record."""
 
     folder: Path
     record: Mapping[str, Any]  # the whole of it
@@ -37,7 +37,11 @@ class Run:
     identity: str  # of the configuration, the seed apart: as in the folder's name
     status: str  # one of record.STATUSES
     error: str | None  # why it failed
-    accuracy: float | None  # on the test split; only of a finished run
+    metric: str  # that selects
+    unit: str  # "%" where the record has fractions
+    direction: str  # which values are better, "max" or "min"
+    value: float | None  # on the test split, in that unit; only of a finished run
+    error_of_value: float  # its standard error
     test_n: int | None
 
     @property
@@ -56,7 +60,7 @@ class Run:
         known = {**flat(self.record["config"]), **self.choices}
         return {key: known.get(key) for key in keys}
 
-    def number(self, path: str) -> float | None:
+    def number(self, path: str | Iterable[str]) -> float | None:
         """A number of the record by its place, ``"training.tokens_per_second"``; None if absent."""
         return number(self.record, path)
 
@@ -128,12 +132,15 @@ def parse(record: Any, folder: Path) -> Run:
     """
     record = check(record)
     status, error = record["status"], record.get("error")
-    accuracy = None
+    metric, tested, value = record["protocol"]["metric"], primary(record), None
+    fraction = metric["unit"] == "fraction"
     if status == "finished":
-        accuracy = number(record, "test.accuracy")
-        if accuracy is None or not 0 <= accuracy <= 1:
-            status, error = "failed", "its test accuracy is not a number between 0 and 1"
-            accuracy = None
+        value = number(tested, "value")
+        if value is None or (fraction and not 0 <= value <= 1):
+            between = " between 0 and 1" * fraction
+            status, error = "failed", f"its test {metric['name']} is not a number{between}"
+            value = None
+    scale = 100.0 if fraction else 1.0
     config, data = record["config"], record["data"]
     seed = config["seed"]
     return Run(
@@ -152,7 +159,11 @@ def parse(record: Any, folder: Path) -> Run:
         identity=record["run_id"].removeprefix(f"{config['name']}-").removesuffix(f"-seed{seed}"),
         status=status,
         error=error,
-        accuracy=accuracy,
+        metric=metric["name"],
+        unit="%" if fraction else metric["unit"],
+        direction="min" if metric.get("direction") == "min" else "max",
+        value=None if value is None else scale * value,
+        error_of_value=scale * abs(number(tested, "standard_error") or 0.0),
         test_n=record["test"]["n"] if record["status"] == "finished" else None,
     )
 

@@ -18,7 +18,7 @@ COLORS = {"train": "#9aa5b1", "val": "#1f6feb"}
 def draw_curve(
     folder: Path, title: str, rows: list[dict[str, Any]], test: dict[str, Any], best_step: int
 ) -> Path:
-    """Loss and accuracy over steps, the selected step, the test result and the majority baseline.
+    """Each metric over steps, the selected step, the test result and the majority baseline.
 
     Args:
         folder: where ``curve.png`` goes.
@@ -30,29 +30,32 @@ def draw_curve(
     Returns:
         The file.
     """
-    figure = Figure(figsize=(9, 3.4), dpi=130, layout="constrained")
+    metrics = test["metrics"]
+    figure = Figure(figsize=(4.5 * len(metrics), 3.4), dpi=130, layout="constrained")
     figure.suptitle(title, fontsize=10)
-    loss, accuracy = figure.subplots(1, 2)
-    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+    panels = dict(zip(metrics, figure.subplots(1, len(metrics), squeeze=False)[0], strict=True))
+    for quantity, axes in panels.items():
         for stage, label in (("train", "training"), ("val", "validation")):
             _line(axes, rows, f"{stage}/{quantity}", label, COLORS[stage])
         axes.axvline(best_step, color="#d0d7de", linewidth=1, zorder=0)
         axes.set_xlabel("step")
-        axes.set_ylabel("cross-entropy (nats)" if quantity == "loss" else "accuracy")
+        unit = metrics[quantity]["unit"]
+        axes.set_ylabel(quantity if unit == "fraction" else f"{quantity} ({unit})")
         axes.spines[["top", "right"]].set_visible(False)
-    accuracy.axhline(
-        test["majority_class_accuracy"], color="#cf222e", linestyle=":", label="majority class"
-    )
-    accuracy.errorbar(
+    majority = test.get("majority_class_accuracy")
+    if majority is not None:
+        panels["accuracy"].axhline(majority, color="#cf222e", linestyle=":", label="majority class")
+    found, axes = metrics[test["primary"]], panels[test["primary"]]
+    axes.errorbar(
         [best_step],
-        [test["accuracy"]],
-        yerr=[test["standard_error"]],
+        [found["value"]],
+        yerr=[found["standard_error"]],
         fmt="o",
         color="#1a7f37",
         capsize=3,
-        label=f"test {test['accuracy']:.3f} (n = {test['n']:,})",
+        label=f"test {found['value']:.3f} (n = {test['n']:,})",
     )
-    accuracy.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     with atomic_file(folder / FILE) as file:

@@ -131,7 +131,7 @@ def _table(what: str, runs: Sequence[tuple[str, RunState]]) -> Table:
     table = Table()
     table.add_column(what, overflow="fold", ratio=3)
     table.add_column("state")
-    for name in ("step", "left", "tokens/s", "val acc"):
+    for name in ("step", "left", "tokens/s", "validation"):
         table.add_column(name, justify="right")
     table.add_column("", overflow="fold", ratio=2)
     for name, state in runs:
@@ -141,7 +141,7 @@ def _table(what: str, runs: Sequence[tuple[str, RunState]]) -> Table:
             _steps(state),
             "" if state.seconds_left is None else duration(state.seconds_left),
             "" if state.tokens_per_second is None else human(state.tokens_per_second),
-            "" if state.accuracy is None else f"{state.accuracy:.4f}",
+            "" if state.value is None else f"{state.metric} {state.value:.4f}",
             Text(state.note),
         )
     return table

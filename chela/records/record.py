@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 from chela.records.files import write_text
 
-VERSION = 1  # of the record's form; raised when a key changes its meaning
+VERSION = 2  # of the record's form; raised when a key changes its meaning
 FILE = "record.json"
 STATUSES = ("finished", "running", "interrupted", "failed")
 LARGEST = 64 * 10**6  # bytes of a file that is read: some hundred times a long run's
@@ -40,27 +40,30 @@ NEEDED: dict[str, type] = {
     "data.splits.test.max_length": int,
     "protocol.name": str,
     "protocol.selection": str,
+    "protocol.metric.name": str,
+    "protocol.metric.unit": str,
 }
+METRIC = {"value": float, "unit": str, "direction": str, "standard_error": float}
 KNOWN: dict[str, type] = {
     path: kind
     for kind, paths in {
         dict: (
             "best code config.logger data.facts data.parameters departures engine files git "
-            "hardware identity implementations initial_weights parameters test training versions "
-            "wandb_run"
+            "hardware identity implementations initial_weights parameters test test.metrics "
+            "training versions wandb_run"
         ),
         str: (
             "command data.facts.alphabet error git.commit hardware.cpu hardware.gpu precision "
-            "pruned started training.peak_memory_of wandb_group wandb_id wandb_run.group "
-            "wandb_run.name"
+            "protocol.metric.direction pruned started training.peak_memory_of wandb_group "
+            "wandb_id wandb_run.group wandb_run.name"
         ),
         int: (
             "best.step initial_weights.step parameters.total test.n training.peak_memory_bytes "
             "training.planned_steps training.skipped_steps training.steps"
         ),
         float: (
-            "best.accuracy test.accuracy test.loss test.majority_class_accuracy "
-            "test.standard_error training.epochs training.tokens_per_second training.wall_seconds"
+            "best.value test.majority_class_accuracy training.epochs training.tokens_per_second "
+            "training.wall_seconds"
         ),
         list: "metrics wandb_run.tags",
     }.items()
@@ -146,16 +149,21 @@ def check(content: Any) -> dict[str, Any]:
 
     Raises:
         ValueError: it is no record, one of a newer form, or lacks what every record has.
+
+    One of an earlier form is turned into the newest.
     """
     if not isinstance(content, dict):
         raise ValueError("it is not a run's record")
-    for path, kind in NEEDED.items():
-        _check_kind(content, path, kind)
+    _check_kind(content, "record_version", int)
     if content["record_version"] > VERSION:
         raise ValueError(
             f"its form {content['record_version']} is newer than this program reads ({VERSION}): "
             "update the project"
         )
+    if content["record_version"] == 1:
+        content = _second(content)
+    for path, kind in NEEDED.items():
+        _check_kind(content, path, kind)
     if content["status"] not in STATUSES:
         raise ValueError(f"status {content['status']!r:.40} is not one of {', '.join(STATUSES)}")
     for split in content["data"]["splits"]:
@@ -166,6 +174,15 @@ def check(content: Any) -> dict[str, Any]:
     for path, kind in KNOWN.items():
         if at(content, path) is not None:
             _check_kind(content, path, kind)
+    for name in (content["protocol"]["metric"]["name"], *(at(content, "test.metrics") or ())):
+        if not name.isidentifier():
+            raise ValueError(f"{name!r:.40} is no name of a metric")
+    for name in at(content, "test.metrics") or ():
+        metric = ("test", "metrics", name)
+        _check_kind(content, metric, dict)
+        for part, kind in METRIC.items():
+            if at(content, (*metric, part)) is not None:
+                _check_kind(content, (*metric, part), kind)
     if re.search(NOT_IN_IDS, text(content, "wandb_id") or ""):
         raise ValueError(f"W&B has no run of the id {content['wandb_id']!r:.40}")
     for row in content.get("metrics") or []:
@@ -182,7 +199,7 @@ def at(record: Mapping[str, Any], path: str | Iterable[str]) -> Any:
     return value
 
 
-def number(record: Mapping[str, Any], path: str) -> float | None:
+def number(record: Mapping[str, Any], path: str | Iterable[str]) -> float | None:
     """The number at a place of a record; None where there is none."""
     value = at(record, path)
     return float(value) if is_number(value) else None
@@ -199,23 +216,32 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def test_result(accuracy: float, loss: float, n: int, majority: float) -> dict[str, Any]:
-    """The test section: the accuracy with its binomial standard error and the baseline beside it.
+def primary(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The tested value of the metric that selects, its unit, direction and standard error.
 
-    Args:
-        accuracy: fraction of the test split that was right.
-        loss: mean cross-entropy, in nats.
-        n: size of the test split.
-        majority: accuracy of always answering the training split's most frequent class.
+    Empty where the record has none; the value may be one that is no number.
     """
-    error = math.sqrt(accuracy * (1 - accuracy) / n)
-    return {
-        "n": n,
-        "accuracy": accuracy,
-        "standard_error": error,
-        "loss": loss,
-        "majority_class_accuracy": majority,
-    }
+    metric = at(record, "protocol.metric.name")
+    found = at(record, ("test", "metrics", metric)) if isinstance(metric, str) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _second(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of the first form, which knew of one accuracy alone, in the second."""
+    accuracy = {"unit": "fraction", "direction": "max"}
+    protocol, best, test = (content.get(part) for part in ("protocol", "best", "test"))
+    new = {**content, "record_version": 2}
+    if isinstance(protocol, dict):
+        new["protocol"] = {**protocol, "metric": {"name": "accuracy", **accuracy}}
+    if isinstance(best, dict):
+        new["best"] = {"step": best.get("step"), "value": best.get("accuracy")}
+    if isinstance(test, dict):
+        error = test.get("standard_error")
+        rest = {key: test[key] for key in ("n", "majority_class_accuracy") if key in test}
+        loss = {"value": test.get("loss"), "unit": "nats", "direction": "min"}
+        found = {"value": test.get("accuracy"), **accuracy, "standard_error": error}
+        new["test"] = {**rest, "primary": "accuracy", "metrics": {"loss": loss, "accuracy": found}}
+    return new
 
 
 def _check_kind(content: Mapping[str, Any], path: str | tuple[str, ...], kind: type) -> None:

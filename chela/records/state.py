@@ -25,7 +25,8 @@ class RunState:
     steps: int | None = None  # that are planned
     seconds_left: float | None = None  # of training, at the speed of this session so far
     tokens_per_second: float | None = None
-    accuracy: float | None = None  # in validation: the best of a finished run, else the last
+    value: float | None = None  # in validation: the best of a finished run, else the last
+    metric: str = ""  # that it is of
     note: str = ""  # why it failed, or what to do
 
 
@@ -54,7 +55,8 @@ def run_state(folder: Path, now: float | None = None) -> RunState:
     step, steps = (_count(record, f"training.{key}") for key in ("steps", "planned_steps"))
     speed = number(record, "training.tokens_per_second")
     if status == "finished":
-        return RunState("finished", step, steps, None, speed, number(record, "best.accuracy"))
+        best, metric = number(record, "best.value"), record["protocol"]["metric"]["name"]
+        return RunState("finished", step, steps, None, speed, best, metric)
     said = text(record, "pruned") or text(record, "error")
     note = said or "repeat the command to go on"
     return RunState(str(status), step, steps, None, speed, note=note.strip().partition("\n")[0])
@@ -92,12 +94,13 @@ def run_folders(root: Path) -> Iterator[Path]:
 def _training(folder: Path, held: bool, now: float) -> RunState:
     progress = _progress(folder)
     step, steps = _count(progress, "step"), _count(progress, "steps")
-    speed, accuracy = number(progress, "tokens_per_second"), number(progress, "val_accuracy")
+    speed, value = number(progress, "tokens_per_second"), number(progress, "value")
+    metric = text(progress, "metric") or ""
     if not held:
         note = "killed without a word; repeat the command to go on from its last checkpoint"
-        return RunState("died", step, steps, None, speed, accuracy, note)
+        return RunState("died", step, steps, None, speed, value, metric, note)
     note = "" if step is None or steps is None or step < steps else "testing"
-    return RunState("running", step, steps, _left(progress, now), speed, accuracy, note)
+    return RunState("running", step, steps, _left(progress, now), speed, value, metric, note)
 
 
 def _count(content: Mapping[str, Any], path: str) -> int | None:

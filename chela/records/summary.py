@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chela.records.format import duration
-from chela.records.record import at, is_number, number, text
+from chela.records.record import at, is_number, number, primary, text
 
 
 def summary_table(record: dict[str, Any], folder: Path) -> Table:
@@ -22,12 +22,13 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     table = Table(title=record["run_id"], show_header=False, title_justify="left", min_width=60)
     table.add_column(style="bold")
     table.add_column(overflow="fold")  # a path must be whole to be of use
+    metric = record["protocol"]["metric"]["name"]
     rows = {
-        "test accuracy": _test(record),
+        f"test {metric}": _test(record),
         "majority class": _number(record, "test.majority_class_accuracy", "{:.4f}"),
         "trivial score": _baselines(record),
         "selected at": _number(record, "best.step", "step {:,.0f}")
-        + _number(record, "best.accuracy", ", validation accuracy {:.4f}"),
+        + _number(record, "best.value", f", validation {metric} {{:.4f}}"),
         "protocol": record["protocol"]["name"],
         "data": _data(record["data"]),
         "parameters": _number(record, "parameters.total", "{:,.0f}"),
@@ -49,9 +50,9 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
 
 
 def _test(record: dict[str, Any]) -> str:
-    error = _number(record, "test.standard_error", " ± {:.4f}")
-    accuracy = _number(record, "test.accuracy", "{:.4f}")
-    return f"{accuracy}{error} (n = {record['test']['n']:,})"
+    found = primary(record)
+    value, error = _number(found, "value", "{:.4f}"), _number(found, "standard_error", " ± {:.4f}")
+    return f"{value}{error} (n = {record['test']['n']:,})"
 
 
 def _number(record: dict[str, Any], path: str, form: str) -> str:

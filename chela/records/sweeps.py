@@ -39,7 +39,7 @@ class SweepCell:
     overrides: list[str]
     folder: str | None = None  # of its run, from the sweep's; None: it cannot be configured
     error: str | None = None
-    best: float | None = None  # validation accuracy, when it finished
+    best: float | None = None  # what selects, of the best validation, when it finished
 
 
 def sweep_name() -> str | None:

@@ -19,7 +19,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     The mean is over the finished runs; without any, ``state`` says why there is none.
     """
     runs = sorted(runs, key=lambda run: run.seed)
-    finished = [run for run in runs if run.accuracy is not None]
+    finished = [run for run in runs if run.value is not None]
     states = {run.status for run in runs}
     first = (finished or runs)[0]
     return {
@@ -32,8 +32,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "state": next((each for each in WITHOUT_NUMBER if each in states), "missing"),
         "n_seeds": len(finished),
         "seeds": " ".join(
-            f"{run.seed}" if run.accuracy is not None else f"{run.seed}:{run.status}"
-            for run in runs
+            f"{run.seed}" if run.value is not None else f"{run.seed}:{run.status}" for run in runs
         ),
         "test_n": first.test_n,
         "error": "; ".join(run.error for run in runs if run.error),
@@ -46,10 +45,10 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 def doubts(runs: Sequence[Run]) -> list[str]:
     """What a reader of the mean should know: the seeds that are not in it, and how seeds differ."""
-    finished = [run for run in runs if run.accuracy is not None]
+    finished = [run for run in runs if run.value is not None]
     if not finished:
         return []
-    missing = [f"seed {run.seed} {run.status}" for run in runs if run.accuracy is None]
+    missing = [f"seed {run.seed} {run.status}" for run in runs if run.value is None]
     aspects = {
         "the code's commit": "git.commit",
         "the precision": "precision",
@@ -78,21 +77,15 @@ def _number(finished: Sequence[Run]) -> dict[str, Any]:
     The error has two parts: of the seeds, where there are several, and of the test split, which is
     the same for all of them and so does not shrink with their number.
     """
-    values = [100 * run.accuracy for run in finished if run.accuracy is not None]
+    values = [run.value for run in finished if run.value is not None]
     deviation = stdev(values) if len(values) > 1 else None
-    of_the_split = fmean(_binomial(run) for run in finished)
+    of_the_split = fmean(run.error_of_value for run in finished)
     return {
         "state": "measured",
         "value": math.fsum(values) / len(values),
         "std": deviation,
         "standard_error": math.hypot((deviation or 0) / math.sqrt(len(values)), of_the_split),
     }
-
-
-def _binomial(run: Run) -> float:
-    """The standard error, in %, of a fraction that was counted on the test split."""
-    fraction, count = run.accuracy or 0.0, max(1, run.test_n or 1)
-    return 100 * math.sqrt(fraction * (1 - fraction) / count)
 
 
 def _cost(runs: Sequence[Run]) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from chela.records.collect import Run
 from chela.records.format import duration, human, size
 from chela.report.cells import hardware
 
+TESTED = ("test", "metrics")
+Path = str | tuple[str, ...]  # a place in a record
+
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """Name and value of all that is needed to believe a number; what no record says is left out."""
@@ -25,20 +28,12 @@ def facts(run: Run) -> list[tuple[str, str]]:
     found = {
         "status": run.status,
         "error": run.error,
-        "test": run.accuracy is not None
-        and _numbers(
-            run,
-            ("test.accuracy", "accuracy {:.4f}"),
-            ("test.standard_error", " ± {:.4f} (standard error)"),
-            ("test.n", ", n = {:,.0f}"),
-            ("test.majority_class_accuracy", "; majority class {:.4f}"),
-            ("test.loss", "; loss {:.4f}"),
-        ),
+        "test": run.value is not None and _tested(run),
         "trivial scores": _trivial(run),
         "selected": _numbers(
             run,
             ("best.step", "step {:,.0f}"),
-            ("best.accuracy", ", validation accuracy {:.4f}"),
+            ("best.value", lambda best: f", validation {run.metric} {best:.4f}"),
         ),
         "protocol": f"{run.protocol}: {run.selection}",
         "data": f"{run.task} ({source}): {sizes}; test sequences up to {run.longest:,} long",
@@ -78,7 +73,7 @@ def configuration(run: Run) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in flat(run.record["config"]).items()]
 
 
-def _numbers(run: Run, *parts: tuple[str, str | Callable[[float], str]]) -> str:
+def _numbers(run: Run, *parts: tuple[Path, str | Callable[[float], str]]) -> str:
     """The numbers at some places of the record, each in its form, as far as there are any."""
     found = "".join(
         form.format(value) if isinstance(form, str) else form(value)
@@ -86,6 +81,24 @@ def _numbers(run: Run, *parts: tuple[str, str | Callable[[float], str]]) -> str:
         if (value := run.number(path)) is not None
     )
     return found.removeprefix(", ").removeprefix("; ").strip()
+
+
+def _tested(run: Run) -> str:
+    """What selects with its standard error, then the other metrics."""
+    metrics = run.record["test"]["metrics"]
+
+    def named(name: str) -> Callable[[float], str]:
+        return lambda value: f"; {name} {value:.4f}"
+
+    others = [((*TESTED, name, "value"), named(name)) for name in metrics if name != run.metric]
+    return _numbers(
+        run,
+        ((*TESTED, run.metric, "value"), named(run.metric)),
+        ((*TESTED, run.metric, "standard_error"), " ± {:.4f} (standard error)"),
+        ("test.n", ", n = {:,.0f}"),
+        ("test.majority_class_accuracy", "; majority class {:.4f}"),
+        *others,
+    )
 
 
 def _trivial(run: Run) -> str | None:

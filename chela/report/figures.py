@@ -45,7 +45,7 @@ class Line:
 
 
 def learning_curves(report: Report) -> Markup:
-    """A figure per column: the mean validation accuracy of each row's seeds over the steps.
+    """A figure per column: the mean of each row's seeds in validation, over the steps.
 
     Around a line lies the band between the worst and the best of its seeds. The lines are numbered
     in the order of their ends, as far as they got, and the legend is sorted by it.
@@ -56,28 +56,32 @@ def learning_curves(report: Report) -> Markup:
         lines = []
         for color, (row, cells) in enumerate(rows):
             runs = cells[place].runs
-            finished = [run for run in runs if run.accuracy is not None]
-            curve = over_steps(finished or runs, "val/accuracy")
+            finished = [run for run in runs if run.value is not None]
+            factor = 100.0 if column.unit == "%" else 1.0
+            curve = over_steps(finished or runs, f"val/{column.metric}", factor)
             if not curve.empty:
                 band = zip(curve.index, curve.min(axis=1), curve.max(axis=1), strict=True)
                 points = list(curve.mean(axis=1).items())
                 several = len(curve.columns) > 1
                 lines.append(Line(row.name, color, points, list(band) if several else ()))
-        lines.sort(key=lambda line: (-line.points[-1][1], line.name))
+        worse = -1 if column.direction == "max" else 1  # times a value: the best is the least
+        lines.sort(key=lambda line: (worse * line.points[-1][1], line.name))
         numbered = [
             Line(each.name, each.color, each.points, each.band, number=number)
             for number, each in enumerate(lines, start=1)
         ]
-        label = "validation accuracy (%)"
-        about = f"Validation accuracy over steps on {column.title}"
+        label = f"validation {column.metric} ({column.unit})"
+        about = f"Validation {column.metric} over steps on {column.title}"
         figures.append(_figure(column.title, numbered, label, about))
     return _charts(figures)
 
 
 def run_curves(runs: Sequence[Run]) -> Markup:
-    """Two figures, accuracy and loss: a colour per seed, validation in full, training faint."""
+    """Of what selects and of the loss: a colour per seed, training faint."""
     figures = []
-    for quantity, factor, unit in (("accuracy", 100.0, "%"), ("loss", 1.0, "nats")):
+    measures = [(run.metric, run.unit) for run in runs[:1]]
+    for quantity, unit in dict([*measures, ("loss", "nats")]).items():
+        factor = 100.0 if unit == "%" else 1.0
         lines = [
             Line(f"seed {run.seed}, {name}", color, points, faint=stage == "train")
             for color, run in enumerate(runs)
@@ -104,9 +108,10 @@ def points_of(run: Run, name: str, factor: float = 100.0) -> list[Point]:
     ]
 
 
-def over_steps(runs: Sequence[Run], name: str) -> pd.DataFrame:
+def over_steps(runs: Sequence[Run], name: str, factor: float = 100.0) -> pd.DataFrame:
     """``points_of`` each run: a row per step in their order, a column per run that has any."""
-    found = {n: dict(points) for n, run in enumerate(runs) if (points := points_of(run, name))}
+    lines = [points_of(run, name, factor) for run in runs]
+    found = {n: dict(points) for n, points in enumerate(lines) if points}
     return pd.DataFrame(found).sort_index()
 
 

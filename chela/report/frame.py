@@ -127,7 +127,7 @@ class Report:
             for row, cells in self.ours
             for cell in cells
             for run in cell.runs
-            if run.accuracy is None
+            if run.value is None
         ]
 
     @cached_property

@@ -16,6 +16,7 @@ from chela.report.published import LRA, departure
 
 # Sources that are no name of their own, and names that only the benchmark's data may bear.
 NO_NAME = {"official", "hub", "generated", *LRA, *(each.title.lower() for each in LRA.values())}
+METRIC = "accuracy"  # of the benchmark
 USUAL = "heldout"  # the protocol that needs no note
 MANY = 6  # keys; a note that lists more is not read
 CHANCE = 50.0  # %: what the averages of the S4 and S5 papers count for a failed Path-X
@@ -97,9 +98,11 @@ def build(collection: Collection, literature: pd.DataFrame | None = None) -> Rep
 
 
 def column_key(run: Run) -> str:
-    """The task, where the data are the benchmark's; else the task and the data's fingerprint."""
-    usual = run.task in LRA and departure(run) is None
-    return run.task if usual else f"{run.task}:{run.fingerprint}"
+    """The task, where the data and the metric are the benchmark's; else these beside it."""
+    usual = run.task in LRA and departure(run) is None and run.metric == METRIC
+    if usual:
+        return run.task
+    return ":".join([run.task, run.fingerprint, *[run.metric] * (run.metric != METRIC)])
 
 
 def _columns(runs: Iterable[Run]) -> list[Column]:
@@ -116,7 +119,8 @@ def _columns(runs: Iterable[Run]) -> list[Column]:
         if why is None and run.stand_in:
             why = f"stand-in for the data of {run.task}"
         notes = (f"{why}; not comparable with published values",) if why else ()
-        others.append(Column(key, title, "other", notes))
+        measure = run.metric, run.unit, run.direction
+        others.append(Column(key, title, "other", notes, *measure))
     six = [Column(task, LRA[task].title, "lra") for task in LRA if task in firsts]
     return [*six, *sorted(others, key=lambda column: (column.title, column.key))]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from chela.config.command import masked_for_others
 from chela.config.settings import LoggerConfig
 from chela.errors import RunError
+from chela.records.record import at, primary
 
 if TYPE_CHECKING:  # a second of start-up that a run without W&B need not wait for
     import wandb
@@ -245,7 +246,17 @@ class WandbRun:
 
 def final_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a finished run's summary says in W&B: ``{"test/accuracy": 0.58, ...}``."""
-    parts = {name: record.get(name) or {} for name in ("test", "best", "parameters")}
+    test, best = record.get("test") or {}, record.get("best") or {}
+    metrics = test.get("metrics") or {}
+    parts = {
+        "test": {
+            **{name: metric["value"] for name, metric in metrics.items()},
+            "standard_error": primary(record).get("standard_error"),
+            **{key: test[key] for key in ("n", "majority_class_accuracy") if key in test},
+        },
+        "best": {"step": best.get("step"), at(record, "protocol.metric.name"): best.get("value")},
+        "parameters": record.get("parameters") or {},
+    }
     return {f"{part}/{key}": value for part, each in parts.items() for key, value in each.items()}
 
 

@@ -18,17 +18,18 @@ from chela.config.schema import ModelConfig, RunConfig
 from chela.config.settings import TrainerConfig
 from chela.errors import ConfigError
 from chela.kernels.choice import Asked, use_kernels
-from chela.model import Classifier
+from chela.model import Model
+from chela.objectives import OBJECTIVES, objective_of
 from chela.records.environment import reset_peak_memory
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.engine import CPU, Engine
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from tasks.base import Task, TaskSpec
 
 PLAIN = Engine()  # on a CPU, whatever the configuration asks for
 
 
-def compile_blocks(model: Classifier, one_for_all_lengths: bool) -> None:
+def compile_blocks(model: Model, one_for_all_lengths: bool) -> None:
     """Compile each block when it is first called: all blocks share what is compiled for one.
 
     And the last norm, whose statistics and slopes are many passes over the tokens otherwise.
@@ -59,7 +60,7 @@ def build_model(
     spec: TaskSpec,
     kernels: Asked = "torch",
     device: torch.device = CPU,
-) -> Classifier:
+) -> Model:
     """The backbone with the configured mixer in every block, sized for the task.
 
     Args:
@@ -84,7 +85,7 @@ def build_model(
         return mixer
 
     try:
-        model = Classifier(
+        model = OBJECTIVES[spec.objective].model(
             config.backbone,
             make_mixer,
             vocab_size=spec.vocab_size,
@@ -99,8 +100,13 @@ def build_model(
 
 
 def build_module(
-    config: RunConfig, spec: TaskSpec, engine: Engine, steps: int, padded: bool
-) -> ClassificationModule:
+    config: RunConfig,
+    spec: TaskSpec,
+    engine: Engine,
+    steps: int,
+    padded: bool,
+    metric: str = "accuracy",
+) -> TrainingModule:
     """The model, compiled where ``trainer.step`` says so, with all that trains it.
 
     Args:
@@ -109,6 +115,7 @@ def build_module(
         engine: that will compute it.
         steps: of the run.
         padded: whether batches hold padding.
+        metric: that selects.
 
     Raises:
         ConfigError: the sizes do not fit together.
@@ -116,8 +123,9 @@ def build_module(
     model = build_model(config.model, spec, engine.kernels, engine.device)
     if engine.step != "eager":
         compile_blocks(model, one_for_all_lengths=padded and not engine.deterministic)
-    return ClassificationModule(
+    return TrainingModule(
         model,
+        objective_of(spec, metric),
         config.optimizer,
         config.schedule,
         steps,

@@ -17,8 +17,9 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from chela.errors import RunError
+from chela.objectives.base import Metric
 from chela.records.files import atomic_file
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from chela.training.stopping import (
     AFTER_TEST,
     AT_STEP,
@@ -133,12 +134,12 @@ def _copied(mapped: Any, largest: int) -> Any:
 
 
 class Checkpointer(Checkpoint):
-    """Keeps ``best.ckpt`` (weights at the best validation accuracy) and ``last.ckpt`` (everything).
+    """Keeps ``best.ckpt`` (weights at the best validation) and ``last.ckpt`` (everything).
 
     ``previous.ckpt`` is the last one before, for a disk that loses what it said it had written.
 
     Saves at step boundaries only, and after the validation that belongs to a step, so that a run
-    resumed from ``last.ckpt`` goes on exactly as if it had never stopped. Among equal accuracies
+    resumed from ``last.ckpt`` goes on exactly as if it had never stopped. Among equals
     the first counts.
 
     A validation may take minutes, and a batch system does not wait for its end. So the step before
@@ -147,13 +148,19 @@ class Checkpointer(Checkpoint):
     """
 
     def __init__(
-        self, folder: Path, every_steps: int, validate_every: int, signals: StopSignals
+        self,
+        folder: Path,
+        every_steps: int,
+        validate_every: int,
+        signals: StopSignals,
+        metric: Metric,
     ) -> None:
         self.folder = folder
+        self.metric = metric
         self.every_steps = every_steps
         self.validate_every = validate_every
         self.signals = signals
-        self.best_accuracy = -1.0
+        self.best: float | None = None
         self.best_step = 0
         self._saved_step = 0  # that a resume would go on from
         self._validation_began = 0.0  # time.monotonic()
@@ -161,11 +168,11 @@ class Checkpointer(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What the selection needs to go on after a resume."""
-        return {"best_accuracy": self.best_accuracy, "best_step": self.best_step}
+        return {"best": self.best, "best_step": self.best_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the selection where the checkpoint left it."""
-        self.best_accuracy, self.best_step = state["best_accuracy"], state["best_step"]
+        self.best, self.best_step = state["best"], state["best_step"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Lightning has put its own handler of SIGTERM before ours: put ours back."""
@@ -225,9 +232,9 @@ class Checkpointer(Checkpoint):
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Keep the weights if they are the best so far, then everything."""
         self._validation_seconds = time.monotonic() - self._validation_began
-        accuracy = float(trainer.callback_metrics["val/accuracy"])
-        if accuracy > self.best_accuracy:
-            self.best_accuracy, self.best_step = accuracy, trainer.global_step
+        value = float(trainer.callback_metrics[f"val/{self.metric.name}"])
+        if self.metric.better(value, self.best):
+            self.best, self.best_step = value, trainer.global_step
             if trainer.is_global_zero and (self.folder / BEST).exists():
                 (self.folder / BEST).replace(self.folder / BEST_BEFORE)
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
@@ -266,7 +273,7 @@ class Checkpointer(Checkpoint):
         self.signals.then = AFTER_TEST
 
     def _save_last(self, trainer: L.Trainer) -> None:
-        if isinstance(trainer.lightning_module, ClassificationModule):
+        if isinstance(trainer.lightning_module, TrainingModule):
             trainer.lightning_module.check()  # what is saved is good to go on from
         if trainer.is_global_zero and (self.folder / LAST).exists():
             (self.folder / LAST).replace(self.folder / PREVIOUS)

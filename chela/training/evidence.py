@@ -18,6 +18,7 @@ import chela
 from chela.config.command import command_line
 from chela.config.recipe import departures
 from chela.config.schema import RunConfig, as_dict, computation
+from chela.objectives.base import Means, Objective
 from chela.records.environment import batch_job, git_state, hardware, peak_memory, versions
 from chela.records.source import changes, code_state, source_files
 from chela.track.wandb_run import WandbRun
@@ -25,7 +26,9 @@ from chela.training.checkpoints import Checkpointer
 from chela.training.data import DataModule
 from chela.training.engine import FORMS
 from chela.training.history import History
+from chela.training.module import TrainingModule
 from tasks.base import PROTOCOLS
+from tasks.storage.meta import Meta
 
 # beside the mixer's: with all that they import, see source_files
 ALWAYS = ("chela.model.backbone", "chela.training.module", "chela.training.optim")
@@ -100,10 +103,11 @@ def beginning(
     wandb: WandbRun,
     wandb_group: str,
     data: DataModule,
-    model: nn.Module,
+    module: TrainingModule,
 ) -> dict[str, Any]:
     """The part of the record that is known before the first step."""
     ran = source_files(*computing(config), config.task.target.__module__)
+    model, metric = module.model, module.objective.primary
     return {
         "run_id": config.run_id,
         "wandb_id": provenance.fixed["wandb_id"],
@@ -124,8 +128,13 @@ def beginning(
         "data": data.task.meta.summary(),
         "protocol": {
             "name": data.task.protocol,
-            "selection": f"{PROTOCOLS[data.task.protocol]}; the first of equals",
+            "selection": f"{metric.best} {PROTOCOLS[data.task.protocol]}; the first of equals",
             "test": "once, with the selected weights, on the whole test split",
+            "metric": {
+                "name": metric.name,
+                "unit": metric.unit,
+                "direction": metric.direction,
+            },
         },
         "parameters": {
             "total": sum(p.numel() for p in model.parameters()),
@@ -164,8 +173,34 @@ def outcome(
             "peak_memory_bytes": peak[0],
             "peak_memory_of": peak[1],
         },
-        "best": {"step": checkpointer.best_step, "accuracy": checkpointer.best_accuracy},
+        "best": {"step": checkpointer.best_step, "value": checkpointer.best},
         "metrics": history.rows,
+    }
+
+
+def test_result(objective: Objective, means: Means, data: Meta) -> dict[str, Any]:
+    """The test section: each metric with its standard error, and the baseline beside them.
+
+    Args:
+        objective: of the run.
+        means: what the test came to.
+        data: of the task; where a sample has one class, the accuracy of always answering the
+            training split's most frequent one belongs to the section.
+    """
+    majority = {"majority_class_accuracy": data.majority_accuracy("test")}
+    return {
+        "n": round(means.n),
+        "primary": objective.primary.name,
+        "metrics": {
+            each.name: {
+                "value": each.value(means),
+                "unit": each.unit,
+                "direction": each.direction,
+                "standard_error": each.error(means),
+            }
+            for each in objective.metrics
+        },
+        **(majority if objective.per_sample else {}),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning as L
@@ -25,14 +24,13 @@ class Plateau(Callback):
 
     Args:
         history: where the training loss is read, as often as it is logged.
-        num_classes: guessing among them costs ln(num_classes).
         steps: how long to wait before saying so.
         console: where it is said.
     """
 
-    def __init__(self, history: History, num_classes: int, steps: int, console: Screen) -> None:
+    def __init__(self, history: History, steps: int, console: Screen) -> None:
         self.history, self.steps, self.console = history, steps, console
-        self.guessing = math.log(num_classes)
+        self.guessing = history.objective.guessing
         self.left = self.said = False
 
     def state_dict(self) -> dict[str, bool]:

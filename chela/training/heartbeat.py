@@ -63,7 +63,8 @@ class Heartbeat(Callback):
             "first_step": self._first[0],
             "first_time": self._first[1],
             "tokens_per_second": latest.get("tokens_per_second"),
-            "val_accuracy": latest.get("val/accuracy"),
+            "metric": self.history.objective.primary.name,
+            "value": latest.get(self.history.primary),
         }
         # not flushed to the disk: who reads it sees the old file or the new one, and after a
         # crash of the machine nobody needs either

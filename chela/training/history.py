@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,17 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from chela.objectives.base import Metric, Objective
 from chela.records.files import write_text
 from chela.training.distributed import is_leader, total
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from tasks.base import Batch
 
-COLUMNS = (
-    "step",
-    "epoch",
-    "train/loss",
-    "train/accuracy",
-    "val/loss",
-    "val/accuracy",
-    "learning_rate",
-    "gradient_norm",
-    "tokens_per_second",
-)
+
+def columns(metrics: Iterable[Metric]) -> list[str]:
+    """Of the CSV file, in order."""
+    names = [f"{stage}/{each.name}" for stage in ("train", "val") for each in metrics]
+    return ["step", "epoch", *names, "learning_rate", "gradient_norm", "tokens_per_second"]
 
 
 class History(Callback):
@@ -37,8 +33,16 @@ class History(Callback):
     over the wall time of the interval, with waiting for data and saving, without validation.
     """
 
-    def __init__(self, file: Path, every_steps: int, train_samples: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        file: Path,
+        every_steps: int,
+        train_samples: int,
+        batch_size: int,
+        objective: Objective,
+    ) -> None:
         self.file = file
+        self.objective = objective
         self.every_steps = every_steps
         self.samples_per_epoch = train_samples
         self.batch_size = batch_size
@@ -87,14 +91,13 @@ class History(Callback):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
     ) -> None:
         """Count tokens; every ``every_steps`` steps write a row."""
-        assert isinstance(module, ClassificationModule)
+        assert isinstance(module, TrainingModule)
         self._interval_tokens = self._interval_tokens + batch.lengths.sum()
         self.step = step = trainer.global_step
         if step % self.every_steps and step < trainer.max_steps:
             return
         module.check()
-        row = module.read_metrics("train")  # waits for the device: the clock is right after it
-        del row["train/samples"]
+        row = module.read_metrics()  # waits for the device: the clock is right after it
         self._stop_clock()
         tokens = self._tokens_of_all()
         self.tokens += tokens
@@ -113,7 +116,7 @@ class History(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Stop the clock: validation is not training. Stop, if too many steps were not finite."""
-        assert isinstance(module, ClassificationModule)
+        assert isinstance(module, TrainingModule)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._stop_clock()
@@ -121,7 +124,7 @@ class History(Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """A row for the validation; the clock goes on."""
-        names = ("val/loss", "val/accuracy")
+        names = [f"val/{each.name}" for each in self.objective.metrics]
         self._add(trainer, {name: float(trainer.callback_metrics[name]) for name in names})
         self._mark = time.perf_counter()
 
@@ -133,12 +136,17 @@ class History(Callback):
             write_text(self.file, self.as_csv())
 
     def as_csv(self) -> str:
-        """All rows under ``COLUMNS``; a value that a row does not have is left empty."""
+        """All rows under ``columns``; a value that a row does not have is left empty."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, columns(self.objective.metrics), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         return text.getvalue()
+
+    @property
+    def primary(self) -> str:
+        """The column of what selects."""
+        return f"val/{self.objective.primary.name}"
 
     def epochs(self, step: int) -> float:
         """Passes over the training split that ``step`` steps are."""

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from chela.config.settings import TrainerConfig
+from chela.objectives import objective_of
 from chela.training.engine import Engine
 from tasks.base import Batch, Task
 from tasks.loader import DiskReader
@@ -153,7 +153,7 @@ def _compute(model: nn.Module, batch: Batch, task: Task, dtype: torch.dtype, tra
         with narrow:
             logits = model(batch.values, batch.lengths if task.is_padded else None)
         if train:
-            F.cross_entropy(logits.float(), batch.labels).backward()
+            objective_of(task.spec, task.metric).loss(logits, batch.targets).backward()
 
 
 @contextmanager

@@ -1,25 +1,23 @@
-"""One training step, one evaluation: the classifier as a LightningModule."""
+"""One training step, one evaluation: a model and its objective as a LightningModule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
 
 from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import RunError
-from chela.training.distributed import total
+from chela.objectives.base import SUMS, Means, Objective
+from chela.training.distributed import processes, total
 from chela.training.graphs import StepGraphs
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
 from tasks.base import Batch
 
-EVALUATED = ("val", "test")
 SHOWN = 3  # rows of a batch in an error, which goes into records and reports
 
 
@@ -34,15 +32,16 @@ class NonFinite(RunError):
         self.evidence = evidence
 
 
-class ClassificationModule(L.LightningModule):
-    """Cross-entropy training and evaluation of any ``(values, lengths) -> logits`` model.
+class TrainingModule(L.LightningModule):
+    """Training and evaluation of any ``(values, lengths) -> logits`` model for an objective.
 
-    Metrics are exact means over samples, not means of batch means. Those of training run over the
+    Metrics are exact means over targets, not means of batch means. Those of training run over the
     interval since they were last read and are part of the checkpoint, so that a resumed run logs
     what an uninterrupted one would. Nothing in a step waits for the device.
 
     Args:
         model: called with values and lengths, the latter None where nothing is padded.
+        objective: judges its answers.
         optimizer: its choices.
         schedule: of the learning rate.
         total_steps: of the run.
@@ -55,13 +54,15 @@ class ClassificationModule(L.LightningModule):
 
     steps: Tensor  # so far, those skipped among them
     skipped: Tensor  # steps without an update so far, because something was not finite
-    sums: Tensor  # (3,) loss, hits and samples of the interval
+    sums: Tensor  # (3,) loss, hits and targets of the interval
+    evaluated: Tensor  # (4,) ``SUMS`` of the evaluation so far
     gradient_norm: Tensor  # of the latest step, before it was clipped
     bad: dict[str, Tensor]  # the last step that was not finite: its number, loss, norm, rows
 
     def __init__(
         self,
         model: nn.Module,
+        objective: Objective,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         total_steps: int,
@@ -72,6 +73,7 @@ class ClassificationModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self.objective = objective
         self.optimizer_config = optimizer
         self.schedule_config = schedule
         self.total_steps = total_steps
@@ -82,30 +84,26 @@ class ClassificationModule(L.LightningModule):
         # Else Lightning does, which several devices need.
         self.steps_itself = graph or micro_batch_size is not None
         self.bad = {}
+        self.tested = Means(0.0, 0.0, 0)
         self._graphs: StepGraphs | None = None
         self._eval_graphs: StepGraphs | None = None
         self._eval_size = 0
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
         self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))
+        evaluated = torch.zeros(len(SUMS), dtype=torch.float64)
+        self.register_buffer("evaluated", evaluated, persistent=False)
         self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
-        # "disable": torchmetrics would ask the device after each batch whether there are NaNs
-        self.losses = nn.ModuleDict(
-            {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in EVALUATED}
-        )
-        self.accuracies = nn.ModuleDict(
-            {f"{stage}_accuracy": MeanMetric(nan_strategy="disable") for stage in EVALUATED}
-        )
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        """Logits (B, classes) of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
+        """The model's logits of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
         return self.model(values, lengths)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean loss of a batch; one that is not finite makes no update, see ``skipped``."""
         if not self.steps_itself:
-            loss, scores = self._loss(batch)
-            self._count(batch, scores)
+            loss, sums = self._loss(batch, self._share(batch))
+            self._count(batch, sums)
             return loss
         if not self.graph:
             return self.whole_step(batch)
@@ -122,15 +120,13 @@ class ClassificationModule(L.LightningModule):
         """
         optimizer = self.trainer.optimizers[0]
         optimizer.zero_grad(set_to_none=True)
-        size = len(batch.labels)
-        found = []
+        share, found = self._share(batch), []
         for part in self._parts(batch):
             with self.trainer.precision_plugin.forward_context():
-                loss, scores = self._loss(part)
-                loss = loss * (len(part.labels) / size)
+                loss, sums = self._loss(part, share)
             with torch.autocast(self.device.type, enabled=False):  # Lightning steps inside of one
                 loss.backward()
-            found.append(scores)
+            found.append(sums)
         self._count(batch, torch.stack(found).sum(0))
         self._clip(self.trainer.gradient_clip_val)
         optimizer.step()
@@ -142,7 +138,7 @@ class ClassificationModule(L.LightningModule):
         with torch.compiler.set_stance("force_eager"):  # too little to be compiled for
             for part in self._parts(batch):
                 with self.trainer.precision_plugin.forward_context():
-                    self._score(part)
+                    self._logits(part)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Lightning's hook; a whole step has been backward already."""
@@ -165,34 +161,26 @@ class ClassificationModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the validation metrics."""
-        self._evaluate("val", batch, batch_index)
+        self._evaluate(batch, batch_index)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the test metrics."""
-        self._evaluate("test", batch, batch_index)
+        self._evaluate(batch, batch_index)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the validation metrics to the callbacks."""
-        self.log_dict(self.read_metrics("val"))
+        means = self._evaluation()
+        self.log_dict({f"val/{name}": x for name, x in self.objective.values(means).items()})
 
     def on_test_epoch_end(self) -> None:
-        """Hand the test metrics to the caller of ``trainer.test``."""
-        self.log_dict(self.read_metrics("test"))
+        """Keep what the test came to."""
+        self.tested = self._evaluation()
 
-    def read_metrics(self, stage: str) -> dict[str, float]:
-        """``{"train/loss": ..., "train/accuracy": ..., "train/samples": ...}``, and begin anew."""
-        if stage == "train":
-            loss, hits, samples = total(self.sums).tolist()
-            self.sums.zero_()
-            each = max(samples, 1)  # an interval whose every step was skipped has none
-            values = {"samples": samples, "loss": loss / each, "accuracy": hits / each}
-        else:
-            metrics = self._metrics(stage)
-            values = {"samples": total(cast("Tensor", metrics["loss"].weight)).item()}
-            for name, metric in metrics.items():
-                values[name] = metric.compute().item()
-                metric.reset()
-        return {f"{stage}/{name}": value for name, value in values.items()}
+    def read_metrics(self) -> dict[str, float]:
+        """``{"train/loss": ..., "train/accuracy": ...}`` of the interval, and begin a new one."""
+        means = Means.of(total(self.sums).tolist())
+        self.sums.zero_()
+        return {f"train/{name}": value for name, value in self.objective.values(means).items()}
 
     def teardown(self, stage: str) -> None:
         """Lightning moves the model after each stage: the graphs are of no use any more."""
@@ -259,26 +247,35 @@ class ClassificationModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _metrics(self, stage: str) -> dict[str, Metric]:
-        loss, accuracy = self.losses[f"{stage}_loss"], self.accuracies[f"{stage}_accuracy"]
-        return {"loss": cast("Metric", loss), "accuracy": cast("Metric", accuracy)}
+    def _evaluation(self) -> Means:
+        """What the evaluation came to, over all processes; the next one begins at zero."""
+        means = Means.of(total(self.evaluated).tolist())
+        self.evaluated.zero_()
+        return means
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """What is computed at once in training."""
-        size = len(batch.labels)
+        size = len(batch.targets)
         part = self.micro_batch_size or size
         for start in range(0, size, part):
             yield Batch(*(each[start : start + part] for each in batch))
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The mean loss of a training batch, and its (3,) sums of losses, hits and samples."""
-        losses, hits = self._score(batch)
-        sums = torch.stack([losses.detach().sum(), hits.sum(), torch.ones_like(hits).sum()])
-        return losses.mean(), sums
+    def _share(self, batch: Batch) -> Tensor:
+        """This process's share of the targets that a step has in all: gradients are averaged."""
+        asked = self.objective.asked(batch.targets).sum()
+        if not self.objective.per_sample and processes() > 1:
+            asked = total(asked) / processes()
+        return asked.clamp(min=1)
+
+    def _loss(self, part: Batch, share: Tensor) -> tuple[Tensor, Tensor]:
+        """A part's term of a step's mean loss, and its (3,) sums of losses, hits and targets."""
+        losses, hits, asked = self.objective.judge(self._logits(part), part.targets)
+        sums = torch.stack([losses.detach().sum(), hits.sum(), asked.sum()])
+        return losses.sum() / sums[2].clamp(min=1) * (sums[2] / share), sums
 
     def _count(self, batch: Batch, sums: Tensor) -> None:
         """Add a training batch to the metrics, if its loss is finite."""
-        loss = sums[0] / sums[2]
+        loss = sums[0] / sums[2].clamp(min=1)
         self._latest = {"loss": loss, "rows": batch.index}
         self.sums += torch.where(torch.isfinite(loss), sums, 0.0)
 
@@ -304,31 +301,26 @@ class ClassificationModule(L.LightningModule):
         if self.device.type == "cpu":
             self.check()
 
-    def _evaluate(self, stage: str, batch: Batch, batch_index: int) -> None:
-        """Add a batch to the metrics of a stage."""
+    def _evaluate(self, batch: Batch, batch_index: int) -> None:
+        """Add a batch to the sums of an evaluation."""
         if batch_index == 0:
-            self._eval_size = len(batch.labels)
-        if len(batch.labels) < self._eval_size:  # the last one is not worth compiling for
+            self._eval_size = len(batch.targets)
+        if len(batch.targets) < self._eval_size:  # the last one is not worth compiling for
             with torch.compiler.set_stance("force_eager"):
-                losses, hits = self._score(batch)
+                sums = self._sums(batch)
         elif self.graph:
             if self._eval_graphs is None:
-                self._eval_graphs = StepGraphs(self._stacked_score, beside=self._graphs)
-            losses, hits = self._eval_graphs(batch)
+                self._eval_graphs = StepGraphs(self._sums, beside=self._graphs)
+            sums = self._eval_graphs(batch)
         else:
-            losses, hits = self._score(batch)
-        metrics = self._metrics(stage)
-        metrics["loss"].update(losses)
-        metrics["accuracy"].update(hits)
+            sums = self._sums(batch)
+        self.evaluated += sums
 
-    def _stacked_score(self, batch: Batch) -> Tensor:
-        """``_score`` as one tensor (2, B)."""
+    def _sums(self, batch: Batch) -> Tensor:
+        """``SUMS`` of a batch (4,)."""
         with self.trainer.precision_plugin.forward_context():
-            return torch.stack(self._score(batch))
+            return self.objective.evaluate(self._logits(batch), batch.targets)
 
-    def _score(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Each sample's loss (B,), and 1 where its class is found (B,)."""
+    def _logits(self, batch: Batch) -> Tensor:
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
-        logits = self(batch.values, lengths).float()  # (B, classes)
-        losses = F.cross_entropy(logits, batch.labels, reduction="none")
-        return losses, (logits.argmax(-1) == batch.labels).float()
+        return self(batch.values, lengths)

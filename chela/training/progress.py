@@ -55,7 +55,7 @@ def fitting(parts: Sequence[str], width: int) -> str:
 
 
 class TrainingProgress(ProgressBar):
-    """Step of total, time left, loss, accuracy, speed, by importance; from ``History``'s rows."""
+    """Step of total, time left, metrics, speed, by importance; from ``History``'s rows."""
 
     def __init__(self, console: Screen, history: History) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class TrainingProgress(ProgressBar):
             self._draw(self._bar, trainer, validates=True)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Show the new validation accuracy."""
+        """Show what the validation came to."""
         if self._bar is not None:
             self._draw(self._bar, trainer)
         else:
@@ -127,6 +127,7 @@ class TrainingProgress(ProgressBar):
     def _parts(self, trainer: L.Trainer, validates: bool = False) -> list[str]:
         """What is known, the most important first."""
         latest, step = self.history.latest, trainer.global_step
+        metric = self.history.objective.primary.name
         parts = [f"step {step}/{trainer.max_steps}"]
         seconds = time.monotonic() - self._began
         done, left = step - self._first_step, trainer.max_steps - step
@@ -135,9 +136,10 @@ class TrainingProgress(ProgressBar):
         if validates:
             parts.append("validates")
         if "train/loss" in latest:
-            parts.append(f"loss {latest['train/loss']:.3f} acc {latest['train/accuracy']:.3f}")
-        if "val/accuracy" in latest:
-            parts.append(f"val acc {latest['val/accuracy']:.3f}")
+            shown = dict.fromkeys(("loss", metric))
+            parts.append(" ".join(f"{name} {latest[f'train/{name}']:.3f}" for name in shown))
+        if f"val/{metric}" in latest:
+            parts.append(f"val {metric} {latest[f'val/{metric}']:.3f}")
         if "tokens_per_second" in latest:
             parts.append(f"{human(latest['tokens_per_second'])} tokens/s")
         return parts

@@ -16,11 +16,11 @@ class Pruned(Exception):
 
 
 class Pruning(Callback):
-    """Tells each validation accuracy, and stops the run if the answer is yes.
+    """Tells what selects of each validation, and stops the run if the answer is yes.
 
     Args:
         history: of the run; a resumed one has the validations before.
-        report: called with the number of the validation, from 1 on, and its accuracy; answers
+        report: called with the number of the validation, from 1 on, and its value; answers
             whether to stop. The last validation of a run stops nothing.
     """
 
@@ -50,7 +50,8 @@ class Pruning(Callback):
             raise Pruned(f"pruned at step {trainer.global_step}, after validation {self._told}")
 
     def _tell(self) -> None:
-        accuracies = [row["val/accuracy"] for row in self.history.rows if "val/accuracy" in row]
-        for accuracy in accuracies[self._told :]:
+        name = self.history.primary
+        values = [row[name] for row in self.history.rows if name in row]
+        for value in values[self._told :]:
             self._told += 1
-            self._stop = self.report(self._told, accuracy)
+            self._stop = self.report(self._told, value)

@@ -22,9 +22,10 @@ from chela.config.command import typed
 from chela.config.schema import RunConfig, as_dict, parse
 from chela.disk import disk_error, explain_disk
 from chela.errors import RunError
+from chela.objectives.base import Objective
 from chela.records.curve import draw_curve
 from chela.records.files import atomic_file, write_text
-from chela.records.record import FILE, mark_failed, read_record, test_result, write_record
+from chela.records.record import FILE, mark_failed, number, read_record, write_record
 from chela.records.source import code_state
 from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
@@ -35,14 +36,22 @@ from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.data import DataModule
 from chela.training.distributed import Companions, is_leader
 from chela.training.engine import Engine, resolve
-from chela.training.evidence import Provenance, beginning, code_note, computing, outcome, peak_of
+from chela.training.evidence import (
+    Provenance,
+    beginning,
+    code_note,
+    computing,
+    outcome,
+    peak_of,
+    test_result,
+)
 from chela.training.folder import RunFolder, Start
 from chela.training.guards import Plateau, out_of_memory
 from chela.training.heartbeat import Heartbeat
 from chela.training.history import History
 from chela.training.initial import load_initial
 from chela.training.memory import estimate
-from chela.training.module import ClassificationModule, NonFinite
+from chela.training.module import NonFinite, TrainingModule
 from chela.training.progress import TrainingProgress
 from chela.training.pruning import Pruned, Pruning
 from chela.training.random_state import RandomState, random_state
@@ -52,6 +61,7 @@ from chela.training.wandb_rows import WandbRows
 from tasks.base import Task
 from tasks.errors import DataError
 from tasks.screen import Screen
+from tasks.storage.store import targets_of
 
 
 def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None) -> float:
@@ -62,7 +72,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
         report: of a search, told each validation and answering whether to stop; see ``Pruning``.
 
     Returns:
-        The best validation accuracy.
+        The best validation's value of the metric that selects; NaN without one.
 
     Raises:
         Pruned: ``report`` stopped it; everything is saved.
@@ -85,7 +95,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
             if note := code_note(config, start.finished):
                 console.say(f"{note}; the numbers are of the code then, resume=false runs this one")
             console.print(summary_table(start.finished, folder.path))
-            return float(start.finished["best"].get("accuracy") or math.nan)
+            return _or_nan(number(start.finished, "best.value"))
         chosen = Chosen.of(composed)
         return Run(config, folder, start, engine, console, leads, report, chosen).execute()
 
@@ -116,7 +126,7 @@ class Run:
         self.without_recipe = None if chosen is None else chosen.without_recipe()
 
     def execute(self) -> float:
-        """Prepare, train, test once, record. Returns the best validation accuracy."""
+        """Prepare, train, test once, record. Returns the best validation's value."""
         config, folder = self.config, self.folder
         self.measured = build.free_memory(self.engine.device)
         L.seed_everything(config.seed, workers=True, verbose=False)
@@ -126,16 +136,18 @@ class Run:
         self._check_data(task)
         steps = build.total_steps(config.trainer, len(task.train))
         data = DataModule(task, config.trainer, self.engine, config.seed, steps)
-        module = build.build_module(config, task.spec, self.engine, steps, task.is_padded)
+        module = build.build_module(
+            config, task.spec, self.engine, steps, task.is_padded, task.metric
+        )
         model = module.model
         initial = None
         if config.start_from is not None and self.start.checkpoint is None:
             initial = load_initial(model, Path(config.output_dir), config.start_from, config.seed)
         if self.leads:
             self._check_memory(module.model, task)
-        self.trainer = trainer = self._trainer(task, steps, initial)
+        self.trainer = trainer = self._trainer(task, module.objective, steps, initial)
         self._announce(data, model)
-        record = beginning(config, self.provenance, self.wandb, self.group, data, model)
+        record = beginning(config, self.provenance, self.wandb, self.group, data, module)
         if self.leads:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
         self._record("running", record)
@@ -149,12 +161,12 @@ class Run:
             self.console.say(f"W&B does not have all of this run; to upload it: {hint}")
         if signals.received is not None:  # too late for this run, not for the rest of a sweep
             raise SystemExit(self._status(signals.received))
-        return self.checkpointer.best_accuracy
+        return _or_nan(self.checkpointer.best)
 
     def _train_and_test(
         self,
         trainer: L.Trainer,
-        module: ClassificationModule,
+        module: TrainingModule,
         data: DataModule,
         record: dict[str, Any],
     ) -> dict[str, Any]:
@@ -221,7 +233,9 @@ class Run:
                 "  try: bring those data back, or resume=false"
             )
 
-    def _trainer(self, task: Task, steps: int, initial: dict[str, Any] | None) -> L.Trainer:
+    def _trainer(
+        self, task: Task, objective: Objective, steps: int, initial: dict[str, Any] | None
+    ) -> L.Trainer:
         config, trainer = self.config, self.config.trainer
         every = build.validate_every(trainer, len(task.train))
         self.history = History(
@@ -229,12 +243,14 @@ class Run:
             trainer.log_every_steps,
             len(task.train),
             trainer.batch_size,
+            objective,
         )
         self.checkpointer = Checkpointer(
             self.folder.checkpoints,
             trainer.checkpoint_every_steps,
             every,
             StopSignals(self.console.say, self._stop_at_once),
+            objective.primary,
         )
         self.provenance = Provenance(
             config,
@@ -251,7 +267,7 @@ class Run:
             self.provenance,
             RandomState(config.seed),
             RunningStatistics(),
-            Plateau(self.history, task.spec.num_classes, trainer.plateau_steps, self.console),
+            Plateau(self.history, trainer.plateau_steps, self.console),
             Heartbeat(self.folder.path, self.history),
         ]
         if self.report is not None:
@@ -276,9 +292,7 @@ class Run:
             [*callbacks, WandbRows(self.history, self.wandb)],
         )
 
-    def _test(
-        self, trainer: L.Trainer, module: ClassificationModule, data: DataModule
-    ) -> dict[str, Any]:
+    def _test(self, trainer: L.Trainer, module: TrainingModule, data: DataModule) -> dict[str, Any]:
         """The one test: the weights of the best validation, every sample of the split.
 
         Raises:
@@ -293,12 +307,11 @@ class Run:
                 f"{best} has the weights of step {found}, but step {step} was selected.\n"
                 "  try: resume=false (what is there is moved aside)"
             )
-        result = trainer.test(module, datamodule=data, ckpt_path=best, verbose=False)[0]
-        n, expected = round(result["test/samples"]), len(data.task.test)
+        trainer.test(module, datamodule=data, ckpt_path=best, verbose=False)
+        n, expected = round(module.tested.n), targets_of(data.task.test)
         if n != expected:
-            raise RunError(f"{n} samples were tested, but the test split has {expected}")
-        majority = data.task.meta.majority_accuracy("test")
-        return test_result(result["test/accuracy"], result["test/loss"], n, majority)
+            raise RunError(f"{n} targets were tested, but the test split asks for {expected}")
+        return test_result(module.objective, module.tested, data.task.meta)
 
     def _outcome(self, data: DataModule) -> dict[str, Any]:
         return outcome(
@@ -427,6 +440,10 @@ def _disk_errors(folder: RunFolder, leads: bool) -> Iterator[None]:
         if leads:
             mark_failed(folder.path, message)
         raise RunError(f"{message}\n  last whole checkpoint: {folder.whole()}") from error
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _same_data(config: RunConfig, finished: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 
 from chela.layers.norms import BatchNorm
 from chela.training.distributed import mean
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from tasks.loader import TrainLoader
 
 
@@ -30,7 +30,7 @@ class RunningStatistics(Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the latest batches, unless there are none or no BatchNorm asks for them."""
-        assert isinstance(pl_module, ClassificationModule)
+        assert isinstance(pl_module, TrainingModule)
         norms = [norm for norm in pl_module.model.modules() if isinstance(norm, BatchNorm)]
         loader = trainer.train_dataloader
         if not norms or not isinstance(loader, TrainLoader):

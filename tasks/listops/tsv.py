@@ -96,9 +96,9 @@ def write_tsv(path: Path, blocks: Iterable[Rows]) -> None:
     """
     with path.open("wb") as file:
         file.write(HEADER + b"\n")
-        for values, offsets, labels in blocks:
-            text, bounds = values.tobytes(), offsets.tolist()
-            for row, label in enumerate(labels.tolist()):
+        for rows in blocks:
+            text, bounds = rows.values.tobytes(), rows.offsets.tolist()
+            for row, label in enumerate(rows.labels.tolist()):
                 source = source_text(text[bounds[row] : bounds[row + 1]])
                 file.write(b"%s\t%d\n" % (source, label))
 

@@ -90,5 +90,5 @@ def _classes(axes: Axes, task: Task) -> None:
         shares = np.array(split.class_counts) / split.rows
         axes.bar(classes + (place + 0.5) * width - 0.4, shares, width, color=COLORS[name])
     axes.set_xlabel("class")
-    axes.set_xticks(np.arange(task.spec.num_classes))
+    axes.set_xticks(np.arange(max(len(split.class_counts) for split in splits.values())))
     axes.set_ylabel("share of samples")

@@ -142,8 +142,11 @@ class SplitCounts:
             ValueError: a label is negative.
         """
         lengths = rows.lengths
-        for name, array in (("values", rows.values), ("lengths", lengths), ("labels", rows.labels)):
-            self._hashes[name].update(_little_endian(array))
+        arrays = {"values": rows.values, "lengths": lengths, "labels": rows.labels}
+        if rows.targets is not None:
+            arrays["targets"] = rows.targets
+        for name, array in arrays.items():
+            self._hashes.setdefault(name, hashlib.sha256()).update(_little_endian(array))
         counts = np.bincount(rows.labels, minlength=len(self.classes))
         counts[: len(self.classes)] += self.classes
         self.classes = counts

@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+NOTHING = -100  # the target where nothing is asked: what cross-entropy ignores
+
 
 class Rows(NamedTuple):
     """``n`` sequences of any lengths; sequence i is ``values[offsets[i]:offsets[i + 1]]``."""
 
     values: NDArray[Any]  # (sum of lengths,)
     offsets: NDArray[np.int64]  # (n + 1,), from 0 to len(values)
-    labels: NDArray[np.int64]  # (n,)
+    labels: NDArray[np.int64]  # (n,) classes; of a task of tokens the kind of sample, or 0
+    # (sum of lengths,) what is asked at each position, NOTHING where nothing is; None: the labels
+    targets: NDArray[np.int32] | None = None
 
     @classmethod
     def of_matrix(cls, values: NDArray[Any], labels: NDArray[np.int64]) -> Rows:
@@ -31,14 +35,16 @@ class Rows(NamedTuple):
     def select(self, keep: NDArray[np.bool_]) -> Rows:
         """The sequences where ``keep`` (n,) is true, in order."""
         lengths = self.lengths
-        values = self.values[np.repeat(keep, lengths)]
-        return Rows(values, offsets_of(lengths[keep]), self.labels[keep])
+        places = np.repeat(keep, lengths)
+        targets = None if self.targets is None else self.targets[places]
+        return Rows(self.values[places], offsets_of(lengths[keep]), self.labels[keep], targets)
 
     def slice(self, start: int, stop: int) -> Rows:
         """The sequences start .. stop - 1."""
         first, last = self.offsets[start], self.offsets[stop]
         offsets = self.offsets[start : stop + 1] - first
-        return Rows(self.values[first:last], offsets, self.labels[start:stop])
+        targets = None if self.targets is None else self.targets[first:last]
+        return Rows(self.values[first:last], offsets, self.labels[start:stop], targets)
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -37,7 +37,7 @@ from tasks.errors import DataError
 from tasks.screen import Screen
 from tasks.sources.files import memory_is_short, out_of_memory
 from tasks.storage.meta import Meta, Origin, SplitCounts, SplitMeta, fingerprint, library_versions
-from tasks.storage.rows import Rows
+from tasks.storage.rows import NOTHING, Rows
 
 META = "meta.json"
 CHUNK = 1 << 21  # bytes read at once for a checksum: what a processor's cache holds
@@ -50,7 +50,8 @@ class Prepared:
 
     folder: Path
     meta: Meta
-    splits: dict[str, Dataset]  # columns "values" (a list of the stored type) and "label"
+    # columns "values" (a list of the stored type), "label", and "targets" (a list as long) if any
+    splits: dict[str, Dataset]
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,27 @@ def checksum(file: Path) -> str:
 
 def stored_rows(dataset: Dataset) -> Iterator[Rows]:
     """All rows of an open split, a record batch at a time."""
-    for batch in dataset.data.to_batches():
-        yield rows_of(batch["values"], batch["label"])
+    return map(rows_of, dataset.data.to_batches())
 
 
-def rows_of(values: pa.ListArray, labels: pa.Array) -> Rows:
-    """Arrow's two columns as NumPy arrays, without a copy where possible."""
+def rows_of(batch: pa.RecordBatch) -> Rows:
+    """Arrow's columns as NumPy arrays, without a copy where possible."""
+    values, asked = batch["values"], "targets" in batch.schema.names
     offsets = values.offsets.to_numpy().astype(np.int64)
-    return Rows(values.flatten().to_numpy(), offsets - offsets[0], labels.to_numpy())
+    return Rows(
+        values.flatten().to_numpy(),
+        offsets - offsets[0],
+        batch["label"].to_numpy(),
+        batch["targets"].flatten().to_numpy() if asked else None,
+    )
+
+
+def targets_of(dataset: Dataset) -> int:
+    """How many targets a split asks for: at each position that has one, else one of each row."""
+    if "targets" not in dataset.column_names:
+        return len(dataset)
+    column = dataset.with_format("arrow")[:]["targets"]
+    return sum(int((each.flatten().to_numpy() != NOTHING).sum()) for each in column.chunks)
 
 
 def lengths_of(dataset: Dataset) -> NDArray[np.int64]:
@@ -166,7 +180,7 @@ def _write(partial: Path, recipe: Recipe, console: Screen) -> None:
         for name, rows in recipe.rows():
             if name not in writers:
                 file = files.enter_context((partial / _file(name)).open("wb"))
-                writers[name] = _writer(file, recipe.dtype)
+                writers[name] = _writer(file, recipe.dtype, rows.targets is not None)
                 counts[name] = SplitCounts()
             writers[name].write_table(_table(rows, recipe.dtype))
             counts[name].add(rows)
@@ -211,16 +225,23 @@ def _split_meta(partial: Path, name: str, counts: SplitCounts) -> SplitMeta:
     return counts.meta(file.stat().st_size, checksum(file))
 
 
-def _writer(file: IO[bytes], dtype: str) -> ArrowWriter:
-    features = Features({"values": Sequence(Value(dtype)), "label": Value("int64")})
-    return ArrowWriter(features=features, stream=file)
+def _writer(file: IO[bytes], dtype: str, asked: bool) -> ArrowWriter:
+    features = {"values": Sequence(Value(dtype)), "label": Value("int64")}
+    if asked:
+        features["targets"] = Sequence(Value("int32"))
+    return ArrowWriter(features=Features(features), stream=file)
 
 
 def _table(rows: Rows, dtype: str) -> pa.Table:
     if rows.values.dtype != dtype:
         raise TypeError(f"rows of {rows.values.dtype}, but the recipe says {dtype}")
-    values = pa.ListArray.from_arrays(pa.array(rows.offsets, pa.int32()), pa.array(rows.values))
-    return pa.table({"values": values, "label": pa.array(rows.labels, pa.int64())})
+    offsets = pa.array(rows.offsets, pa.int32())
+    values = pa.ListArray.from_arrays(offsets, pa.array(rows.values))
+    columns = {"values": values, "label": pa.array(rows.labels, pa.int64())}
+    if rows.targets is not None:
+        targets = pa.array(rows.targets, pa.int32())
+        columns["targets"] = pa.ListArray.from_arrays(offsets, targets)
+    return pa.table(columns)
 
 
 def _file(split: str) -> str:

@@ -93,7 +93,8 @@ def record(
         found["best"] = {"step": 800, "accuracy": accuracy}
         found["metrics"] = curve(accuracy or 0.5, seed)
     if status == "finished":
-        found["test"] = {"n": test, "accuracy": accuracy, "loss": 1.0, "standard_error": 0.01}
+        error = None if accuracy is None else math.sqrt(abs(accuracy * (1 - accuracy)) / test)
+        found["test"] = {"n": test, "accuracy": accuracy, "loss": 1.0, "standard_error": error}
     return found | more
 
 

@@ -29,9 +29,9 @@ def test_a_run_knows_what_its_record_says(tmp_path) -> None:
     (run,) = collect([tmp_path]).runs
     assert run.folder == file.parent
     assert (run.model, run.task, run.seed, run.identity) == ("chela", "text", 2, "a1b2c3d4")
-    assert (run.status, run.accuracy, run.test_n, run.protocol) == (
+    assert (run.status, run.value, run.test_n, run.protocol) == (
         "finished",
-        0.875,
+        87.5,
         25_000,
         "lra",
     )
@@ -58,7 +58,7 @@ def test_what_was_moved_aside_is_left_out(tmp_path) -> None:
     with pytest.raises(DataError, match=r"no record\.json below .*\n  try: "):
         collect([tmp_path])
     save(tmp_path, record(accuracy=0.25))
-    assert [run.accuracy for run in collect([tmp_path]).runs] == [0.25]
+    assert [run.value for run in collect([tmp_path]).runs] == [25.0]
 
 
 def test_trials_and_what_came_with_the_code_are_left_out_unless_named(tmp_path) -> None:
@@ -117,11 +117,11 @@ DAMAGED = {
     ),
     "a text for an accuracy": (
         json.dumps(record() | {"best": {"step": 1, "accuracy": "x"}}).encode(),
-        "best.accuracy is 'x', not float",
+        "best.value is 'x', not float",
     ),
     "true for an accuracy": (
         json.dumps(record() | {"best": {"step": 1, "accuracy": True}}).encode(),
-        "best.accuracy is True, not float",
+        "best.value is True, not float",
     ),
     "a list for a section": (
         json.dumps(record() | {"training": []}).encode(),
@@ -159,7 +159,7 @@ def test_an_accuracy_that_is_none_makes_the_run_failed(accuracy, tmp_path) -> No
     (tmp_path / "record.json").write_text(f'{head}"accuracy": {accuracy}{tail}')
     (run,) = collect([tmp_path]).runs
     assert run.status == "failed"
-    assert run.accuracy is None
+    assert run.value is None
     assert run.error == "its test accuracy is not a number between 0 and 1"
 
 
@@ -167,7 +167,7 @@ def test_a_copy_of_a_run_counts_once(tmp_path) -> None:
     save(tmp_path / "first", record(status="interrupted"))
     save(tmp_path / "second", record(accuracy=0.75))
     found = collect([tmp_path])
-    assert [run.accuracy for run in found.runs] == [0.75]
+    assert [run.value for run in found.runs] == [75.0]
     (sentence,) = found.repeated
     assert "second" in sentence.partition(" is also in ")[0]
     assert "first" in sentence.partition(" is also in ")[2]

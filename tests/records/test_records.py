@@ -13,12 +13,10 @@ from chela.records.curve import draw_curve
 from chela.records.environment import git_state, hardware, versions
 from chela.records.files import atomic_file, write_text
 from chela.records.format import human
-from chela.records.record import read_record, test_result, write_record
+from chela.records.record import check, read_record, write_record
 from chela.records.summary import summary_table
 from tests.conftest import ROOT
 from tests.records.samples import record as sample
-
-test_result.__test__ = False  # a function of the record, not a test
 
 
 def test_an_error_while_writing_leaves_the_file_before(tmp_path) -> None:
@@ -36,7 +34,7 @@ def test_a_record_survives_and_is_strict_json(tmp_path) -> None:
     file = write_record(tmp_path, {**sample(), "loss": math.nan, "metrics": rows})
     json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     rows[0]["x"] = None
-    assert read_record(tmp_path) == {**sample(), "loss": None, "metrics": rows}
+    assert read_record(tmp_path) == {**check(sample()), "loss": None, "metrics": rows}
 
 
 def test_no_record_is_none_and_another_file_is_an_error(tmp_path) -> None:
@@ -44,11 +42,6 @@ def test_no_record_is_none_and_another_file_is_an_error(tmp_path) -> None:
     (tmp_path / "record.json").write_text("[]")
     with pytest.raises(ValueError, match="not a run's record"):
         read_record(tmp_path)
-
-
-def test_the_standard_error_is_the_binomial_one() -> None:
-    result = test_result(0.5, 1.0, 100, 0.2)
-    assert result["standard_error"] == pytest.approx(0.05)
 
 
 def test_the_environment_is_described() -> None:
@@ -74,10 +67,18 @@ def example() -> dict:
     rows[-1] |= {"val/loss": 0.3, "val/accuracy": 0.6}
     return {
         "run_id": "listops-chela-00000000-seed0",
-        "test": test_result(0.61, 1.2, 2000, 0.17),
-        "best": {"step": 8, "accuracy": 0.6},
+        "test": {
+            "n": 2000,
+            "primary": "accuracy",
+            "metrics": {
+                "loss": {"value": 1.2, "unit": "nats"},
+                "accuracy": {"value": 0.61, "unit": "fraction", "standard_error": 0.0109},
+            },
+            "majority_class_accuracy": 0.17,
+        },
+        "best": {"step": 8, "value": 0.6},
         "training": {"steps": 8, "epochs": 0.5, "tokens_per_second": 1234.5, "wall_seconds": 3725},
-        "protocol": {"name": "heldout"},
+        "protocol": {"name": "heldout", "metric": {"name": "accuracy"}},
         "data": {
             "task": "listops",
             "source": "generated",

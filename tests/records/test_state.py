@@ -33,7 +33,7 @@ def run_of(root: Path, name: str, status: str, **more) -> Path:
 
 def signs(folder: Path, step: int, now: float = 100.0) -> None:
     content = {"step": step, "steps": 100, "time": now, "first_step": 20, "first_time": 40.0}
-    more = {"tokens_per_second": 5000.0, "val_accuracy": 0.25}
+    more = {"tokens_per_second": 5000.0, "metric": "accuracy", "value": 0.25}
     (folder / PROGRESS).write_text(json.dumps(content | more))
 
 
@@ -48,7 +48,7 @@ def test_running_or_died_is_told_by_the_lock(tmp_path: Path) -> None:
     signs(folder, step=50)
     with filelock.FileLock(lock_of(folder)):
         state = run_state(folder, now=110.0)
-    assert (state.status, state.step, state.steps, state.accuracy) == ("running", 50, 100, 0.25)
+    assert (state.status, state.step, state.steps, state.value) == ("running", 50, 100, 0.25)
     assert state.seconds_left == pytest.approx(2.0 * 50 - 10)  # 30 steps took 60 s, 10 s ago
     state = run_state(folder, now=110.0)
     assert (state.status, state.step, state.seconds_left) == ("died", 50, None)
@@ -87,7 +87,7 @@ def test_every_other_state(tmp_path: Path) -> None:
     finished = run_of(
         tmp_path, "f", "finished", best={"step": 7, "accuracy": 0.5}, training=training
     )
-    assert run_state(finished).accuracy == 0.5
+    assert run_state(finished).value == 0.5
     failed = run_of(tmp_path, "g", "failed", error="RunError: no luck\nat all")
     assert run_state(failed).note == "RunError: no luck"
     pruned = run_of(tmp_path, "h", "interrupted", pruned="pruned at step 4")

@@ -10,7 +10,7 @@ from tests.records.samples import record, run
 
 def test_a_finished_run_in_full() -> None:
     told = dict(facts(run(accuracy=0.75, seed=1)))
-    assert told["test"] == "accuracy 0.7500 ± 0.0100 (standard error), n = 2,000; loss 1.0000"
+    assert told["test"] == "accuracy 0.7500 ± 0.0097 (standard error), n = 2,000; loss 1.0000"
     assert told["selected"] == "step 800, validation accuracy 0.7500"
     assert told["training"] == "900 steps of 1,000 planned, 1.5M tokens/s, 1 h 02 min"
     assert told["peak memory"] == "2 GB (GPU allocations)"

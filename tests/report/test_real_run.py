@@ -30,7 +30,9 @@ def test_two_real_runs_become_a_row(composed, tmp_path) -> None:
     ((row, (cell,)),) = report.ours
     assert row.name == "chela"
     recorded = [
-        json.loads((each.folder / "record.json").read_text())["test"]["accuracy"]
+        json.loads((each.folder / "record.json").read_text())["test"]["metrics"]["accuracy"][
+            "value"
+        ]
         for each in found.runs
     ]
     assert cell.value == pytest.approx(100 * sum(recorded) / 2)

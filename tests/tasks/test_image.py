@@ -121,7 +121,7 @@ def test_from_files_to_batches(image: Make, name: str, kind: str, spec, shape) -
         assert batch_.lengths.tolist() == [spec.max_length] * 8
         assert batch_.values.dtype == (torch.int64 if kind == "symbols" else torch.float32)
     last = list(task.batches("test", 7))[-1]
-    assert len(last.labels) == 6  # 20 in sevens: nothing dropped, nothing filled up
+    assert len(last.targets) == 6  # 20 in sevens: nothing dropped, nothing filled up
 
 
 def test_symbols_are_the_levels(image: Make) -> None:

@@ -228,7 +228,7 @@ def test_a_batch_holds_its_rows_padded_to_the_longest(shared_rows, rows: list[in
     batch = DiskReader(shared_rows, Encoding()).__getitems__(rows)
     assert batch.values.shape == (len(rows), max(rows))
     assert {tensor.dtype for tensor in batch} == {torch.int64}
-    assert batch.index.tolist() == batch.labels.tolist() == batch.lengths.tolist() == rows
+    assert batch.index.tolist() == batch.targets.tolist() == batch.lengths.tolist() == rows
     for row, values in zip(rows, batch.values.tolist(), strict=True):
         assert values == [row + 1] * row + [0] * (max(rows) - row)
 

@@ -104,7 +104,7 @@ def test_a_split_read_in_order(readers) -> None:
     n, disk, device = readers
     batches = [[0, 1], [n - 1]]
     for mine, true in zip(device.read(batches), disk.read(batches), strict=True):
-        assert torch.equal(mine.labels, true.labels)
+        assert torch.equal(mine.targets, true.targets)
         assert torch.equal(mine.index, true.index)
 
 

@@ -96,7 +96,7 @@ def test_official_pairs_from_source_to_batches(retrieval: Make) -> None:
                 continue
             for row, index in enumerate(batch.index.tolist()):
                 *texts, label = many["test"][index]
-                assert batch.labels[row] == label
+                assert batch.targets[row] == label
                 for place, text in enumerate(texts):
                     numbers = [known.find(c) + SPECIAL if c in known else 1 for c in text[:8]]
                     found = batch.values[row, place, : batch.lengths[row, place]].tolist()

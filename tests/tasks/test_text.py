@@ -131,7 +131,7 @@ def test_from_files_to_batches(text: Make, level: str, longest: int) -> None:
     for batch in list(task.batches("train", 8))[:-1]:
         assert batch.values.shape == (8, int(batch.lengths.max()))
         assert int(batch.values.max()) < vocabulary
-    assert sum(len(batch.labels) for batch in task.batches("test", 7)) == 60
+    assert sum(len(batch.targets) for batch in task.batches("test", 7)) == 60
 
 
 def test_every_review_is_there_once_with_its_label(text: Make) -> None:

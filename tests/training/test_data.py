@@ -36,7 +36,7 @@ class Recorder(L.LightningModule):
     def training_step(self, batch: Batch, number: int) -> Tensor:
         assert isinstance(batch, Batch)
         self.trained.append(batch.index.tolist())
-        return self.weight * batch.labels.sum()
+        return self.weight * batch.targets.sum()
 
     def validation_step(self, batch: Batch, number: int) -> None:
         self.evaluated.append(batch.index.tolist())

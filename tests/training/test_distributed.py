@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ QUIET = ["model.dropout=0", "trainer.log_every_steps=1", "trainer.checkpoint_eve
 
 
 def train(
-    output: Path, data: Path, *overrides: str, before: str = ""
+    output: Path, data: Path, *overrides: str, before: str = "", base: Sequence[str] = TINY
 ) -> subprocess.CompletedProcess:
     """train.py in a process of its own, after a line of Python."""
     places = [f"data_dir={data}", f"output_dir={output}"]
@@ -32,7 +33,7 @@ def train(
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
     )
     return subprocess.run(
-        [sys.executable, str(script), *TINY, *QUIET, *places, *overrides],
+        [sys.executable, str(script), *base, *QUIET, *places, *overrides],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -58,7 +59,8 @@ def assert_same_curve(one: Path, two: Path) -> None:
                 assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-6, abs=1e-6), name
     first, second = record(one), record(two)
     assert second["test"]["n"] == first["test"]["n"] == 50
-    assert second["test"]["loss"] == pytest.approx(first["test"]["loss"], rel=1e-6)
+    losses = [each["test"]["metrics"]["loss"]["value"] for each in (first, second)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     assert second["training"]["tokens"] == first["training"]["tokens"]
 
 
@@ -123,7 +125,7 @@ KEEP_AVERAGES = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
-from chela.training.module import ClassificationModule as Module
+from chela.training.module import TrainingModule as Module
 def kept(self):
     norms = dict((name, x) for name, x in self.model.state_dict().items() if "running" in name)
     file = "averages-%d-%d.pt" % (self.trainer.global_rank, self.global_step)

@@ -11,7 +11,7 @@ import torch
 from chela.config.schema import computation, parse
 from chela.errors import ConfigError, RunError
 from chela.training.checkpoints import Checkpointer
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from chela.training.run import run
 from tests.training.runs import folder_of, record_of
 
@@ -31,13 +31,13 @@ def earlier(composed):
 
 def test_a_run_begins_with_the_selected_weights(composed, earlier, monkeypatch, capsys) -> None:
     seen = []
-    original = ClassificationModule.on_fit_start
+    original = TrainingModule.on_fit_start
 
     def spy(self):
         seen.append({name: value.clone() for name, value in self.state_dict().items()})
         return original(self)
 
-    monkeypatch.setattr(ClassificationModule, "on_fit_start", spy)
+    monkeypatch.setattr(TrainingModule, "on_fit_start", spy)
     config = composed(f"start_from={earlier.parent.name}", "optimizer.lr=2e-3")
     capsys.readouterr()
     run(config)

@@ -50,10 +50,11 @@ def test_the_loaded_model_has_the_accuracy_of_the_record(composed, finished) -> 
     assert loaded.record == record_of(composed("model.norm=batch"))
     assert not loaded.model.training
     hits = [
-        loaded.model(batch.values, batch.lengths).argmax(-1) == batch.labels
+        loaded.model(batch.values, batch.lengths).argmax(-1) == batch.targets
         for batch in loaded.task.batches("test", 50)
     ]
-    assert torch.cat(hits).float().mean().item() == loaded.record["test"]["accuracy"]
+    tested = loaded.record["test"]["metrics"]["accuracy"]
+    assert torch.cat(hits).double().mean().item() == tested["value"]
     assert loaded.record["test"]["n"] == len(torch.cat(hits))
 
 
@@ -328,7 +329,8 @@ def test_the_documented_lines_run(finished, capsys) -> None:
     there = re.sub(r'load_run\("[^"]+"\)', f"load_run({str(finished)!r})", code)
     assert there != code
     exec(there, {})
-    accuracy = json.loads((finished / "record.json").read_text())["test"]["accuracy"]
+    tested = json.loads((finished / "record.json").read_text())["test"]["metrics"]
+    accuracy = tested["accuracy"]["value"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{accuracy} tensor([")
     assert lines[1] in {f"tensor([{digit}])" for digit in range(10)}

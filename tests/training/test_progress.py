@@ -9,10 +9,13 @@ from typing import Any, cast
 import pytest
 from rich.text import Text
 
+from chela.objectives.base import ACCURACY
 from chela.training import progress
 from chela.training.history import History
 from chela.training.progress import TrainingProgress
 from tasks.screen import Screen
+
+OBJECTIVE = SimpleNamespace(primary=ACCURACY)
 
 
 def test_a_line_of_a_log_has_the_step_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +23,7 @@ def test_a_line_of_a_log_has_the_step_and_the_time_left(monkeypatch: pytest.Monk
     clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
     monkeypatch.setattr(progress, "time", clock)
     file = io.StringIO()
-    history = cast("History", SimpleNamespace(latest={}))
+    history = cast("History", SimpleNamespace(latest={}, objective=OBJECTIVE))
     bar = TrainingProgress(Screen(file=file), history)
     trainer = cast("Any", SimpleNamespace(global_step=40, max_steps=100))
     bar.on_train_start(trainer, cast("Any", None))
@@ -48,7 +51,8 @@ def test_a_narrow_terminal_shows_what_matters_first(
     }
     screen = Screen(file=io.StringIO())
     screen._force_terminal, screen.width = True, width
-    bar = TrainingProgress(screen, cast("History", SimpleNamespace(latest=latest)))
+    history = SimpleNamespace(latest=latest, objective=OBJECTIVE)
+    bar = TrainingProgress(screen, cast("History", history))
     trainer = cast("Any", SimpleNamespace(global_step=0, max_steps=37500))
     bar.on_train_start(trainer, cast("Any", None))
     clock.now, trainer.global_step = 200.0, 1000
@@ -59,6 +63,11 @@ def test_a_narrow_terminal_shows_what_matters_first(
     (line,) = Text.from_ansi(drawn.get()).plain.rstrip("\n").splitlines()
     assert len(line) <= width
     line = line.rstrip(" \u2501\u2578\u257a")
-    parts = ["step 1000/37500", "1 h 00 min left", "loss 2.303 acc 0.100", "val acc 0.125"]
+    parts = [
+        "step 1000/37500",
+        "1 h 00 min left",
+        "loss 2.303 accuracy 0.100",
+        "val accuracy 0.125",
+    ]
     parts += ["1.23M tokens/s"]
     assert line.split("  ") == parts[:seen]

@@ -19,7 +19,7 @@ from chela.errors import RunError
 from chela.records.record import read_record
 from chela.training.folder import RunFolder
 from chela.training.history import History
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from chela.training.run import Run, run
 from chela.training.stopping import AT_VALIDATION, OR_BEFORE
 from tasks.signals import STOPPING
@@ -246,8 +246,8 @@ def assert_only_the_test_is_left(whole, broken, monkeypatch: pytest.MonkeyPatch)
     assert contents(broken)[1]["status"] == "interrupted"
     assert contents(broken)[0]["global_step"] == 12
     with monkeypatch.context() as patch:
-        patch.setattr(ClassificationModule, "training_step", never)
-        patch.setattr(ClassificationModule, "validation_step", never)
+        patch.setattr(TrainingModule, "training_step", never)
+        patch.setattr(TrainingModule, "validation_step", never)
         run(broken)
     assert_same_run(whole, broken)
 
@@ -279,7 +279,7 @@ def test_a_signal_during_the_test(composed, uninterrupted, monkeypatch, capsys, 
     capsys.readouterr()
     before = [signal.getsignal(each) for each in STOPPING]
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        batches = signal_once(patch, ClassificationModule, "test_step", number)
+        batches = signal_once(patch, TrainingModule, "test_step", number)
         run(broken)
     assert stopped.value.code == 128 + number
     assert len(batches) == 1

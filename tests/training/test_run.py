@@ -15,7 +15,7 @@ from chela.records.record import read_record
 from chela.training import build, progress
 from chela.training.evidence import implementations
 from chela.training.folder import RunFolder
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from chela.training.run import run
 from tests.conftest import composed_of
 from tests.training.runs import folder_of, record_of
@@ -26,7 +26,7 @@ def test_a_run_leaves_a_complete_record(composed, capsys) -> None:
     best = run(config)
     record, folder = record_of(config), folder_of(config)
     assert record["status"] == "finished"
-    assert record["best"]["accuracy"] == best
+    assert record["best"]["value"] == best
     assert record["run_id"] == parse(config).run_id
     assert record["training"]["steps"] == record["training"]["planned_steps"] == 12
     assert record["training"]["epochs"] == pytest.approx(12 * 16 / 200, abs=1e-4)
@@ -66,13 +66,13 @@ def test_a_run_leaves_a_complete_record(composed, capsys) -> None:
 def test_the_tested_weights_are_those_of_the_best_validation(composed, monkeypatch) -> None:
     """The test split is read once, with the weights whose validation accuracy is in the record."""
     tested = []
-    original = ClassificationModule.test_step
+    original = TrainingModule.test_step
 
     def spy(self, batch, index):
         tested.append((batch.index.tolist(), {k: v.clone() for k, v in self.state_dict().items()}))
         return original(self, batch, index)
 
-    monkeypatch.setattr(ClassificationModule, "test_step", spy)
+    monkeypatch.setattr(TrainingModule, "test_step", spy)
     config = composed("trainer.eval_batch_size=16", "optimizer.lr=0.05")
     run(config)
     assert [row for rows, _ in tested for row in rows] == list(range(50))
@@ -84,7 +84,7 @@ def test_the_tested_weights_are_those_of_the_best_validation(composed, monkeypat
     validations = [row for row in record["metrics"] if "val/accuracy" in row]
     highest = max(row["val/accuracy"] for row in validations)
     first = next(row["step"] for row in validations if row["val/accuracy"] == highest)
-    assert record["best"] == {"step": first, "accuracy": highest}
+    assert record["best"] == {"step": first, "value": highest}
 
 
 def test_the_recorded_accuracy_is_that_of_the_whole_split(composed) -> None:
@@ -107,7 +107,7 @@ def test_the_recorded_accuracy_is_that_of_the_whole_split(composed) -> None:
             values = torch.as_tensor(row["values"])[None].long()
             logits = model(values, torch.tensor([values.shape[1]]))
             right += int(logits.argmax() == int(row["label"]))
-    assert record_of(config)["test"]["accuracy"] == pytest.approx(right / 50)
+    assert record_of(config)["test"]["metrics"]["accuracy"]["value"] == pytest.approx(right / 50)
 
 
 def test_a_finished_run_is_shown_and_not_run_again(composed, capsys, monkeypatch) -> None:
@@ -239,18 +239,18 @@ def test_sequences_of_one_length_need_no_mask(composed, monkeypatch, tmp_path) -
         f"data_dir={tmp_path}",
     ]
     configs = [composed_of(*overrides, f"output_dir={tmp_path / n}") for n in "ab"]
-    seen, original = [], ClassificationModule.forward
+    seen, original = [], TrainingModule.forward
 
     def with_lengths(self, values, lengths):
         seen.append(lengths)
         return original(self, values, torch.full((len(values),), values.shape[1]))
 
     run(configs[0])
-    monkeypatch.setattr(ClassificationModule, "forward", with_lengths)
+    monkeypatch.setattr(TrainingModule, "forward", with_lengths)
     run(configs[1])
     assert seen
     assert all(lengths is None for lengths in seen)
-    loss, same_loss = (record_of(config)["test"]["loss"] for config in configs)
+    loss, same_loss = (record_of(config)["test"]["metrics"]["loss"]["value"] for config in configs)
     assert loss == pytest.approx(same_loss, rel=1e-5)
 
 

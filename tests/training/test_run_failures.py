@@ -13,7 +13,7 @@ from chela.errors import RunError
 from chela.records.state import lock_of
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from chela.training.run import run
 from tasks.errors import DataError
 from tasks.listops import official
@@ -172,7 +172,7 @@ def test_a_damaged_record_is_named(composed) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(composed, monkeypatch) -> None:
-    original = ClassificationModule.forward
+    original = TrainingModule.forward
     batches = []
 
     def poisoned(self, values, lengths):
@@ -182,8 +182,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(composed, monkeypatch) -> None:
     def spy(self, batch, *rest):
         batches.append(batch.index.tolist())
 
-    monkeypatch.setattr(ClassificationModule, "forward", poisoned)
-    monkeypatch.setattr(ClassificationModule, "on_train_batch_start", spy)
+    monkeypatch.setattr(TrainingModule, "forward", poisoned)
+    monkeypatch.setattr(TrainingModule, "on_train_batch_start", spy)
     config = composed("trainer.checkpoint_every_steps=3")
     with pytest.raises(RunError) as caught:
         run(config)
@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(composed, monkeypatch) -> None:
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(composed, monkeypatch) -> None:
     seen = {}
-    original = ClassificationModule.training_step
+    original = TrainingModule.training_step
 
     def poisoned(self, batch, index):
         seen["weights"] = {k: v.clone() for k, v in self.model.state_dict().items()}
@@ -209,7 +209,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(composed, monkeypatch) 
         loss = original(self, batch, index)
         return loss * torch.tensor(1e38) * 1e38 if self.global_step == 2 else loss
 
-    monkeypatch.setattr(ClassificationModule, "training_step", poisoned)
+    monkeypatch.setattr(TrainingModule, "training_step", poisoned)
     with pytest.raises(RunError, match="gradient"):
         run(composed())
     for name, value in seen["module"].model.state_dict().items():
@@ -219,9 +219,9 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(composed, monkeypatch) 
 def test_the_rows_and_random_state_of_a_step_that_was_not_finite_are_kept(
     composed, monkeypatch
 ) -> None:
-    original = ClassificationModule.forward
+    original = TrainingModule.forward
     poisoned = lambda self, *batch: original(self, *batch) * torch.nan  # noqa: E731
-    monkeypatch.setattr(ClassificationModule, "forward", poisoned)
+    monkeypatch.setattr(TrainingModule, "forward", poisoned)
     config = composed()
     with pytest.raises(RunError, match=r"nonfinite\.pt"):
         run(config)
@@ -232,7 +232,7 @@ def test_the_rows_and_random_state_of_a_step_that_was_not_finite_are_kept(
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(composed, monkeypatch) -> None:
     """A poisoned loss and a poisoned gradient change nothing; the third one is too many."""
-    original, weights = ClassificationModule.forward, []
+    original, weights = TrainingModule.forward, []
     bad = {3: torch.nan, 5: torch.inf}
 
     def poisoned(self, values, lengths):
@@ -241,7 +241,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(composed, monkeypatch
             return original(self, values, lengths) * bad.get(self.global_step, 1.0)
         return original(self, values, lengths)
 
-    monkeypatch.setattr(ClassificationModule, "forward", poisoned)
+    monkeypatch.setattr(TrainingModule, "forward", poisoned)
     config = composed("trainer.max_skipped_steps=2")
     run(config)
     record = record_of(config)

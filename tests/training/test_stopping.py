@@ -17,7 +17,7 @@ from chela.records.record import read_record
 from chela.training import checkpoints
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.folder import RunFolder
-from chela.training.module import ClassificationModule
+from chela.training.module import TrainingModule
 from chela.training.run import Run, run
 from chela.training.stopping import StopSignals
 from tests.training.test_resume import assert_same_run, contents, signal_at
@@ -91,9 +91,9 @@ def killed_by_itself(config, said: Path, owner: object, name: str, call: int, nu
 @pytest.mark.parametrize(
     ("owner", "name", "call", "number", "saved"),
     [
-        (ClassificationModule, "training_step", 2, signal.SIGINT, 0),
-        (ClassificationModule, "training_step", 8, signal.SIGTERM, 6),
-        (ClassificationModule, "validation_step", 2, signal.SIGUSR1, 8),  # of step 10
+        (TrainingModule, "training_step", 2, signal.SIGINT, 0),
+        (TrainingModule, "training_step", 8, signal.SIGTERM, 6),
+        (TrainingModule, "validation_step", 2, signal.SIGUSR1, 8),  # of step 10
         (torch, "save", 3, signal.SIGINT, 4),  # the first best weights, of step 5
         (torch, "save", 4, signal.SIGTERM, 4),  # everything, after them
         (Run, "_test", 1, signal.SIGINT, 12),

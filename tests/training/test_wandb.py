@@ -133,7 +133,7 @@ def assert_complete(
     assert record is not None
     assert record["status"] == "finished"
     assert seen(logged(stored)) == seen(written(folder))
-    assert stored.summary["test/accuracy"] == record["test"]["accuracy"]
+    assert stored.summary["test/accuracy"] == record["test"]["metrics"]["accuracy"]["value"]
     assert stored.summary["best/step"] == record["best"]["step"]
     assert stored.summary["val/loss"] == record["metrics"][-1]["val/loss"]
     assert stored.config["model"]["value"] == record["config"]["model"]
@@ -164,7 +164,7 @@ def test_a_sweep_is_a_run_per_cell_and_one_with_the_table(
     table = json.loads(report.files[report.summary["table"]["path"]])
     assert table["columns"][0] == "model"
     ((model, cell),) = table["data"]
-    accuracies = [100 * record["test"]["accuracy"] for record in records]
+    accuracies = [100 * record["test"]["metrics"]["accuracy"]["value"] for record in records]
     mean = sum(accuracies) / 2
     std = abs(accuracies[0] - accuracies[1]) / 2**0.5
     assert (model, cell) == ("chela", f"{mean:.2f} ± {std:.2f} (2)")
