@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # else each test that touches `datasets` wai
 os.environ["WANDB_MODE"] = "offline"
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +81,17 @@ def composed_of(*overrides: str) -> DictConfig:
     """What train.py is given for these words."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return compose("config", list(overrides))
+
+
+def program(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``python ARGUMENTS`` in the root of the repository, to its end."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="session")

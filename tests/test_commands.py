@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from chela.config.schema import parse
-from tests.conftest import ROOT, TINY, composed_of
+from tests.conftest import ROOT, TINY, composed_of, program
 
 README = (ROOT / "README.md").read_text()
 SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
@@ -23,14 +22,7 @@ LINES = re.findall(r"^python .*", README + SWEEPS, re.M)
 COMMANDS = sorted({line.split("#")[0].strip() for line in LINES})
 
 
-def train(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "train.py", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+train = partial(program, "train.py")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -7,22 +7,16 @@ import os
 import pty
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, program
 from tests.records.samples import record, save
 
 FORMATS = ("md", "tex", "csv", "png", "html")
 
 
-def report(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "scripts/report.py", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+report = partial(program, "scripts/report.py")
 
 
 def in_a_terminal(width: int, *arguments: object) -> list[str]:
@@ -116,8 +110,7 @@ def test_it_reads_records_without_torch() -> None:
         "import sys, chela.commands.report, chela.report.render;"
         "print(sorted({'torch', 'lightning', 'hydra', 'wandb'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert found.stdout == "[]\n", found.stderr
+    assert program("-c", code).stdout == "[]\n"
 
 
 def test_the_guide_names_every_file_and_has_its_picture() -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from chela.commands.prepare import LRA, arguments_of
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, program
 
 LISTOPS = [each for each in TINY if each.startswith("task.")]
 
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, f"scripts/{name}.py", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+    return program(f"scripts/{name}.py", *arguments)
 
 
 def test_prepare_describes_what_it_prepared(tmp_path: Path) -> None:

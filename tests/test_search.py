@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -24,7 +23,7 @@ from chela.records.collect import collect
 from chela.records.sweeps import is_held
 from chela.training.pruning import Pruned
 from tasks.errors import DataError
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, program
 
 CONFIGS = ROOT / "configs"
 HEADS = "model.mixer.num_heads"
@@ -222,10 +221,7 @@ def test_an_experiment_does_what_the_overrides_do(tmp_path: Path) -> None:
             experiment(["+sweep=small_table"], CONFIGS, (), "")
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "scripts/search.py", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+command = partial(program, "scripts/search.py")
 
 
 def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: Path) -> None:

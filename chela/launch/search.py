@@ -32,7 +32,7 @@ from chela.config.schema import apart, checked, parse
 from chela.errors import ConfigError, suggestion
 from chela.launch.cli import explain, is_plain
 from chela.objectives import METRICS
-from chela.records.searches import FOLDER
+from chela.records.collect import SEARCHES
 from chela.records.sweeps import NAME, is_held
 from tasks.screen import Screen
 
@@ -148,7 +148,7 @@ class Search:
         content = json.dumps([run.identity, run.seed, asdict(config)], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         self.name = f"{run.name}-{digest}"
-        self.folder = Path(run.output_dir, FOLDER, self.name)
+        self.folder = Path(run.output_dir, SEARCHES, self.name)
         (self.folder / "trials").mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(

@@ -11,9 +11,9 @@ from typing import Any
 
 from chela.config.identity import flat
 from chela.records.record import FILE, check, number, primary, read_json, text
-from chela.records.searches import FOLDER as SEARCHES
 from tasks.errors import DataError
 
+SEARCHES = "search"  # below an output_dir: the trials of searches, apart from a table's runs
 APART = (SEARCHES, "records")  # outputs/records holds what came with the code
 MOVED_ASIDE = re.compile(r"\.earlier-\d+$")  # what resume=false left behind
 

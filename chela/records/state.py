@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chela.records.collect import MOVED_ASIDE
+from chela.records.collect import MOVED_ASIDE, SEARCHES
 from chela.records.record import FILE, is_number, number, read_json, read_record, text
-from chela.records.searches import FOLDER as SEARCHES
 from chela.records.sweeps import is_held
 
 PROGRESS = "progress.json"  # written by the run every few seconds

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
 import torch
 from torch import Tensor
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+gpu_only = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow"),
+]
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:

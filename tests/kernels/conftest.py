@@ -23,6 +23,13 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def uninitialised_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)  # a reference may have no such form
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
 def kernels_can_run() -> None:
     from chela.kernels import launching
 

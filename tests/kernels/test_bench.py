@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from chela.bench.measure import Case, Result, Shape, copy_bandwidth, draw, measure, relative_error
+from tests.conftest import program
 
 ROOT = Path(__file__).parents[2]
 SHAPE = Shape(2, 8, 4)
@@ -87,8 +86,7 @@ def test_a_drawing_needs_something_to_draw(tmp_path):
 
 
 def test_the_script_prints_a_line_per_case():
-    command = ["scripts/bench_kernels.py", "--device", "cpu", "--shape", "2x100x64"]
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    done = program("scripts/bench_kernels.py", "--device", "cpu", "--shape", "2x100x64")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[1].split() == [

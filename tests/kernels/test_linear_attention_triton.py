@@ -6,11 +6,6 @@ compiled. Uninitialised memory is NaN throughout.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from attention_case import DEVICE, Case, check, fused, specified
@@ -21,6 +16,7 @@ from chela.kernels import linear_attention
 from chela.kernels.linear_attention import tuning
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
+from tests.conftest import program
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "kernels_can_run")
 
@@ -273,16 +269,7 @@ def test_the_plain_epilogue_is_the_same():
 
 def test_every_kernel_compiles_for_a_hopper_gpu():
     """Also without one: what the interpreter lets pass a compiler may refuse."""
-    script = Path(__file__).with_name("compile_for_hopper.py")
-    root = script.parents[2]
-    compiled_not_interpreted = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, script],
-        cwd=root,
-        env=compiled_not_interpreted,
-        capture_output=True,
-        text=True,
-    )
+    done = program("tests/kernels/compile_for_hopper.py", TRITON_INTERPRET="0")
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {
         "bidirectional_backward_key",

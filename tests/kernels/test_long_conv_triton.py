@@ -8,26 +8,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import assert_close, assert_replays, assert_same, narrowed
+from comparison import DEVICE, assert_close, assert_replays, assert_same, gpu_only, narrowed
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from chela.kernels.long_conv import convolve, eager, monarch, naive
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 2e-3, torch.float32: 1e-5}
 
-gpu_only = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow"),
-]
-
-
-@pytest.fixture(autouse=True)
-def uninitialised_memory_is_nan():
-    torch.use_deterministic_algorithms(True, warn_only=True)  # a reference may have no such form
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("uninitialised_memory_is_nan")
 
 
 def inputs(

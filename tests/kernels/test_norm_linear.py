@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import token_cases
 import torch
+from comparison import gpu_only
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_cases import NORMS, TOLERANCES, gpu_only, lengths_of, padding
+from token_cases import NORMS, TOLERANCES, lengths_of, padding
 from torch import Tensor
 
 from chela.kernels.norm_linear import fused, naive, norm_linear

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import token_cases
 import torch
+from comparison import gpu_only
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_cases import TOLERANCES, gpu_only
+from token_cases import TOLERANCES
 from torch import Tensor
 
 from chela.kernels.query_key import Affines, fused, naive, query_key

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import assert_close, assert_replays, assert_same, narrowed
+from comparison import DEVICE, assert_close, assert_replays, assert_same, gpu_only, narrowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,20 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from chela.kernels.short_conv import convolve, eager, fused, fused_kernels, naive
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 
-gpu_only = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow"),
-]
-
-
-@pytest.fixture(autouse=True)
-def uninitialised_memory_is_nan():
-    torch.use_deterministic_algorithms(True, warn_only=True)  # a reference may have no such form
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("uninitialised_memory_is_nan")
 
 
 def inputs(

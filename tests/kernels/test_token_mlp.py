@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import token_cases
 import torch
+from comparison import gpu_only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlp_case import PARTS, arguments, case, check
-from token_cases import DEVICE, NORMS, gpu_only, lengths_of, padding
+from token_cases import DEVICE, NORMS, lengths_of, padding
 
 from chela.kernels.token_mlp import Weights, fused, mlp, naive
 from chela.kernels.tokens import NO_NORM, TokenNorm
+from tests.conftest import program
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -220,15 +217,7 @@ def test_no_norm_is_x_itself():
 
 def test_every_token_wise_kernel_compiles_for_a_hopper_gpu():
     """Also without one: what the interpreter lets pass a compiler may refuse."""
-    script = Path(__file__).with_name("compile_token_kernels_for_hopper.py")
-    root = script.parents[2]
-    done = subprocess.run(
-        [sys.executable, script],
-        cwd=root,
-        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-    )
+    done = program("tests/kernels/compile_token_kernels_for_hopper.py", TRITON_INTERPRET="0")
     assert done.returncode == 0, done.stderr
     launches = {"norm_linear": 2, "query_key": 2, "token_mlp": 4}
     names = [f"{name}_{way}" for name, n in launches.items() for way in ("backward", "forward") * n]

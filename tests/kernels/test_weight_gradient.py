@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import assert_close
-from token_cases import DEVICE, gpu_only
+from comparison import assert_close, gpu_only
+from token_cases import DEVICE
 from torch import Tensor
 
 from chela.kernels.tokens import launching

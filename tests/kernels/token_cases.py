@@ -8,22 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import pytest
 import torch
-from comparison import assert_close, assert_same
+from comparison import DEVICE, assert_close, assert_same
 from torch import Tensor
 
 from chela.kernels.tokens import TokenNorm
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 NORMS = ["none", "affine", "layer", "rms"]
 BACKEND = "inductor" if DEVICE == "cuda" else "aot_eager"  # inductor needs a C++ compiler on a CPU
-
-gpu_only = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow"),
-]
 
 
 def lengths_of(batch: int, length: int) -> Tensor:

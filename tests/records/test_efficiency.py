@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from chela.bench.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw
 from chela.bench.lengths import MODELS, accuracies, main
 from chela.errors import RunError
 from chela.report.published import reference
-from tests.conftest import ROOT
+from tests.conftest import program
 from tests.records.samples import record, save
 
 COSTS = [
@@ -72,9 +71,7 @@ def test_accuracies_are_those_on_text(tmp_path: Path) -> None:
     assert accuracies(tmp_path) == {"chela": pytest.approx(80)}
 
 
-def efficiency(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/efficiency.py", "trainer.accelerator=cpu", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+efficiency = partial(program, "scripts/efficiency.py", "trainer.accelerator=cpu")
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from chela.records.progress import overview, sweep_states
 from chela.records.record import write_record
 from chela.records.state import PROGRESS, lock_of, run_folders, run_state
 from chela.records.sweeps import LOCK, Plan, SweepCell, read_cells, write_cell, write_plan
-from tests.conftest import ROOT
+from tests.conftest import ROOT, program
 from tests.records.samples import record
 
 
@@ -233,18 +233,13 @@ def test_beginning_again_forgets_what_failed_and_another_plan(tmp_path: Path) ->
     assert read_cells(folder) == {}
 
 
-def status(*arguments: object) -> list[str]:
-    return [sys.executable, "scripts/status.py", *map(str, arguments)]
-
-
 def test_the_command_shows_it_once_or_until_ctrl_c(tmp_path: Path) -> None:
     run_of(tmp_path, "a", "failed", error="out of luck")
-    once = subprocess.run(status(tmp_path), cwd=ROOT, capture_output=True, text=True)
+    once = program("scripts/status.py", tmp_path)
     assert once.returncode == 0, once.stderr
     assert "out of luck" in once.stdout
-    with subprocess.Popen(
-        [*status(tmp_path, "--watch", "0.1")], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as watching:
+    command = [sys.executable, "scripts/status.py", str(tmp_path), "--watch", "0.1"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         assert "other runs: 1 failed" in watching.stdout.readline()
         watching.send_signal(signal.SIGINT)
@@ -254,7 +249,7 @@ def test_the_command_shows_it_once_or_until_ctrl_c(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["nowhere"], [".", "--watch", "0"]])
 def test_bad_arguments_are_one_message(arguments: list[str]) -> None:
-    result = subprocess.run(status(*arguments), cwd=ROOT, capture_output=True, text=True)
+    result = program("scripts/status.py", *arguments)
     assert result.returncode > 0
     assert "Traceback" not in result.stderr
     assert "no folder nowhere" in result.stderr or "not between" in result.stderr
@@ -265,5 +260,4 @@ def test_it_starts_without_torch() -> None:
         "import sys, chela.commands.status;"
         "print(sorted({'torch', 'lightning', 'hydra', 'wandb'} & set(sys.modules)))"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert found.stdout == "[]\n", found.stderr
+    assert program("-c", code).stdout == "[]\n"

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -24,7 +23,7 @@ from chela.training.build import build_task
 from chela.training.run import run
 from tasks.errors import DataError
 from tasks.listops import generator
-from tests.conftest import ROOT, TINY, composed_of
+from tests.conftest import TINY, composed_of, program
 from tests.documented import blocks
 from tests.training.runs import folder_of, record_of
 
@@ -338,5 +337,4 @@ def test_the_documented_lines_run(finished, capsys) -> None:
 
 def test_to_import_chela_is_cheap() -> None:
     code = "import chela, sys; print('torch' in sys.modules, callable(chela.load_run))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert result.stdout.split() == ["False", "True"], result.stderr
+    assert program("-c", code).stdout.split() == ["False", "True"]

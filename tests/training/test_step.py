@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from chela.errors import RunError
 from chela.training.engine import resolve, step_form
 from chela.training.optim import follow_the_device, portable
 from chela.training.run import run
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY, program
 from tests.training.runs import record_of
 
 
@@ -94,9 +93,7 @@ def test_what_is_saved_of_an_optimizer_is_for_any_device() -> None:
     assert portable(optimizer.state_dict()) == before
 
 
-def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/bench_training.py", *TINY, "--steps=2", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+benchmark = partial(program, "scripts/bench_training.py", *TINY, "--steps=2")
 
 
 def test_the_benchmark_on_a_task(shared_data: Path) -> None:
