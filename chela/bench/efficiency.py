@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from chela.records.format import human, size
 
@@ -28,11 +29,8 @@ class Cost:
 
 def as_csv(costs: Sequence[Cost]) -> str:
     """A line per model and length; a cost that is not known is left empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(costs[0])), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(cost) for cost in costs)
-    return text.getvalue()
+    frame = pd.DataFrame(map(asdict, costs)).astype({"peak_bytes": "Int64"})
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def from_csv(text: str) -> list[Cost]:
@@ -41,21 +39,14 @@ def from_csv(text: str) -> list[Cost]:
     Raises:
         ValueError: it is another table.
     """
-    rows = list(csv.DictReader(io.StringIO(text)))
+    kinds = {"length": int, "training": float, "inference": float, "peak_bytes": "Int64"}
+    frame = pd.read_csv(io.StringIO(text), dtype=kinds)
     names = [field.name for field in fields(Cost)]
-    if not rows or list(rows[0]) != names:
+    if frame.empty or list(frame) != names:
         raise ValueError(f"this is no table of costs, whose columns are {', '.join(names)}")
-    return [
-        Cost(
-            row["model"],
-            int(row["length"]),
-            float(row["training"]) if row["training"] else None,
-            float(row["inference"]) if row["inference"] else None,
-            int(row["peak_bytes"]) if row["peak_bytes"] else None,
-            row["where"],
-        )
-        for row in rows
-    ]
+    frame["where"] = frame["where"].fillna("")
+    known = frame.astype(object).where(frame.notna(), None)
+    return [Cost(*row) for row in known.itertuples(index=False, name=None)]
 
 
 def as_markdown(costs: Sequence[Cost], facts: str) -> str:
