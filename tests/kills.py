@@ -25,7 +25,9 @@ from pathlib import Path
 
 import torch
 
+from tasks.signals import STOPPING
 from tests.conftest import ROOT, TINY
+from tests.test_launcher import pids
 from tests.training.test_resume import same, without_speed
 
 STEPS = 60
@@ -33,14 +35,7 @@ LONGER = [f"trainer.max_steps={STEPS}", "trainer.validate_every_steps=20"]
 OVERRIDES = [*TINY, *LONGER, "trainer.checkpoint_every_steps=3", "trainer.progress=true"]
 AT_ONCE = ["-m", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.at_once=2"]
 KINDS = {"tee": [], "workers": ["trainer.num_workers=2"], "launcher": AT_ONCE}
-SIGNALS = [
-    signal.SIGKILL,
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-]
+SIGNALS = [signal.SIGKILL, *STOPPING]
 END = 60.0  # seconds within which all processes of a killed command are gone
 
 
@@ -69,16 +64,6 @@ def start(arguments: list[str], log: Path) -> int:
         os._exit(status if isinstance(status, int) else 1)
 
 
-def others(place: Path) -> list[int]:
-    """The processes of a sweep's cells, which have sessions of their own."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"output_dir={place}" in (folder / "cmdline").read_text().split("\0"):
-                found.append(int(folder.name))
-    return found
-
-
 def wait_until_gone(child: int, place: Path) -> None:
     """Until no process of the command is left; the one that was started has been waited for."""
     end = time.monotonic() + END
@@ -88,9 +73,9 @@ def wait_until_gone(child: int, place: Path) -> None:
             assert time.monotonic() < end, f"processes of group {child} go on"
             time.sleep(0.05)
             continue
-        if not others(place):
+        if not pids(place):
             return
-        assert time.monotonic() < end, f"cells in {place} go on: {others(place)}"
+        assert time.monotonic() < end, f"cells in {place} go on: {pids(place)}"
         time.sleep(0.1)
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,18 +67,21 @@ def assert_same_run(one, other, anew: bool = False) -> None:
     assert record["training"]["tokens"] == other_record["training"]["tokens"]
 
 
-def signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
-    """Send ourselves a signal in the middle of a step, once."""
-    original = History.on_train_batch_end
-    sent = []
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
+    """Do something in the middle of a step, once."""
+    original, done = History.on_train_batch_end, []
 
     def patched(self, trainer, *arguments):
-        if trainer.global_step == step and not sent:
-            sent.append(step)
-            signal.raise_signal(number)
+        if trainer.global_step == step and not done:
+            done.append(step)
+            act()
         original(self, trainer, *arguments)
 
     monkeypatch.setattr(History, "on_train_batch_end", patched)
+
+
+def signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    at_step(monkeypatch, step, lambda: signal.raise_signal(number))
 
 
 @pytest.fixture(scope="module")
@@ -114,19 +118,17 @@ def test_a_signal_to_the_whole_group(composed, uninterrupted, monkeypatch, numbe
     workers = "trainer.num_workers=2"
     whole, broken = composed(f"output_dir={uninterrupted}"), composed(workers)
     run(whole)
-    original, told = History.on_train_batch_end, []
+    told: list[multiprocessing.process.BaseProcess] = []
 
-    def patched(self, trainer, *arguments):
-        if trainer.global_step == 3 and not told:
-            told.extend(multiprocessing.active_children())
-            for worker in told:
-                os.kill(worker.pid, number)
-            told[0].join(0.5)  # time to die in
-            signal.raise_signal(number)
-        original(self, trainer, *arguments)
+    def tell() -> None:
+        told.extend(multiprocessing.active_children())
+        for worker in told:
+            os.kill(worker.pid, number)
+        told[0].join(0.5)  # time to die in
+        signal.raise_signal(number)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(History, "on_train_batch_end", patched)
+        at_step(patch, 3, tell)
         run(broken)
     assert len(told) == 2
     assert stopped.value.code == 128 + number
@@ -137,17 +139,14 @@ def test_a_signal_to_the_whole_group(composed, uninterrupted, monkeypatch, numbe
 
 def test_a_killed_reader_of_data_is_told_in_a_sentence(composed, monkeypatch) -> None:
     config = composed("trainer.num_workers=1", "trainer.checkpoint_every_steps=2")
-    original = History.on_train_batch_end
 
-    def patched(self, trainer, *arguments):
-        if trainer.global_step == 3:
-            for worker in multiprocessing.active_children():
-                worker.kill()
-                worker.join()
-        original(self, trainer, *arguments)
+    def kill() -> None:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
 
     with monkeypatch.context() as patch:
-        patch.setattr(History, "on_train_batch_end", patched)
+        at_step(patch, 3, kill)
         with pytest.raises(RunError, match=r"a process that reads data was killed(.|\n)*the same"):
             run(config)
     assert contents(config)[1]["status"] == "failed"
