@@ -1,4 +1,4 @@
-"""The commands: ``chela NAME ...``; in a checkout ``chela NAME ...`` is the same."""
+"""The commands: ``chela NAME ...``; in a checkout ``python scripts/NAME.py ...`` is the same."""
 
 from __future__ import annotations
 
