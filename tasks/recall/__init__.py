@@ -1,0 +1,1 @@
+"""Recall: what stood before, asked for again."""
