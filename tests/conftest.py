@@ -10,7 +10,7 @@ os.environ["WANDB_MODE"] = "offline"
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -92,6 +92,15 @@ def program(*arguments: object, **environment: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
     )
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """What a command sets for the processes that it starts ends with the test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ def test_the_places_are_searched_in_their_order(tmp_path: Path) -> None:
 def test_without_files_the_error_says_what_to_get(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         locate(tmp_path, "task.data=rfc")
-    for part in (*PLACES, "7.7 GB", "new_aan_pairs", "prepare.py task=retrieval", "task.data=rfc"):
+    for part in (*PLACES, "7.7 GB", "new_aan_pairs", "prepare task=retrieval", "task.data=rfc"):
         assert part in str(caught.value)
 
 

@@ -311,7 +311,7 @@ def test_what_is_not_prepared_is_not_called_damaged(
     with pytest.raises(DataError, match=r"listops is not prepared here: there is no data/") as told:
         listops(data_dir=Path("data")).setup()
     assert f"set data_dir (it is relative to {tmp_path})" in str(told.value)
-    with pytest.raises(DataError, match=r"prepare\.py task=(.|\n)*or set data_dir$"):
+    with pytest.raises(DataError, match=r"chela prepare task=(.|\n)*or set data_dir$"):
         listops().setup()
 
 

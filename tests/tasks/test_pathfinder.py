@@ -274,7 +274,7 @@ def test_without_any_source_the_error_says_what_to_do(make) -> None:
         "pathx",
         "lra_release.gz",
         "7.7 GB",
-        "prepare.py task=pathx",
+        "chela prepare task=pathx",
         "task.source=generated",
     ):
         assert part in str(caught.value)
