@@ -40,7 +40,7 @@ def collect(n: int, law: ListOpsLaw, seed: int, workers: int = 1) -> list[Rows]:
 def digest(blocks: list[Rows]) -> str:
     content = hashlib.sha256()
     for rows in blocks:
-        for array in rows:
+        for array in (rows.values, rows.offsets, rows.labels):
             content.update(array.astype(np.int64).tobytes())
     return content.hexdigest()
 
