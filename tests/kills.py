@@ -117,6 +117,8 @@ def check(status: int, number: int, place: Path, since: float, kind: str) -> str
     if status == 0:  # it came behind the last step
         return "finished"
     assert status == -number, (place, status)
+    if kind != "launcher" and statuses == {"finished"}:  # it came as the finished process ended
+        return "finished"
     if kind != "launcher":
         late = [each for each in runs(place) if began_to_train(each, since)]
         assert not late, f"{late} trained and did not save"
