@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from chela.report.frame import Report
+from tasks.screen import visible
 
 OURS, THEIRS = "#1f6feb", "#9aa5b1"
 PER_LINE = 3  # panels side by side: the width of a page
@@ -96,4 +97,4 @@ def _plain(text: str) -> str:
 
 
 def _safe(text: str) -> str:
-    return text.replace("$", r"\$")  # a pair would be taken for a formula
+    return visible(text).replace("$", r"\$")  # a pair would be taken for a formula

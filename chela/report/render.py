@@ -23,6 +23,7 @@ from chela.report.details import configuration, facts
 from chela.report.figures import learning_curves, run_curves
 from chela.report.frame import COUNTS, ERRORS, FIELDS, FLOATS, Report, typed
 from chela.report.picture import picture
+from tasks.screen import visible
 
 COSTS = ("Model", "Task", "Parameters", "Tokens/s", "Peak memory", "Steps", "Time", "Hardware")
 COST_LEGEND = (
@@ -63,7 +64,7 @@ LAST = "\u0180"  # the end of the blocks of Latin letters that pdflatex knows by
 OGONEK = "\u0328"  # the one accent that the default encoding lacks
 MARKDOWN = re.compile(r"([\\`*_\[\]#+|<>~&$@])")
 # What a spreadsheet takes for a formula, behind blanks too, and in the letters of East Asia.
-FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n]")
 
 
 class Shown(NamedTuple):
@@ -108,7 +109,8 @@ def markdown(report: Report) -> str:
 def table_csv(report: Report) -> str:
     """A line per cell under ``FIELDS``, for programs; what is not known is left empty.
 
-    No text in it is a formula to a spreadsheet: one that could be begins with an apostrophe.
+    No text in it is a formula to a spreadsheet: one that could be begins with an apostrophe. Nor
+    has one a control character.
     """
     notes = [
         "; ".join([*row.notes, *column.notes, *cell.notes])
@@ -123,10 +125,8 @@ def table_csv(report: Report) -> str:
     counts = frame[["n_seeds", "rank_ours", "rank_all"]]
     frame[counts.columns] = counts.where(counts != 0, None)
     texts = [field for field in FIELDS if field not in (*FLOATS, *COUNTS)]
-    frame[texts] = frame[texts].map(lambda text: f"'{text}" if _is_formula(text) else text)
-    # every text in quotes: a carriage return in a name would end the line otherwise
-    text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    return str(text)
+    frame[texts] = frame[texts].map(_in_csv)
+    return str(frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC))
 
 
 def write(report: Report, folder: Path) -> list[Path]:
@@ -193,7 +193,12 @@ def _filled(name: str, report: Report, escaped: Callable[[str], str]) -> str:
 
 @cache
 def _template(name: str, escaped: Callable[[str], str]) -> Template:
-    """A template that escapes every text that it prints."""
+    """A template that escapes every text that it prints, and shows its control characters."""
+
+    def printed(value: Any) -> Markup:
+        text = visible(str(value))
+        return Markup(text if isinstance(value, Markup) else escaped(text))
+
     environment = Environment(
         loader=PackageLoader("chela.report"),
         undefined=StrictUndefined,
@@ -201,7 +206,7 @@ def _template(name: str, escaped: Callable[[str], str]) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=True,  # so that what is escaped is known by its type
-        finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(str(value))),
+        finalize=printed,
     )
     environment.globals |= {
         "COSTS": COSTS,
@@ -220,11 +225,14 @@ def _plain(letter: str) -> str:
     # every font has the ASCII letters with an accent over them; of other letters none can be sure
     parts = unicodedata.normalize("NFD", letter)
     known = letter < LAST and parts[0].isascii() and OGONEK not in parts
-    return letter if known and letter.isprintable() else f"U+{ord(letter):04X}"
+    return letter if known else f"U+{ord(letter):04X}"
 
 
-def _is_formula(value: Any) -> bool:
-    return isinstance(value, str) and FORMULA.match(value) is not None
+def _in_csv(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if FORMULA.match(text) else text
 
 
 def _or_dash(value: Any, form: Callable[[Any], str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ def grey_levels(content: bytes, side: int) -> NDArray[np.uint8]:
     """A picture's levels (side, side), black 0, white 255.
 
     Grey of 1 to 16 bits, palettes and colours of 8 bits pass, the latter as Pillow's L; 16 bits are
-    rounded to 8. What would have to be guessed does not: transparency, colours of 16 bits.
+    rounded to 8. What would have to be guessed does not: transparent pixels, colours of 16 bits.
 
     Args:
         content: of the file.
@@ -61,14 +62,28 @@ def _levels(image: Image.Image, depth: int, kind: int) -> NDArray[np.uint8]:
     name = f"is {KINDS[kind]} of {depth} bits"
     if depth == 16 and kind != 0:
         raise Unfit(f"{name}.\n  try: save it as grey of 8 or 16 bits")
-    if kind in (4, 6) or "transparency" in image.info:
-        opaque = kind in (4, 6) and image.getextrema()[-1] == (255, 255)
-        if not opaque:
-            raise Unfit(f"{name} and partly transparent.\n  try: save it as grey of 8 bits (L)")
+    if not _is_opaque(image, depth, kind):
+        raise Unfit(f"{name} and partly transparent.\n  try: save it as grey of 8 bits (L)")
     if depth == 16:
         wide = np.asarray(image).astype(np.uint32)
         return ((wide + 128) // 257).astype(np.uint8)  # 65535 is 255 * 257
+    image.info.pop("transparency", None)  # of a palette Pillow would warn
     return np.asarray(image.convert("L"))
+
+
+def _is_opaque(image: Image.Image, depth: int, kind: int) -> bool:
+    """Whether each pixel is, whatever the file says of colours that none of them has."""
+    clear = image.info.get("transparency")
+    if clear is None and kind not in (4, 6):
+        return True
+    if kind in (0, 2):  # one colour is clear, told in as many bits as a pixel has
+        shown = np.asarray(image)
+        most = (1 << depth) - 1
+        full = 1 if depth == 1 else 65535 if depth == 16 else 255  # as Pillow unpacks it
+        key = (np.asarray(clear) & most) * (full // most)
+        return not (shown.reshape(image.height, image.width, -1) == key).all(-1).any()
+    opacity: Any = image.convert("RGBA").getextrema()[-1]
+    return bool(opacity == (255, 255))
 
 
 def _no_png(content: bytes) -> Unfit:

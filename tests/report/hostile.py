@@ -14,6 +14,7 @@ HOSTILE = (
     "<script>alert('1')</script>",
     r'\input{x} % $a_b^c$ & #1 ~ {"}` [2] *3* |4| --- é ★ 中 Ω',
     'comma, "quote",\nnew line',
+    "esc \x1b[2J\x9b bell \a\r line \x85 back \u202e",
     "=1+1",
 )
 

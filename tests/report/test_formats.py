@@ -18,6 +18,7 @@ from chela.report.picture import picture
 from chela.report.published import published
 from chela.report.render import in_markdown, latex, markdown, page, table_csv
 from chela.report.table import build
+from tasks.screen import visible
 from tests.documented import blocks
 from tests.records.samples import found, run
 from tests.report.hostile import HOSTILE, hostile, whole_report
@@ -190,7 +191,16 @@ def test_hostile_names_are_only_texts_on_the_page() -> None:
     assert "script" not in {tag for tag, _ in document.tags}
     assert not [name for _, attributes in document.tags for name in attributes if name[:2] == "on"]
     for text in HOSTILE:
-        assert text in document.texts
+        assert visible(text) in document.texts
+
+
+@pytest.mark.parametrize("form", [page, latex, markdown, table_csv])
+def test_control_characters_are_shown_and_not_sent(form) -> None:
+    """A report is printed to terminals as well."""
+    text = form(hostile())
+    assert visible(text) == text
+    for shown in ("x1b", "x9b", "x07", "u202e", "x85"):
+        assert shown in text
 
 
 def test_no_text_of_the_csv_is_a_formula() -> None:
@@ -198,15 +208,15 @@ def test_no_text_of_the_csv_is_a_formula() -> None:
     report = hostile()
     text = table_csv(report)
     lines = list(csv.DictReader(io.StringIO(text)))
-    *others, formula = HOSTILE
+    *others, formula = map(visible, HOSTILE)
     for name in ("model", "column"):
         assert {*others, f"'{formula}"} <= {line[name] for line in lines}
     assert {len(line) for line in lines} == {len(FIELDS)}
     begins = {line[name][:1] for line in lines for name in FIELDS}
-    assert not begins & set("=+-@\t\r\n")
+    assert not begins & set("=+-@\t\n")
 
 
-@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t=", " =", "\r", "\n", "＝", "＠"])
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t=", " =", "\n", "＝", "＠"])
 def test_what_may_begin_a_formula_is_quoted(begin) -> None:
     text = table_csv(build(found(run(f"{begin}1"))))
     (line,) = csv.DictReader(io.StringIO(text, newline=""))
@@ -224,7 +234,7 @@ def test_a_hostile_name_has_a_picture() -> None:
 def test_any_text_leaves_every_format_whole(text) -> None:
     report = build(found(run(text, error=text, status="failed", accuracy=None), run(text)))
     lines = list(csv.DictReader(io.StringIO(table_csv(report), newline="")))
-    assert lines[0]["model"].removeprefix("'") == text.removeprefix("'")
+    assert lines[0]["model"].removeprefix("'") == visible(text).removeprefix("'")
     Document(page(report))
     table = markdown(report).partition("## Cost")[0].splitlines()
     lines = [re.sub(r"\\.", "", line) for line in table if line.startswith("| ")]

@@ -91,20 +91,39 @@ def test_what_is_opaque_everywhere_is_read(kind: int) -> None:
         (16, 4, b"", r"grey with transparency \(LA\) of 16 bits"),
         (16, 6, b"", r"colour with transparency \(RGBA\) of 16 bits"),
         (16, 2, b"", r"colour \(RGB\) of 16 bits"),
-        (8, 0, chunk(b"tRNS", b"\0\7"), "grey of 8 bits and partly transparent"),
-        (16, 0, chunk(b"tRNS", b"\0\7"), "grey of 16 bits and partly transparent"),
-        (8, 2, chunk(b"tRNS", b"\0\7\0\7\0\7"), r"colour \(RGB\) of 8 bits and partly"),
-        (
-            8,
-            3,
-            chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", b"\0\7"),
-            "palette of 8 bits and partly",
-        ),
     ],
 )
 def test_what_has_no_one_grey_form_is_refused_by_name(depth, kind, extra, what) -> None:
     with pytest.raises(Unfit, match=what):
         grey_levels(written(noise(depth, kind), depth, kind, extra), SIDE)
+
+
+@pytest.mark.parametrize(
+    "depth, kind, transparency, name",
+    [
+        (1, 0, b"\0\1", "grey of 1 bits"),
+        (2, 0, b"\0\2", "grey of 2 bits"),
+        (4, 0, b"\0\7", "grey of 4 bits"),
+        (8, 0, b"\1\7", "grey of 8 bits"),  # the bits beyond the depth say nothing
+        (16, 0, b"\1\7", "grey of 16 bits"),
+        (8, 2, b"\0\7\0\7\0\7", r"colour \(RGB\) of 8 bits"),
+        (2, 3, b"\xff\xff\x80", "palette of 2 bits"),
+        (8, 3, b"\xff" * 7 + b"\0", "palette of 8 bits"),
+        (8, 3, b"\xff\xff\xff", None),
+    ],
+)
+def test_only_what_a_transparent_pixel_shows_is_missing(depth, kind, transparency, name) -> None:
+    """A file may name a colour that is clear, or how opaque each is, and have no such pixel."""
+    palette = chunk(b"PLTE", np.repeat(np.arange(256).astype(np.uint8), 3).tobytes()) * (kind == 3)
+    extra = palette + chunk(b"tRNS", transparency)
+    opaque = np.zeros((SIDE, SIDE * CHANNELS[kind]), int)
+    plain = grey_levels(written(opaque, depth, kind, palette), SIDE)
+    assert (grey_levels(written(opaque, depth, kind, extra), SIDE) == plain).all()
+    if name is not None:
+        clear = opaque.copy()
+        clear[0, : CHANNELS[kind]] = {1: 1, 2: 2, 16: 263}.get(depth, 7)
+        with pytest.raises(Unfit, match=f"{name} and partly transparent"):
+            grey_levels(written(clear, depth, kind, extra), SIDE)
 
 
 def test_a_picture_of_another_size_is_refused_before_it_is_unpacked() -> None:
