@@ -172,7 +172,7 @@ def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     began, steps, loss = time.monotonic(), 0, float("inf")
     while loss > LEARNED and time.monotonic() - began < SECONDS:
-        value = objective.loss(model(batch.values, batch.lengths), batch.targets)
+        value = objective.loss(*objective.ask(model, batch.values, batch.lengths, batch.targets))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

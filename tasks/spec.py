@@ -27,3 +27,4 @@ class TaskSpec:
     input_dim: int  # channels of a continuous input; 1 for symbols
     documents: int = 1  # sequences of a sample; 2: their features are compared
     objective: Objective = "classification"  # what is asked, see chela.objectives
+    answers: int | None = None  # tokens: places of a sample that are asked, at most; None: all

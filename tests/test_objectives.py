@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,13 @@ from tasks.base import TaskSpec
 from tasks.storage.rows import NOTHING, Rows
 
 CLASSES = 5
+
+
+class Before(torch.nn.Module):
+    """A mixer: what stood one place before."""
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        return x.roll(1, 1)
 
 
 def answers(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,6 +98,34 @@ def test_what_tokens_cannot_have_is_refused(config, documents: int, said: str) -
             num_classes=3,
             documents=documents,
         )
+
+
+def test_the_head_reads_no_more_places_than_can_be_asked() -> None:
+    torch.manual_seed(4)
+    model = TokenModel(
+        BackboneConfig(dim=8, depth=1, dropout=0.0),
+        Before,
+        vocab_size=CLASSES,
+        input_dim=1,
+        num_classes=CLASSES,
+    )
+    read: list[tuple[int, ...]] = []
+    model.head.register_forward_pre_hook(lambda _, inputs: read.append(tuple(inputs[0].shape)))
+    values, targets = torch.randint(0, CLASSES, (3, 9)), torch.full((3, 9), NOTHING)
+    targets[0, [1, 8]], targets[1, 4] = torch.tensor([2, 0]), 3  # of the third nothing is asked
+    spec = TaskSpec("mine", CLASSES, 9, CLASSES, 1, objective="tokens")
+    for lengths in (None, torch.tensor([9, 7, 0])):
+        sums, gradients = [], []
+        for objective in (objective_of(spec), objective_of(replace(spec, answers=2))):
+            model.zero_grad()
+            answers = objective.ask(model, values, lengths, targets)
+            objective.loss(*answers).backward()
+            sums.append(objective.evaluate(*answers))
+            gradients.append(torch.cat([each.grad.flatten() for each in model.parameters()]))
+        assert sums[0][2] == 3
+        torch.testing.assert_close(*sums)
+        torch.testing.assert_close(*gradients)
+    assert read == [(3, 9, 8), (3, 2, 8)] * 2
 
 
 def test_rows_keep_their_targets_beside_their_values() -> None:

@@ -282,9 +282,20 @@ class TokenModel(nn.Module):
         hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
         self.head = make_head(config.head, config.dim, hidden_dim, num_classes)
 
-    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits (B, L, classes), arbitrary at padded positions; see ``Backbone.forward``."""
-        return self.head(self.backbone(values, lengths))
+    def forward(
+        self, values: Tensor, lengths: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, L, classes), arbitrary at padded positions; see ``Backbone.forward``.
+
+        Args:
+            values: token ids (B, L), or floats (B, L) or (B, L, C).
+            lengths: (B,) true lengths, None when nothing is padded.
+            places: (B, K) positions whose logits (B, K, classes) alone are computed.
+        """
+        features = self.backbone(values, lengths)  # (B, L, D)
+        if places is not None:
+            features = features.take_along_dim(places[..., None], dim=1)  # (B, K, D)
+        return self.head(features)
 
     def fold(self) -> TokenModel:
         """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""

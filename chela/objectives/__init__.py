@@ -23,4 +23,4 @@ def objective_of(spec: TaskSpec, metric: str = "accuracy") -> Objective:
     Raises:
         ValueError: the objective has no such metric.
     """
-    return OBJECTIVES[spec.objective](spec.num_classes, metric)
+    return OBJECTIVES[spec.objective](spec.num_classes, metric, spec.answers)

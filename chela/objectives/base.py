@@ -82,6 +82,7 @@ class Objective:
     Args:
         num_classes: values that a target can have.
         metric: the name of the one that selects.
+        answers: places of a sample that are asked, at most; None: all of them may be.
 
     Raises:
         ValueError: there is no such metric.
@@ -91,12 +92,21 @@ class Objective:
     metrics: ClassVar[tuple[Metric, ...]] = (LOSS, ACCURACY)
     per_sample: ClassVar[bool]  # one target in each sample: shares of a batch count alike
 
-    def __init__(self, num_classes: int, metric: str = "accuracy") -> None:
+    def __init__(
+        self, num_classes: int, metric: str = "accuracy", answers: int | None = None
+    ) -> None:
         known = {each.name: each for each in self.metrics}
         if metric not in known:
             raise ValueError(f"{metric} is not one of the metrics {', '.join(known)}")
         self.primary = known[metric]
         self.guessing = math.log(num_classes)  # the loss of who knows nothing
+        self.answers = answers
+
+    def ask(
+        self, model: Callable[..., Tensor], values: Tensor, lengths: Tensor | None, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What ``model`` answers to a batch: logits (..., classes) and their targets (...)."""
+        return model(values, lengths), targets
 
     def judge(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of each target, 1 where it is hit, and 1 where one is asked.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+
+from torch import Tensor
 
 from chela.model import TokenModel
 from chela.objectives.base import ACCURACY, LOSS, Means, Metric, Objective
+from tasks.storage.rows import NOTHING
 
 LARGEST = 700.0  # nats, whose exponential is still a float
 
@@ -25,3 +29,13 @@ class Tokens(Objective):
         ACCURACY,
         Metric("perplexity", "tokens", "min", perplexity, lambda m: perplexity(m) * m.loss_error),
     )
+
+    def ask(
+        self, model: Callable[..., Tensor], values: Tensor, lengths: Tensor | None, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The head reads no more places (B, answers) of a sample than can be asked."""
+        if self.answers is None:
+            return super().ask(model, values, lengths, targets)
+        asked_first = (targets == NOTHING).byte().argsort(dim=1, stable=True)
+        places = asked_first[:, : self.answers]  # a fixed number: a GPU need not say how many
+        return model(values, lengths, places), targets.gather(1, places)

@@ -148,12 +148,14 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
 
 def _compute(model: nn.Module, batch: Batch, task: Task, dtype: torch.dtype, train: bool) -> None:
     device = batch.values.device
+    objective = objective_of(task.spec, task.metric)
     narrow = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
     with torch.set_grad_enabled(train), torch.compiler.set_stance("force_eager"):
         with narrow:
-            logits = model(batch.values, batch.lengths if task.is_padded else None)
+            lengths = batch.lengths if task.is_padded else None
+            answers = objective.ask(model, batch.values, lengths, batch.targets)
         if train:
-            objective_of(task.spec, task.metric).loss(logits, batch.targets).backward()
+            objective.loss(*answers).backward()
 
 
 @contextmanager

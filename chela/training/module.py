@@ -95,10 +95,6 @@ class TrainingModule(L.LightningModule):
         self.register_buffer("evaluated", evaluated, persistent=False)
         self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
 
-    def forward(self, values: Tensor, lengths: Tensor | None) -> Tensor:
-        """The model's logits of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
-        return self.model(values, lengths)
-
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean loss of a batch; one that is not finite makes no update, see ``skipped``."""
         if not self.steps_itself:
@@ -138,7 +134,7 @@ class TrainingModule(L.LightningModule):
         with torch.compiler.set_stance("force_eager"):  # too little to be compiled for
             for part in self._parts(batch):
                 with self.trainer.precision_plugin.forward_context():
-                    self._logits(part)
+                    self._ask(part)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Lightning's hook; a whole step has been backward already."""
@@ -269,7 +265,7 @@ class TrainingModule(L.LightningModule):
 
     def _loss(self, part: Batch, share: Tensor) -> tuple[Tensor, Tensor]:
         """A part's term of a step's mean loss, and its (3,) sums of losses, hits and targets."""
-        losses, hits, asked = self.objective.judge(self._logits(part), part.targets)
+        losses, hits, asked = self.objective.judge(*self._ask(part))
         sums = torch.stack([losses.detach().sum(), hits.sum(), asked.sum()])
         return losses.sum() / sums[2].clamp(min=1) * (sums[2] / share), sums
 
@@ -319,8 +315,8 @@ class TrainingModule(L.LightningModule):
     def _sums(self, batch: Batch) -> Tensor:
         """``SUMS`` of a batch (4,)."""
         with self.trainer.precision_plugin.forward_context():
-            return self.objective.evaluate(self._logits(batch), batch.targets)
+            return self.objective.evaluate(*self._ask(batch))
 
-    def _logits(self, batch: Batch) -> Tensor:
+    def _ask(self, batch: Batch) -> tuple[Tensor, Tensor]:
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
-        return self(batch.values, lengths)
+        return self.objective.ask(self.model, batch.values, lengths, batch.targets)

@@ -69,8 +69,8 @@ class Mqar(Task):
     @property
     def spec(self) -> TaskSpec:
         """Symbols, and a symbol to be found at some positions."""
-        n, length = self.config.vocabulary, self.config.length
-        return TaskSpec(self.name, n, length, n, input_dim=1, objective="tokens")
+        n, length, pairs = self.config.vocabulary, self.config.length, self.config.pairs
+        return TaskSpec(self.name, n, length, n, 1, objective="tokens", answers=pairs)
 
     def origin(self) -> Origin:
         """The law, the seed and the sizes."""
