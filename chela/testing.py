@@ -151,6 +151,49 @@ def bfloat16_is_close_to_float64(subject: Subject, causal: bool) -> None:
     assert finite, "a gradient is not finite"
 
 
+def steps_are_the_whole_sequence(subject: Subject, causal: bool) -> None:
+    """A prompt at once and then a token at a time give what ``forward`` gives, if a mixer can."""
+    mixer = subject.make_mixer(causal).eval()
+    if not causal or not hasattr(mixer, "step"):
+        return
+    x, lengths = subject.inputs(4, MAX_LENGTH), torch.tensor([9, 1, 5, 12])
+    exact = mixer(x).detach()
+    error = error_of_steps(mixer, x, lengths)
+    assert error < 1e-9, f"they are off by {error:.1e} of the norm"
+    with torch.autocast("cpu", torch.bfloat16):
+        error = error_of_steps(mixer.float(), x.float(), lengths)
+        rounding = float((mixer(x.float()).detach().double() - exact).norm() / exact.norm())
+    # Some mixers round so often that two exact ways differ by more than 5e-3.
+    most = max(5e-3, rounding)
+    assert error < most, f"in bfloat16 they are off by {error:.1e} of the norm"
+
+
+@torch.no_grad()
+def error_of_steps(mixer: Any, x: Tensor, lengths: Tensor) -> float:
+    """How far prompts of these lengths in one batch, and steps to the end, are from ``forward``.
+
+    Args:
+        mixer: that has ``prefill`` and ``step``.
+        x: (B, L, D).
+        lengths: (B,) of the prompts, behind which stands NaN.
+
+    Returns:
+        The norm of the difference at all tokens that were seen, over that of the outputs.
+    """
+    whole, longest = mixer(x), int(lengths.max())
+    prompts = x[:, :longest].clone()
+    prompts[torch.arange(longest) >= lengths[:, None]] = float("nan")
+    y, state = mixer.prefill(prompts, lengths)
+    found = whole.clone()
+    found[:, :longest] = torch.where(prompts.isnan().any(-1, keepdim=True), found[:, :longest], y)
+    rows = torch.arange(len(x))
+    for place in range(x.shape[1] - longest):
+        y, state = mixer.step(x[rows, lengths + place][:, None], state)
+        assert y.dtype == whole.dtype, f"a step is {y.dtype}, the whole is {whole.dtype}"
+        found[rows, lengths + place] = y[:, 0]
+    return float((found.double() - whole.double()).norm() / whole.double().norm())
+
+
 CHECKS: tuple[Callable[[Subject, bool], None], ...] = (
     padding_does_not_matter,
     a_padded_sequence_is_what_it_is_alone,
@@ -158,6 +201,7 @@ CHECKS: tuple[Callable[[Subject, bool], None], ...] = (
     gradients_are_those_of_finite_differences,
     every_parameter_is_trained,
     bfloat16_is_close_to_float64,
+    steps_are_the_whole_sequence,
 )
 
 

@@ -33,3 +33,19 @@ def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
         return x
     padded = ~valid_mask(lengths, x.shape[1])
     return x.masked_fill(padded.view(*padded.shape, *[1] * (x.ndim - 2)), 0)
+
+
+def last_token(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last true token of each sequence; of an empty one the first position.
+
+    Args:
+        x: (B, L, D).
+        lengths: (B,) true lengths, None when nothing is padded.
+
+    Returns:
+        (B, D).
+    """
+    if lengths is None:
+        return x[:, -1]
+    rows = torch.arange(len(x), device=x.device)
+    return x[rows, lengths.clamp(min=1) - 1]

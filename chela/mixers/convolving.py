@@ -11,6 +11,7 @@ from chela.kernels.precision import without_autocast
 from chela.layers.basic import Dropout, compute_dtype, linear
 from chela.mixers.chela.long_conv import Convolves
 from chela.mixers.long_kernels import LongKernel
+from chela.mixers.stepping import Filter, FilterState, causal_only
 
 
 class Convolving(Convolves):
@@ -29,6 +30,18 @@ class Convolving(Convolves):
         with without_autocast(h):
             taps = kernel(length)  # (directions, D, L)
         return long_conv.convolve(h, taps, skip, implementation=self.implementation)
+
+    def filter(self, kernel: LongKernel, skip: Tensor | None) -> Filter:
+        """``convolve`` a token at a time."""
+        with without_autocast(next(kernel.parameters())):
+            modes = kernel.modes()
+            if modes is None:
+                taps = kernel(self.max_length)[0]  # (D, K)
+            else:
+                taps = modes.log_decay.real.new_zeros(len(modes.log_decay), 1)
+            if skip is not None:
+                taps = torch.cat([taps[:, :1] + skip[:, None], taps[:, 1:]], dim=-1)
+            return Filter(taps, modes=modes)
 
 
 class GatedConvolution(Convolving):
@@ -50,5 +63,21 @@ class GatedConvolution(Convolving):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
-        y = self.convolve(h, self.kernel, self.skip)  # (B, L, D)
+        return self._leave(self.convolve(h, self.kernel, self.skip))
+
+    def prefill(
+        self, x: Tensor, lengths: Tensor | None = None, room: int = 0
+    ) -> tuple[Tensor, FilterState]:
+        """``forward``, and the state behind it, see ``chela.mixers.stepping``."""
+        causal_only(self)
+        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
+        state = self.filter(self.kernel, self.skip).begin(h, lengths)
+        return self._leave(self.convolve(h, self.kernel, self.skip)), state
+
+    def step(self, x: Tensor, state: FilterState) -> tuple[Tensor, FilterState]:
+        """One more token (B, 1, D) of each sequence."""
+        y, state = state.filter.step(x.to(compute_dtype(x)), state)
+        return self._leave(y), state
+
+    def _leave(self, y: Tensor) -> Tensor:
         return F.glu(self.out(self.dropout(F.gelu(y))), dim=-1)  # (B, L, D)

@@ -10,7 +10,7 @@ attention; the denominator is a product with the (running) sum of the keys.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Gt
@@ -22,6 +22,7 @@ from chela.kernels.choice import Implementation
 from chela.kernels.precision import accumulation_dtype, without_autocast
 from chela.layers.basic import compute_dtype, linear
 from chela.mixers.positions import Positions, check_heads, rotate
+from chela.mixers.stepping import causal_only
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -38,6 +39,14 @@ class LinearTransformerConfig:
     # be a sum of positive numbers any more (Su et al. 2021, section 3.3).
     positions: Positions = "rotary"
     chunk_size: PositiveInt = 64  # causal attention's tile; speed only
+
+
+class LinearTransformerState(NamedTuple):
+    """What is known of all tokens so far."""
+
+    products: Tensor  # (B, H, d, d), the sum of k^T v, turned by their positions
+    sums: Tensor  # (B, H, d), of the keys, not turned
+    position: Tensor  # (B,) of the next token
 
 
 class LinearTransformerMixer(nn.Module):
@@ -80,22 +89,60 @@ class LinearTransformerMixer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
+        q, k, v = self._qkv(x, lengths)
+        if self.causal:
+            return self._causal(q, k, v, lengths)[0]
+        denominator = self._denominator(q, k, lengths)  # (B, L, H, 1)
+        how = self.implementation  # both are divided by the length
+        o = linear_attention.bidirectional(*self._turned(q, k), v, lengths, implementation=how)
+        return self._leave(o / denominator, v)
+
+    def prefill(
+        self, x: Tensor, lengths: Tensor | None = None, room: int = 0
+    ) -> tuple[Tensor, LinearTransformerState]:
+        """``forward``, and the state behind it, see ``chela.mixers.stepping``."""
+        causal_only(self)
+        q, k, v = self._qkv(x, lengths)
+        y, products = self._causal(q, k, v, lengths)
+        count = torch.full(x.shape[:1], x.shape[1], device=x.device)
+        sums = k.sum(1, dtype=accumulation_dtype(k))  # (B, H, d)
+        return y, LinearTransformerState(products, sums, count if lengths is None else lengths)
+
+    def step(
+        self, x: Tensor, state: LinearTransformerState
+    ) -> tuple[Tensor, LinearTransformerState]:
+        """One more token (B, 1, D) of each sequence."""
+        q, k, v = self._qkv(x, None)  # (B, 1, H, d)
+        with without_autocast(q):
+            sums = state.sums + k[:, 0]  # (B, H, d)
+            denominator = (q[:, 0] * sums).sum(-1, keepdim=True) + EPS  # (B, H, 1)
+        q, k = self._turned(q, k, state.position)
+        o, products = linear_attention.recurrent_step(q[:, 0], k[:, 0], v[:, 0], state.products)
+        y = self._leave((o / denominator)[:, None], v)
+        return y, LinearTransformerState(products, sums, state.position + 1)
+
+    def _qkv(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of queries and keys, zero at padded positions, and values, (B, L, H, d)."""
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
         q, k, v = self.qkv(h).unflatten(-1, (3, self.config.num_heads, -1)).unbind(2)
-        q, k = elu1(q), zero_padding(elu1(k), lengths)  # (B, L, H, d)
-        denominator = self._denominator(q, k, lengths)  # (B, L, H, 1)
-        if self.config.positions == "rotary":
-            q, k = rotate(q), rotate(k)
-        o = self._numerator(q, k, v, lengths) / denominator  # (B, L, H, d)
-        return self.out(o.flatten(2).to(h.dtype))  # (B, L, D)
+        return elu1(q), zero_padding(elu1(k), lengths), v
 
-    def _numerator(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> Tensor:
-        """The weighted sum of values, (B, L, H, d); divided by the length if bidirectional."""
-        how = self.implementation
-        if not self.causal:
-            return linear_attention.bidirectional(q, k, v, lengths, implementation=how)
-        chunk_size = self.config.chunk_size
-        return linear_attention.causal(q, k, v, lengths, chunk_size, implementation=how)[0]
+    def _turned(self, q: Tensor, k: Tensor, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return (rotate(q, first), rotate(k, first)) if self.config.positions == "rotary" else (q, k)
+
+    def _causal(
+        self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The output (B, L, D), and the sum of k^T v behind it, (B, H, d, d)."""
+        denominator = self._denominator(q, k, lengths)  # (B, L, H, 1)
+        chunk_size, how = self.config.chunk_size, self.implementation
+        o, products = linear_attention.causal(
+            *self._turned(q, k), v, lengths, chunk_size, implementation=how
+        )
+        return self._leave(o / denominator, v), products
+
+    def _leave(self, o: Tensor, v: Tensor) -> Tensor:
+        return self.out(o.flatten(2).to(v.dtype))  # (B, L, D)
 
     def _denominator(self, q: Tensor, k: Tensor, lengths: Tensor | None) -> Tensor:
         """The sum of weights, (B, L, H, 1), in float32 or better; k is zero at padded positions.

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chela.mixers.stepping import Modes
+
 
 class LongKernel(nn.Module):
     """A kernel of ``max_length`` taps per channel and direction."""
@@ -24,6 +26,10 @@ class LongKernel(nn.Module):
     def forward(self, length: int) -> Tensor:
         """The first ``length`` <= ``max_length`` taps, (directions, D, length)."""
         raise NotImplementedError
+
+    def modes(self) -> Modes | None:
+        """The kernel of the first direction as a sum of exponentials; None if it is not one."""
+        return None
 
     def kernel_parameters(self) -> Iterator[nn.Parameter]:
         """What the optimizer should train at the kernels' learning rate and without decay."""
@@ -191,10 +197,19 @@ class EMAKernel(LongKernel):
 
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (directions, D, length)."""
+        log_decay, amplitudes = self._exponentials()
+        lags = torch.arange(length, device=log_decay.device, dtype=log_decay.dtype)
+        powers = torch.exp(log_decay[..., None] * lags)  # (directions, D, N, L)
+        return torch.einsum("kdn,kdnl->kdl", amplitudes, powers)
+
+    def modes(self) -> Modes:
+        """The damped exponentials themselves."""
+        log_decay, amplitudes = self._exponentials()
+        return Modes(log_decay[0], amplitudes[0])
+
+    def _exponentials(self) -> tuple[Tensor, Tensor]:
+        """Logarithms of the decays, and amplitudes, (directions, D, N) each."""
         alpha = self.alpha.sigmoid()  # (directions, D, N)
         # Short of 1, since a saturated sigmoid would make 0 * log(0) at lag 0.
         log_decay = torch.log1p(-(alpha * self.delta.sigmoid()).clamp(max=1 - 1e-6))
-        lags = torch.arange(length, device=alpha.device, dtype=alpha.dtype)
-        powers = torch.exp(log_decay[..., None] * lags)  # (directions, D, N, L)
-        amplitudes = alpha * self.beta * self.eta * alpha.shape[-1] ** -0.5
-        return torch.einsum("kdn,kdnl->kdl", amplitudes, powers)
+        return log_decay, alpha * self.beta * self.eta * alpha.shape[-1] ** -0.5

@@ -15,7 +15,7 @@ equations; ``ema_silu=false`` leaves both out. Returned is y - x, since the bloc
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from chela.layers.basic import Dropout, compute_dtype, linear
 from chela.mixers.convolving import Convolving
 from chela.mixers.long_kernels import EMAKernel
 from chela.mixers.positions import turns
+from chela.mixers.stepping import FilterState, KeyValues, causal_only
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -58,6 +59,13 @@ class MegaConfig:
                 f"qk_dim={self.qk_dim}: a rotary bias turns pairs of channels; "
                 f"set qk_dim={self.qk_dim + 1}, or position_bias=simple"
             )
+
+
+class MegaState(NamedTuple):
+    """Where the moving average and the attention are."""
+
+    ema: FilterState
+    cache: KeyValues  # of all tokens, or of those of the latest chunk
 
 
 class MegaMixer(Convolving):
@@ -102,18 +110,89 @@ class MegaMixer(Convolving):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
-        m = self.dropout(self._average(h))  # (B, L, D)
+        m = self._average(self.convolve(h, self.ema, self.omega))  # (B, L, D)
+        return self._leave(h, m, self._attend(*self._qkv(h, m), lengths))
+
+    def prefill(
+        self, x: Tensor, lengths: Tensor | None = None, room: int = 0
+    ) -> tuple[Tensor, MegaState]:
+        """``forward``, and the state behind it, see ``chela.mixers.stepping``."""
+        causal_only(self)
+        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
+        m = self._average(self.convolve(h, self.ema, self.omega))  # (B, L, D)
+        q, k, v = self._qkv(h, m)
+        if self.period is None:
+            cache = KeyValues.of(k, v, lengths, int(min(room, self._limit() - x.shape[1])))
+        else:
+            cache = self._latest_chunk(k, v, lengths)
+        ema = self.filter(self.ema, self.omega).begin(h, lengths)
+        return self._leave(h, m, self._attend(q, k, v, lengths)), MegaState(ema, cache)
+
+    def step(self, x: Tensor, state: MegaState) -> tuple[Tensor, MegaState]:
+        """One more token (B, 1, D) of each sequence.
+
+        Raises:
+            ValueError: the bias has no number for this distance.
+        """
+        ema, cache = state
+        h = x.to(compute_dtype(x))  # (B, 1, D)
+        averaged, ema = ema.filter.step(h, ema)
+        m = self._average(averaged)
+        q, k, v = self._qkv(h, m)
+        if self.period is None:
+            place = cache.tokens
+            cache = cache.add(k, v, self._limit())
+        else:
+            place = cache.tokens % self.period
+            cache = cache.put(k, v, place)
+        o = self._attend_to(cache.keys, cache.values, q, place)
+        return self._leave(h, m, o), MegaState(ema, cache)
+
+    @property
+    def period(self) -> int | None:
+        """Tokens of a chunk; None if the sequence is one."""
+        size = self.config.chunk_size
+        return None if size is None or size >= self.max_length else size
+
+    def _limit(self) -> float:
+        """How many tokens the attention can tell apart, without chunks."""
+        return self.bias.window if isinstance(self.bias, SimpleBias) else math.inf
+
+    def _latest_chunk(self, k: Tensor, v: Tensor, lengths: Tensor | None) -> KeyValues:
+        """What the next token sees, from the front: nothing where it begins a chunk."""
+        size = self.period or 1
+        count = torch.full(k.shape[:1], k.shape[1], device=k.device)
+        count = count if lengths is None else lengths
+        places = torch.arange(size, device=k.device) + (count - count % size)[:, None]  # (B, C)
+        rows = torch.arange(len(k), device=k.device)[:, None]
+        places = places.clamp(max=k.shape[1] - 1)  # those are not looked at
+        return KeyValues(k[rows, places], v[rows, places], count, 0)
+
+    def _attend_to(self, keys: Tensor, values: Tensor, q: Tensor, place: Tensor) -> Tensor:
+        """A query (B, 1, S) in a place (B,) among keys (B, C, S), to (B, 1, V)."""
+        size = keys.shape[1]
+        places = torch.arange(size, device=q.device)  # (C,)
+        with without_autocast(q):
+            bias = self.bias(size)[size - 1 + places - place[:, None]]  # (B, C)
+            seen = (places <= place[:, None])[:, None]  # (B, 1, C)
+            how = _softmax if self.config.attention == "softmax" else self._elementwise
+            return how(q, keys, values, bias[:, None], seen)
+
+    def _average(self, averaged: Tensor) -> Tensor:
+        """m (B, L, D), of what the EMA gives."""
+        return self.dropout(averaged if self.omega is None else F.silu(averaged))
+
+    def _qkv(self, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys (B, L, S) and values (B, L, V)."""
         z = F.silu(self.shared(m))  # (B, L, S)
         q = z * self.scale_q.to(z.dtype) + self.shift_q.to(z.dtype)
         k = z * self.scale_k.to(z.dtype) + self.shift_k.to(z.dtype)
-        v = F.silu(self.value(h))  # (B, L, V)
-        o = F.silu(self.reset(m)) * self._attend(q, k, v, lengths)  # (B, L, V)
+        return q, k, F.silu(self.value(h))
+
+    def _leave(self, h: Tensor, m: Tensor, attended: Tensor) -> Tensor:
+        o = F.silu(self.reset(m)) * attended  # (B, L, V)
         candidate = F.silu(self.candidate(m) + self.out(o))  # (B, L, D)
         return self.update(m).sigmoid() * (candidate - h)
-
-    def _average(self, h: Tensor) -> Tensor:
-        m = self.convolve(h, self.ema, self.omega)  # (B, L, D)
-        return m if self.omega is None else F.silu(m)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> Tensor:
         """(B, L, S), (B, L, S) and (B, L, V) to (B, L, V), each chunk by itself."""
@@ -186,7 +265,8 @@ class RotaryBias(nn.Module):
 
     def forward(self, size: int) -> Tensor:
         """The biases of key minus query from -(size - 1) to size - 1, (2 size - 1,)."""
-        cos, sin = turns(2 * size - 1, len(self.a), self.a, first=1 - size)  # (2 size - 1, d/2)
+        offsets = torch.arange(1 - size, size, device=self.a.device)
+        cos, sin = turns(offsets, len(self.a), self.a)  # (2 size - 1, d/2)
         (a1, a2), (b1, b2) = self.a.chunk(2), self.b.chunk(2)
         return cos @ (a1 * b1 + a2 * b2) - sin @ (a1 * b2 - a2 * b1)
 

@@ -19,7 +19,7 @@ Positions = Literal["rotary", "none"]
 BASE = 10000.0  # Vaswani et al. 2017: the slowest pair turns once in 2 pi BASE > 60,000 tokens
 
 
-def rotate(x: Tensor) -> Tensor:
+def rotate(x: Tensor, first: Tensor | None = None) -> Tensor:
     """Turn each pair of channels by its position times its frequency (Su et al. 2021).
 
     Pair p consists of the channels p and p + d/2; its frequency is BASE^(-2p/d). A product of two
@@ -27,30 +27,32 @@ def rotate(x: Tensor) -> Tensor:
 
     Args:
         x: queries or keys (B, L, H, d).
+        first: the position (B,) of each sequence's first; None: 0.
 
     Returns:
         (B, L, H, d) in the dtype of x, computed in float32 or better.
     """
-    cos, sin = turns(x.shape[1], x.shape[-1], x)  # (L, d/2)
-    first, second = x.chunk(2, dim=-1)  # (B, L, H, d/2)
-    cos, sin = cos[:, None], sin[:, None]  # (L, 1, d/2)
-    turned = (first * cos - second * sin, second * cos + first * sin)
+    positions = torch.arange(x.shape[1], device=x.device)  # (L,)
+    if first is not None:
+        positions = first[:, None] + positions  # (B, L)
+    cos, sin = turns(positions, x.shape[-1], x)  # (L, d/2) or (B, L, d/2)
+    one, other = x.chunk(2, dim=-1)  # (B, L, H, d/2)
+    cos, sin = cos[..., None, :], sin[..., None, :]  # (L, 1, d/2) or (B, L, 1, d/2)
+    turned = (one * cos - other * sin, other * cos + one * sin)
     return torch.cat(turned, dim=-1).to(x.dtype)
 
 
-def turns(length: int, dim: int, like: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the positions ``first``, ``first`` + 1, ..., each (length, dim/2).
+def turns(positions: Tensor, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions, each (..., dim/2).
 
     Args:
-        length: how many positions.
+        positions: (...) integers; relative ones may be negative.
         dim: channels d, an even number.
-        like: a tensor on whose device they shall be, in its dtype but at least float32.
-        first: the first position; relative ones may be negative.
+        like: a tensor in whose dtype they shall be, but at least float32.
     """
     dtype = accumulation_dtype(like)
-    pairs = torch.arange(dim // 2, device=like.device, dtype=dtype)
-    positions = torch.arange(first, first + length, device=like.device, dtype=dtype)
-    angles = positions[:, None] * BASE ** (-2 * pairs / dim)  # (length, dim/2)
+    pairs = torch.arange(dim // 2, device=positions.device, dtype=dtype)
+    angles = positions.to(dtype)[..., None] * BASE ** (-2 * pairs / dim)  # (..., dim/2)
     return angles.cos(), angles.sin()
 
 

@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.mixers.long_kernels import LongKernel
+from chela.mixers.stepping import Modes
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -85,6 +86,11 @@ class StateSpaceKernel(LongKernel):
         left = torch.cat([coarse.real, -coarse.imag], dim=-2).mT  # (directions, D, W, 2 N)
         right = torch.cat([fine.real, fine.imag], dim=-2)  # (D, 2 N, W)
         return 2 * (left @ right).flatten(-2).narrow(-1, 0, length)
+
+    def modes(self) -> Modes:
+        """The states themselves, of which the kernel is the response to an impulse."""
+        step, scale = self._discretized()  # (D, N), (D, N)
+        return Modes(step, 2 * torch.view_as_complex(self.readout[0]) * scale)
 
     def kernel_parameters(self) -> Iterator[nn.Parameter]:
         """dt and A; C is trained like a weight matrix (S4's code does the same)."""

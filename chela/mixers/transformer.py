@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
 from pydantic.dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from chela.kernels import valid_mask, zero_padding
 from chela.layers.basic import compute_dtype, linear
 from chela.mixers.positions import Positions, check_heads, rotate
+from chela.mixers.stepping import KeyValues, causal_only
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -70,17 +72,42 @@ class TransformerMixer(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
-        h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
+        q, k, v = self._qkv(zero_padding(x, lengths))
+        return self._attend(q, k, v, self._key_mask(lengths, x.shape[1]), self.causal)
+
+    def prefill(
+        self, x: Tensor, lengths: Tensor | None = None, room: int = 0
+    ) -> tuple[Tensor, KeyValues]:
+        """``forward``, and all keys and values, see ``chela.mixers.stepping``."""
+        causal_only(self)
+        q, k, v = self._qkv(zero_padding(x, lengths))
+        return self._attend(q, k, v, None, causal=True), KeyValues.of(k, v, lengths, room)
+
+    def step(self, x: Tensor, state: KeyValues) -> tuple[Tensor, KeyValues]:
+        """One more token (B, 1, D) of each sequence; memory and time grow with the length."""
+        place = state.tokens
+        q, k, v = self._qkv(x, place)
+        state = state.add(k, v)
+        places = torch.arange(state.keys.shape[1], device=x.device)  # (C,)
+        seen = (places <= place[:, None])[:, None, None]  # (B, 1, 1, C)
+        return self._attend(q, state.keys, state.values, seen, causal=False), state
+
+    def _qkv(self, x: Tensor, first: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, L, H, d) of x (B, L, D), ``first`` (B,) its position."""
+        h = x.to(compute_dtype(x))
         q, k, v = self.qkv(h).unflatten(-1, (3, self.config.num_heads, -1)).unbind(2)
         if self.config.positions == "rotary":
-            q, k = rotate(q), rotate(k)  # (B, L, H, d)
+            q, k = rotate(q, first), rotate(k, first)
+        return q, k, v
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         o = F.scaled_dot_product_attention(  # wants and gives (B, H, L, d)
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
-            attn_mask=self._key_mask(lengths, x.shape[1]),
+            attn_mask=mask,
             dropout_p=self.config.dropout if self.training else 0.0,
-            is_causal=self.causal,
+            is_causal=causal,
         )
         return self.out(o.transpose(1, 2).flatten(2))  # (B, L, D)
 

@@ -101,7 +101,7 @@ class Backbone(nn.Module):
             ValueError: the values do not fit the encoder, the lengths not the values, or the
                 weights are narrower than float32.
         """
-        self._check(values, lengths)
+        self.check(values, lengths)
         x = self.encoder(values, lengths)  # (B, L, D)
         for block in self.blocks:
             x = block(x, lengths)
@@ -109,8 +109,8 @@ class Backbone(nn.Module):
             return x
         return self.final_norm(x, None if lengths is None else valid_mask(lengths, x.shape[1]))
 
-    def _check(self, values: Tensor, lengths: Tensor | None) -> None:
-        """Refuse at the front what would be computed wrong, or fail far inside."""
+    def check(self, values: Tensor, lengths: Tensor | None) -> None:
+        """Refuse at the front what would be computed wrong, or fail far inside; see ``forward``."""
         dtype = next(self.encoder.parameters()).dtype
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(

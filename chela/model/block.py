@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from chela.kernels import valid_mask, zero_padding
 from chela.layers.basic import Dropout
 from chela.layers.norms import NormName, make_norm
+from chela.mixers.stepping import State
 
 
 class Block(nn.Module):
@@ -49,10 +50,34 @@ class Block(nn.Module):
         mask = None if lengths is None else valid_mask(lengths, x.shape[1])  # (B, L)
         if self._fuses(self.mixer):
             x = self._added(self.mixer, self.mixer_norm, x, mask, lengths)
-        elif self.prenorm:
-            x = x + self.dropout(self.mixer(self.mixer_norm(x, mask), lengths))
         else:
-            x = self.mixer_norm(x + self.dropout(self.mixer(x, lengths)), mask)
+            x = self._joined(x, self.mixer(self._entering(x, mask), lengths), mask)
+        return self._fed(x, mask, lengths)
+
+    def prefill(self, x: Tensor, lengths: Tensor | None, room: int) -> tuple[Tensor, State]:
+        """``forward``, and the state of the mixer behind each true length."""
+        mask = None if lengths is None else valid_mask(lengths, x.shape[1])  # (B, L)
+        mixer: Any = self.mixer
+        y, state = mixer.prefill(self._entering(x, mask), lengths, room)
+        return self._fed(self._joined(x, y, mask), mask, lengths), state
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """One more token (B, 1, D) of each sequence."""
+        mixer: Any = self.mixer
+        y, state = mixer.step(self._entering(x, None), state)
+        return self._fed(self._joined(x, y, None), None, None), state
+
+    def _entering(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """What the mixer takes."""
+        return self.mixer_norm(x, mask) if self.prenorm else x
+
+    def _joined(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+        """The stream, and what the mixer gave."""
+        x = x + self.dropout(y)
+        return x if self.prenorm else self.mixer_norm(x, mask)
+
+    def _fed(self, x: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+        """The feed-forward part."""
         if self.ffn is not None and self.ffn_norm is not None:
             if self._fuses(self.ffn):
                 return self._added(self.ffn, self.ffn_norm, x, mask, lengths)

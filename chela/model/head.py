@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
+from chela.kernels.masking import last_token
 from chela.kernels.precision import accumulation_dtype
 from chela.layers.basic import linear
 
@@ -38,10 +38,7 @@ def pool(x: Tensor, lengths: Tensor | None, how: Pooling) -> Tensor:
     if how == "mean":
         total = x.sum(1)  # (B, D)
         return total / x.shape[1] if lengths is None else total / lengths.clamp(min=1)[:, None]
-    if lengths is None:
-        return x[:, -1]
-    rows = torch.arange(len(x), device=x.device)
-    return x[rows, lengths.clamp(min=1) - 1]
+    return last_token(x, lengths)
 
 
 def make_head(name: HeadName, dim: int, hidden_dim: int, num_classes: int) -> nn.Module:

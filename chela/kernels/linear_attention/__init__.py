@@ -107,7 +107,15 @@ def causal(
     return eager.finish(out, norm_weight, gate, lengths), state
 
 
-def recurrent_step(q_t: Tensor, k_t: Tensor, v_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def recurrent_step(
+    q_t: Tensor,
+    k_t: Tensor,
+    v_t: Tensor,
+    state: Tensor,
+    *,
+    norm_weight: Tensor | None = None,
+    gate: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """One token of ``causal`` in constant memory: S = S + k_t^T v_t, then o_t = q_t S.
 
     Args:
@@ -115,6 +123,8 @@ def recurrent_step(q_t: Tensor, k_t: Tensor, v_t: Tensor, state: Tensor) -> tupl
         k_t: (B, H, dk).
         v_t: (B, H, dv).
         state: (B, H, dk, dv), float32 or float64; zeros at the start of a sequence.
+        norm_weight: (dv,), gains of a norm per head with eps 1e-6; None for no norm.
+        gate: (B, H, dv) in the dtype of v_t, before its SiLU; None for no gate.
 
     Returns:
         The output (B, H, dv) in the dtype of v_t, and the new state.
@@ -124,7 +134,9 @@ def recurrent_step(q_t: Tensor, k_t: Tensor, v_t: Tensor, state: Tensor) -> tupl
     """
     _check(q_t, k_t, v_t, token_axes=1)
     _check_state(state, k_t, v_t)
-    return eager.recurrent_step(q_t, k_t, v_t, state)
+    _check_epilogue(v_t, norm_weight, gate)
+    o, state = eager.recurrent_step(q_t, k_t, v_t, state)
+    return eager.finish(o, norm_weight, gate, None), state
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, token_axes: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -11,8 +13,10 @@ from chela.kernels import linear_attention
 from chela.kernels.choice import Implementation
 from chela.layers.norms import RMSNorm, make_norm
 from chela.mixers.chela.query_key import FeatureMap, QueryKey
+from chela.mixers.stepping import causal_only
 
 HeadNorm = Literal["rms", "layer", "none"]
+QKV = tuple[Tensor, Tensor, Tensor]
 
 
 class LinearAttention(nn.Module):
@@ -83,33 +87,58 @@ class LinearAttention(nn.Module):
         Returns:
             (B, L, v_dim).
         """
+        if self.causal:
+            return self._finished(z, v, gate, partial(self._causal, lengths))[0]
+        return self._finished(z, v, gate, partial(self._bidirectional, lengths))[0]
+
+    def prefill(
+        self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``forward``, and the state (B, H, dk, dv) behind each true length."""
+        causal_only(self)
+        return self._finished(z, v, gate, partial(self._causal, lengths))
+
+    def step(
+        self, z: Tensor, v: Tensor, gate: Tensor | None, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One more token of each sequence, (B, 1, ...) each, to (B, 1, v_dim)."""
+        return self._finished(z, v, gate, partial(self._step, state))
+
+    def _finished(
+        self,
+        z: Tensor,
+        v: Tensor,
+        gate: Tensor | None,
+        attend: Callable[[QKV, Tensor | None, Tensor | None], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
         q, k = self.query_key(z)  # (B, L, qk_dim)
         qkv = (self._heads(q), self._heads(k), self._heads(v))  # (B, L, H, d)
         g = None if gate is None else self._heads(gate)
         if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
             weight = None if self.head_norm is None else self.head_norm.weight
-            o = self._attend(qkv, lengths, weight, g)
+            o, state = attend(qkv, weight, g)
         else:
-            o = self.head_norm(self._attend(qkv, lengths, None, None))
+            o, state = attend(qkv, None, None)
+            o = self.head_norm(o)
             o = o if g is None else o * F.silu(g)
-        return o.flatten(2)  # (B, L, v_dim)
+        return o.flatten(2), state  # (B, L, v_dim)
 
-    def _attend(
-        self,
-        qkv: tuple[Tensor, Tensor, Tensor],
-        lengths: Tensor | None,
-        norm_weight: Tensor | None,
-        gate: Tensor | None,
-    ) -> Tensor:
-        if not self.causal:
-            return linear_attention.bidirectional(
-                *qkv,
-                lengths,
-                norm_weight=norm_weight,
-                gate=gate,
-                implementation=self.implementation,
-            )
-        o, _ = linear_attention.causal(
+    def _bidirectional(
+        self, lengths: Tensor | None, qkv: QKV, norm_weight: Tensor | None, gate: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        o = linear_attention.bidirectional(
+            *qkv,
+            lengths,
+            norm_weight=norm_weight,
+            gate=gate,
+            implementation=self.implementation,
+        )
+        return o, o  # there is no state
+
+    def _causal(
+        self, lengths: Tensor | None, qkv: QKV, norm_weight: Tensor | None, gate: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return linear_attention.causal(
             *qkv,
             lengths,
             self.chunk_size,
@@ -117,7 +146,14 @@ class LinearAttention(nn.Module):
             gate=gate,
             implementation=self.implementation,
         )
-        return o
+
+    def _step(
+        self, state: Tensor, qkv: QKV, norm_weight: Tensor | None, gate: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        q, k, v = (each[:, 0] for each in qkv)  # (B, H, d)
+        g = None if gate is None else gate[:, 0]
+        o, state = linear_attention.recurrent_step(q, k, v, state, norm_weight=norm_weight, gate=g)
+        return o[:, None], state
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)

@@ -20,6 +20,7 @@ from chela.kernels.choice import Implementation
 from chela.kernels.precision import without_autocast
 from chela.layers.norms import BatchNorm
 from chela.mixers.long_kernels import LongKernel
+from chela.mixers.stepping import Filter, FilterState, Modes, causal_only
 
 BranchNorm = Literal["none", "batch"]
 
@@ -77,7 +78,28 @@ class Convolves(nn.Module):
         return length
 
 
-class LongConv(Convolves):
+class LongStage(Convolves):
+    """What both forms of the stage share: how it goes on a token at a time."""
+
+    causal: bool
+
+    def filter(self) -> Filter:
+        """The stage in evaluation, as it is applied to one token."""
+        raise NotImplementedError
+
+    def prefill(
+        self, s: Tensor, mask: Tensor | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, FilterState]:
+        """``forward``, and the state behind each true length; in evaluation."""
+        causal_only(self)
+        return self(s, mask), self.filter().begin(s, lengths)
+
+    def step(self, s: Tensor, state: FilterState) -> tuple[Tensor, FilterState]:
+        """One more token (B, 1, D) of each sequence."""
+        return state.filter.step(s, state)
+
+
+class LongConv(LongStage):
     """z = sum over branches of norm_b(conv_b(s)) + skip * s.
 
     Args:
@@ -154,14 +176,31 @@ class LongConv(Convolves):
         bias.
         """
         with without_autocast(self.skip):
-            kernel = self._as_long(self.skip[:, None], length)
-            norms = [cast("ChannelScale | BatchNorm", norm) for norm in self.norms]
-            long, *short = [norm.scale_and_shift() for norm in norms]
-            kernel = kernel + long[0][:, None] * self.kernel(length)
-            for (scale, _), taps in zip(short, self.branches, strict=True):
-                kernel = kernel + self._as_long(scale[:, None] * taps, length)
-            biases = [shift for _, shift in (long, *short) if shift is not None]
-            return kernel, torch.stack(biases).sum(0) if biases else None
+            beside, scale, bias = self._beside(length)
+            return beside + scale * self.kernel(length), bias
+
+    def filter(self) -> Filter:
+        """The stage in evaluation, as it is applied to one token."""
+        with without_autocast(self.skip):
+            modes = self.kernel.modes()
+            if modes is None:
+                kernel, bias = self.merged(self.max_length)
+                return Filter(kernel[0], bias)
+            beside, scale, bias = self._beside(max([1, *(each.shape[1] for each in self.branches)]))
+            return Filter(beside[0], bias, Modes(modes.log_decay, scale * modes.amplitude))
+
+    def _beside(self, length: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is beside the long kernel: the kernel (directions, D, length) of skip and branches.
+
+        And the factor (D, 1) of the long kernel, and the bias (D,) of all.
+        """
+        kernel = self._as_long(self.skip[:, None], length)
+        norms = [cast("ChannelScale | BatchNorm", norm) for norm in self.norms]
+        long, *short = [norm.scale_and_shift() for norm in norms]
+        for (scale, _), taps in zip(short, self.branches, strict=True):
+            kernel = kernel + self._as_long(scale[:, None] * taps, length)
+        biases = [shift for _, shift in (long, *short) if shift is not None]
+        return kernel, long[0][:, None], torch.stack(biases).sum(0) if biases else None
 
     def fold(self) -> FoldedLongConv:
         """The stage in evaluation as constants: one kernel and one bias, nothing to train."""
@@ -180,7 +219,7 @@ class LongConv(Convolves):
         return torch.stack([F.pad(side, (0, length - side.shape[1])) for side in sides])
 
 
-class FoldedLongConv(Convolves):
+class FoldedLongConv(LongStage):
     """What a trained ``LongConv`` is in inference; behind the same interface."""
 
     kernel: Tensor
@@ -188,6 +227,7 @@ class FoldedLongConv(Convolves):
 
     def __init__(self, kernel: Tensor, bias: Tensor | None) -> None:
         super().__init__(kernel.shape[-1])
+        self.causal = len(kernel) == 1
         self.register_buffer("kernel", kernel)  # (directions, D, max_length)
         self.register_buffer("bias", bias)  # (D,)
 
@@ -195,6 +235,10 @@ class FoldedLongConv(Convolves):
         """Convolve s (B, L, D), zero at padded positions."""
         length = self.checked_length(s)
         return _convolve(s, self.kernel[..., :length], self.bias, self.implementation)
+
+    def filter(self) -> Filter:
+        """The stage, as it is applied to one token: all taps of its kernel."""
+        return Filter(self.kernel[0], self.bias)
 
 
 def _convolve(

@@ -14,7 +14,7 @@ every formula and default here is our definition.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
@@ -39,6 +39,7 @@ from chela.mixers.long_kernels import (
     MultiscaleKernel,
 )
 from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel
+from chela.mixers.stepping import FilterState
 
 GATES: dict[str, type[SiluGate] | type[MegaGate] | type[NoGate]] = {
     "silu": SiluGate,
@@ -96,6 +97,14 @@ class ChelaConfig:
             )
 
 
+class ChelaState(NamedTuple):
+    """Where each part is; None of one that is switched off."""
+
+    short_conv: FilterState | None
+    long_conv: FilterState | None
+    attention: Tensor | None  # (B, H, dk, dv)
+
+
 class ChelaMixer(nn.Module):
     """The mixer, without the norm before it and the residual around it.
 
@@ -148,11 +157,56 @@ class ChelaMixer(nn.Module):
             ValueError: L exceeds max_length.
         """
         h, z, v = self._streams(x, NO_NORM, lengths)
-        if isinstance(self.gate, SiluGate) and self.gate.fuses_residual:
-            y = self.gate.add_to(None, z, self._attend(z, v, None, lengths), lengths, 0.0)
+        return self._leave(h, z, self._attend(z, v, self._gate(z), lengths), lengths)
+
+    def prefill(
+        self, x: Tensor, lengths: Tensor | None = None, room: int = 0
+    ) -> tuple[Tensor, ChelaState]:
+        """``forward``, and the state behind it, see ``chela.mixers.stepping``."""
+        mask = None if lengths is None else valid_mask(lengths, x.shape[1])
+        short = long = attention = None
+        h, v = self._input(x, NO_NORM, lengths)
+        s = h
+        if self.short_conv is not None:
+            s, short = self.short_conv.prefill(h, lengths)
+            s = zero_padding(s, lengths)
+        z = s
+        if self.long_conv is not None:
+            z, long = self.long_conv.prefill(s, mask, lengths)
+        g = self._gate(z)
+        if self.attention is None:
+            o = self._attend(z, v, g, lengths)
         else:
-            g = self.gate.preactivation(z)  # (B, L, v_dim), or None
-            y = self.gate(h, z, self._attend(z, v, g, lengths))  # (B, L, D)
+            o, attention = self.attention.prefill(z, v, g, lengths)
+        return self._leave(h, z, o, lengths), ChelaState(short, long, attention)
+
+    def step(self, x: Tensor, state: ChelaState) -> tuple[Tensor, ChelaState]:
+        """One more token (B, 1, D) of each sequence."""
+        short, long, attention = state
+        h, v = self._input(x, NO_NORM, None)
+        s = h
+        if self.short_conv is not None and short is not None:
+            s, short = self.short_conv.step(h, short)
+        z = s
+        if self.long_conv is not None and long is not None:
+            z, long = self.long_conv.step(s, long)
+        g = self._gate(z)
+        if self.attention is None or attention is None:
+            o = self._attend(z, v, g, None)
+        else:
+            o, attention = self.attention.step(z, v, g, attention)
+        return self._leave(h, z, o, None), ChelaState(short, long, attention)
+
+    def _gate(self, z: Tensor) -> Tensor | None:
+        """What the attention is multiplied with (B, L, v_dim), unless the gate's kernels do it."""
+        return None if self.gate.fuses_residual else self.gate.preactivation(z)
+
+    def _leave(self, h: Tensor, z: Tensor, o: Tensor, lengths: Tensor | None) -> Tensor:
+        """The ways out, from the attention o (B, L, v_dim) to (B, L, D)."""
+        if isinstance(self.gate, SiluGate) and self.gate.fuses_residual:
+            y = self.gate.add_to(None, z, o, lengths, 0.0)
+        else:
+            y = self.gate(h, z, o)
         return y if self.path is None else y + self.path(z)
 
     @property

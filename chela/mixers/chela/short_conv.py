@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import short_conv
 from chela.kernels.choice import Implementation
+from chela.mixers.stepping import Filter, FilterState, causal_only
 
 
 class ShortConv(nn.Module):
@@ -38,3 +40,16 @@ class ShortConv(nn.Module):
             activation="silu",
             implementation=self.implementation,
         )
+
+    def prefill(self, h: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, FilterState]:
+        """``forward``, and the state behind each true length."""
+        causal_only(self)
+        # plain PyTorch rounds the taps, the kernels do not
+        dtype = h.dtype if self.implementation == "torch" else self.weight.dtype
+        taps = Filter(self.weight.to(dtype), self.bias.to(dtype))
+        return self(h), taps.begin(h, lengths)
+
+    def step(self, h: Tensor, state: FilterState) -> tuple[Tensor, FilterState]:
+        """One more token (B, 1, D) of each sequence."""
+        s, state = state.filter.step(h, state)
+        return F.silu(s), state
