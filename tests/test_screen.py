@@ -16,6 +16,7 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
+from chela.commands import main
 from tasks.screen import Outlet, Screen, visible
 from tests.conftest import ROOT
 
@@ -66,6 +67,16 @@ def test_nothing_is_raised_whatever_the_stream(
     if isinstance(stream, io.TextIOWrapper):
         stream.flush()
         assert b"0.5 " in stream.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_the_list_of_commands_is_printed_as_all_else(
+    kind: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", STREAMS[kind]())
+    monkeypatch.setattr(sys, "argv", ["chela", word])
+    main()
 
 
 SAYS = """

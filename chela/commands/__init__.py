@@ -37,10 +37,10 @@ def main() -> None:
     elif name == "--version":
         import chela
 
-        print(f"chela {chela.__version__}")
+        Screen().say(f"chela {chela.__version__}")
     elif name in ("-h", "--help"):
         lines = [f"  chela {each:<15} {what}" for each, (_, what) in COMMANDS.items()]
-        print("\n".join(["usage: chela COMMAND ...; each has its own --help", "", *lines]))
+        Screen().say("\n".join(["usage: chela COMMAND ...; each has its own --help", "", *lines]))
     else:
         Screen(stderr=True).say(
             f"error: there is no command '{name}'. {suggestion(name, COMMANDS)}"

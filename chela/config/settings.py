@@ -109,7 +109,7 @@ class LoggerConfig:
 
     wandb: Literal["auto", "online", "offline", "disabled"]  # auto: online when a key is set
     project: Project | None  # null: WANDB_PROJECT or what `wandb init` said, else chela
-    entity: str | None  # the W&B team; null: WANDB_ENTITY, else the default of the account
+    entity: Project | None  # the W&B team; null: WANDB_ENTITY, else the default of the account
     tags: list[Tag]  # beside task, model, protocol and those of WANDB_TAGS
     start_timeout: Positive  # seconds to wait for the server; then it goes on offline
     finish_timeout: Positive  # seconds for what is left to send at the end
