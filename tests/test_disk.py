@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from chela.commands import start
 from chela.errors import RunError
 from chela.launch.cli import explain, is_plain, plain_errors
 from chela.records.files import atomic_file, write_text
 from chela.training.run import run
+from tests.records.samples import record, save
 from tests.training.runs import folder_of, record_of
 
 TINY_RUN = ["trainer.max_steps=2", "trainer.validate_every_steps=1", "task.num_test=16"]
@@ -72,6 +74,16 @@ def test_an_output_dir_that_cannot_be_is_one_message(
         run(composed(f"output_dir={where}"))
     assert is_plain(caught.value)
     assert re.search("taken.*\n  try: .*another output_dir", explain(caught.value))
+
+
+def test_a_report_that_cannot_be_written_is_one_message(tmp_path, capsys) -> None:
+    save(tmp_path, record())
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        start("report", [str(tmp_path), f"out={tmp_path}/taken/report"])
+    assert ended.value.code == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {tmp_path}/taken/report: Not a directory (")
 
 
 def test_a_library_that_hides_the_disk_behind_its_own_error_is_seen_through(tmp_path: Path) -> None:

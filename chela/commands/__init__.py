@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from chela.disk import disk_error, explain_disk
 from chela.errors import suggestion
 from tasks.errors import DataError
 from tasks.screen import Screen, settle_streams
@@ -65,8 +66,11 @@ def start(name: str, words: Sequence[str]) -> None:
     settle_streams()
     try:
         import_module(module).main(words)
-    except DataError as error:
-        Screen(stderr=True).say(f"error: {error}")
+    except Exception as error:
+        disk = None if isinstance(error, DataError) else disk_error(error)
+        if disk is None and not isinstance(error, DataError):
+            raise
+        Screen(stderr=True).say(f"error: {explain_disk(disk) if disk else error}")
         sys.exit(1)
     except KeyboardInterrupt:  # the way out of `status --watch`
         sys.exit(130)
