@@ -159,7 +159,7 @@ def _memory(config: RunConfig, task: Task, engine: Engine) -> Finding:
 def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
     """A model that cannot learn four samples by heart will not learn a task."""
     sizes = replace(config.trainer, batch_size=SAMPLES, length_window=1, num_workers=0)
-    data = DataModule(task, sizes, engine, config.seed, -(-len(task.train) // SAMPLES))
+    data = DataModule(task, sizes, engine, config.seed, -(-len(task.samples("train")) // SAMPLES))
     batch = with_two_targets(data.train_dataloader())
     if batch is None:
         text = f"the training samples of {task.name} are all of one class"

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.errors import DataError
-from tasks.loader import Batch, DiskReader, Encoding, EvalLoader
+from tasks.loader import Batch, Encoding, EvalLoader
+from tasks.samples import Samples
 from tasks.spec import PROTOCOLS, Protocol, TaskSpec
 from tasks.storage.meta import Meta, Origin
 from tasks.storage.rows import Rows
@@ -38,6 +39,7 @@ class Task(ABC):
     version: ClassVar[int]  # raise it when the same source gives other rows than before
     dtype: ClassVar[str] = "uint8"  # of the stored values
     metric: ClassVar[str] = "accuracy"  # that selects, one of those of the objective
+    causal: ClassVar[bool] = False  # what comes next is asked: a model must not see it
     Config: ClassVar[type]
 
     def __init__(self, config: Any, data_dir: Path) -> None:
@@ -137,6 +139,11 @@ class Task(ABC):
         return "heldout"
 
     @property
+    def evaluation(self) -> dict[str, int]:
+        """How a test sees its tokens, beside a number: ``{"context": 2048, "stride": 2048}``."""
+        return {}
+
+    @property
     def selecting(self) -> str:
         """The split whose best ``metric`` selects."""
         return "test" if self.protocol == "lra" else "val"
@@ -187,6 +194,14 @@ class Task(ABC):
             )
         return splits[name]
 
+    def samples(self, split: str) -> Samples:
+        """A stored split as a model meets it: each row a sample, if a task says nothing else.
+
+        Raises:
+            DataError: see ``split``.
+        """
+        return Samples(self.split(split), self.encoding)
+
     def prepare_data(self, show: bool = True) -> None:
         """Prepare the data, unless they are there.
 
@@ -217,8 +232,8 @@ class Task(ABC):
 
     def batches(self, split: str, size: int) -> EvalLoader:
         """A stored split in order, nothing dropped, as a model takes it; read from disk."""
-        rows = self.split(split)
-        return EvalLoader(DiskReader(rows, self.encoding), len(rows), size)
+        samples = self.samples(split)
+        return EvalLoader(samples.on_disk(), len(samples), size)
 
     def _open(self) -> Prepared:
         if self._prepared is None and self._expected is not None:

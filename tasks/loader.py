@@ -91,19 +91,22 @@ def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     return order
 
 
-def batch_rows(seed: int, n: int, batch_size: int, batch: int) -> NDArray[np.int64]:
+def batch_rows(
+    seed: int, n: int, batch_size: int, batch: int, endless: bool = False
+) -> NDArray[np.int64]:
     """The rows of one training batch (batch_size,).
 
     Position i of training is row ``permutation(seed, i // n, n)[i % n]``, and batch b takes the
     positions from b * batch_size on: all batches are equally large, none is dropped, and each
-    epoch sees each row once, although a batch may begin in one epoch and end in the next.
+    epoch sees each row once, although a batch may begin in one epoch and end in the next. Where
+    they are ``endless``, the rows of epoch e have the numbers from e * n on.
     """
     position = np.arange(batch * batch_size, (batch + 1) * batch_size)
     epoch, place = np.divmod(position, n)
     rows = np.empty(batch_size, dtype=np.int64)
     for each in np.unique(epoch):
         rows[epoch == each] = permutation(seed, int(each), n)[place[epoch == each]]
-    return rows
+    return rows + epoch * n if endless else rows
 
 
 class TrainOrder:
@@ -121,6 +124,7 @@ class TrainOrder:
             epoch, so near an epoch's end a sample may change places with one of the next. 1: no
             sorting.
         lengths: of all rows (n,); needed with a window.
+        endless: whether each epoch's rows have numbers of their own, see ``batch_rows``.
 
     Raises:
         ValueError: no rows, or a batch that cannot be split.
@@ -136,6 +140,7 @@ class TrainOrder:
         world_size: int = 1,
         window: int = 1,
         lengths: NDArray[np.int64] | None = None,
+        endless: bool = False,
     ) -> None:
         if n == 0:
             raise ValueError("the training split is empty")
@@ -146,7 +151,7 @@ class TrainOrder:
             )
         self.n, self.batch_size, self.total, self.seed = n, batch_size, total, seed
         self.rank, self.world_size = rank, world_size
-        self.window, self.lengths = window, lengths
+        self.window, self.lengths, self.endless = window, lengths, endless
         self.first = 0
         self._sorted = (-1, np.empty((0, 0), dtype=np.int64))  # the latest window
 
@@ -167,7 +172,7 @@ class TrainOrder:
     def rows(self, batch: int) -> NDArray[np.int64]:
         """The rows of one batch, of all ranks (batch_size,)."""
         if self.window == 1 or self.lengths is None:
-            return batch_rows(self.seed, self.n, self.batch_size, batch)
+            return batch_rows(self.seed, self.n, self.batch_size, batch, self.endless)
         number, line = divmod(batch, self.window)
         if self._sorted[0] != number:
             self._sorted = (number, self._sort(number, self.lengths))
@@ -254,27 +259,15 @@ class EvalLoader:
         return len(self._batches)
 
 
-class DiskReader(TorchDataset[Batch]):
+class Reading(TorchDataset[Batch]):
     """Whole batches of a memory-mapped split: ``__getitems__`` is DataLoader's hook.
 
     Args:
-        dataset: the prepared split.
-        encoding: of its task.
         num_workers: processes that read ahead; 0: none.
-        widths: the lengths to pad to, see ``pad``.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        encoding: Encoding,
-        num_workers: int = 0,
-        widths: Sequence[int] = (),
-    ) -> None:
-        self._table = dataset.with_format("arrow")
-        self._encoding = encoding
+    def __init__(self, num_workers: int = 0) -> None:
         self._num_workers = num_workers
-        self._widths = widths
 
     def read(self, batches: Batches) -> Iterator[Batch]:
         """The batches of the given rows, in order."""
@@ -288,6 +281,33 @@ class DiskReader(TorchDataset[Batch]):
         )
         with held_back():  # the workers begin here
             return iter(loader)
+
+    def __getitems__(self, rows: list[int]) -> Batch:
+        """The batch of the given rows."""
+        raise NotImplementedError
+
+
+class DiskReader(Reading):
+    """Reads rows, each of them a sample.
+
+    Args:
+        dataset: the prepared split.
+        encoding: of its task.
+        num_workers: see ``Reading``.
+        widths: the lengths to pad to, see ``pad``.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        encoding: Encoding,
+        num_workers: int = 0,
+        widths: Sequence[int] = (),
+    ) -> None:
+        super().__init__(num_workers)
+        self._table = dataset.with_format("arrow")
+        self._encoding = encoding
+        self._widths = widths
 
     def __len__(self) -> int:
         return len(self._table)

@@ -10,16 +10,7 @@ from lightning import LightningDataModule
 from chela.config.settings import TrainerConfig
 from chela.training.engine import Engine
 from tasks.base import Task
-from tasks.loader import (
-    DiskReader,
-    EvalLoader,
-    Reader,
-    TrainLoader,
-    TrainOrder,
-    widths_up_to,
-)
-from tasks.resident import DeviceReader
-from tasks.storage.store import lengths_of
+from tasks.loader import EvalLoader, Reader, TrainLoader, TrainOrder, widths_up_to
 
 
 class DataModule(LightningDataModule):
@@ -58,15 +49,17 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """The whole training run as one resumable pass of ``steps`` batches."""
-        window = self.config.length_window
+        samples = self.task.samples("train")
+        window = 1 if samples.endless else self.config.length_window
         order = TrainOrder(
-            len(self.task.train),
+            len(samples),
             self.config.batch_size,
             self.steps,
             self.seed,
             *self._share(),
             window=window,
-            lengths=lengths_of(self.task.train) if window > 1 else None,
+            lengths=samples.lengths if window > 1 else None,
+            endless=samples.endless,
         )
         return TrainLoader(self._reader("train"), order)
 
@@ -84,21 +77,20 @@ class DataModule(LightningDataModule):
 
     def _eval_loader(self, name: str) -> EvalLoader:
         size = self.config.eval_batch_size
-        return EvalLoader(self._reader(name), len(self.task.split(name)), size, *self._share())
+        return EvalLoader(self._reader(name), len(self.task.samples(name)), size, *self._share())
 
     def _reader(self, name: str) -> Reader:
         """What reads the split: made once, since a copy on the device is what makes it fast."""
         if name not in self._readers:
-            task, split = self.task, self.task.split(name)
+            task, samples = self.task, self.task.samples(name)
             if self.on_device:
                 device = self.trainer.strategy.root_device if self.trainer else self.engine.device
-                self._readers[name] = DeviceReader(split, task.encoding, device)
+                self._readers[name] = samples.on_device(device)
             else:
                 longest = task.spec.max_length * task.encoding.channels
                 few = self.engine.step != "eager" and task.is_padded
                 widths = widths_up_to(longest) if few else ()
-                workers = self.config.num_workers
-                self._readers[name] = DiskReader(split, task.encoding, workers, widths)
+                self._readers[name] = samples.on_disk(self.config.num_workers, widths)
         return self._readers[name]
 
     def _share(self) -> tuple[int, int]:

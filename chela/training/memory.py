@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,8 +25,7 @@ from chela.config.settings import TrainerConfig
 from chela.objectives import objective_of
 from chela.training.engine import Engine
 from tasks.base import Batch, Task
-from tasks.loader import DiskReader
-from tasks.storage.store import lengths_of
+from tasks.samples import Samples
 
 GIB = 2**30
 PLENTY = 0.1  # of what is free: a run that needs less is not measured any closer
@@ -112,36 +110,37 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
     shared = config.devices if device.type == "cpu" else 1
 
     def line(
-        key: str, samples: int, data: Dataset, fixed: int, train: bool, split: int = 1
+        key: str, count: int, data: Samples, fixed: int, train: bool, split: int = 1
     ) -> Need:
-        reader, longest = DiskReader(data, task.encoding), int(lengths_of(data).argmax())
+        reader, longest = data.on_disk(), int(data.lengths.argmax())
         peaks = []
         for size in (1, 2):
             some = Batch(*(each.to(device) for each in reader.__getitems__([longest] * size)))
             compute = partial(_compute, model, some, task, engine.dtype, train)
             peak = _peak(compute, device, free)
             if peak is None:  # not even this fits
-                return Need(key, samples, fixed, 2 * (free or 0), split)
-            if free is not None and fixed + peak * samples * shared <= PLENTY * free:
-                return Need(key, samples, fixed, peak, split)
+                return Need(key, count, fixed, 2 * (free or 0), split)
+            if free is not None and fixed + peak * count * shared <= PLENTY * free:
+                return Need(key, count, fixed, peak, split)
             peaks.append(peak)
         each = max(peaks[1] - peaks[0], 0)
-        return Need(key, samples, fixed + peaks[0] - each, each, split)
+        return Need(key, count, fixed + peaks[0] - each, each, split)
 
     alone = config.devices == 1
     batch = config.batch_size // config.devices
     at_once = min(config.micro_batch_size or batch, batch)
     # the split that selects may be shorter than the one that is tested, in either way
-    evaluated = max((task.val, task.test), key=lambda data: lengths_of(data).max())
-    rows = max(len(task.val), len(task.test))
+    trained, *others = (task.samples(name) for name in ("train", task.selecting, "test"))
+    evaluated = max(others, key=lambda data: data.lengths.max())
+    rows = max(map(len, others))
     with _untouched(model, device):
         model.train()
         key = "trainer.micro_batch_size" if alone else "trainer.batch_size"
-        training = line(key, at_once, task.train, moments, train=True, split=config.devices)
+        training = line(key, at_once, trained, moments, train=True, split=config.devices)
         model.eval()
         at_once = min(config.eval_batch_size, rows)
         evaluation = line("trainer.eval_batch_size", at_once, evaluated, 0, train=False)
-    length = max(int(lengths_of(data).max()) for data in (task.train, evaluated))
+    length = max(int(data.lengths.max()) for data in (trained, evaluated))
     length = length // task.encoding.channels // task.encoding.documents
     return Estimate((training, evaluation), length, free, shared)
 

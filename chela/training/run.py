@@ -61,7 +61,6 @@ from chela.training.wandb_rows import WandbRows
 from tasks.base import Task
 from tasks.errors import DataError
 from tasks.screen import Screen
-from tasks.storage.store import targets_of
 
 
 def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None) -> float:
@@ -134,7 +133,8 @@ class Run:
         task.prepare_data(show=self.leads)
         task.setup()
         self._check_data(task)
-        steps = build.total_steps(config.trainer, len(task.train))
+        samples = len(task.samples("train"))
+        steps = build.total_steps(config.trainer, samples)
         data = DataModule(task, config.trainer, self.engine, config.seed, steps)
         module = build.build_module(
             config, task.spec, self.engine, steps, task.is_padded, task.metric
@@ -237,11 +237,12 @@ class Run:
         self, task: Task, objective: Objective, steps: int, initial: dict[str, Any] | None
     ) -> L.Trainer:
         config, trainer = self.config, self.config.trainer
-        every = build.validate_every(trainer, len(task.train))
+        samples = len(task.samples("train"))
+        every = build.validate_every(trainer, samples)
         self.history = History(
             self.folder.path / "metrics.csv",
             trainer.log_every_steps,
-            len(task.train),
+            samples,
             trainer.batch_size,
             objective,
         )
@@ -308,7 +309,7 @@ class Run:
                 "  try: resume=false (what is there is moved aside)"
             )
         trainer.test(module, datamodule=data, ckpt_path=best, verbose=False)
-        n, expected = round(module.tested.n), targets_of(data.task.test)
+        n, expected = round(module.tested.n), data.task.samples("test").targets
         if n != expected:
             raise RunError(f"{n} targets were tested, but the test split asks for {expected}")
         return test_result(module.objective, module.tested, data.task.meta)

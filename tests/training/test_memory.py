@@ -52,8 +52,8 @@ def test_the_estimate_is_that_of_the_whole_batch(composed, monkeypatch) -> None:
 
 
 def _all_of_the_longest(task: Task, size: int) -> Any:
-    longest = int(memory.lengths_of(task.train).argmax())
-    yield memory.DiskReader(task.train, task.encoding).__getitems__([longest] * size)
+    samples = task.samples("train")
+    yield samples.on_disk().__getitems__([int(samples.lengths.argmax())] * size)
 
 
 def test_scores_that_are_made_and_dropped_count(composed, monkeypatch) -> None:
@@ -74,11 +74,11 @@ def test_what_is_computed_at_once_counts_and_no_more(composed, monkeypatch) -> N
     config, task, model = prepared(composed, *large)
     for name in ("train", "val"):
         split = task.split(name)
-        shortest = split.select([int(memory.lengths_of(split).argmin())])
+        shortest = split.select([int(task.samples(name).lengths.argmin())])
         task._prepared.splits[name] = shortest  # type: ignore[union-attr]
     found = estimate(model, task, config.trainer, CPU)
     assert [need.samples for need in found.needs] == [16, 60]
-    assert found.length == memory.lengths_of(task.test).max()
+    assert found.length == task.samples("test").lengths.max()
 
 
 def test_an_estimate_leaves_no_trace(composed, monkeypatch) -> None:
