@@ -17,6 +17,7 @@ PATHFINDER = 8
 TEXT_HELD_OUT = 31
 RFC_NEGATIVES = 41
 RFC_SPLITS = 42
+CORPUS_SPLITS = 51
 
 
 def stream(purpose: int, seed: int, index: int) -> np.random.Philox:

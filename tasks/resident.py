@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.loader import Batch, Batches, Encoding, width_for, widths_up_to
@@ -28,7 +30,7 @@ class DeviceReader:
         self._encoding = encoding
         self._device = device
         blocks = [encoding.sequences(rows) for rows in _blocks(dataset)]
-        self._values = torch.cat([_as_signed(rows).to(device) for rows in blocks])  # (all,)
+        self._values = torch.cat([as_signed(rows.values).to(device) for rows in blocks])  # (all,)
         self._lengths = np.concatenate([rows.lengths for rows in blocks])  # (n documents,)
         self._labels = torch.from_numpy(np.concatenate([rows.labels for rows in blocks])).to(device)
         asked = [rows.targets for rows in blocks if rows.targets is not None]
@@ -56,9 +58,7 @@ class DeviceReader:
         places, lengths = self._places[:width], self._device_lengths[which]
         position = self._starts[which, None] + places  # (B documents, W)
         position = position.clamp(max=len(self._values) - 1)
-        stored = self._values[position]
-        if stored.dtype == torch.int16:
-            stored = stored.int() & 0xFFFF
+        stored = as_stored(self._values[position])
         real = places < lengths[:, None]
         stored = torch.where(real, stored, 0)
         targets = self._labels[index]
@@ -73,7 +73,12 @@ def _blocks(dataset: Dataset) -> Iterator[Rows]:
     return map(rows_of, table.to_batches())
 
 
-def _as_signed(rows: Rows) -> Tensor:
-    """The stored numbers in a type that a GPU gathers: uint16 as int16 of the same bits."""
-    values = rows.values.copy()  # Arrow's memory cannot be written, which torch does not like
+def as_signed(values: NDArray[Any]) -> Tensor:
+    """Stored numbers in a type that a GPU gathers: uint16 as int16 of the same bits."""
+    values = values.copy()  # Arrow's memory cannot be written, which torch does not like
     return torch.from_numpy(values.view(np.int16) if values.dtype == np.uint16 else values)
+
+
+def as_stored(gathered: Tensor) -> Tensor:
+    """What ``as_signed`` made of stored numbers as these numbers again."""
+    return gathered.int() & 0xFFFF if gathered.dtype == torch.int16 else gathered

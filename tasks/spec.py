@@ -7,8 +7,8 @@ from typing import Literal
 
 LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")  # the arena's six
 Protocol = Literal["heldout", "lra"]
-# One class of a sample, or one of its tokens after another.
-Objective = Literal["classification", "tokens"]
+# One class of a sample, or one of its tokens after another; these may be bytes or characters.
+Objective = Literal["classification", "tokens", "bytes", "characters"]
 # Where the best value selects; printed beside every number.
 PROTOCOLS: dict[Protocol, str] = {
     "heldout": "on the whole validation split, which no test sample is in",

@@ -17,6 +17,7 @@ from tasks.storage.rows import NOTHING
 from tests.arena import arena_models
 
 LENGTH = 64
+MANY = 10_000  # symbols
 TASKS = sorted(file.stem for file in (CONFIGS / "task").glob("*.yaml"))
 
 
@@ -26,7 +27,10 @@ def short_spec(task: str) -> TaskSpec:
         spec, _ = spec_of(build_task(run_config("chela", [f"task={task}", "data_dir=nowhere"])))
     except RuntimeError:
         pytest.skip("the task's data tell what its samples look like")
-    return dataclasses.replace(spec, max_length=LENGTH)
+    few = {} if spec.vocab_size is None else {"vocab_size": min(spec.vocab_size, MANY)}
+    if spec.objective != "classification":  # a vocabulary of words would take gigabytes
+        few["num_classes"] = min(spec.num_classes, MANY)
+    return dataclasses.replace(spec, max_length=LENGTH, **few)
 
 
 def batch_of(spec: TaskSpec, samples: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -49,7 +53,8 @@ def test_the_arenas_tasks_are_among_them() -> None:
     assert {short_spec(task).name for task in LRA} == set(LRA)
 
 
-KINDS = ("listops", "image", "cifar", "retrieval")  # tokens, one channel, three, pairs
+# tokens, one channel, three, pairs, the next token
+KINDS = ("listops", "image", "cifar", "retrieval", "enwik8")
 PAIRS = [
     (task, name) for task in TASKS for name in model_names() if task in KINDS or name == "chela"
 ]

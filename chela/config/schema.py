@@ -11,7 +11,7 @@ import dataclasses
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
@@ -266,10 +266,14 @@ def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = No
             "without -seed<seed>: listops-chela-1234abcd"
         )
     settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
+    task = component(values["task"], "task", classes)
+    model = _model(values["model"], classes)
+    if task.target.causal:  # what comes next is asked: nobody could want it seen
+        model = replace(model, backbone=replace(model.backbone, causal=True))
     return RunConfig(
         **dataclasses.asdict(settings),
-        task=component(values["task"], "task", classes),
-        model=_model(values["model"], classes),
+        task=task,
+        model=model,
         optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
         schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
         trainer=checked(TrainerConfig, values["trainer"], path="trainer"),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from chela.objectives.base import Metric, Objective
 from chela.objectives.classification import Classification
-from chela.objectives.tokens import Tokens
+from chela.objectives.tokens import Bytes, Characters, Tokens
 from tasks.base import TaskSpec
 
-OBJECTIVES: dict[str, type[Objective]] = {"classification": Classification, "tokens": Tokens}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "classification": Classification,
+    "tokens": Tokens,
+    "bytes": Bytes,
+    "characters": Characters,
+}
 METRICS: dict[str, Metric] = {
     each.name: each for kind in OBJECTIVES.values() for each in kind.metrics
 }

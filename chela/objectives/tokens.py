@@ -39,3 +39,21 @@ class Tokens(Objective):
         asked_first = (targets == NOTHING).byte().argsort(dim=1, stable=True)
         places = asked_first[:, : self.answers]  # a fixed number: a GPU need not say how many
         return model(values, lengths, places), targets.gather(1, places)
+
+
+def bits(name: str) -> Metric:
+    """The loss in bits: what an arithmetic coder would need for each."""
+    two = math.log(2)
+    return Metric(name, "bits", "min", lambda m: m.loss / two, lambda m: m.loss_error / two)
+
+
+class Bytes(Tokens):
+    """Tokens that are bytes."""
+
+    metrics = (bits("bits_per_byte"), LOSS, ACCURACY)
+
+
+class Characters(Tokens):
+    """Tokens that are characters."""
+
+    metrics = (bits("bits_per_character"), LOSS, ACCURACY)

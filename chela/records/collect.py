@@ -43,6 +43,7 @@ class Run:
     value: float | None  # on the test split, in that unit; only of a finished run
     error_of_value: float  # its standard error
     test_n: int | None
+    evaluation: Mapping[str, int]  # how a test saw its tokens: context and stride; mostly nothing
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -165,6 +166,7 @@ def parse(record: Any, folder: Path) -> Run:
         value=None if value is None else scale * value,
         error_of_value=scale * abs(number(tested, "standard_error") or 0.0),
         test_n=record["test"]["n"] if record["status"] == "finished" else None,
+        evaluation=record["protocol"].get("evaluation") or {},
     )
 
 

@@ -49,8 +49,8 @@ KNOWN: dict[str, type] = {
     for kind, paths in {
         dict: (
             "best code config.logger data.facts data.parameters departures engine files git "
-            "hardware identity implementations initial_weights parameters test test.metrics "
-            "training versions wandb_run"
+            "hardware identity implementations initial_weights parameters protocol.evaluation test "
+            "test.metrics training versions wandb_run"
         ),
         str: (
             "command data.facts.alphabet error git.commit hardware.cpu hardware.gpu precision "
@@ -58,8 +58,9 @@ KNOWN: dict[str, type] = {
             "wandb_id wandb_run.group wandb_run.name"
         ),
         int: (
-            "best.step initial_weights.step parameters.total test.n training.peak_memory_bytes "
-            "training.planned_steps training.skipped_steps training.steps"
+            "best.step initial_weights.step parameters.total protocol.evaluation.context "
+            "protocol.evaluation.stride test.n training.peak_memory_bytes training.planned_steps "
+            "training.skipped_steps training.steps"
         ),
         float: (
             "best.value test.majority_class_accuracy training.epochs training.tokens_per_second "

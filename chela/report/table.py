@@ -102,7 +102,8 @@ def column_key(run: Run) -> str:
     usual = run.task in LRA and departure(run) is None and run.metric == METRIC
     if usual:
         return run.task
-    return ":".join([run.task, run.fingerprint, *[run.metric] * (run.metric != METRIC)])
+    seen = [f"{name}={value}" for name, value in sorted(run.evaluation.items())]
+    return ":".join([run.task, run.fingerprint, *[run.metric] * (run.metric != METRIC), *seen])
 
 
 def _columns(runs: Iterable[Run]) -> list[Column]:
@@ -127,9 +128,9 @@ def _columns(runs: Iterable[Run]) -> list[Column]:
 
 def _own_name(run: Run) -> str:
     task = LRA[run.task].title if run.task in LRA else run.task
-    if not run.stand_in:
-        return task
-    return f"{task} ({run.source})" if run.source.lower() in NO_NAME else run.source
+    if run.stand_in:
+        task = f"{task} ({run.source})" if run.source.lower() in NO_NAME else run.source
+    return ", ".join([task, *[f"{name} {value:,}" for name, value in run.evaluation.items()]])
 
 
 def _rows(runs: Iterable[Run], columns: Iterable[Column]) -> list[tuple[Row, dict[str, Any]]]:

@@ -135,6 +135,7 @@ def beginning(
                 "unit": metric.unit,
                 "direction": metric.direction,
             },
+            **({"evaluation": seen} if (seen := data.task.evaluation) else {}),
         },
         "parameters": {
             "total": sum(p.numel() for p in model.parameters()),

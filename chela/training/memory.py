@@ -109,9 +109,7 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
 
     shared = config.devices if device.type == "cpu" else 1
 
-    def line(
-        key: str, count: int, data: Samples, fixed: int, train: bool, split: int = 1
-    ) -> Need:
+    def line(key: str, count: int, data: Samples, fixed: int, train: bool, split: int = 1) -> Need:
         reader, longest = data.on_disk(), int(data.lengths.argmax())
         peaks = []
         for size in (1, 2):

@@ -33,7 +33,7 @@ HEADER = b"citing_id\tcited_id\twhere\tlead4k"
 ID = re.compile(rb" *\d{1,6} *")
 LARGEST = 1 << 31  # bytes of a file in the packed form; documents.jsonl has 0.6 GB
 LARGEST_TEXT = 1 << 24  # bytes of a document
-YEARS = range(1969, 2200)
+YEARS = range(1968, 2200)  # RFC 31 is of April 1969, and bears February 1968
 NAME = re.compile(r"rfc0*([1-9]\d*)\.txt", re.IGNORECASE)
 
 
@@ -46,13 +46,17 @@ class Corpus(NamedTuple):
     citations: NDArray[np.int64]  # (links, 2) places in ``ids``: citing, cited; sorted, no repeats
 
 
-def locate(data_dir: Path) -> Source:
+def locate(data_dir: Path, task: str) -> Source:
     """The folder or archive with the corpus.
+
+    Args:
+        data_dir: below which it is looked for.
+        task: that needs it, for the message.
 
     Raises:
         DataError: there is none; it says what to get.
     """
-    return find_or_say("retrieval task.data=rfc", data_dir, PLACES, WHAT, remedy="")
+    return find_or_say(task, data_dir, PLACES, WHAT, remedy="")
 
 
 def read_corpus(source: Source, max_length: int) -> Corpus:
@@ -61,21 +65,18 @@ def read_corpus(source: Source, max_length: int) -> Corpus:
     Raises:
         DataError: there is no document, or a file is truncated or malformed.
     """
-    packed = None if source.is_archive else _packed(source.path, DOCUMENTS)
-    if packed is None:
-        found = _from_texts(source)
-    else:
-        citations = _packed(source.path, CITATIONS)
-        if citations is None:
-            raise DataError(
-                f"{source.path} has {packed.name}, but no {CITATIONS}.\n  try: copy it there too"
-            )
-        found = _from_packed(packed, citations)
-    documents, links = found
-    if not documents:
+    documents = read_documents(source)
+    packed = _packed(source, DOCUMENTS)
+    citations = _packed(source, CITATIONS)
+    if packed is not None and citations is None:
         raise DataError(
-            f"{source.path} has neither {DOCUMENTS} nor any rfc<number>.txt.\n  get: {WHAT}"
+            f"{source.path} has {packed.name}, but no {CITATIONS}.\n  try: copy it there too"
         )
+    links = (
+        {(number, cited) for number, document in documents.items() for cited in document.cited}
+        if packed is None or citations is None
+        else _links(citations)
+    )
     kept = sorted(number for number, document in documents.items() if not document.listing)
     place = {number: row for row, number in enumerate(kept)}
     known = {(place[a], place[b]) for a, b in links if a in place and b in place and a != b}
@@ -87,12 +88,23 @@ def read_corpus(source: Source, max_length: int) -> Corpus:
     )
 
 
-Found = tuple[dict[int, Parsed], set[tuple[int, int]]]
+def read_documents(source: Source) -> dict[int, Parsed]:
+    """The documents by their numbers, in whichever form they lie there.
+
+    Raises:
+        DataError: there is none, or a file is truncated or malformed.
+    """
+    packed = _packed(source, DOCUMENTS)
+    documents = _from_texts(source) if packed is None else _from_packed(packed)
+    if not documents:
+        raise DataError(
+            f"{source.path} has neither {DOCUMENTS} nor any rfc<number>.txt.\n  get: {WHAT}"
+        )
+    return documents
 
 
-def _from_texts(source: Source) -> Found:
+def _from_texts(source: Source) -> dict[int, Parsed]:
     documents: dict[int, Parsed] = {}
-    links: set[tuple[int, int]] = set()
     for name, stream in source.members(lambda name: _number(name) is not None, LARGEST_TEXT):
         number = cast("int", _number(name))
         # The oldest texts hold stray bytes of typewriters and old code pages: not damage.
@@ -102,8 +114,7 @@ def _from_texts(source: Source) -> Found:
         parsed = parse(number, raw)
         if parsed is not None:
             documents[number] = parsed
-            links |= {(number, cited) for cited in parsed.cited}
-    return documents, links
+    return documents
 
 
 def _number(name: str) -> int | None:
@@ -111,24 +122,29 @@ def _number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _from_packed(documents_file: Path, citations_file: Path) -> Found:
+def _from_packed(file: Path) -> dict[int, Parsed]:
     documents: dict[int, Parsed] = {}
-    for line in _lines(documents_file):
-        document, parsed = _unpacked(documents_file, line)
+    for line in _lines(file):
+        document, parsed = _unpacked(file, line)
         if document in documents:
-            _fail(documents_file, line, f"RFC {document} was there before")
+            _fail(file, line, f"RFC {document} was there before")
         documents[document] = parsed
+    return documents
+
+
+def _links(file: Path) -> set[tuple[int, int]]:
+    """Which document cites which, by their numbers."""
     links: set[tuple[int, int]] = set()
-    for line in _lines(citations_file):
+    for line in _lines(file):
         columns = line.content.split(b"\t")
         if line.number == 1:
             if line.content.strip() != HEADER:
-                _fail(citations_file, line, f"the header {HEADER.decode()!r} is missing")
+                _fail(file, line, f"the header {HEADER.decode()!r} is missing")
         elif len(columns) != 4 or not all(ID.fullmatch(each) for each in columns[:2]):
-            _fail(citations_file, line, "no two numbers of documents in four columns")
+            _fail(file, line, "no two numbers of documents in four columns")
         else:
             links.add((int(columns[0]), int(columns[1])))
-    return documents, links
+    return links
 
 
 def _lines(file: Path) -> Iterator[Line]:
@@ -171,9 +187,12 @@ def without(text: str, spans: list[Any]) -> str:
     return "".join([*kept, text[position:]])
 
 
-def _packed(folder: Path, name: str) -> Path | None:
-    with readable(folder):
-        places = (folder / name, folder / f"{name}.xz")
+def _packed(source: Source, name: str) -> Path | None:
+    """The file of the packed form; None where the source has the plain one."""
+    if source.is_archive:
+        return None
+    with readable(source.path):
+        places = (source.path / name, source.path / f"{name}.xz")
         return next((file for file in places if file.exists()), None)
 
 

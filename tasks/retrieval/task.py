@@ -151,7 +151,7 @@ class Retrieval(Task):
     @cached_property
     def _source(self) -> Source:
         if self.config.data == "rfc":
-            return rfc.locate(self.data_dir)
+            return rfc.locate(self.data_dir, "retrieval task.data=rfc")
         return aan.locate(self.data_dir, "task.data=rfc, a stand-in under its own name")
 
     def _aan(self) -> Iterator[tuple[str, Pair]]:

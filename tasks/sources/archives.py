@@ -1,4 +1,4 @@
-"""Official files where they lie: unpacked in a folder, or still inside their tar archive.
+"""Official files where they lie: unpacked in a folder, or still inside their tar or zip archive.
 
 Both are read the same way, one file after the other, and an archive is never unpacked: of 8 GB of
 the Long Range Arena only the members that a task needs pass through memory, one at a time.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Source:
 
     @property
     def is_archive(self) -> bool:
-        """Whether it is a tar file."""
+        """Whether it is a file."""
         return self.path.is_file()
 
     def members(self, wanted: Callable[[str], bool], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
@@ -62,7 +63,7 @@ class Source:
             limit: bytes that a file may have.
 
         Raises:
-            DataError: the archive is truncated, damaged or no tar file; a file cannot be read, is
+            DataError: the archive is truncated, damaged or none; a file cannot be read, is
                 too large or is there twice.
         """
         seen: set[str] = set()
@@ -71,7 +72,11 @@ class Source:
             hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
             return not hidden and wanted(name)
 
-        read = self._packed if self.is_archive else self._unpacked
+        if not self.is_archive:
+            read = self._unpacked
+        else:
+            with readable(self.path):
+                read = self._zipped if zipfile.is_zipfile(self.path) else self._packed
         for name, stream in read(is_needed, limit):
             if name in seen:
                 raise DataError(
@@ -92,6 +97,21 @@ class Source:
                 stream = file.open("rb")
             with stream:
                 yield name, guarded(stream, file, file, limit)
+
+    def _zipped(self, needed: Callable[[str], bool], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
+        with ExitStack() as opened:
+            with readable(self.path):
+                archive = opened.enter_context(zipfile.ZipFile(self.path))
+            for member in archive.infolist():
+                name = PurePosixPath(member.filename).as_posix()
+                if member.is_dir() or not needed(name):
+                    continue
+                place = f"{self.path}: {name}"
+                if member.file_size > limit:
+                    raise too_large(place, limit)
+                with readable(self.path):
+                    stream = opened.enter_context(archive.open(member))
+                yield name, guarded(stream, self.path, place, limit)
 
     def _packed(self, needed: Callable[[str], bool], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
         with ExitStack() as opened:

@@ -15,6 +15,7 @@ import lzma
 import os
 import stat
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,14 @@ from tasks.errors import DataError
 CHUNK = 1 << 20  # bytes read at once: large enough that the calls do not count
 LONGEST_LINE = 1 << 24  # bytes; official lines have some hundred thousand
 # What reading a file, an archive or something compressed raises.
-DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,  # a zip packed in a way that Python does not know
+)
 ERRORS = (OSError, MemoryError, *DAMAGE)
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

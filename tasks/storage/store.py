@@ -1,6 +1,7 @@
 """Prepared data on disk: one folder per dataset, whole or absent, read memory-mapped.
 
-``<folder>/{train,val,test}.arrow`` and ``<folder>/meta.json``. The folder is written under another
+``<folder>/{train,val,test}.arrow`` and ``<folder>/meta.json``; a vocabulary that is too long for
+the latter is one more table, ``words.arrow``. The folder is written under another
 name and renamed when it is complete, by one process at a time; whoever finds it under its own name
 needs neither lock nor write access. A task with two inputs stores them one after the other in a
 row, told apart by the end symbol of the first.
@@ -41,7 +42,7 @@ from tasks.storage.rows import NOTHING, Rows
 
 META = "meta.json"
 CHUNK = 1 << 21  # bytes read at once for a checksum: what a processor's cache holds
-SPLITS = ("train", "val", "test")  # the order in which they are shown
+SPLITS = ("train", "val", "test", "words")  # in the order in which they are shown
 
 
 @dataclass(frozen=True)

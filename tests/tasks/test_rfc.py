@@ -81,11 +81,11 @@ def test_texts_as_published_are_read(tmp_path: Path, form: str) -> None:
 
 def test_the_places_are_searched_in_their_order(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"RFC-all\.tar\.gz(.|\n)*task=retrieval task\.data=rfc"):
-        locate(tmp_path)
+        locate(tmp_path, "retrieval task.data=rfc")
     (tmp_path / "RFC-all.tar.gz").touch()
-    assert locate(tmp_path).is_archive
+    assert locate(tmp_path, "retrieval task.data=rfc").is_archive
     (tmp_path / "rfc").mkdir()
-    assert locate(tmp_path).path == tmp_path / "rfc"
+    assert locate(tmp_path, "retrieval task.data=rfc").path == tmp_path / "rfc"
 
 
 def broken(tmp_path: Path, file: str, content: bytes) -> Source:

@@ -1,0 +1,1 @@
+"""Language modelling: a text as one long sequence, of which the next token is asked everywhere."""

@@ -1,0 +1,126 @@
+"""A language run from its text to its record: what is tested is what a loop over the text finds."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from chela.config.schema import parse
+from chela.hub import load_run
+from chela.records.collect import collect
+from chela.report.published import published
+from chela.report.table import build
+from chela.training.run import run
+from tests.conftest import TINY, composed_of
+from tests.training.runs import folder_of, record_of
+from tests.training.test_distributed import QUIET, train
+from tests.training.test_distributed import record as record_below
+from tests.training.test_distributed import rows as rows_below
+from tests.training.test_resume import assert_same_run, signal_at
+
+OWN = [*(each for each in TINY if not each.startswith("task")), "task=bytes", "task.length=32"]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """Sentences of few words, six thousand bytes."""
+    random.seed(0)
+    words = [random.choice(["the", "cat", "saw", "a", "dog.", "Then"]) for _ in range(1500)]
+    file = tmp_path / "text.txt"
+    file.write_text(" ".join(words))
+    return file
+
+
+@pytest.fixture
+def language(text: Path, tmp_path: Path):
+    """``language("model.depth=2")``: the tiny configuration on the text, with overrides."""
+    torch.set_num_threads(1)
+    places = [f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path / 'outputs'}"]
+
+    def composed(*overrides: str) -> DictConfig:
+        return composed_of(*OWN, f"task.path={text}", *places, *overrides)
+
+    return composed
+
+
+def test_each_byte_is_tested_once_behind_its_context(language, text: Path) -> None:
+    config = language("task.context=24", "trainer.eval_batch_size=7")
+    best = run(config)
+    record = record_of(config)
+    loaded = load_run(folder_of(config))
+    content = text.read_bytes()
+    tested = np.frombuffer(content[-(len(content) // 20) :], dtype=np.uint8).astype(int)
+    bits, hits = [], []
+    for target in range(1, len(tested)):
+        # the window's first has all that is before it; later ones begin every 8 bytes
+        begin = 0 if target <= 32 else min(-(-(target - 32) // 8) * 8, len(tested) - 33)
+        with torch.no_grad():
+            window = torch.from_numpy(tested[begin : begin + 32])[None]
+            scores = loaded.model(window)[0, target - 1 - begin].double()
+        bits.append(-float(scores.log_softmax(-1)[tested[target]]) / np.log(2))
+        hits.append(int(scores.argmax()) == tested[target])
+    found = record["test"]
+    assert (found["n"], found["primary"]) == (len(bits), "bits_per_byte")
+    measured = found["metrics"]["bits_per_byte"]
+    assert (measured["unit"], measured["direction"]) == ("bits", "min")
+    assert measured["value"] == pytest.approx(np.mean(bits), rel=1e-5)
+    assert measured["standard_error"] == pytest.approx(np.std(bits) / len(bits) ** 0.5, rel=1e-3)
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(hits))
+    selected = [row["val/bits_per_byte"] for row in record["metrics"] if "val/loss" in row]
+    assert record["best"]["value"] == best == min(selected)
+    assert record["protocol"]["evaluation"] == {"context": 24, "stride": 8}
+    assert record["config"]["model"]["causal"]  # though nobody said so
+    assert record["data"]["parameters"]["split"] == "share"
+
+
+def test_contexts_stand_in_columns_of_their_own(language, tmp_path: Path) -> None:
+    short = ["trainer.max_steps=2", "trainer.validate_every_steps=2"]
+    run(language(*short, "task.context=8")), run(language(*short, "task.context=16"))
+    report = build(collect([tmp_path / "outputs"]), published())
+    titles = {column.title for column in report.columns}
+    assert titles == {"bytes, context 8, stride 24", "bytes, context 16, stride 16"}
+    assert {column.direction for column in report.columns} == {"min"}
+
+
+def test_interrupted_and_resumed_is_uninterrupted(language, monkeypatch, tmp_path) -> None:
+    """Beyond the first epoch, so that windows are cut anew."""
+    many = ["trainer.batch_size=64", "task.length=16"]
+    whole, broken = language(*many, f"output_dir={tmp_path / 'whole'}"), language(*many)
+    run(whole)
+    assert record_of(whole)["training"]["epochs"] > 2
+    signal_at(monkeypatch, 7, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(broken)
+    run(broken)
+    assert_same_run(whole, broken)
+
+
+def test_it_learns_the_words(language) -> None:
+    longer = ["trainer.max_steps=80", "trainer.validate_every_steps=80", "optimizer.lr=0.02"]
+    assert run(language(*longer)) < 2.5  # letters alone have more than 3 bits, by their frequency
+
+
+def test_a_model_of_the_next_token_is_causal_whoever_asks(language) -> None:
+    assert parse(language("model.causal=false")).model.backbone.causal
+    assert not parse(composed_of(*TINY)).model.backbone.causal
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(language, text: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(language(*QUIET, f"output_dir={one}"))
+    chosen = [f"task.path={text}", "trainer.devices=2"]
+    result = train(two, tmp_path / "data", *chosen, base=OWN)
+    assert result.returncode == 0, result.stderr
+    assert record_below(one)["test"]["n"] == record_below(two)["test"]["n"]
+    for a, b in zip(rows_below(one), rows_below(two), strict=True):
+        for name in ("train/loss", "val/bits_per_byte", "gradient_norm"):
+            assert (a[name] == "") == (b[name] == ""), name
+            if a[name]:
+                assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5, abs=1e-6), name
