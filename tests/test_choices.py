@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from chela.config.choices import CONFIGS, RECIPE
 from chela.config.schema import compose_run
 from chela.errors import ConfigError
 from tests.test_config import command
@@ -30,6 +33,27 @@ def test_an_experiment_of_this_task_and_model_is_not() -> None:
     compose_run(["experiment=small/listops-s4d", *plain])
     compose_run(["experiment=small/listops", *plain])
     compose_run(["+sweep=small_table", *plain, "seed=0"])
+
+
+BUILT = [each for each in (CONFIGS / RECIPE).glob("*.yaml") if "defaults:" in each.read_text()]
+
+
+@pytest.mark.parametrize("recipe", sorted(file.stem for file in BUILT))
+def test_a_recipe_that_builds_on_another_finds_it_from_wherever_it_is_chosen(recipe: str) -> None:
+    other = "task=gratings" if recipe.startswith("listops") else "task=listops"
+    with pytest.raises(ConfigError, match=f"experiment=lra/{recipe} is the recipe of task="):
+        compose_run([f"experiment=lra/{recipe}", other])
+    assert len(BUILT) >= 10
+
+
+def test_a_recipe_of_ones_own_that_builds_on_nothing_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "experiment" / "lra" / "gratings-mega.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\ndefaults: [listops-mega]\n")
+    result = command(f"--config-dir={tmp_path}", "experiment=lra/gratings-mega")
+    assert result.returncode == 1
+    assert "builds on experiment/listops-mega, which is not there" in result.stderr
+    assert "/experiment/<folder>/listops-mega" in result.stderr
 
 
 @pytest.mark.parametrize("words", ["+sweep=small_table", "+sweep=ablations task=text seed=0"])

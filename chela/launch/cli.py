@@ -191,4 +191,10 @@ def _unknown_choice(error: MissingConfigException) -> str | None:
     choices = offered().get(group)
     if choices is None:  # Hydra's own groups
         return None
+    if not any(group in word and choice in word for word in sys.argv):
+        return (
+            f"a file that is chosen builds on {group}/{choice}, which is not there.\n"
+            f"  try: in its defaults the whole name from above the groups, "
+            f"/{group}/<folder>/{choice.rpartition('/')[2]}"
+        )
     return f"there is no {group}={choice}. {suggestion(choice, choices)}"
