@@ -95,6 +95,10 @@ class TrainingModule(L.LightningModule):
         self.register_buffer("evaluated", evaluated, persistent=False)
         self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
 
+    def forward(self, values: Tensor, lengths: Tensor | None, *places: Tensor) -> Tensor:
+        """The model's logits of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
+        return self.model(values, lengths, *places)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean loss of a batch; one that is not finite makes no update, see ``skipped``."""
         if not self.steps_itself:
@@ -319,4 +323,4 @@ class TrainingModule(L.LightningModule):
 
     def _ask(self, batch: Batch) -> tuple[Tensor, Tensor]:
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
-        return self.objective.ask(self.model, batch.values, lengths, batch.targets)
+        return self.objective.ask(self, batch.values, lengths, batch.targets)
