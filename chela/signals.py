@@ -14,6 +14,11 @@ from tasks.signals import STOPPING
 SAME_REQUEST = 1.0  # seconds within which signals are one: a batch system signals every process
 
 
+def exit_status(number: int) -> int:
+    """Of a process that a signal has stopped and that ends by itself, as a shell has it."""
+    return 128 + number
+
+
 class StoppingSignals:
     """Takes ``STOPPING`` over for a while; the main thread's business.
 

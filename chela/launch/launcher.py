@@ -33,7 +33,7 @@ from chela.errors import ConfigError
 from chela.launch.places import Slots, cores, visible_gpus
 from chela.records import sweeps
 from chela.records.sweeps import SweepCell
-from chela.signals import StoppingSignals
+from chela.signals import StoppingSignals, exit_status
 from tasks.screen import Screen
 
 PLUGIN = "hydra_plugins.chela"  # Hydra takes no launcher from a module that is called otherwise
@@ -126,7 +126,7 @@ class ProcessLauncher(Launcher):
         if self.passed_on and (waiting or self.interrupted):
             name = signal.Signals(self.passed_on[0]).name
             self.console.say(f"stopped by {name}; to go on, repeat the command")
-            sys.exit(128 + self.passed_on[0])
+            sys.exit(exit_status(self.passed_on[0]))
         return [self._returned(cell) for cell in cells]
 
     def _cells(self, job_overrides: list[list[str]], first: int) -> list[Cell]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 import zipfile
 from pathlib import Path
@@ -25,10 +24,8 @@ from chela.training.stopping import (
     AT_STEP,
     AT_TEST,
     AT_VALIDATION,
-    GRACE,
     OR_BEFORE,
-    Interrupted,
-    StopSignals,
+    Stopping,
 )
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -152,14 +149,14 @@ class Checkpointer(Checkpoint):
         folder: Path,
         every_steps: int,
         validate_every: int,
-        signals: StopSignals,
+        stopping: Stopping,
         metric: Metric,
     ) -> None:
         self.folder = folder
         self.metric = metric
         self.every_steps = every_steps
         self.validate_every = validate_every
-        self.signals = signals
+        self.stopping = stopping
         self.best: float | None = None
         self.best_step = 0
         self._saved_step = 0  # that a resume would go on from
@@ -176,7 +173,7 @@ class Checkpointer(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Lightning has put its own handler of SIGTERM before ours: put ours back."""
-        self.signals.install()
+        self.stopping.install()
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             self._restore_best()
@@ -187,9 +184,9 @@ class Checkpointer(Checkpoint):
         """Know whether the step ends in a validation, which may take minutes."""
         step = trainer.global_step + 1
         if not self._validates(trainer, step):
-            self.signals.then = AT_STEP
+            self.stopping.then = AT_STEP
         else:
-            self.signals.then = OR_BEFORE if self._loses_one(trainer, step) else AT_VALIDATION
+            self.stopping.then = OR_BEFORE if self._loses_one(trainer, step) else AT_VALIDATION
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
@@ -202,9 +199,9 @@ class Checkpointer(Checkpoint):
         if step % self.validate_every == 0:
             return
         # several devices wait for each other: each has a clock of its own, and none breaks off
-        long = trainer.world_size == 1 and self._validation_seconds > GRACE
+        long = trainer.world_size == 1 and self._validation_seconds > self.stopping.grace
         before = long and self._validates(trainer, step + 1)
-        if self._asked_to_stop(trainer) or before or step % self.every_steps == 0:
+        if self.stopping.asked(trainer) or before or step % self.every_steps == 0:
             self._save_last(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -223,11 +220,11 @@ class Checkpointer(Checkpoint):
         """Break off what takes too long, if no more than a step is lost.
 
         Raises:
-            Interrupted: a signal came ``GRACE`` seconds ago.
+            Interrupted: a signal came ``Stopping.grace`` seconds ago.
         """
         step = trainer.global_step
-        if self._loses_one(trainer, step) and self.signals.seconds > GRACE:
-            raise self._interrupted(f"in the validation of step {step}", saved=False)
+        if self._loses_one(trainer, step) and self.stopping.overdue:
+            self.stopping.serve(trainer, f"in the validation of step {step}", saved=False)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Keep the weights if they are the best so far, then everything."""
@@ -246,10 +243,9 @@ class Checkpointer(Checkpoint):
         Raises:
             Interrupted: any process was.
         """
-        self.signals.install()
-        self.signals.then = AT_TEST if trainer.world_size == 1 else AFTER_TEST
-        if self._asked_to_stop(trainer):
-            raise self._interrupted("before the test")
+        self.stopping.install()
+        self.stopping.then = AT_TEST if trainer.world_size == 1 else AFTER_TEST
+        self.stopping.serve(trainer, "before the test")
 
     def on_test_batch_end(
         self,
@@ -265,12 +261,12 @@ class Checkpointer(Checkpoint):
         Raises:
             Interrupted: a signal came.
         """
-        if trainer.world_size == 1 and self._asked_to_stop(trainer):
-            raise self._interrupted("during the test")
+        if trainer.world_size == 1:
+            self.stopping.serve(trainer, "during the test")
 
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """What is left takes no time."""
-        self.signals.then = AFTER_TEST
+        self.stopping.then = AFTER_TEST
 
     def _save_last(self, trainer: L.Trainer) -> None:
         if isinstance(trainer.lightning_module, TrainingModule):
@@ -281,10 +277,9 @@ class Checkpointer(Checkpoint):
         if trainer.is_global_zero:
             (self.folder / BEST_BEFORE).unlink(missing_ok=True)
         self._saved_step = trainer.global_step
-        if self._asked_to_stop(trainer):
-            last = trainer.global_step >= trainer.max_steps
-            where = f"at step {trainer.global_step}"
-            raise self._interrupted(f"{where}, before the test" if last else where)
+        last = trainer.global_step >= trainer.max_steps
+        where = f"at step {trainer.global_step}"
+        self.stopping.serve(trainer, f"{where}, before the test" if last else where)
 
     def _restore_best(self) -> None:
         """Undo a new best of which the checkpoint that the run goes on from does not know.
@@ -304,14 +299,3 @@ class Checkpointer(Checkpoint):
 
     def _validates(self, trainer: L.Trainer, step: int) -> bool:
         return step >= trainer.max_steps or step % self.validate_every == 0
-
-    def _interrupted(self, where: str, saved: bool = True) -> Interrupted:
-        # without a number it was another process's
-        return Interrupted(self.signals.received or signal.SIGTERM, where, saved)
-
-    def _asked_to_stop(self, trainer: L.Trainer) -> bool:
-        """Whether any process was: a signal may reach only one of a distributed run."""
-        asked = self.signals.received is not None
-        if trainer.world_size == 1:
-            return asked
-        return trainer.strategy.reduce_boolean_decision(asked, all=False)

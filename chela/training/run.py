@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from chela.config.choices import Chosen
-from chela.config.command import typed
 from chela.config.schema import RunConfig, as_dict, parse
-from chela.disk import disk_error, explain_disk
 from chela.errors import RunError
 from chela.objectives.base import Objective
 from chela.records.curve import draw_curve
 from chela.records.files import atomic_file, write_text
-from chela.records.record import FILE, mark_failed, number, read_record, write_record
+from chela.records.record import FILE, number
 from chela.records.source import code_state
 from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
@@ -34,7 +30,8 @@ from chela.training import build
 from chela.training.announcement import opening, warm_up_note
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.data import DataModule
-from chela.training.distributed import Companions, is_leader
+from chela.training.distributed import is_leader
+from chela.training.ending import Ending, disk_errors
 from chela.training.engine import Engine, resolve
 from chela.training.evidence import (
     Provenance,
@@ -53,13 +50,11 @@ from chela.training.initial import load_initial
 from chela.training.memory import estimate
 from chela.training.module import NonFinite, TrainingModule
 from chela.training.progress import TrainingProgress
-from chela.training.pruning import Pruned, Pruning
+from chela.training.pruning import Pruning
 from chela.training.random_state import RandomState, random_state
 from chela.training.statistics import RunningStatistics
-from chela.training.stopping import Interrupted, StopSignals
 from chela.training.wandb_rows import WandbRows
 from tasks.base import Task
-from tasks.errors import DataError
 from tasks.screen import Screen
 
 
@@ -86,7 +81,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
     console = Screen(quiet=not leads)
     folder = RunFolder(config)
     build.quiet_lightning()
-    with folder.lock() if leads else nullcontext(), _disk_errors(folder, leads):
+    with folder.lock() if leads else nullcontext(), disk_errors(folder, leads):
         start = folder.start() if leads else folder.join()
         if start.finished is not None:
             _same_data(config, start.finished)
@@ -121,7 +116,7 @@ class Run:
         self.engine, self.console, self.leads = engine, console, leads
         self.group = sweep_name() or f"{config.name}-{config.identity}"
         self.report = report
-        self.companions = Companions(self._alone)
+        self.ending = Ending(folder, console, leads)
         self.without_recipe = None if chosen is None else chosen.without_recipe()
 
     def execute(self) -> float:
@@ -145,22 +140,22 @@ class Run:
             initial = load_initial(model, Path(config.output_dir), config.start_from, config.seed)
         if self.leads:
             self._check_memory(module.model, task)
-        self.trainer = trainer = self._trainer(task, module.objective, steps, initial)
+        self.ending.trainer = trainer = self._trainer(task, module.objective, steps, initial)
         self._announce(data, model)
         record = beginning(config, self.provenance, self.wandb, self.group, data, module)
         if self.leads:
             write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
-        self._record("running", record)
-        signals = self.checkpointer.signals
-        with signals:  # until the record is written: Lightning's own handler of SIGTERM loses it
+        self.ending.record("running", record)
+        with (
+            self.ending.stopping
+        ):  # until the record is written: Lightning's own handler of SIGTERM loses it
             tested = self._train_and_test(trainer, module, data, record)
             if self.leads:
                 self._finish(record, tested)
         self.wandb.close()  # last: it may wait for the server, and all else is safe by now
         if not self.wandb.offline_by_choice and (hint := self.wandb.hint()):
             self.console.say(f"W&B does not have all of this run; to upload it: {hint}")
-        if signals.received is not None:  # too late for this run, not for the rest of a sweep
-            raise SystemExit(self._status(signals.received))
+        self.ending.leave()
         return _or_nan(self.checkpointer.best)
 
     def _train_and_test(
@@ -171,32 +166,18 @@ class Run:
         record: dict[str, Any],
     ) -> dict[str, Any]:
         """Train and test; what comes of it is added to the record. Returns the test's result."""
-        exit_code = 1
-        self._so_far = lambda: {**record, **self._outcome(data)}
+        self.ending.so_far = lambda: {**record, **self._outcome(data)}
         if self.config.trainer.devices > 1:
-            self.companions.watch()
+            self.ending.companions.watch()
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=self.start.checkpoint)
-            tested = self._test(trainer, module, data)
-            record |= self._outcome(data) | {"test": tested}
-            self.wandb.summarize(final_numbers(record))
-            exit_code = 0
-            return tested
-        except Interrupted as interruption:
-            exit_code = self._status(interruption.signal_number)
-            self._record("interrupted", {**record, **self._outcome(data)})
-            self._say_how_to_go_on(str(interruption), interruption.saved)
-            raise SystemExit(exit_code) from None
-        except Pruned as pruned:
-            self._record("interrupted", {**record, **self._outcome(data), "pruned": str(pruned)})
-            raise
+            with self.ending.recorded():
+                trainer.fit(module, datamodule=data, ckpt_path=self.start.checkpoint)
+                tested = self._test(trainer, module, data)
+                record |= self._outcome(data) | {"test": tested}
+                self.wandb.summarize(final_numbers(record))
+                return tested
         except BaseException as error:
-            if (what := self.companions.lost(error)) is not None:
-                end = self._left_alone(what)
-                self.companions.kill()
-                raise end from error
-            cause = {"error": f"{type(error).__name__}: {error}"}
-            self._record("failed", {**cause, **record, **self._outcome(data)})
+            self.wandb.close(int(error.code or 0) if isinstance(error, SystemExit) else 1)
             if isinstance(error, NonFinite):
                 raise RunError(
                     f"{error}\n  last good checkpoint: {self._last()}\n"
@@ -208,11 +189,8 @@ class Run:
                 raise RunError(message) from error
             raise
         finally:
-            self.companions.stop()
             module.forget_graphs()
             data.close()
-            if exit_code != 0:
-                self.wandb.close(exit_code)
 
     def _check_memory(self, model: nn.Module, task: Task) -> None:
         """Say it before the memory is full; without a GPU the system would kill the run."""
@@ -250,7 +228,7 @@ class Run:
             self.folder.checkpoints,
             trainer.checkpoint_every_steps,
             every,
-            StopSignals(self.console.say, self._stop_at_once),
+            self.ending.stopping,
             objective.primary,
         )
         self.provenance = Provenance(
@@ -333,14 +311,10 @@ class Run:
             "configuration": "config.yaml",
             "weights": str(self.folder.best.relative_to(path)),
         }
-        self._record("finished", record)
+        self.ending.record("finished", record)
         if self.wandb.offline_by_choice:
             self.console.say(f"W&B: offline; upload with {self.wandb.hint()}")
         self.console.print(summary_table(record, path))
-
-    def _record(self, status: str, content: dict[str, Any]) -> None:
-        if self.leads:
-            write_record(self.folder.path, {"status": status, **content})
 
     def _announce(self, data: DataModule, model: nn.Module) -> None:
         if not self.leads:
@@ -371,76 +345,6 @@ class Run:
 
     def _last(self) -> str:
         return str(self.folder.last) if self.folder.last.exists() else "none yet"
-
-    def _whats_there(self) -> str:
-        if self.folder.last.exists() or self.folder.previous.exists():
-            return f"the last checkpoint is in {self.folder.checkpoints}"
-        return "nothing was saved yet"
-
-    def _status(self, signal_number: int) -> int:
-        # Lightning kills the leading process, which may still upload, when another one fails
-        return 128 + signal_number if self.leads else 0
-
-    def _stop_at_once(self, number: int) -> None:
-        """In a signal's handler, before the process ends by it: what is computed now is lost."""
-        if self.leads:
-            with suppress(OSError):  # a full disk: the lock tells that the run has ended
-                record = read_record(self.folder.path)
-                if record is not None and record["status"] == "running":
-                    write_record(self.folder.path, {**record, "status": "interrupted"})
-            with suppress(OSError, RuntimeError):  # it may have come in the middle of a line
-                self._say_how_to_go_on(f"{signal.Signals(number).name} at once", saved=False)
-        if self.trainer.strategy.launcher is not None:  # it has started the other processes
-            self.trainer.strategy.launcher.kill(signal.SIGKILL)
-
-    def _left_alone(self, what: str) -> RunError | SystemExit:
-        """What to raise when another process is gone: one of those that are left says it."""
-        signals = self.checkpointer.signals
-        if self.leads and signals.received is not None:  # it came before the other one was ready
-            self._record("interrupted", self._so_far())
-            self._say_how_to_go_on(f"{signal.Signals(signals.received).name}; {what}", saved=False)
-            return SystemExit(self._status(signals.received))
-        message = (
-            f"{self.config.run_id} cannot go on: {what}; "
-            f"{self._whats_there()}.\n  try: the same command goes on from there"
-        )
-        self._record("failed", {"error": message, **self._so_far()})
-        return RunError(message) if self.leads or self.companions.is_heir else SystemExit(1)
-
-    def _alone(self, what: str) -> int:
-        """In a thread: this process waits for ever for another one."""
-        end = self._left_alone(what)
-        if isinstance(end, SystemExit):
-            return int(end.code or 0)
-        Screen(stderr=True).say(f"error: {end}")
-        return 1
-
-    def _say_how_to_go_on(self, stopped_by: str, saved: bool) -> None:
-        # resume=false would start anew, and resume=<path> go back to that checkpoint
-        again = [each for each in sys.argv if not each.startswith("resume=")]
-        what = f"everything is in {self.folder.last}" if saved else self._whats_there()
-        self.console.say(
-            f"stopped by {stopped_by}; {what}\nto go on, repeat the command: {typed(again)}"
-        )
-
-
-@contextmanager
-def _disk_errors(folder: RunFolder, leads: bool) -> Iterator[None]:
-    """A disk that takes no more, at whatever moment, is one message, with what is saved.
-
-    Raises:
-        RunError: it names file, room and the last whole checkpoint; the record says "failed".
-    """
-    try:
-        yield
-    except Exception as error:
-        disk = disk_error(error)
-        if disk is None or isinstance(error, DataError):  # which speaks of the data's disk
-            raise
-        message = explain_disk(disk)
-        if leads:
-            mark_failed(folder.path, message)
-        raise RunError(f"{message}\n  last whole checkpoint: {folder.whole()}") from error
 
 
 def _or_nan(value: float | None) -> float:

@@ -1,4 +1,15 @@
-"""Stopping a run: what a signal does, and what its sender is told."""
+"""Who may ask a run to stop, and when that is served.
+
+| who asks         | served                                      | record      | status       |
+|------------------|---------------------------------------------|-------------|--------------|
+| a signal         | where the run can go on: ``Stopping.serve`` | interrupted | 128 + signal |
+| a second one     | at once, as of the last checkpoint          | interrupted | the signal's |
+| one at the end   | when all is recorded: ``Ending.leave``      | finished    | 128 + signal |
+| a search         | before the next step: ``Pruning``           | interrupted | its own      |
+| a process's loss | when it is missed: ``Companions``           | failed      | 1            |
+
+What the record says then, and what is printed, is the business of ``chela.training.ending``.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +17,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
-from chela.signals import StoppingSignals
+import lightning as L
 
+from chela.signals import StoppingSignals, exit_status
+
+GRACE = 10.0  # seconds to save in; a batch system kills what goes on for 30
+# What follows a signal that comes now, for who sent it:
 AT_STEP = "saving at the end of this step"
 AT_VALIDATION = "saving after the validation that ends this step"
-GRACE = 10.0  # seconds for that; a batch system kills what goes on for 30
 OR_BEFORE = f"{AT_VALIDATION}; if it takes over {GRACE:.0f} s, stopping as of the step before"
 AT_TEST = "stopping before the test is over; what was trained is saved"
 AFTER_TEST = "stopping when the test is over and recorded"
@@ -31,8 +46,8 @@ class Interrupted(BaseException):
         self.signal_number, self.saved = signal_number, saved
 
 
-class StopSignals(StoppingSignals):
-    """Turns Ctrl-C, SIGTERM and SIGUSR1 into a request that is served where the run can go on.
+class Stopping(StoppingSignals):
+    """A run's requests to stop: noted when they come, served where the run can go on.
 
     A signal may come in the middle of an update of the weights, where nothing can be saved that
     could be resumed exactly. The first one is therefore only noted. A second one ends the process,
@@ -46,22 +61,43 @@ class StopSignals(StoppingSignals):
 
     Attributes:
         received: the first one, or None.
-        then: what follows a signal that comes now, for who sent it.
+        then: what follows a signal that comes now.
     """
 
+    grace: ClassVar[float] = GRACE
+
     def __init__(self, notify: Callable[[str], None], at_once: Callable[[int], None]) -> None:
-        super().__init__(self._serve)
+        super().__init__(self._note)
         self.received: int | None = None
         self.then = AT_STEP
         self._notify, self._end = notify, at_once
         self._process = os.getpid()
 
     @property
-    def seconds(self) -> float:
-        """Since the first one came; 0 if none has."""
-        return 0.0 if self.received is None else time.monotonic() - self.asked_at
+    def overdue(self) -> bool:
+        """Whether the first one came ``grace`` seconds ago."""
+        return self.received is not None and time.monotonic() - self.asked_at > self.grace
 
-    def _serve(self, number: int) -> None:
+    def asked(self, trainer: L.Trainer) -> bool:
+        """Whether any process was: a signal may reach only one of a distributed run.
+
+        All of them have to ask this at the same moment.
+        """
+        asked = self.received is not None
+        if trainer.world_size == 1:
+            return asked
+        return trainer.strategy.reduce_boolean_decision(asked, all=False)
+
+    def serve(self, trainer: L.Trainer, where: str, saved: bool = True) -> None:
+        """Stop here, if any process was asked to.
+
+        Raises:
+            Interrupted: it was; by SIGTERM where another process knows the signal.
+        """
+        if self.asked(trainer):
+            raise Interrupted(self.received or signal.SIGTERM, where, saved)
+
+    def _note(self, number: int) -> None:
         if os.getpid() != self._process:
             return  # forked to load data: its parent, which got the signal too, ends it
         if self.received is None:
@@ -74,4 +110,5 @@ class StopSignals(StoppingSignals):
             finally:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
-                os._exit(128 + number)  # the first process of a container ignores its own signals
+                # the first process of a container ignores its own signals
+                os._exit(exit_status(number))

@@ -66,7 +66,7 @@ def test_a_resume_needs_the_earlier_run_no_more(composed, earlier, monkeypatch) 
 
     def stop(self, trainer):
         if trainer.global_step >= 5:
-            self.signals.received = 15
+            self.stopping.received = 15
         save(self, trainer)
 
     with monkeypatch.context() as patched:

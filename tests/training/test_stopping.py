@@ -14,12 +14,11 @@ import torch
 from chela import signals
 from chela.config.schema import parse
 from chela.records.record import read_record
-from chela.training import checkpoints
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.folder import RunFolder
 from chela.training.module import TrainingModule
 from chela.training.run import Run, run
-from chela.training.stopping import StopSignals
+from chela.training.stopping import Stopping
 from tests.training.test_resume import assert_same_run, contents, signal_at
 
 
@@ -35,7 +34,7 @@ class Killed(BaseException):
 def test_a_signal_that_comes_twice_is_one_request() -> None:
     said: list[str] = []
     ended: list[int] = []
-    requests = StopSignals(said.append, ended.append)
+    requests = Stopping(said.append, ended.append)
     with requests:
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
@@ -46,7 +45,7 @@ def test_a_signal_that_comes_twice_is_one_request() -> None:
 
 def test_a_process_forked_to_load_data_leaves_signals_to_its_parent() -> None:
     said: list[str] = []
-    with StopSignals(said.append, lambda number: None):
+    with Stopping(said.append, lambda number: None):
         child = os.fork()
         if child == 0:
             signal.raise_signal(signal.SIGTERM)
@@ -164,8 +163,8 @@ def saved(monkeypatch) -> list[int]:
 def test_several_devices_save_nothing_more(composed, monkeypatch, saved) -> None:
     """Each has a clock of its own; if one saved and another did not, both would wait for ever."""
     monkeypatch.setattr(L.Trainer, "world_size", 2)
-    monkeypatch.setattr(checkpoints, "GRACE", 0.0)
-    monkeypatch.setattr(Checkpointer, "_asked_to_stop", lambda *_: False)
+    monkeypatch.setattr(Stopping, "grace", 0.0)
+    monkeypatch.setattr(Stopping, "asked", lambda *_: False)
 
     def killed(*_):
         raise Killed
@@ -186,7 +185,7 @@ def test_a_long_validation_is_broken_off(
     run(whole)
     batches: list[int] = []
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(checkpoints, "GRACE", 0.0)  # each validation is a long one
+        patch.setattr(Stopping, "grace", 0.0)  # each validation is a long one
         signal_at(patch, step, signal.SIGTERM)
         original = Checkpointer.on_validation_batch_end
 
