@@ -28,7 +28,16 @@ class UnknownKey(ConfigError):
 
 
 class RunError(ChelaError):
-    """A run that cannot start or go on: no such GPU, a folder in use, a loss that is not finite."""
+    """A run that cannot start or go on: no such GPU, a loss that is not finite."""
+
+
+class InUse(RunError):
+    """Another process is at that run; a command ends with ``STATUS`` then.
+
+    ``STATUS`` is the system's own for "later it may go well" (EX_TEMPFAIL).
+    """
+
+    STATUS = 75
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

@@ -21,8 +21,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from chela.errors import ConfigError
-from chela.launch.launcher import FOLDER, ProcessLauncher, ending
+from chela.launch.launcher import ProcessLauncher, ending
 from chela.launch.places import Slots, visible_gpus
+from chela.launch.turns import FOLDER
 from chela.records.state import run_folders, run_state
 from chela.records.sweeps import SweepCell, log_file, read_cells, write_cell
 from tasks.screen import Screen

@@ -20,9 +20,9 @@ from chela.config.schema import computation, parse
 from chela.errors import ConfigError
 from chela.launch.search import JournalLock, Search, SearchConfig, _storage, read_search
 from chela.records.collect import collect
-from chela.records.sweeps import is_held
 from chela.training.pruning import Pruned
 from tasks.errors import DataError
+from tasks.lease import holder_of
 from tests.conftest import ROOT, TINY, program
 
 CONFIGS = ROOT / "configs"
@@ -153,7 +153,7 @@ def test_a_trial_whose_process_died_is_gone_on_with(
     died = first.study.ask()
     for key, dimension in first.dimensions.items():
         dimension.draw(died, key)
-    died.set_user_attr("started", True)  # and then the process was killed: nobody holds its lock
+    died.set_user_attr("started", True)  # and then the process was killed: nobody holds its lease
     second = Search(CONFIG, overrides)
     second.run(1)
     (trial,) = second.trials()
@@ -278,6 +278,6 @@ def test_a_journal_is_written_by_one_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "journal.log").write_text("")
     lock = JournalLock(tmp_path / "journal.log")
     lock.acquire()
-    assert is_held(tmp_path / ".journal.log.lock")
+    assert holder_of(tmp_path / ".journal.log.lease")
     lock.release()
-    assert not is_held(tmp_path / ".journal.log.lock")
+    assert not holder_of(tmp_path / ".journal.log.lease")

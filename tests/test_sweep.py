@@ -20,8 +20,8 @@ from rich.console import Console
 from chela.config.schema import compose_run, parse
 from chela.errors import ConfigError
 from chela.launch.cli import plain_errors
-from chela.launch.launcher import FOLDER
 from chela.launch.sweep import SweepCallback, _name, cells_table, planned_cells
+from chela.launch.turns import FOLDER
 from chela.records.sweeps import (
     NAME,
     Plan,

@@ -24,32 +24,22 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from chela.config.command import program
-from chela.errors import ConfigError
+from chela.errors import ConfigError, InUse
 from chela.launch.places import Slots, cores, visible_gpus
+from chela.launch.turns import FOLDER, PLUGIN, Cell, TurnLauncher, Turns
 from chela.records import sweeps
 from chela.records.sweeps import SweepCell
 from chela.signals import StoppingSignals, exit_status
 from tasks.screen import Screen
 
-PLUGIN = "hydra_plugins.chela"  # Hydra takes no launcher from a module that is called otherwise
-FOLDER = "CHELA_SWEEP_FOLDER"  # of the sweep's own files; its cells inherit it
 PARENT = "CHELA_SWEEP_PARENT"  # a file descriptor that reads its end when the sweep has ended
 PAUSE = 0.1  # seconds between two looks at the processes
 PATIENCE = 10.0  # seconds that cells have to end after a second signal
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a sweep, before it runs."""
-
-    number: int
-    overrides: list[str]
-    label: str  # what tells it from the others
 
 
 @dataclass
@@ -83,6 +73,7 @@ class ProcessLauncher(Launcher):
         self.passed_on: list[int] = []
         self.kill_at = math.inf  # time.monotonic() from which on cells that go on are killed
         self.asked: dict[int, int] = {}  # GPUs, by a cell's number
+        self.chosen: Cell | None = None  # that waits for a place
         self.interrupted = False  # a cell stopped before its end because it was asked to
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
@@ -99,21 +90,24 @@ class ProcessLauncher(Launcher):
                 the signal's number.
         """
         self.folder = Path(os.environ[FOLDER])
-        cells = self._cells([list(each) for each in job_overrides], initial_job_idx)
+        self.turns = turns = Turns(self.folder, job_overrides, initial_job_idx)
         slots = Slots(visible_gpus(), self.at_once)
-        threads = max(1, cores() // min(sum(slots.free.values()), max(1, len(cells))))
-        waiting = deque(cells)
+        threads = max(1, cores() // min(sum(slots.free.values()), max(1, len(turns.cells))))
         reader, writer = os.pipe()  # closed with this process, however it ends
         try:
             # a cell gets a signal up to a pause later, and must not take for one what are two here
             with StoppingSignals(self.received.append, slack=2 * PAUSE):
-                while self.running or (waiting and not self.passed_on):
-                    while waiting and not self.received and not self.passed_on:
-                        places = slots.take(self._devices(waiting[0]))
+                while self._goes_on():
+                    while not self.received and not self.passed_on:
+                        self.chosen = self.chosen or turns.next()
+                        if self.chosen is None:
+                            break
+                        places = slots.take(self._devices(self.chosen))
                         if places is None:
                             break
-                        if not self._start(waiting.popleft(), places, slots, threads, reader):
+                        if not self._start(self.chosen, places, slots, threads, reader):
                             slots.give(places)
+                        self.chosen = None
                     time.sleep(PAUSE)
                     self._pass_signals_on()
                     for process in [each for each in self.running if each.poll() is not None]:
@@ -123,20 +117,19 @@ class ProcessLauncher(Launcher):
             self._end_all()
             os.close(reader)
             os.close(writer)
-        if self.passed_on and (waiting or self.interrupted):
+        if self.passed_on and (self.chosen or turns.waiting or self.interrupted):
             name = signal.Signals(self.passed_on[0]).name
             self.console.say(f"stopped by {name}; to go on, repeat the command")
             sys.exit(exit_status(self.passed_on[0]))
-        return [self._returned(cell) for cell in cells]
+        return turns.returned()
 
-    def _cells(self, job_overrides: list[list[str]], first: int) -> list[Cell]:
-        varied = sweeps.varied(job_overrides)
-        return [
-            Cell(number, overrides, " ".join([f"[{number + 1}]", *differs]))
-            for number, (overrides, differs) in enumerate(
-                zip(job_overrides, varied, strict=True), first
-            )
-        ]
+    def _goes_on(self) -> bool:
+        """Whether a cell runs, or one is left that no other process runs."""
+        if self.running or self.passed_on:
+            return bool(self.running)
+        return self.chosen is not None or (
+            bool(self.turns.waiting) and self.turns.may_become_free()
+        )
 
     def _devices(self, cell: Cell) -> int:
         """How many GPUs a cell asks for; composed when its turn comes, for that takes a while."""
@@ -153,8 +146,9 @@ class ProcessLauncher(Launcher):
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ, PARENT: str(reader)}
         if slots.has_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(places)
-        # What became of it in an earlier sweep does not count.
-        sweeps.write_cell(self.folder, cell.number, SweepCell(cell.overrides))
+        # What became of it in an earlier sweep does not count, but where its run is.
+        earlier = SweepCell(cell.overrides, self.turns.known(cell).folder)
+        sweeps.write_cell(self.folder, cell.number, earlier)
         log = sweeps.log_file(self.folder, cell.number)
         command = [*self._command(), *cell.overrides, f"hydra.job.num={cell.number}"]
         try:
@@ -202,7 +196,10 @@ class ProcessLauncher(Launcher):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         seconds = time.monotonic() - ended.began
-        known = sweeps.read_cells(self.folder).get(cell.number, SweepCell(cell.overrides))
+        known = self.turns.known(cell)
+        if status == InUse.STATUS and self.turns.put_back(cell):
+            self.console.say(f"{cell.label}: another process runs it")
+            return
         if known.error is None and known.best is None and not self.passed_on:
             error = f"{ending(status)}; see {sweeps.log_file(self.folder, cell.number)}"
             known = replace(known, error=error)
@@ -215,12 +212,6 @@ class ProcessLauncher(Launcher):
             self.interrupted = True
             became = ending(status)
         self.console.say(f"{cell.label}: {became}")
-
-    def _returned(self, cell: Cell) -> JobReturn:
-        known = sweeps.read_cells(self.folder).get(cell.number)
-        result = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
-        result.return_value = float("nan") if known is None or known.best is None else known.best
-        return result
 
     def _pass_signals_on(self) -> None:
         """Give each signal to every cell that runs; after the second one wait for a short time."""
@@ -272,10 +263,12 @@ def end_with_the_sweep() -> None:
 
 
 def register() -> None:
-    """Make the launcher known to Hydra; safe to call twice."""
-    Plugins.instance().register(ProcessLauncher)
+    """Make the launchers known to Hydra; safe to call twice."""
+    plugins = Plugins.instance()  # first: it imports those of other packages
     package, _, name = PLUGIN.rpartition(".")
     parent = sys.modules.setdefault(package, ModuleType(package))
     module = sys.modules.setdefault(PLUGIN, ModuleType(PLUGIN))
     setattr(parent, name, module)
-    setattr(module, ProcessLauncher.__name__, ProcessLauncher)
+    for launcher in (ProcessLauncher, TurnLauncher):
+        plugins.register(launcher)
+        setattr(module, launcher.__name__, launcher)

@@ -15,11 +15,11 @@ import json
 import os
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import filelock
 import optuna
 from annotated_types import Ge
 from hydra import compose
@@ -33,7 +33,8 @@ from chela.errors import ConfigError, suggestion
 from chela.launch.cli import explain, is_plain
 from chela.objectives import METRICS
 from chela.records.collect import SEARCHES
-from chela.records.sweeps import NAME, is_held
+from chela.records.sweeps import NAME
+from tasks.lease import hold, holder_of
 from tasks.screen import Screen
 
 JOURNAL = "journal.log"
@@ -98,7 +99,7 @@ class SearchConfig:
 
 
 class JournalLock:
-    """A lock that the kernel releases, however its process ends; Optuna's own would stay.
+    """A lock that ends with its process, however that ends; Optuna's own would stay.
 
     Args:
         journal: the file that is written to under the lock.
@@ -106,11 +107,12 @@ class JournalLock:
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
-        self._lock = filelock.FileLock(journal.with_name(f".{journal.name}.lock"))
+        self._held = ExitStack()
 
     def acquire(self) -> bool:
         """Wait for it, and drop the half line of a writer that was killed or had no room."""
-        self._lock.acquire()
+        lease = self._journal.with_name(f".{self._journal.name}.lease")
+        self._held.enter_context(hold(lease, wait=lambda _: True))
         with self._journal.open("r+b") as file:
             content = file.read()
             if content and not content.endswith(b"\n"):
@@ -119,7 +121,7 @@ class JournalLock:
 
     def release(self) -> None:
         """Let the next one write."""
-        self._lock.release()
+        self._held.close()
 
 
 class Search:
@@ -210,7 +212,7 @@ class Search:
             trial.report(value, validation)
             return trial.should_prune()
 
-        with filelock.FileLock(self._lock(trial.number), timeout=1):
+        with hold(self._lease(trial.number)):
             trial.set_user_attr("started", True)
             try:
                 best = run(self._compose(overrides), report)
@@ -234,7 +236,7 @@ class Search:
     def _take_up(self) -> None:
         """Put trials that died in the queue again: the same run, which its folder resumes."""
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
-            if "started" not in trial.user_attrs or is_held(self._lock(trial.number)):
+            if "started" not in trial.user_attrs or holder_of(self._lease(trial.number)):
                 continue  # it is just about to begin, or another process is at it
             try:
                 self.study.tell(trial.number, state=TrialState.FAIL)
@@ -242,8 +244,8 @@ class Search:
                 continue
             self.study.enqueue_trial(trial.params, user_attrs={GOES_ON: trial.number})
 
-    def _lock(self, number: int) -> Path:
-        return self.folder / "trials" / f".{number}.lock"
+    def _lease(self, number: int) -> Path:
+        return self.folder / "trials" / f".{number}.lease"
 
     def _check(self, composed: DictConfig) -> None:
         """Refuse a space that no trial could be drawn from.

@@ -13,24 +13,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import filelock
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from rich.text import Text
 
 from chela.config.command import typed
-from chela.errors import ConfigError
+from chela.errors import ConfigError, InUse
 from chela.launch.cli import JobFailed, explain, is_plain
-from chela.launch.launcher import FOLDER, end_with_the_sweep
+from chela.launch.launcher import end_with_the_sweep
+from chela.launch.turns import FOLDER
 from chela.records import sweeps
 from chela.records.record import primary, read_record
 from chela.records.sweeps import Plan, SweepCell
+from tasks.lease import Taken, hold
 from tasks.screen import Screen
 
 MANY = 20  # cells that take some seconds to compose, before the first of them begins
@@ -56,7 +58,7 @@ class SweepCallback(Callback):
     """
 
     def __init__(self) -> None:
-        self._locks = contextlib.ExitStack()  # held while the sweep runs
+        self._lease = contextlib.ExitStack()  # held while the sweep runs
 
     @_not_a_warning
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -67,8 +69,8 @@ class SweepCallback(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         command = typed(sys.argv)
         try:
-            self._locks.enter_context(filelock.FileLock(folder / sweeps.LOCK, timeout=1))
-        except filelock.Timeout:  # the same sweep twice: the plan is the other's, runs are locked
+            self._lease.enter_context(hold(folder / sweeps.LEASE))
+        except Taken:  # another process is at the same sweep: the plan is its
             return
         cells = planned_cells(config)
         if len(cells) >= MANY:
@@ -87,7 +89,9 @@ class SweepCallback(Callback):
         Path(folder).parents[1].joinpath("multirun.yaml").unlink(missing_ok=True)
         place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
         cell = SweepCell(list(config.hydra.overrides.task), place)
-        sweeps.write_cell(Path(folder), config.hydra.job.num, cell)
+        # what became of it before does not count, but what becomes of it in another process does
+        if sweeps.runner(Path(folder), cell) is None:
+            sweeps.write_cell(Path(folder), config.hydra.job.num, cell)
 
     @_not_a_warning
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
@@ -98,6 +102,11 @@ class SweepCallback(Callback):
         if job_return.status == JobStatus.FAILED:
             failure = job_return._return_value  # the property would raise it
             error = explain(failure)
+            if isinstance(failure, InUse):  # the other process keeps what becomes of it
+                if config.hydra.mode == RunMode.MULTIRUN:  # else the exit status says it
+                    Screen().say(error)
+                    job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
+                return
             if not is_plain(failure):
                 Screen(stderr=True).say("".join(traceback.format_exception(failure)))
             job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
@@ -118,19 +127,24 @@ class SweepCallback(Callback):
 
         folder = Path(os.environ.pop(FOLDER))
         name = os.environ.pop(sweeps.NAME)
-        self._locks.close()
+        self._lease.close()
         plan, known = sweeps.read_plan(folder), sweeps.read_cells(folder)
         # what is planned and left no word has not finished either
         planned = enumerate(plan.cells if plan else [])
         lost = {n: SweepCell(each, error="left no word of its end") for n, each in planned}
         cells = [cell for _, cell in sorted((lost | known).items())]
-        failed = [cell for cell in cells if cell.error is not None or cell.best is None]
+        # another process that was given the same sweep may be at it
+        runs = [cell for cell in cells if cell.error is None and sweeps.runner(folder, cell)]
+        ended = [cell for cell in cells if cell not in runs]
+        failed = [cell for cell in ended if cell.error is not None or cell.best is None]
         console = Screen()
         console.print(cells_table(name, folder, cells))
         try:
-            runs = [folder / cell.folder for cell in cells if cell.folder]
-            wandb_table.log_table(name, folder, runs, console)
+            folders = [folder / cell.folder for cell in cells if cell.folder]
+            wandb_table.log_table(name, folder, folders, console)
         finally:
+            if runs:
+                console.say(f"{len(runs)} of {len(cells)} cells are run by other processes")
             if failed:
                 console.say(
                     f"{len(failed)} of {len(cells)} cells failed; repeat the command to run them "
@@ -171,8 +185,10 @@ def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> Table:
     table.add_column("error", overflow="fold")
     varied = sweeps.varied([cell.overrides for cell in cells])
     for cell, overrides in zip(cells, varied, strict=True):
-        best = "failed" if cell.best is None else f"{cell.best:.4f}"
-        words = (" ".join(overrides), best, _tested(folder, cell), cell.error or "")
+        best, error = "failed" if cell.best is None else f"{cell.best:.4f}", cell.error
+        if error is None and (runner := sweeps.runner(folder, cell)):
+            best, error = "running", runner.describe()
+        words = (" ".join(overrides), best, _tested(folder, cell), error or "")
         table.add_row(*map(Text, words))
     return table
 

@@ -15,8 +15,6 @@ import torch
 
 from chela.records.source import file_hash
 
-# How batch systems number a job for its processes: Slurm, PBS, LSF, Grid Engine, Flux, OAR.
-BATCH_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "OAR_JOB_ID")
 PEAK_RESET, PEAK = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux
 PACKAGES = ("chela", "triton", "lightning", "torchmetrics", "datasets", "hydra-core", "wandb")
 
@@ -46,11 +44,6 @@ def hardware(device: torch.device) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         found |= {"gpu": properties.name, "gpu_memory": properties.total_memory}
     return found
-
-
-def batch_job() -> str | None:
-    """The batch system's number of the job that this process is a part of; None outside one."""
-    return next((os.environ[name] for name in BATCH_JOBS if os.environ.get(name)), None)
 
 
 def git_state(folder: Path, files: Iterable[Path] = ()) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from chela.records import sweeps
 from chela.records.format import duration, human
 from chela.records.state import RunState, run_folders, run_state
 from chela.records.sweeps import Plan, SweepCell
+from tasks.lease import holder_of
 
 STYLES = {
     "finished": "green",
@@ -53,11 +54,13 @@ def sweep_states(root: Path) -> tuple[list[SweepState], set[Path]]:
     found, theirs = [], set()
     for folder in sorted((root / sweeps.FOLDER).glob("*")):
         plan, cells = sweeps.read_plan(folder), sweeps.read_cells(folder)
-        alive = sweeps.is_held(folder / sweeps.LOCK)
-        if plan is None or not (cells or alive):
+        leads = holder_of(folder / sweeps.LEASE) is not None
+        if plan is None or not (cells or leads):
             continue
         theirs |= {_run(folder, cell) for cell in cells.values() if cell.folder}
-        found.append(SweepState(plan, alive, _cells(folder, plan, cells)))
+        states = _cells(folder, plan, cells)
+        alive = leads or any(state.status in ("running", "preparing") for _, state in states)
+        found.append(SweepState(plan, alive, states))
     return found, theirs
 
 
@@ -83,7 +86,7 @@ def overview(root: Path, everything: bool = False) -> RenderableType:
         for folder, place in absolute.items()
         if place not in theirs
     ]
-    # a lock without a record is left by a run that was refused, or killed before it began
+    # a lease without a record is left by a run that was killed before it began
     others = [(name, state) for name, state in others if state.status != "waiting"]
     if others:
         parts.append(Text(f"other runs: {_counts([state for _, state in others])}", style="bold"))

@@ -91,7 +91,7 @@ def write_record(folder: Path, content: dict[str, Any]) -> Path:
 def mark_failed(folder: Path, error: str) -> None:
     """Let no record say "running" of a run that failed, on a disk without room for a new one too.
 
-    On a disk that is read-only nothing can be done; the lock then tells that the run has ended.
+    On a disk that is read-only nothing can be done; the lease then tells that the run has ended.
     """
     with suppress(OSError, ValueError):
         record = read_record(folder)

@@ -1,7 +1,8 @@
-"""The state of a run, from its folder alone: its record, its signs of life and its lock."""
+"""The state of a run, from its folder alone: its record, its signs of life and its lease."""
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from chela.records.collect import MOVED_ASIDE, SEARCHES
 from chela.records.record import FILE, is_number, number, read_json, read_record, text
-from chela.records.sweeps import is_held
+from tasks.lease import Holder, batch_job, holder_of
 
 PROGRESS = "progress.json"  # written by the run every few seconds
 
@@ -32,25 +33,27 @@ class RunState:
 def run_state(folder: Path, now: float | None = None) -> RunState:
     """The state of the run in ``folder``.
 
-    A record cannot tell that its run was killed; the lock can: a record that says "running" beside
-    a free lock is of a run that died.
+    A record cannot tell that its run was killed; the lease can: a record that says "running" of a
+    run that nobody holds is of one that died.
 
     Args:
         folder: the run's, which need not exist.
         now: seconds since the epoch; None: the clock's.
     """
-    held = is_held(lock_of(folder))
+    now = time.time() if now is None else now
+    holder = holder_of(lease_of(folder), now)
     try:
         record = read_record(folder)
     except ValueError as error:
         return RunState("unreadable", note=f"{folder / FILE}: {error}")
     status = None if record is None else record["status"]
-    if held and status != "running":
-        return RunState("preparing", note="data, model or the test of a finished run")
+    if holder is not None and status != "running":
+        note = f"data, model or the test of a finished run{_elsewhere(holder)}"
+        return RunState("preparing", note=note)
     if record is None:
         return RunState("waiting")
     if status == "running":
-        return _training(folder, held, time.time() if now is None else now)
+        return _training(folder, holder, now)
     step, steps = (_count(record, f"training.{key}") for key in ("steps", "planned_steps"))
     speed = number(record, "training.tokens_per_second")
     if status == "finished":
@@ -61,9 +64,9 @@ def run_state(folder: Path, now: float | None = None) -> RunState:
     return RunState(str(status), step, steps, None, speed, note=note.strip().partition("\n")[0])
 
 
-def lock_of(folder: Path) -> Path:
-    """The lock that a run holds while it uses its folder."""
-    return folder.parent / f".{folder.name}.lock"
+def lease_of(folder: Path) -> Path:
+    """The place that a run holds while it uses its folder, which may be moved aside meanwhile."""
+    return folder.parent / f".{folder.name}.lease"
 
 
 def seconds_left(done: int, seconds: float, left: int) -> float | None:
@@ -85,21 +88,28 @@ def run_folders(root: Path) -> Iterator[Path]:
     found: set[Path] = set()
     for place in ("*", f"{SEARCHES}/*/*"):
         found |= {file.parent for file in root.glob(f"{place}/seed*/{FILE}")}
-        locks = root.glob(f"{place}/.seed*.lock")
-        found |= {lock.with_name(lock.name[1:].removesuffix(".lock")) for lock in locks}
+        leases = root.glob(f"{place}/.seed*.lease.*")
+        found |= {each.with_name(each.name[1:].partition(".lease")[0]) for each in leases}
     yield from sorted(folder for folder in found if not MOVED_ASIDE.search(folder.name))
 
 
-def _training(folder: Path, held: bool, now: float) -> RunState:
+def _training(folder: Path, holder: Holder | None, now: float) -> RunState:
     progress = _progress(folder)
     step, steps = _count(progress, "step"), _count(progress, "steps")
     speed, value = number(progress, "tokens_per_second"), number(progress, "value")
     metric = text(progress, "metric") or ""
-    if not held:
+    if holder is None:
         note = "killed without a word; repeat the command to go on from its last checkpoint"
         return RunState("died", step, steps, None, speed, value, metric, note)
     note = "" if step is None or steps is None or step < steps else "testing"
+    note = f"{note}{_elsewhere(holder)}".removeprefix("; ")
     return RunState("running", step, steps, _left(progress, now), speed, value, metric, note)
+
+
+def _elsewhere(holder: Holder) -> str:
+    """Which process it is, where it is none that this terminal would show."""
+    here = holder.host == socket.gethostname() and holder.job == batch_job()
+    return "" if here else f"; {holder.describe()}"
 
 
 def _count(content: Mapping[str, Any], path: str) -> int | None:

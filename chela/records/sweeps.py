@@ -2,13 +2,13 @@
 
 ``<output_dir>/sweeps/<name>/sweep.json`` is the plan, ``cells/<number>.json`` what became of a
 cell, written by whichever process ran it; beside it ``<number>.log``, the output of a cell that had
-a process of its own. A lock beside the plan is held while the sweep runs.
+a process of its own. A lease beside the plan is of the process that wrote it. Any number of
+processes may be given the same sweep: who is at a cell is the lease of its run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from dataclasses import asdict, dataclass, replace
@@ -17,9 +17,11 @@ from typing import Any
 
 from chela.records.files import write_text
 from chela.records.record import is_number, read_json
+from chela.records.state import lease_of
+from tasks.lease import Holder, holder_of
 
 FOLDER = "sweeps"  # below an output_dir
-PLAN, CELLS, LOCK = "sweep.json", "cells", ".lock"
+PLAN, CELLS, LEASE = "sweep.json", "cells", ".lease"
 NAME = "CHELA_SWEEP"  # in the environment of its cells, whichever processes run them
 
 
@@ -96,6 +98,11 @@ def finish_cell(folder: Path, number: int, error: str | None, best: float | None
     write_cell(folder, number, replace(cell, error=error, best=best))
 
 
+def runner(folder: Path, cell: SweepCell) -> Holder | None:
+    """The living process that is at a cell, of whatever machine; None: there is none."""
+    return None if cell.folder is None else holder_of(lease_of(folder / cell.folder))
+
+
 def log_file(folder: Path, number: int) -> Path:
     """Where the output of a cell with a process of its own is kept."""
     return folder / CELLS / f"{number:06d}.log"
@@ -105,24 +112,6 @@ def varied(cells: list[list[str]]) -> list[list[str]]:
     """Each cell's overrides without those that all have in common."""
     common = set.intersection(*map(set, cells)) if len(cells) > 1 else set()
     return [[each for each in cell if each not in common] for cell in cells]
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a living process holds a lock file. It needs no right to write, and changes nothing.
-
-    Who tries to take the lock at the same moment finds it taken for some microseconds.
-    """
-    try:
-        file = os.open(lock, os.O_RDONLY | os.O_NONBLOCK)  # a pipe of that name is not waited for
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        finally:
-            os.close(file)
-    except BlockingIOError:
-        return True
-    except OSError:  # there is no such file
-        return False
-    return False
 
 
 def _is_best(value: Any) -> bool:

@@ -94,7 +94,7 @@ class Ending:
     def _at_once(self, number: int) -> None:
         """In a signal's handler, before the process ends by it: what is computed now is lost."""
         if self.leads:
-            with suppress(OSError):  # a full disk: the lock tells that the run has ended
+            with suppress(OSError):  # a full disk: the lease tells that the run has ended
                 record = read_record(self.folder.path)
                 if record is not None and record["status"] == "running":
                     write_record(self.folder.path, {**record, "status": "interrupted"})

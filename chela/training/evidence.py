@@ -19,7 +19,7 @@ from chela.config.command import command_line
 from chela.config.recipe import departures
 from chela.config.schema import RunConfig, as_dict, computation
 from chela.objectives.base import Means, Objective
-from chela.records.environment import batch_job, git_state, hardware, peak_memory, versions
+from chela.records.environment import git_state, hardware, peak_memory, versions
 from chela.records.source import changes, code_state, source_files
 from chela.track.wandb_run import WandbRun
 from chela.training.checkpoints import Checkpointer
@@ -28,6 +28,7 @@ from chela.training.engine import FORMS
 from chela.training.history import History
 from chela.training.module import TrainingModule
 from tasks.base import PROTOCOLS
+from tasks.lease import batch_job
 from tasks.storage.meta import Meta
 
 # beside the mixer's: with all that they import, see source_files

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from chela.config.schema import RunConfig, computation
-from chela.errors import RunError
+from chela.errors import InUse, RunError
 from chela.records.files import atomic_file
 from chela.records.record import read_record
-from chela.records.state import lock_of
+from chela.records.state import lease_of
 from chela.training.checkpoints import BEST, LAST, PREVIOUS, Unreadable, read_checkpoint, step_of
 from chela.training.initial import find_initial
-
-LOCK_SECONDS = 1.0  # who looks whether a run lives holds its lock for some microseconds
-ATTEMPTS = 100  # to lock in a folder that others, whose runs do not start, make and remove
+from tasks.lease import LAPSE, Holder, Taken, hold
 
 
 @dataclass(frozen=True)
@@ -67,41 +63,40 @@ class RunFolder:
         return "none yet"
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes out of the folder while this one runs.
+    def held(self, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+        """Keep other processes, of any machine, out of the folder while this one runs.
 
         Where no folder was made, the run did not start: then nothing stays behind.
 
+        Args:
+            say: told if that means waiting: for the lease of a machine that gives no sign of life.
+
         Raises:
-            RunError: another process is at it.
+            InUse: another process is at it.
         """
-        lock = filelock.FileLock(lock_of(self.path))
+        said: list[Holder] = []
+
+        def wait(holder: Holder) -> bool:
+            if holder.is_silent and holder not in said:
+                said.append(holder)
+                say(
+                    f"{holder.describe()} was at this run and gives no sign of life; "
+                    f"waiting until {LAPSE:.0f} s have passed without one ..."
+                )
+            return holder.is_silent
+
         try:
-            self._acquire(lock)
-        except filelock.Timeout:
-            raise RunError(
-                f"another process is running {self.config.run_id} in {self.path}.\n"
+            with hold(lease_of(self.path), wait):
+                yield
+        except Taken as taken:
+            raise InUse(
+                f"another process is running {self.config.run_id} in {self.path}: "
+                f"{taken.holder.describe()}.\n"
                 "  try: wait for it, or another seed, or another output_dir"
             ) from None
-        try:
-            yield
         finally:
-            if not self.path.exists():
-                # while it is held: who waits for it sees that its file has lost its name, and
-                # makes a new one (filelock from 3.21 on)
-                lock_of(self.path).unlink(missing_ok=True)
-            lock.release()
-            with contextlib.suppress(OSError):  # another seed's run is in it, or its lock
+            with contextlib.suppress(OSError):  # the run is in it, or another seed's, or its lease
                 self.path.parent.rmdir()
-
-    def _acquire(self, lock: filelock.BaseFileLock, attempts: int = ATTEMPTS) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=LOCK_SECONDS)
-        except (FileExistsError, FileNotFoundError):  # it went while Python or filelock looked
-            if attempts == 1:
-                raise
-            self._acquire(lock, attempts - 1)
 
     def start(self) -> Start:
         """Decide by ``resume`` and by what is there; an earlier run is moved aside, never deleted.

@@ -81,7 +81,7 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
     console = Screen(quiet=not leads)
     folder = RunFolder(config)
     build.quiet_lightning()
-    with folder.lock() if leads else nullcontext(), disk_errors(folder, leads):
+    with folder.held(console.say) if leads else nullcontext(), disk_errors(folder, leads):
         start = folder.start() if leads else folder.join()
         if start.finished is not None:
             _same_data(config, start.finished)

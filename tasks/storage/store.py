@@ -3,7 +3,7 @@
 ``<folder>/{train,val,test}.arrow`` and ``<folder>/meta.json``; a vocabulary that is too long for
 the latter is one more table, ``words.arrow``. The folder is written under another
 name and renamed when it is complete, by one process at a time; whoever finds it under its own name
-needs neither lock nor write access. A task with two inputs stores them one after the other in a
+needs neither lease nor write access. A task with two inputs stores them one after the other in a
 row, told apart by the end symbol of the first.
 """
 
@@ -23,7 +23,6 @@ import pyarrow as pa
 import xxhash
 from datasets import Dataset, Features, Sequence, Value
 from datasets.arrow_writer import ArrowWriter
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.progress import (
     BarColumn,
@@ -35,6 +34,7 @@ from rich.progress import (
 )
 
 from tasks.errors import DataError
+from tasks.lease import Holder, hold
 from tasks.screen import Screen
 from tasks.sources.files import memory_is_short, out_of_memory
 from tasks.storage.meta import Meta, Origin, SplitCounts, SplitMeta, fingerprint, library_versions
@@ -264,17 +264,18 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path, console: Screen) -> Iterator[None]:
-    """Hold the lock of a prepared folder; say so if that means waiting. A kill releases it."""
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        console.say(f"another process prepares {folder}; waiting for it ...")
-        lock.acquire()
-    try:
+    """Hold the lease of a prepared folder, of whatever machine; say so if that means waiting."""
+    said: set[str] = set()
+
+    def wait(holder: Holder) -> bool:
+        if not said:
+            who = holder.describe()
+            console.say(f"another process prepares {folder} ({who}); waiting for it ...")
+        said.add(holder.token)
+        return True
+
+    with hold(folder.with_name(f".{folder.name}.lease"), wait):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

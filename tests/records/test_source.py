@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from chela.records import environment
-from chela.records.environment import batch_job, git_state, peak_memory, reset_peak_memory
+from chela.records.environment import git_state, peak_memory, reset_peak_memory
 from chela.records.source import changes, code_state, source_files
+from tasks.lease import BATCH_JOBS, batch_job
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_peak_memory_is_of_what_came_since(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_the_batch_systems_number_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in environment.BATCH_JOBS:
+    for name in BATCH_JOBS:
         monkeypatch.delenv(name, raising=False)
     assert batch_job() is None
     monkeypatch.setenv("SLURM_JOB_ID", "1234")

@@ -10,15 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import filelock
 import pytest
 from rich.console import Console
 
 from chela.records.collect import collect
 from chela.records.progress import overview, sweep_states
 from chela.records.record import write_record
-from chela.records.state import PROGRESS, lock_of, run_folders, run_state
-from chela.records.sweeps import LOCK, Plan, SweepCell, read_cells, write_cell, write_plan
+from chela.records.state import PROGRESS, lease_of, run_folders, run_state
+from chela.records.sweeps import LEASE, Plan, SweepCell, read_cells, write_cell, write_plan
+from tasks.lease import hold
 from tests.conftest import ROOT, program
 from tests.records.samples import record
 
@@ -43,10 +43,10 @@ def shown(root: Path, **options: bool) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_running_or_died_is_told_by_the_lock(tmp_path: Path) -> None:
+def test_running_or_died_is_told_by_the_lease(tmp_path: Path) -> None:
     folder = run_of(tmp_path, "a", "running")
     signs(folder, step=50)
-    with filelock.FileLock(lock_of(folder)):
+    with hold(lease_of(folder)):
         state = run_state(folder, now=110.0)
     assert (state.status, state.step, state.steps, state.value) == ("running", 50, 100, 0.25)
     assert state.seconds_left == pytest.approx(2.0 * 50 - 10)  # 30 steps took 60 s, 10 s ago
@@ -55,26 +55,18 @@ def test_running_or_died_is_told_by_the_lock(tmp_path: Path) -> None:
     assert "repeat the command" in state.note
 
 
-def test_looking_does_not_keep_a_run_from_its_lock(tmp_path: Path) -> None:
-    folder = run_of(tmp_path, "a", "running")
-    lock_of(folder).touch()
-    run_state(folder)
-    with filelock.FileLock(lock_of(folder), timeout=0):
-        assert run_state(folder).status == "running"
-
-
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "x"}', '{"step": NaN, "steps": 1}'])
 def test_damaged_signs_of_life_are_none(tmp_path: Path, text: str) -> None:
     folder = run_of(tmp_path, "a", "running")
     (folder / PROGRESS).write_text(text)
-    with filelock.FileLock(lock_of(folder)):
+    with hold(lease_of(folder)):
         state = run_state(folder)
     assert (state.status, state.step, state.seconds_left) == ("running", None, None)
 
 
 def test_before_the_first_step_and_after_the_last(tmp_path: Path) -> None:
     folder = run_of(tmp_path, "a", "running")
-    with filelock.FileLock(lock_of(folder)):
+    with hold(lease_of(folder)):
         signs(folder, step=20)
         assert run_state(folder, now=100.0).seconds_left is None
         signs(folder, step=100)
@@ -92,7 +84,7 @@ def test_every_other_state(tmp_path: Path) -> None:
     assert run_state(failed).note == "RunError: no luck"
     pruned = run_of(tmp_path, "h", "interrupted", pruned="pruned at step 4")
     assert run_state(pruned).note == "pruned at step 4"
-    with filelock.FileLock(lock_of(failed)):
+    with hold(lease_of(failed)):
         assert run_state(failed).status == "preparing"
     (failed / "record.json").write_text("{")
     assert run_state(failed).status == "unreadable"
@@ -122,7 +114,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
     for folder in folders[:3]:
         (folder / "record.json").unlink()
     os.mkfifo(folders[0] / "record.json")
-    os.mkfifo(lock_of(folders[1]))
+    os.mkfifo(f"{lease_of(folders[1])}.1")
     (folders[1] / "record.json").symlink_to("/dev/zero")
     (folders[2] / "record.json").symlink_to("record.json")
     assert [run_state(each).status for each in folders] == ["unreadable"] * 3 + ["failed"]
@@ -165,7 +157,7 @@ def test_a_plan_that_says_something_else_is_none(tmp_path: Path, plan) -> None:
 
 def test_runs_are_found_before_they_have_a_folder_and_in_searches(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / ".seed3.lock").touch()
+    (tmp_path / "a" / ".seed3.lease.1").touch()
     run_of(tmp_path / "search" / "s", "b", "failed")
     (tmp_path / "a" / "seed3.earlier-1").mkdir()
     (tmp_path / "a" / "seed3.earlier-1" / "record.json").touch()
@@ -190,7 +182,7 @@ def test_a_sweep_shows_each_cell(tmp_path: Path) -> None:
     assert "to go on: python train.py -m seed=0,1" in text
     assert "out of luck" in text
     assert "other runs" not in text
-    with filelock.FileLock(folder / LOCK):
+    with hold(folder / LEASE):
         assert "table-1 runs:" in shown(tmp_path)
 
 
@@ -198,7 +190,7 @@ def test_a_cell_that_runs_again_is_not_failed(tmp_path: Path) -> None:
     folder = sweep(tmp_path, 1)
     run = run_of(tmp_path, "a", "running")
     write_cell(folder, 0, SweepCell([], "../../a/seed0", error="another process is running it"))
-    with filelock.FileLock(lock_of(run)):
+    with hold(lease_of(run)):
         (found,), _ = sweep_states(tmp_path)
     assert [state.status for _, state in found.cells] == ["running"]
 

@@ -162,7 +162,6 @@ READ_ONLY = """
 
 def test_prepared_data_are_used_without_writing(folder: Path) -> None:
     prepare(folder, recipe())
-    folder.with_name("made-1.lock").unlink()
     script = """
         prepare(Path(sys.argv[1], "toy", "made-1"), recipe())
         print(load(Path(sys.argv[1], "toy", "made-1")).splits["train"][0])
@@ -172,7 +171,7 @@ def test_prepared_data_are_used_without_writing(folder: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "[1, 2, 3]" in out
-    assert not folder.with_name("made-1.lock").exists()
+    assert [each.name for each in folder.parent.iterdir()] == ["made-1"]
 
 
 @pytest.mark.parametrize("exists", ["data", "data/toy"])
@@ -210,7 +209,7 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing(tmp_path: Path
     assert "cannot be written" in out, err
     assert "data_dir=" in out
     assert "Traceback" not in err
-    assert [each.name for each in (tmp_path / "data" / "toy").iterdir()] == ["made-1.lock"]
+    assert not list((tmp_path / "data" / "toy").iterdir())
 
 
 def test_what_is_prepared_is_said_only_when_asked(folder: Path, capfd) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import filelock
 import pytest
 import torch
 
 from chela.config.schema import parse
 from chela.errors import RunError
-from chela.records.state import lock_of
+from chela.records.state import lease_of
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
 from chela.training.module import TrainingModule
 from chela.training.run import run
 from tasks.errors import DataError
+from tasks.lease import holder_of
 from tasks.listops import official
 from tests.training.runs import folder_of, record_of
 
@@ -49,47 +49,23 @@ def test_a_run_without_data_leaves_no_folder(composed, tmp_path) -> None:
 def test_a_start_that_fails_leaves_other_seeds_alone(composed, tmp_path) -> None:
     nowhere = ["task.source=official", f"data_dir={tmp_path / 'nothing'}"]
     other = RunFolder(parse(composed(*nowhere, "seed=1")))
-    with other.lock():
+    with other.held():
         with pytest.raises(DataError):
             run(composed(*nowhere, "seed=0"))
-        assert list(other.path.parent.iterdir()) == [lock_of(other.path)]
+        assert list(other.path.parent.iterdir()) == [Path(f"{lease_of(other.path)}.1")]
 
 
 def test_a_folder_in_use_is_refused(composed) -> None:
     config = composed()
-    with RunFolder(parse(config)).lock(), pytest.raises(RunError, match="another process"):
+    with RunFolder(parse(config)).held(), pytest.raises(RunError, match="another process"):
         run(config)
 
 
-def test_a_lock_goes_while_it_is_held(composed, monkeypatch) -> None:
-    """Later, it could be one that another process holds by then."""
+def test_a_start_that_comes_to_nothing_leaves_nothing(composed) -> None:
     folder = RunFolder(parse(composed()))
-    release, left = filelock.FileLock.release, []
-
-    def watched(lock: filelock.BaseFileLock) -> None:
-        left.append(lock_of(folder.path).exists())
-        release(lock)
-
-    monkeypatch.setattr(filelock.FileLock, "release", watched)
-    with folder.lock():
-        assert lock_of(folder.path).exists()
-    assert left == [False]
-
-
-def test_a_folder_that_goes_before_it_is_locked_is_made_again(composed, monkeypatch) -> None:
-    """Another process, whose run does not start, removes it."""
-    folder = RunFolder(parse(composed()))
-    acquire, errors = filelock.FileLock.acquire, [FileNotFoundError, FileExistsError]
-
-    def late(lock: filelock.BaseFileLock, timeout: float) -> object:
-        if errors:
-            folder.path.parent.rmdir()
-            raise errors.pop()
-        return acquire(lock, timeout)
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", late)
-    with folder.lock():
-        assert lock_of(folder.path).exists()
+    with folder.held():
+        assert holder_of(lease_of(folder.path))
+    assert not folder.path.parent.exists()
 
 
 def test_a_missing_checkpoint_is_named(composed) -> None:

@@ -1,0 +1,129 @@
+"""Which cell of a sweep is next, for one of any number of processes that are given the sweep."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, JobStatus
+
+from chela.records import sweeps
+from chela.records.sweeps import SweepCell
+from tasks.screen import Screen
+
+FOLDER = "CHELA_SWEEP_FOLDER"  # of the sweep's own files; its cells inherit it
+PLUGIN = "hydra_plugins.chela"  # Hydra takes no launcher from a module that is called otherwise
+PAUSE = 1.0  # seconds between two looks at cells that others run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a sweep, before it runs."""
+
+    number: int
+    overrides: list[str]
+    label: str  # what tells it from the others
+
+
+class Turns:
+    """The cells that wait, in order. Each is run by whichever process comes to it first.
+
+    Args:
+        folder: of the sweep.
+        job_overrides: of each cell.
+        first: number of the first one.
+    """
+
+    def __init__(self, folder: Path, job_overrides: Sequence[Sequence[str]], first: int) -> None:
+        overrides = [list(each) for each in job_overrides]
+        numbered = enumerate(zip(overrides, sweeps.varied(overrides), strict=True), first)
+        self.folder = folder
+        self.cells = [
+            Cell(number, given, " ".join([f"[{number + 1}]", *differs]))
+            for number, (given, differs) in numbered
+        ]
+        self.waiting = list(self.cells)
+        self._look_again = 0.0  # time.monotonic()
+        # failed since the sweep began, or finished before it did, which is to be shown
+        self._known = {n: each for n, each in sweeps.read_cells(folder).items() if not each.error}
+
+    def next(self) -> Cell | None:
+        """The next cell that nobody runs, which waits no more; None: there is none now."""
+        if time.monotonic() < self._look_again:
+            return None
+        cells = sweeps.read_cells(self.folder)
+        for cell in list(self.waiting):
+            known = cells.get(cell.number)
+            if known is not None and sweeps.runner(self.folder, known) is not None:
+                continue
+            self.waiting.remove(cell)
+            ended = known is not None and (known.error is not None or known.best is not None)
+            if not ended or known == self._known.get(cell.number):
+                return cell
+        self._look_again = time.monotonic() + PAUSE
+        return None
+
+    def put_back(self, cell: Cell) -> bool:
+        """Let a cell wait that has ended without a word because another process is at it.
+
+        Returns:
+            Whether that is so.
+        """
+        known = self.known(cell)
+        if known.error is not None or known.best is not None:
+            return False
+        self.waiting.append(cell)
+        return True
+
+    def may_become_free(self) -> bool:
+        """Whether a cell waits whose process gives no sign of life; else they are the others'."""
+        cells = sweeps.read_cells(self.folder)
+        runners = [
+            sweeps.runner(self.folder, cells.get(each.number, SweepCell(each.overrides)))
+            for each in self.waiting
+        ]
+        return any(each is None or each.is_silent for each in runners)
+
+    def known(self, cell: Cell) -> SweepCell:
+        """What is known of a cell."""
+        return sweeps.read_cells(self.folder).get(cell.number, SweepCell(cell.overrides))
+
+    def returned(self) -> list[JobReturn]:
+        """What became of each cell, for Hydra."""
+        results = []
+        for cell in self.cells:
+            best = self.known(cell).best
+            result = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
+            result.return_value = float("nan") if best is None else best
+            results.append(result)
+        return results
+
+
+class TurnLauncher(BasicLauncher):
+    """Hydra's launcher ``turns``: one cell after the other, in this process."""
+
+    __module__ = PLUGIN
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        """Run the cells that no other process runs, and return what became of all."""
+        turns = Turns(Path(os.environ[FOLDER]), job_overrides, initial_job_idx)
+        waits = False
+        while turns.waiting:
+            cell = turns.next()
+            if cell is not None:
+                super().launch([cell.overrides], cell.number)
+                turns.put_back(cell)
+            elif turns.may_become_free():
+                if not waits:
+                    Screen().say("waiting for cells whose processes give no sign of life ...")
+                waits = True
+                time.sleep(PAUSE)
+            else:
+                break
+        return turns.returned()

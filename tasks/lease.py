@@ -1,0 +1,295 @@
+"""Who is at a place of a disk: a lease, which its holder renews, and which lapses if it does not.
+
+A lease of ``<folder>/<name>`` is a file ``<folder>/<name>.<number>``, made by whoever finds no
+living one before it. That a file is made by one process alone is all that a disk has to promise:
+network disks do, whose locks often reach no further than one machine. Two that take the place of a
+dead holder make the same file, so one of them does not; nobody removes what a living one has made.
+
+On the machine of its holder a lease ends with that process, whatever ended it. Elsewhere it lapses
+when it was not renewed for ``LAPSE``: a machine that lost its power, or its network. A process that
+comes back from there, and finds its lease gone, ends at once: another one has taken over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tasks.screen import Screen
+
+RENEW = 10.0  # seconds between two signs of life
+SILENT = 3 * RENEW  # after which who waits may hope
+LAPSE = 120.0  # network disks show what others wrote after up to a minute
+ATTEMPTS = 100  # in a folder that others, whose runs do not start, make and remove
+LARGEST = 4096  # bytes that are read of a lease
+
+# How batch systems number a job for its processes: Slurm, PBS, LSF, Grid Engine, Flux, OAR.
+BATCH_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "OAR_JOB_ID")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that a lease is of.
+
+    Args:
+        host: the name of its machine.
+        machine: what numbers its process: that boot of a kernel, that container; "" if unknown.
+        pid: its number there.
+        started: when, in the kernel's own time; "" if unknown.
+        job: the batch system's number of its job; None outside one.
+        restarts: how often that job was started before.
+        token: of this lease alone.
+        renewed: seconds since the epoch, by the disk's clock.
+    """
+
+    host: str
+    machine: str = ""
+    pid: int = 0
+    started: str = ""
+    job: str | None = None
+    restarts: int = 0
+    token: str = ""
+    renewed: float = 0.0
+
+    def lives(self, now: float) -> bool:
+        """Whether it still holds what it took.
+
+        Args:
+            now: seconds since the epoch.
+        """
+        if self.machine and self.machine == _machine():
+            return _started(self.pid) == self.started
+        # the batch system has started that job again, as this one, maybe elsewhere
+        again = self.job is not None and self.job == batch_job() and self.restarts < _restarts()
+        return not again and now - self.renewed < LAPSE
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it missed signs of life, so that its lease may be about to lapse."""
+        return time.time() - self.renewed > SILENT
+
+    def describe(self) -> str:
+        """``"process 12 on node3, job 77"``."""
+        job = "" if self.job is None else f", job {self.job}"
+        return f"process {self.pid} on {self.host}{job}"
+
+
+class Taken(Exception):
+    """A living process holds the lease."""
+
+    def __init__(self, holder: Holder) -> None:
+        super().__init__(f"taken by {holder.describe()}")
+        self.holder = holder
+
+
+def holder_of(place: Path, now: float | None = None) -> Holder | None:
+    """The living holder of a place; None: there is none. It needs no right to write.
+
+    Args:
+        place: see ``hold``.
+        now: seconds since the epoch; None: the clock's.
+    """
+    return _living(_leases(place), time.time() if now is None else now)
+
+
+@contextmanager
+def hold(place: Path, wait: Callable[[Holder], bool] = lambda _: False) -> Iterator[None]:
+    """Hold a place while the body runs; the folders above it are made.
+
+    Args:
+        place: a path that nothing else has.
+        wait: asked about a living holder, now and then: whether to wait for its end.
+
+    Raises:
+        Taken: it is not to be waited for.
+        OSError: the disk takes no file.
+    """
+    pause = 0.02  # seconds
+    while isinstance(lease := _take(place), Holder):
+        if not wait(lease):
+            raise Taken(lease)
+        time.sleep(pause)
+        pause = min(1.0, 1.5 * pause)
+    process, over = os.getpid(), threading.Event()
+    threading.Thread(target=_renew, args=(lease, over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        if os.getpid() == process:  # not a process forked from it
+            lease.leave()
+
+
+def batch_job() -> str | None:
+    """The batch system's number of the job that this process is a part of; None outside one."""
+    return next((os.environ[name] for name in BATCH_JOBS if os.environ.get(name)), None)
+
+
+@dataclass(frozen=True)
+class _Lease:
+    file: Path
+    holder: Holder
+
+    def is_ours(self) -> bool:
+        """Whether nobody has taken over.
+
+        Raises:
+            OSError: it cannot be read now.
+        """
+        with suppress(FileNotFoundError):
+            return _read(self.file).token == self.holder.token
+        return False
+
+    def leave(self) -> None:
+        with suppress(OSError):  # a disk that is read-only by now: it ends with the process
+            if self.is_ours():
+                self.file.unlink(missing_ok=True)
+
+
+def _take(place: Path) -> _Lease | Holder:
+    """The lease of a place, or who has it."""
+    for attempt in range(ATTEMPTS):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            before = _leases(place)
+            if holder := _living(before, time.time()):
+                return holder
+            lease = _Lease(place.with_name(f"{place.name}.{max(before, default=0) + 1}"), _own())
+            with lease.file.open("x") as file:
+                file.write(json.dumps(asdict(lease.holder)))
+        except FileExistsError:  # another one was faster; or Python's mkdir, while the folder went
+            continue
+        except FileNotFoundError:  # the folder went again
+            if attempt == ATTEMPTS - 1:
+                raise
+            continue
+        others = {n: each for n, each in _leases(place).items() if each.token != lease.holder.token}
+        # by the disk's clock; and some may have come, and gone, since the look before
+        if holder := _living(others, lease.file.stat().st_mtime):
+            lease.leave()
+            return holder
+        for number in others:
+            place.with_name(f"{place.name}.{number}").unlink(missing_ok=True)
+        return lease
+    raise FileExistsError(17, "others take and leave it all the time", str(place))
+
+
+def _living(leases: dict[int, Holder], now: float) -> Holder | None:
+    return next((each for _, each in sorted(leases.items()) if each.lives(now)), None)
+
+
+def _leases(place: Path) -> dict[int, Holder]:
+    """All leases of a place, the dead ones too, by number."""
+    found = {}
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(place.parent):
+            number = entry.name.removeprefix(f"{place.name}.")
+            if entry.name == number or not (number.isdecimal() and number.isascii()):
+                continue
+            with suppress(OSError):
+                found[int(number)] = _read(Path(entry.path))
+    return found
+
+
+def _read(file: Path) -> Holder:
+    """What a lease says. Opened, a network disk shows it as it is now.
+
+    Raises:
+        OSError: there is none, or it cannot be read now.
+    """
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(2, "it is no file", str(file))
+        content = _texts(os.read(descriptor, LARGEST))
+    finally:
+        os.close(descriptor)
+    return Holder(**{**content, "renewed": found.st_mtime})
+
+
+def _texts(written: bytes) -> dict[str, Any]:
+    """The fields of a holder; of one that is just being written, or damaged, only a name."""
+    unknown = {"host": "a machine that is not named"}
+    try:
+        content = json.loads(written)
+        if content.keys() != {each.name for each in fields(Holder)}:
+            return unknown
+    except (ValueError, AttributeError, RecursionError):
+        return unknown
+    job = content["job"]
+    texts = [content["host"], content["machine"], content["started"], content["token"], job or ""]
+    numbers = [content["pid"], content["restarts"]]
+    whole = all(isinstance(each, str) for each in texts) and all(type(n) is int for n in numbers)
+    return content if whole else unknown
+
+
+def _own() -> Holder:
+    pid = os.getpid()
+    place = (socket.gethostname(), _machine(), pid, _started(pid) or "")
+    return Holder(*place, batch_job(), _restarts(), secrets.token_hex(8))
+
+
+def _restarts() -> int:
+    count = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return int(count) if count.isdecimal() else 0
+
+
+@cache
+def _machine() -> str:
+    """What makes a process's number one process: the kernel's boot and the container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - it is no path
+    except OSError:  # no Linux
+        return socket.gethostname()
+
+
+def _started(pid: int) -> str | None:
+    """When a process of this machine was started; None: there is none, or it is dead."""
+    try:
+        # its name, in parentheses, may hold anything; after it the state, and 19 further the start
+        behind = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if behind[0] in "ZX" else behind[19]
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return ""
+
+
+def _renew(lease: _Lease, over: threading.Event) -> None:
+    """In a thread: signs of life, until the end."""
+    while not over.wait(RENEW):
+        with suppress(OSError):  # a disk that is away for a while
+            if lease.is_ours():
+                os.utime(lease.file)
+            elif not over.is_set():
+                _end(lease)
+
+
+def _end(lease: _Lease) -> None:
+    """What this process writes would meet what another one does."""
+    other = holder_of(lease.file.with_suffix(""))
+    who = "it was removed" if other is None else f"{other.describe()} has taken over"
+    Screen(stderr=True).say(
+        f"error: {lease.file} is not this process's any more ({who}); it ends here.\n"
+        "  try: the same command, if nothing else is running it"
+    )
+    os._exit(1)
