@@ -17,7 +17,7 @@ from chela.layers.norms import BatchNorm, NormName, make_norm
 from chela.model.block import Block
 from chela.model.encoders import TokenEncoder, ValueEncoder
 from chela.model.ffn import GLU, MLP
-from chela.model.head import HeadName, Pooling, make_head, pool
+from chela.model.head import HeadName, Pooling, Unread, make_head, pool, unread
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -41,8 +41,16 @@ class BackboneConfig:
     pooled_norm: Literal["none", "batch"] = field(default="none", metadata={"neutral": "none"})
     head: HeadName = "mlp"  # as LRA's models; S4's is linear
     head_dim: PositiveInt | None = None  # hidden width of an mlp head; null: 2 * dim
+    # one matrix for the tokens that are read and those that are asked (Press & Wolf 2017): a large
+    # vocabulary counts once. Off: of bytes it is small, and two kinds of token may be unlike.
+    tie_embeddings: bool = field(default=False, metadata={"neutral": False})
 
     def __post_init__(self) -> None:
+        if self.tie_embeddings and self.head != "linear":
+            raise ValueError(
+                f"tie_embeddings=true, but head={self.head} has no matrix of embeddings; "
+                "set head=linear"
+            )
         if self.head == "linear" and self.head_dim is not None:
             raise ValueError(
                 f"head_dim={self.head_dim}, but a linear head has no hidden channels; "
@@ -257,7 +265,8 @@ class TokenModel(nn.Module):
         documents: sequences of a sample: 1.
 
     Raises:
-        ValueError: a sample is more than one sequence, or pooled features are to be normalised.
+        ValueError: a sample is more than one sequence, pooled features are to be normalised, or
+            tied embeddings are not of the same tokens.
     """
 
     def __init__(
@@ -281,6 +290,14 @@ class TokenModel(nn.Module):
         self.backbone = Backbone(config, make_mixer, vocab_size=vocab_size, input_dim=input_dim)
         hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
         self.head = make_head(config.head, config.dim, hidden_dim, num_classes)
+        if config.tie_embeddings:
+            if vocab_size != num_classes:
+                raise ValueError(
+                    f"tie_embeddings=true, but {num_classes} tokens are asked and "
+                    f"{vocab_size} are read; set tie_embeddings=false"
+                )
+            assert isinstance(self.backbone.encoder, TokenEncoder)
+            self.head.weight = self.backbone.encoder.embedding.weight
 
     def forward(
         self, values: Tensor, lengths: Tensor | None = None, places: Tensor | None = None
@@ -292,10 +309,22 @@ class TokenModel(nn.Module):
             lengths: (B,) true lengths, None when nothing is padded.
             places: (B, K) positions whose logits (B, K, classes) alone are computed.
         """
+        return self.head(self.features(values, lengths, places))
+
+    def unread(
+        self, values: Tensor, lengths: Tensor | None = None, places: Tensor | None = None
+    ) -> Unread:
+        """What ``forward`` would return, before the last linear map."""
+        return unread(self.head, self.features(values, lengths, places))
+
+    def features(
+        self, values: Tensor, lengths: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
+        """What the head reads (B, L, D), or at ``places`` alone (B, K, D)."""
         features = self.backbone(values, lengths)  # (B, L, D)
         if places is not None:
             features = features.take_along_dim(places[..., None], dim=1)  # (B, K, D)
-        return self.head(features)
+        return features
 
     def fold(self) -> TokenModel:
         """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,3 +57,24 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(..., D) to logits (..., classes)."""
         return self.out(F.gelu(self.hidden(features)))
+
+
+class Unread(NamedTuple):
+    """Scores ``features @ weight.T + bias`` that nobody has computed: they may be too many."""
+
+    features: Tensor  # (..., D)
+    weight: Tensor  # (classes, D)
+    bias: Tensor  # (classes,)
+
+
+def unread(head: nn.Module, features: Tensor) -> Unread:
+    """What ``head(features)`` would be, all but its last linear map.
+
+    Args:
+        head: of ``make_head``.
+        features: (..., D).
+    """
+    if isinstance(head, Head):
+        return Unread(F.gelu(head.hidden(features)), head.out.weight, head.out.bias)
+    assert isinstance(head, nn.Linear)
+    return Unread(features, head.weight, head.bias)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chela.model import Model
+from chela.kernels.token_loss import token_loss
+from chela.layers.basic import compute_dtype
+from chela.model import Model, Unread
 from tasks.storage.rows import NOTHING
 
 Direction = Literal["max", "min"]
+Answers = Tensor | Unread
 SUMS = ("loss", "hits", "targets", "squared loss")  # in this order
 
 
@@ -99,26 +102,33 @@ class Objective:
         if metric not in known:
             raise ValueError(f"{metric} is not one of the metrics {', '.join(known)}")
         self.primary = known[metric]
+        self.num_classes = num_classes
         self.guessing = math.log(num_classes)  # the loss of who knows nothing
         self.answers = answers
 
     def ask(
-        self, model: Callable[..., Tensor], values: Tensor, lengths: Tensor | None, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, model: Any, values: Tensor, lengths: Tensor | None, targets: Tensor
+    ) -> tuple[Answers, Tensor]:
         """What ``model`` answers to a batch: logits (..., classes) and their targets (...)."""
         return model(values, lengths), targets
 
-    def judge(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def judge(self, logits: Answers, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of each target, 1 where it is hit, and 1 where one is asked.
 
         Args:
-            logits: (..., classes).
+            logits: (..., classes), or what they would be made of.
             targets: (...), ``NOTHING`` where nothing is asked: loss and hit are 0 there.
 
         Returns:
             Three float32 tensors (n,), n the number of places in ``targets``.
         """
-        logits, targets = logits.float().flatten(0, -2), targets.flatten()
+        targets = targets.flatten()
+        if isinstance(logits, Unread):
+            x = logits.features.flatten(0, -2)
+            last = logits.weight, logits.bias
+            losses, hits = token_loss(x, *last, targets, NOTHING, dtype=compute_dtype(x))
+            return losses, hits, self.asked(targets)
+        logits = logits.float().flatten(0, -2)
         losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=NOTHING)
         hits = (logits.argmax(-1) == targets).float()
         return losses, hits, self.asked(targets)
@@ -127,12 +137,12 @@ class Objective:
         """1 where something is asked, else 0; float32."""
         return (targets != NOTHING).float()
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Answers, targets: Tensor) -> Tensor:
         """The mean loss of the targets asked."""
         losses, _, asked = self.judge(logits, targets)
         return losses.sum() / asked.sum().clamp(min=1)
 
-    def evaluate(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def evaluate(self, logits: Answers, targets: Tensor) -> Tensor:
         """``SUMS`` over the targets (4,), float64: the order of adding does not show."""
         losses, hits, asked = (each.double() for each in self.judge(logits, targets))
         return torch.stack([losses.sum(), hits.sum(), asked.sum(), losses.square().sum()])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from chela.model import TokenModel
-from chela.objectives.base import ACCURACY, LOSS, Means, Metric, Objective
+from chela.objectives.base import ACCURACY, LOSS, Answers, Means, Metric, Objective
 from tasks.storage.rows import NOTHING
 
+MANY = 1 << 14  # tokens of a vocabulary; bytes and MQAR's symbols are fewer
 LARGEST = 700.0  # nats, whose exponential is still a float
 
 
@@ -31,14 +32,18 @@ class Tokens(Objective):
     )
 
     def ask(
-        self, model: Callable[..., Tensor], values: Tensor, lengths: Tensor | None, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The head reads no more places (B, answers) of a sample than can be asked."""
+        self, model: Any, values: Tensor, lengths: Tensor | None, targets: Tensor
+    ) -> tuple[Answers, Tensor]:
+        """The head reads no more places (B, answers) of a sample than can be asked.
+
+        Scores among ``MANY`` tokens or more are left to whoever reads them, some at a time.
+        """
+        answer = model if self.num_classes < MANY else model.unread
         if self.answers is None:
-            return super().ask(model, values, lengths, targets)
+            return answer(values, lengths), targets
         asked_first = (targets == NOTHING).byte().argsort(dim=1, stable=True)
         places = asked_first[:, : self.answers]  # a fixed number: a GPU need not say how many
-        return model(values, lengths, places), targets.gather(1, places)
+        return answer(values, lengths, places), targets.gather(1, places)
 
 
 def bits(name: str) -> Metric:

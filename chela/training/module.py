@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import RunError
-from chela.objectives.base import SUMS, Means, Objective
+from chela.objectives.base import SUMS, Answers, Means, Objective
 from chela.training.distributed import processes, total
 from chela.training.graphs import StepGraphs
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
@@ -321,6 +321,6 @@ class TrainingModule(L.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             return self.objective.evaluate(*self._ask(batch))
 
-    def _ask(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _ask(self, batch: Batch) -> tuple[Answers, Tensor]:
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
         return self.objective.ask(self, batch.values, lengths, batch.targets)

@@ -1,0 +1,68 @@
+"""The loss in chunks against its formula in float64, and how much of it is ever in memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from chela.kernels.token_loss import naive, token_loss
+
+N, DIM, WORDS, NOTHING = 29, 6, 50, -100
+
+
+def case(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(N, DIM), torch.randn(WORDS, DIM), torch.randn(WORDS)
+    targets = torch.randint(0, WORDS, (N,))
+    targets[torch.rand(N) < 0.3] = NOTHING
+    return (*(each.to(dtype).requires_grad_() for each in (x, weight, bias)), targets)
+
+
+@pytest.mark.parametrize("chunk", [1, 7 * WORDS, 10**6])
+@pytest.mark.parametrize(
+    ("dtype", "narrow", "tolerance"),
+    [(torch.float64, None, 1e-12), (torch.float32, None, 1e-5), (torch.float32, "bf16", 3e-2)],
+)
+def test_losses_hits_and_gradients_are_those_of_the_formula(
+    dtype: torch.dtype, narrow: str | None, tolerance: float, chunk: int
+) -> None:
+    exact, found = case(), case(dtype)
+    upstream = torch.randn(N, dtype=torch.float64)
+    losses, hits = naive.token_loss(*exact, NOTHING)
+    (losses * upstream).sum().backward()
+    products = None if narrow is None else torch.bfloat16
+    ours, ours_hit = token_loss(*found, NOTHING, dtype=products, chunk=chunk)
+    (ours * upstream.to(dtype)).sum().backward()
+    assert ours.dtype == dtype
+    assert (exact[3] == NOTHING).sum() > 3 and (ours[exact[3] == NOTHING] == 0).all()
+    close = {"rtol": tolerance, "atol": tolerance}
+    torch.testing.assert_close(ours.double(), losses, **close)
+    if narrow is None:
+        assert torch.equal(ours_hit.double(), hits)
+    for one, other in zip(exact[:3], found[:3], strict=True):
+        assert other.grad.dtype == dtype
+        norm = (one.grad - other.grad.double()).norm() / one.grad.norm()
+        assert norm < tolerance
+
+
+class _Largest(TorchDispatchMode):
+    """The most elements that a result had."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(each, torch.Tensor):
+                self.elements = max(self.elements, each.numel())
+        return result
+
+
+def test_no_more_scores_than_a_chunk_are_ever_in_memory() -> None:
+    x, weight, bias, targets = case()
+    largest = _Largest()
+    with largest:
+        losses, _ = token_loss(x, weight, bias, targets, NOTHING, chunk=8 * WORDS)
+        losses.sum().backward()
+    assert largest.elements == 8 * WORDS < N * WORDS
