@@ -97,6 +97,21 @@ class Task(ABC):
         batch = self.encoding.read(self.own_rows(examples), list(range(len(examples))))
         return batch.values, batch.lengths
 
+    def tokens_of(self, text: str) -> NDArray[Any]:
+        """The tokens (n,) of a text, for a model that goes on from it.
+
+        Raises:
+            DataError: it has a sign that the task does not know, or the task has no text.
+        """
+        raise DataError(
+            f"{self.name} does not say what a text's tokens are, so no model of it can go on from "
+            f"one.\n  try: methods tokens_of and text_of in {type(self).__name__}"
+        )
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text that tokens stand for, see ``tokens_of``."""
+        return " ".join(map(str, tokens))
+
     def find_source(self) -> None:  # noqa: B027  # nothing to look for, if a task says nothing
         """Look for the data's source, before anything is prepared; where ``origin`` does not.
 

@@ -25,6 +25,7 @@ ROOMS = [
     "chela.track",
     "chela.training",
     "chela.hub",
+    "chela.generation",
     "chela.doctor",
     "chela.bench",
     "chela.launch",

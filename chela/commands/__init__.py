@@ -18,6 +18,7 @@ COMMANDS = {
     "report": ("chela.commands.report", "the table of the runs below some folders"),
     "prepare": ("chela.commands.prepare", "prepare a task's data, and stop"),
     "show": ("chela.commands.show", "draw samples of a task"),
+    "generate": ("chela.commands.generate", "let a run's language model go on from a prompt"),
     "doctor": ("chela.commands.doctor", "is everything in order for a run?"),
     "test-model": ("chela.commands.check_model", "does a mixer keep what all mixers keep?"),
     "params": ("chela.bench.params", "parameters and FLOPs of every model on a task"),

@@ -29,7 +29,7 @@ from chela.layers.basic import Dropout, compute_dtype, linear
 from chela.mixers.convolving import Convolving
 from chela.mixers.long_kernels import EMAKernel
 from chela.mixers.positions import turns
-from chela.mixers.stepping import FilterState, KeyValues, causal_only
+from chela.mixers.stepping import NO_END, FilterState, KeyValues, causal_only
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -166,7 +166,7 @@ class MegaMixer(Convolving):
         places = torch.arange(size, device=k.device) + (count - count % size)[:, None]  # (B, C)
         rows = torch.arange(len(k), device=k.device)[:, None]
         places = places.clamp(max=k.shape[1] - 1)  # those are not looked at
-        return KeyValues(k[rows, places], v[rows, places], count, 0)
+        return KeyValues(k[rows, places], v[rows, places], count, NO_END)
 
     def _attend_to(self, keys: Tensor, values: Tensor, q: Tensor, place: Tensor) -> Tensor:
         """A query (B, 1, S) in a place (B,) among keys (B, C, S), to (B, 1, V)."""

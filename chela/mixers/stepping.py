@@ -8,25 +8,28 @@ as far as that is known: a cache that grows makes place for them at once. A mixe
 methods has no such form.
 
 A state is a tree of tuples. Its tensors have a row for each sequence, (B, ...); what is no tensor
-serves all of them. ``step`` may write into the state that it is given: go on with what it returns,
-and take a copy by ``select`` to go two ways.
+serves all of them, and an integer is for how many steps there is place without more memory.
+``step`` may write into the state that it is given: go on with what it returns, and take a copy by
+``select`` to go two ways.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from chela.kernels import zero_padding
 from chela.kernels.precision import accumulation_dtype, without_autocast
 
 State = Any  # the tree of tuples above
+NO_END = sys.maxsize
 
 
 class Steps(Protocol):
@@ -62,6 +65,11 @@ def select(state: State, rows: Tensor) -> State:
         rows: (n,) integers from 0 to B - 1.
     """
     return tree_map_only(Tensor, lambda each: each.index_select(0, rows), state)
+
+
+def steps_left(state: State) -> int:
+    """For how many steps a state has place without more memory."""
+    return min([NO_END, *(each for each in tree_leaves(state) if isinstance(each, int))])
 
 
 def recent(x: Tensor, lengths: Tensor | None, count: int) -> Tensor:
@@ -163,7 +171,7 @@ class KeyValues(NamedTuple):
     keys: Tensor
     values: Tensor
     tokens: Tensor  # (B,) how many there were so far
-    left: int  # steps until all places are taken
+    left: int  # steps until all places are taken; NO_END where they are taken anew
 
     @classmethod
     def of(cls, keys: Tensor, values: Tensor, lengths: Tensor | None, room: int) -> KeyValues:

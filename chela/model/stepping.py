@@ -13,8 +13,8 @@ from chela.model.backbone import Model, TokenModel
 from chela.model.block import Block
 
 
-def refuse_without_steps(model: Model) -> None:
-    """Refuse a model that cannot go on a token at a time.
+def steppable(model: Model) -> TokenModel:
+    """The model, if it can go on a token at a time.
 
     Raises:
         ValueError: it gives one answer for a whole sequence, sees tokens that are still to come, is
@@ -37,6 +37,7 @@ def refuse_without_steps(model: Model) -> None:
                 f"{name} has no form that goes on a token at a time; give it the methods prefill "
                 "and step of chela.mixers.stepping"
             )
+    return model
 
 
 @torch.no_grad()
@@ -55,9 +56,9 @@ def prefill(
         The logits (B, classes) of the last token of each, and the state for ``step``.
 
     Raises:
-        ValueError: see ``refuse_without_steps`` and ``Backbone.forward``.
+        ValueError: see ``steppable`` and ``Backbone.forward``.
     """
-    refuse_without_steps(model)
+    steppable(model)
     model.backbone.check(values, lengths)
     x: Tensor = model.backbone.encoder(values, lengths)  # (B, L, D)
     states = []

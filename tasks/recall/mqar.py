@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
+from tasks.errors import DataError
 from tasks.storage.meta import Origin
 from tasks.storage.rows import NOTHING, Rows, split_rows
 
@@ -85,6 +86,19 @@ class Mqar(Task):
     def expected_rows(self) -> int:
         """The sizes asked for."""
         return sum(self.config.sizes.values())
+
+    def tokens_of(self, text: str) -> NDArray[Any]:
+        """Symbols are written as numbers, with blanks between them."""
+        try:
+            tokens = [int(each) for each in text.split()]
+        except ValueError as error:
+            raise DataError(f"{error}: symbols are numbers, such as 3 17 0") from error
+        for token in tokens:
+            if not 0 <= token < self.config.vocabulary:
+                raise DataError(
+                    f"symbol {token} is unknown: there are 0 to {self.config.vocabulary - 1:,}"
+                )
+        return np.array(tokens, dtype=np.uint16)
 
     def sample(self, split: str, index: int) -> str:
         """The symbols; behind a key that is asked stands its answer."""

@@ -1,0 +1,98 @@
+"""Let a run's language model go on: `chela generate run=outputs/<run>/seed0 prompt="Once"`."""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import yaml
+from annotated_types import Ge, Gt
+from pydantic.dataclasses import dataclass
+
+from chela.errors import ConfigError, RunError
+from chela.launch.cli import plain_errors
+from tasks.screen import Screen, visible
+
+USAGE = """\
+usage: chela generate run=FOLDER prompt=TEXT [key=value ...]
+
+  run=outputs/<run>/seed0  a finished run of a causal language model
+  prompt=TEXT              what it goes on from
+  tokens=200               how many more
+  temperature=1.0          of the draws; 0: always the most likely token
+  top_k=null               only the so many most likely tokens can come
+  seed=0                   of the draws
+  stream=true              print each piece as it comes
+  device=auto              cuda where there is one, else cpu"""
+
+
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
+class GenerateConfig:
+    """The keys above."""
+
+    run: str
+    prompt: str
+    tokens: Annotated[int, Gt(0)] = 200
+    temperature: Annotated[float, Ge(0)] = 1.0
+    top_k: Annotated[int, Gt(0)] | None = None
+    seed: Annotated[int, Ge(0)] = 0
+    stream: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def parsed(words: Sequence[str]) -> GenerateConfig:
+    """The command line, checked.
+
+    Raises:
+        ConfigError: a word that is no key=value, an unknown key, or a value that cannot be.
+    """
+    from chela.config.schema import checked
+
+    values = {}
+    for word in words:
+        key, mark, value = word.partition("=")
+        if not mark:
+            raise ConfigError(f"{word!r} is no key=value.\n  try: 'prompt={word}'")
+        values[key] = value if key in ("run", "prompt", "device") else yaml.safe_load(value)
+    if missing := [f"{key}=..." for key in ("run", "prompt") if not values.get(key)]:
+        raise ConfigError(f"{' and '.join(missing)} is missing or empty.\n{USAGE}")
+    return checked(GenerateConfig, values, path="")
+
+
+def main(words: Sequence[str]) -> None:
+    """Print the prompt and what the model says behind it; below it, how fast that was."""
+    if {"-h", "--help"} & {*words}:
+        Screen().say(USAGE)
+        return
+    with plain_errors():
+        generate(parsed(words))
+
+
+def generate(given: GenerateConfig) -> None:
+    """Load the run, and print as it comes."""
+    import torch
+
+    from chela.generation import continuation
+    from chela.hub import load_run
+
+    there = torch.cuda.is_available()
+    if given.device == "cuda" and not there:
+        raise RunError("device=cuda, but torch finds no GPU.\n  try: device=auto")
+    device = torch.device("cuda" if there and given.device != "cpu" else "cpu")
+    run = load_run(given.run, device)
+    sampling = (given.temperature, given.top_k, given.seed)
+    pieces = continuation(run, given.prompt, given.tokens, *sampling)
+    screen, began = Screen(), time.perf_counter()
+    first = next(pieces)  # an error of the prompt comes before anything is printed
+    for piece in [given.prompt, first] if given.stream else []:
+        screen.file.write(visible(piece))
+    for piece in pieces if given.stream else [given.prompt + first + "".join(pieces)]:
+        screen.file.write(visible(piece))
+        if screen.gone:
+            return
+    screen.file.write("\n")
+    seconds = time.perf_counter() - began
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    Screen(stderr=True).say(
+        f"{given.tokens:,} tokens in {seconds:.1f} s on {name}, the first with the prompt; "
+        f"temperature {given.temperature:g}, seed {given.seed}"
+    )

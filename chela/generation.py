@@ -1,0 +1,143 @@
+"""What a language model says next: prompts at once, then a token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from chela.errors import RunError
+from chela.hub import LoadedRun
+from chela.mixers.stepping import steps_left
+from chela.model import Model, TokenModel
+from chela.model.encoders import TokenEncoder
+from chela.model.recorded import RecordedStep
+from chela.model.stepping import prefill, step, steppable
+
+BROKEN = "\N{REPLACEMENT CHARACTER}"  # of a character whose bytes are not all there yet
+
+
+def generate(
+    model: TokenModel,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> Iterator[Tensor]:
+    """Continue token sequences, all at the same time.
+
+    Args:
+        model: in eval mode, causal; see ``check``.
+        prompts: B sequences of token ids, each of its own length.
+        count: how many tokens each gets.
+        temperature: the logits are divided by; 0: the most likely token, always.
+        top_k: only the so many most likely tokens can come; None: all.
+        seed: of the draws; they do not depend on the device but for its rounding.
+
+    Yields:
+        The next token of each sequence (B,), on the CPU, ``count`` times.
+
+    Raises:
+        RunError: the model cannot do it, a prompt is empty or has an unknown token, or there are
+            more tokens than the model can tell apart.
+    """
+    _check_prompts(check(model), prompts)
+    device = next(model.parameters()).device
+    lengths = torch.tensor([len(each) for each in prompts])
+    values = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
+    for row, prompt in zip(values, prompts, strict=True):
+        row[: len(prompt)] = torch.as_tensor(prompt)
+    ragged = None if (lengths == values.shape[1]).all() else lengths.to(device)
+    try:
+        logits, state = prefill(model, values.to(device), ragged, room=count)
+    except ValueError as error:
+        raise RunError(f"the prompt cannot be read: {error}") from error
+    steps = count - 1  # the last token is not read
+    if (left := steps_left(state)) < steps:
+        raise RunError(
+            f"the model tells apart {values.shape[1] + left:,} tokens, and {values.shape[1]:,} of "
+            f"the prompt and {count:,} more were asked for.\n  try: {left:,} tokens at most"
+        )
+    draws = torch.Generator().manual_seed(seed)
+    choose = partial(choice, temperature=temperature, top_k=top_k, draws=draws)
+    recorded = RecordedStep(model, state, len(prompts)) if device.type == "cuda" else None
+    for place in range(count):
+        tokens = choose(logits)  # (B,)
+        yield tokens
+        if place == steps:
+            return
+        following = tokens[:, None].to(device)
+        if recorded is None:
+            logits, state = step(model, following, state)
+        else:
+            logits = recorded(following)
+
+
+def choice(logits: Tensor, temperature: float, top_k: int | None, draws: torch.Generator) -> Tensor:
+    """One token of each row of logits (B, classes), (B,), on the CPU."""
+    logits = logits.float().cpu()
+    if temperature == 0:
+        return logits.argmax(-1)
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = logits.topk(top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=draws)[:, 0]
+
+
+def continuation(
+    run: LoadedRun,
+    prompt: str,
+    count: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> Iterator[str]:
+    """What a run's model says behind a prompt, piece by piece; see ``generate``.
+
+    Raises:
+        RunError: see there.
+        DataError: the prompt has a sign that the task has no token for.
+    """
+    model = check(run.model)
+    tokens = [int(each) for each in run.task.tokens_of(prompt)]
+    longest = run.task.spec.max_length
+    if len(tokens) > longest:
+        raise RunError(
+            f"the prompt has {len(tokens):,} tokens, but the model was built for {longest:,}.\n"
+            f"  try: its last {longest:,}"
+        )
+    said, shown = [*tokens], run.task.text_of(tokens)
+    for (token,) in generate(model, [tokens], count, temperature, top_k, seed):
+        said.append(int(token))
+        text = run.task.text_of(said)
+        if not text.endswith(BROKEN) and text.startswith(shown):
+            yield text[len(shown) :]
+            shown = text
+    yield run.task.text_of(said)[len(shown) :]
+
+
+def check(model: Model) -> TokenModel:
+    """The model, if it can go on a token at a time.
+
+    Raises:
+        RunError: it cannot; the message says why.
+    """
+    try:
+        return steppable(model)
+    except ValueError as error:
+        raise RunError(f"this model cannot generate: {error}") from error
+
+
+def _check_prompts(model: TokenModel, prompts: Sequence[Sequence[int]]) -> None:
+    if not prompts or not all(map(len, prompts)):
+        raise RunError("the prompt is empty, but a model goes on from a token at least")
+    encoder = model.backbone.encoder
+    if not isinstance(encoder, TokenEncoder):
+        raise RunError("the model takes real values, and has no tokens to go on with")
+    known = encoder.embedding.num_embeddings
+    for token in (token for prompt in prompts for token in prompt):
+        if not 0 <= token < known:
+            raise RunError(f"token {token} is unknown: the model has those from 0 to {known - 1:,}")
