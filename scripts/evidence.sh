@@ -40,18 +40,18 @@ for part in $parts; do
       keep tests python -m pytest tests/training -m gpu -q -n 6
       ;;
     kernels)
-      keep kernels python scripts/bench_kernels.py
-      keep kernels python scripts/bench_kernels.py --plot "$folder/kernels.png"
+      keep kernels python -m chela bench-kernels
+      keep kernels python -m chela bench-kernels --plot "$folder/kernels.png"
       ;;
     sanitizer)
       for tool in memcheck racecheck; do
-        keep sanitizer compute-sanitizer --tool $tool python scripts/bench_kernels.py \
+        keep sanitizer compute-sanitizer --tool $tool python -m chela bench-kernels \
           --check --implementation triton --shape 2x256x128 --operation attention --operation convolution \
           --operation feed-forward --operation gate --operation norm --operation queries
       done
       ;;
     training)
-      bench="python scripts/bench_training.py model=chela $own $d128"
+      bench="python -m chela bench-training model=chela $own $d128"
       keep training $bench task=pathfinder task.num_train=20000 trainer.batch_size=256
       keep training $bench task=listops task.num_train=20000 trainer.batch_size=64 \
         trainer.length_window=1
@@ -66,11 +66,11 @@ for part in $parts; do
         trainer.batch_size=256 trainer.max_steps=400 output_dir="$folder/runs"
       ;;
     lengths)
-      keep lengths python scripts/bench_training.py task=listops model=chela $d128 \
+      keep lengths python -m chela bench-training task=listops model=chela $d128 \
         --lengths 1024,4096,16384,65536,131072 --plot "$folder/lengths.png"
       ;;
     efficiency)
-      keep efficiency python scripts/efficiency.py --lengths 1024,4096,16384 \
+      keep efficiency python -m chela efficiency --lengths 1024,4096,16384 \
         --output "$folder/efficiency"
       ;;
     listops)

@@ -221,7 +221,7 @@ def test_an_experiment_does_what_the_overrides_do(tmp_path: Path) -> None:
             experiment(["+sweep=small_table"], CONFIGS, (), "")
 
 
-command = partial(program, "scripts/search.py")
+command = partial(program, "-m", "chela", "search")
 
 
 def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: Path) -> None:

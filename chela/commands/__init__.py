@@ -1,4 +1,4 @@
-"""The commands: ``chela NAME ...``; in a checkout ``python scripts/NAME.py ...`` is the same."""
+"""The commands: ``chela NAME ...``; of a checkout also ``train.py``, ``scripts/report.py``."""
 
 from __future__ import annotations
 

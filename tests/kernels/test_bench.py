@@ -86,7 +86,7 @@ def test_a_drawing_needs_something_to_draw(tmp_path):
 
 
 def test_the_script_prints_a_line_per_case():
-    done = program("scripts/bench_kernels.py", "--device", "cpu", "--shape", "2x100x64")
+    done = program("-m", "chela", "bench-kernels", "--device", "cpu", "--shape", "2x100x64")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[1].split() == [

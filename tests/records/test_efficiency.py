@@ -71,7 +71,7 @@ def test_accuracies_are_those_on_text(tmp_path: Path) -> None:
     assert accuracies(tmp_path) == {"chela": pytest.approx(80)}
 
 
-efficiency = partial(program, "scripts/efficiency.py", "trainer.accelerator=cpu")
+efficiency = partial(program, "-m", "chela", "efficiency", "trainer.accelerator=cpu")
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -227,10 +227,10 @@ def test_beginning_again_forgets_what_failed_and_another_plan(tmp_path: Path) ->
 
 def test_the_command_shows_it_once_or_until_ctrl_c(tmp_path: Path) -> None:
     run_of(tmp_path, "a", "failed", error="out of luck")
-    once = program("scripts/status.py", tmp_path)
+    once = program("-m", "chela", "status", tmp_path)
     assert once.returncode == 0, once.stderr
     assert "out of luck" in once.stdout
-    command = [sys.executable, "scripts/status.py", str(tmp_path), "--watch", "0.1"]
+    command = [sys.executable, "-m", "chela", "status", str(tmp_path), "--watch", "0.1"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         assert "other runs: 1 failed" in watching.stdout.readline()
@@ -241,7 +241,7 @@ def test_the_command_shows_it_once_or_until_ctrl_c(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["nowhere"], [".", "--watch", "0"]])
 def test_bad_arguments_are_one_message(arguments: list[str]) -> None:
-    result = program("scripts/status.py", *arguments)
+    result = program("-m", "chela", "status", *arguments)
     assert result.returncode > 0
     assert "Traceback" not in result.stderr
     assert "no folder nowhere" in result.stderr or "not between" in result.stderr

@@ -17,7 +17,7 @@ from chela.training import build
 from chela.training.data import DataModule
 from tasks.base import Batch
 from tasks.loader import batch_rows
-from tests.test_scripts import LISTOPS, script
+from tests.test_data_commands import LISTOPS, chela
 
 
 def findings(config) -> dict[str, Finding]:
@@ -119,7 +119,7 @@ def test_a_gpu_that_is_not_there_ends_the_visit(composed) -> None:
 
 
 def test_the_script_prints_a_line_each_and_exits_with_1(tmp_path: Path) -> None:
-    result = script("doctor", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
+    result = chela("doctor", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "OK    device" in result.stdout

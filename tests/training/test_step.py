@@ -93,7 +93,7 @@ def test_what_is_saved_of_an_optimizer_is_for_any_device() -> None:
     assert portable(optimizer.state_dict()) == before
 
 
-benchmark = partial(program, "scripts/bench_training.py", *TINY, "--steps=2")
+benchmark = partial(program, "-m", "chela", "bench-training", *TINY, "--steps=2")
 
 
 def test_the_benchmark_on_a_task(shared_data: Path) -> None:

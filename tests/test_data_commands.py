@@ -1,41 +1,39 @@
-"""The scripts, as a user calls them."""
+"""Commands about data, as a user calls them."""
 
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from chela.commands.prepare import LRA, arguments_of
 from tests.conftest import ROOT, TINY, program
 
 LISTOPS = [each for each in TINY if each.startswith("task.")]
-
-
-def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return program(f"scripts/{name}.py", *arguments)
+chela = partial(program, "-m", "chela")
 
 
 def test_prepare_describes_what_it_prepared(tmp_path: Path) -> None:
-    result = script("prepare", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
+    result = chela("prepare", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
     (folder,) = tmp_path.glob("listops/generated-*/")
     assert "preparing listops" in result.stderr
     assert str(folder) in result.stdout.replace("\n", "")
-    again = script("prepare", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
+    again = chela("prepare", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
     assert again.stdout == result.stdout
     assert "preparing" not in again.stderr
 
 
 def test_show_writes_a_picture(tmp_path: Path) -> None:
     places = [f"data_dir={tmp_path}/data", f"output_dir={tmp_path}/out"]
-    result = script("show", "task=listops", *LISTOPS, *places)
+    result = chela("show", "task=listops", *LISTOPS, *places)
     assert result.returncode == 0, result.stderr
     (file,) = tmp_path.glob("out/pictures/listops-generated-*.png")
     assert str(file) in result.stdout
 
 
 def test_an_unknown_key_is_one_message() -> None:
-    result = script("prepare", "task=listops", "task.sorce=generated")
+    result = chela("prepare", "task=listops", "task.sorce=generated")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "Did you mean 'source'" in result.stderr
