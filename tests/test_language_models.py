@@ -1,0 +1,65 @@
+"""The recipes of language: models of one size that do not look ahead, on the same tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from chela.bench.params import CONFIGS, run_config, size_of
+from chela.testing import unsettled
+from chela.training.build import build_model, build_task
+from tests.test_sweep import cells_of
+
+RECIPES = CONFIGS / "experiment" / "lra"
+MODELS = sorted(file.stem.partition("-")[2] for file in RECIPES.glob("rfc_bytes-*.yaml"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_later_token_changes_no_earlier_output(name: str) -> None:
+    torch.set_num_threads(1)
+    config = run_config(name, ["task=rfc_bytes", "model.depth=2"])
+    spec = dataclasses.replace(build_task(config).spec, max_length=80)
+    model = unsettled(build_model(config.model, spec)).double().eval()
+    ids = torch.randint(256, (2, 80))
+    changed = ids.clone()
+    changed[:, 50:] = torch.randint(256, (2, 30))
+    with torch.no_grad():
+        one, other = model(ids), model(changed)
+    torch.testing.assert_close(one[:, :50], other[:, :50], rtol=1e-9, atol=1e-9)
+    assert (one[:, 50:] - other[:, 50:]).abs().amax(-1).min() > 1e-3
+    # and the earlier ones matter: what is far behind reaches the last output
+    changed = ids.clone()
+    changed[:, :10] = torch.randint(256, (2, 10))
+    with torch.no_grad():
+        assert (model(changed)[:, -1] - one[:, -1]).abs().amax() > 1e-6
+
+
+def test_the_models_have_one_size_and_the_same_training() -> None:
+    configs = {name: run_config(name, ["task=rfc_bytes"]) for name in MODELS}
+    sizes = {
+        name: size_of(config, build_task(config).spec).parameters
+        for name, config in configs.items()
+    }
+    assert {"chela", "transformer", "linear_transformer", "s4d", "sgconv", "mega_chunk"} <= set(
+        sizes
+    )
+    assert max(sizes.values()) < 1.1 * min(sizes.values())
+    assert 1e7 < sizes["chela"] < 1.02 * sizes["transformer"]
+    assert len({config.trainer for config in configs.values()}) == 1
+
+
+def test_the_sweep_of_language_differs_in_the_model_alone() -> None:
+    cells = cells_of("+sweep=language")
+    assert [cell[1] for cell in cells] == [
+        f"model={name}" for name in ("chela", "transformer", "linear_transformer", "s4d")
+    ]
+    schedules = {run_config(cell[1][6:], cell).schedule for cell in cells}
+    assert len(schedules) == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_enwik8_has_the_recipes_of_the_rfcs(name: str) -> None:
+    one, other = (run_config(name, [f"task={task}"]) for task in ("rfc_bytes", "enwik8"))
+    assert dataclasses.replace(one, task=other.task, name=other.name) == other
