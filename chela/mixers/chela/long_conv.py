@@ -176,8 +176,8 @@ class LongConv(LongStage):
         bias.
         """
         with without_autocast(self.skip):
-            beside, scale, bias = self._beside(length)
-            return beside + scale * self.kernel(length), bias
+            kernel, _, bias = self._beside(length, self.kernel(length))
+            return kernel, bias
 
     def filter(self) -> Filter:
         """The stage in evaluation, as it is applied to one token."""
@@ -189,14 +189,19 @@ class LongConv(LongStage):
             beside, scale, bias = self._beside(max([1, *(each.shape[1] for each in self.branches)]))
             return Filter(beside[0], bias, Modes(modes.log_decay, scale * modes.amplitude))
 
-    def _beside(self, length: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _beside(
+        self, length: int, long_kernel: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What is beside the long kernel: the kernel (directions, D, length) of skip and branches.
 
-        And the factor (D, 1) of the long kernel, and the bias (D,) of all.
+        And the factor (D, 1) of the long kernel, and the bias (D,) of all. A ``long_kernel`` is
+        added where it always was, behind the skip: another order is another rounding.
         """
         kernel = self._as_long(self.skip[:, None], length)
         norms = [cast("ChannelScale | BatchNorm", norm) for norm in self.norms]
         long, *short = [norm.scale_and_shift() for norm in norms]
+        if long_kernel is not None:
+            kernel = kernel + long[0][:, None] * long_kernel
         for (scale, _), taps in zip(short, self.branches, strict=True):
             kernel = kernel + self._as_long(scale[:, None] * taps, length)
         biases = [shift for _, shift in (long, *short) if shift is not None]
