@@ -88,7 +88,7 @@ def test_the_command_prints_prompt_and_continuation(finished, capsys) -> None:
 
 
 def test_the_script_is_the_command(finished) -> None:
-    result = program("scripts/generate.py", f"run={finished()}", "prompt=", "tokens=5")
+    result = program("-m", "chela", "generate", f"run={finished()}", "prompt=", "tokens=5")
     assert result.returncode == 1
     assert "prompt=... is missing or empty" in result.stderr
     assert "Traceback" not in result.stderr

@@ -171,22 +171,19 @@ class Backbone(nn.Module):
         return self
 
 
-class Classifier(nn.Module):
-    """A backbone, pooling over the true length, and a head; for one sequence or a pair.
-
-    Of a pair, both documents go through the same backbone, neither knowing of the other, and the
-    head reads [x1, x2, x1 - x2, x1 * x2] of their pooled features, as S4's model for Retrieval.
+class Model(nn.Module):
+    """A backbone and the head that an objective needs.
 
     Args:
         config: sizes and choices.
         make_mixer: called once per block, see ``Backbone``.
         vocab_size: how many token ids there are; None for real values.
         input_dim: channels of real values; unused for token ids.
-        num_classes: logits per sample.
-        documents: sequences of a sample, 1 or 2.
+        num_classes: logits for each answer.
+        documents: sequences of a sample.
 
     Raises:
-        ValueError: documents is neither.
+        ValueError: the form of the samples is none for this head.
     """
 
     def __init__(
@@ -200,15 +197,42 @@ class Classifier(nn.Module):
         documents: int = 1,
     ) -> None:
         super().__init__()
-        if documents not in (1, 2):
-            raise ValueError(f"documents={documents}: a sample is 1 sequence, or 2 to be compared")
-        self.pooling = config.pooling
         self.documents = documents
         self.backbone = Backbone(config, make_mixer, vocab_size=vocab_size, input_dim=input_dim)
         hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
         features = config.dim if documents == 1 else 4 * config.dim
         self.pooled_norm = BatchNorm(config.dim) if config.pooled_norm == "batch" else None
         self.head = make_head(config.head, features, hidden_dim, num_classes)
+        self.complete(config, vocab_size, num_classes)
+
+    def complete(self, config: BackboneConfig, vocab_size: int | None, num_classes: int) -> None:
+        """Refuse what this head cannot have, and add what it has beside; see the class."""
+
+    def fold(self) -> Model:
+        """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""
+        self.eval()
+        self.backbone.fold()
+        return self
+
+
+class Classifier(Model):
+    """Pools over the true length, then classifies one sequence (``documents=1``) or a pair (2).
+
+    Of a pair, both documents go through the same backbone, neither knowing of the other, and the
+    head reads [x1, x2, x1 - x2, x1 * x2] of their pooled features, as S4's model for Retrieval.
+    """
+
+    def complete(self, config: BackboneConfig, vocab_size: int | None, num_classes: int) -> None:
+        """Keep how features are pooled.
+
+        Raises:
+            ValueError: a sample is more than a pair.
+        """
+        if self.documents not in (1, 2):
+            raise ValueError(
+                f"documents={self.documents}: a sample is 1 sequence, or 2 to be compared"
+            )
+        self.pooling = config.pooling
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Classify.
@@ -246,50 +270,24 @@ class Classifier(nn.Module):
         real = None if lengths is None else (lengths > 0)[:, None]  # (B, 1)
         return self.pooled_norm(pooled[:, None], real)[:, 0]
 
-    def fold(self) -> Classifier:
-        """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""
-        self.eval()
-        self.backbone.fold()
-        return self
 
+class TokenModel(Model):
+    """Reads each token: an answer at every position. Nothing is pooled, a sample is 1 sequence."""
 
-class TokenModel(nn.Module):
-    """A backbone and a head that reads each token: an answer at every position.
+    def complete(self, config: BackboneConfig, vocab_size: int | None, num_classes: int) -> None:
+        """Tie the embeddings, if they are to be.
 
-    Args:
-        config: sizes and choices; nothing is pooled.
-        make_mixer: called once per block, see ``Backbone``.
-        vocab_size: how many token ids there are; None for real values.
-        input_dim: channels of real values; unused for token ids.
-        num_classes: logits per position.
-        documents: sequences of a sample: 1.
-
-    Raises:
-        ValueError: a sample is more than one sequence, pooled features are to be normalised, or
-            tied embeddings are not of the same tokens.
-    """
-
-    def __init__(
-        self,
-        config: BackboneConfig,
-        make_mixer: Callable[[], nn.Module],
-        *,
-        vocab_size: int | None,
-        input_dim: int,
-        num_classes: int,
-        documents: int = 1,
-    ) -> None:
-        super().__init__()
-        if documents != 1:
-            raise ValueError(f"documents={documents}: tokens are those of 1 sequence")
+        Raises:
+            ValueError: a sample is more than one sequence, pooled features are to be normalised,
+                or tied embeddings are not of the same tokens.
+        """
+        if self.documents != 1:
+            raise ValueError(f"documents={self.documents}: tokens are those of 1 sequence")
         if config.pooled_norm != "none":
             raise ValueError(
                 f"pooled_norm={config.pooled_norm}, but nothing is pooled where each token has an "
                 "answer; set pooled_norm=none"
             )
-        self.backbone = Backbone(config, make_mixer, vocab_size=vocab_size, input_dim=input_dim)
-        hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
-        self.head = make_head(config.head, config.dim, hidden_dim, num_classes)
         if config.tie_embeddings:
             if vocab_size != num_classes:
                 raise ValueError(
@@ -325,15 +323,6 @@ class TokenModel(nn.Module):
         if places is not None:
             features = features.take_along_dim(places[..., None], dim=1)  # (B, K, D)
         return features
-
-    def fold(self) -> TokenModel:
-        """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""
-        self.eval()
-        self.backbone.fold()
-        return self
-
-
-Model = Classifier | TokenModel
 
 
 def compare(first: Tensor, second: Tensor) -> Tensor:
