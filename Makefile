@@ -4,13 +4,20 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test env lint types unit format clean help
+# Tests of these kinds take long (pyproject.toml); `pytest -m kill` runs those of one.
+SLOW   := browser or compiler or interpreted or kill or long or process or server or training
+PYTEST := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo check test env lint types unit format clean help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## the main job in a small form: no data to fetch, no GPU, no account
 	@$(BIN)/python train.py experiment=demo
+
+check: lint types ## lint, types, and the tests of what a change usually breaks: 90 s
+	@$(PYTEST) -q -m 'not (gpu or $(SLOW))'
 
 test: lint types unit ## everything CI checks: lint, types, tests
 
@@ -34,7 +41,7 @@ types: $(READY) ## mypy
 	@$(BIN)/mypy
 
 unit: $(READY) ## pytest, one thread for each of two processes
-	@HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15
+	@$(PYTEST) --durations 15
 
 format: $(READY) ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix .

@@ -68,6 +68,7 @@ def test_the_command_of_a_cell_is_not() -> None:
     assert compose_run(cell).model.mixer.config.gate == "none"
 
 
+@pytest.mark.process
 def test_a_command_refuses_it_too() -> None:
     result = command("experiment=lra/listops-s4d")
     assert result.returncode == 1

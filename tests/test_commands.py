@@ -55,6 +55,18 @@ def test_make_knows_the_two_commands() -> None:
         assert shown.returncode == 0, shown.stderr
 
 
+def test_check_leaves_out_the_slow_kinds_and_a_test_is_of_one_at_most(
+    request: pytest.FixtureRequest,
+) -> None:
+    markers = (ROOT / "pyproject.toml").read_text().partition("markers = [")[2].partition("]\n")[0]
+    gpu, *slow = re.findall(r'^ +"(\w+): ', markers, re.M)
+    assert gpu == "gpu"
+    assert f"SLOW   := {' or '.join(slow)}\n" in (ROOT / "Makefile").read_text()
+    for item in request.session.items:
+        assert len({mark.name for mark in item.iter_markers()} & set(slow)) <= 1, item.nodeid
+
+
+@pytest.mark.process
 def test_without_a_terminal_there_are_lines(tmp_path: Path, shared_data: Path) -> None:
     places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
     result = train(*TINY, *places, "trainer.progress=true")
@@ -65,7 +77,7 @@ def test_without_a_terminal_there_are_lines(tmp_path: Path, shared_data: Path) -
     assert "warn" not in (result.stdout + result.stderr).lower()
 
 
-@pytest.mark.slow
+@pytest.mark.training
 def test_the_demo_learns(tmp_path: Path) -> None:
     """The demo as shipped: clearly above the majority class."""
     result = train("experiment=demo", f"data_dir={tmp_path}/data", f"output_dir={tmp_path}/outputs")

@@ -6,8 +6,12 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from chela.commands.prepare import LRA, arguments_of
 from tests.conftest import ROOT, TINY, program
+
+pytestmark = pytest.mark.process
 
 LISTOPS = [each for each in TINY if each.startswith("task.")]
 chela = partial(program, "-m", "chela")

@@ -36,6 +36,7 @@ class Disk:
         self._sync(descriptor)
 
 
+@pytest.mark.training
 def test_wherever_the_disk_becomes_full_a_run_says_so_and_goes_on_later(
     composed, monkeypatch
 ) -> None:

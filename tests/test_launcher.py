@@ -159,6 +159,7 @@ def test_a_cell_that_cannot_be_started_has_failed(
     assert errors == ["could not be started: too many processes"] * 2
 
 
+@pytest.mark.kill
 def test_a_signal_while_a_cell_is_started_reaches_it(
     launcher_of: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_signal_while_a_cell_is_started_reaches_it(
     assert read_cells(tmp_path)[0].error is None
 
 
+@pytest.mark.kill
 def test_after_a_second_signal_cells_that_do_not_end_are_killed(
     launcher_of: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +226,7 @@ def test_a_cell_is_the_same_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launcher._command() == [sys.executable, place, "--config-dir", "/mine", *mine]
 
 
+@pytest.mark.process
 def test_what_cannot_be_run_is_one_message(tmp_path: Path) -> None:
     place = f"output_dir={tmp_path}"
     for wrong, part in [("hydra.launcher.at_once=0", "from 1 up"), ("model.dept=1,2", "depth")]:
@@ -285,7 +288,7 @@ def pids(place: Path, *parts: str) -> list[int]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_a_killed_cell_leaves_the_others_alone_and_a_signal_lets_them_save(
     sweep: subprocess.Popen[str], tmp_path: Path
 ) -> None:

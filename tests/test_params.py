@@ -14,6 +14,8 @@ from tasks.base import TaskSpec
 from tests.arena import arena_models
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 SPEC = TaskSpec("listops", 10, 256, 18, 1)
 SMALL = ["task=listops", "~experiment/lra", "model.dim=32", "model.depth=2", "trainer.batch_size=3"]
 

@@ -10,8 +10,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, program
 from tests.records.samples import record, save
+
+pytestmark = pytest.mark.process
 
 FORMATS = ("md", "tex", "csv", "png", "html")
 

@@ -94,6 +94,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("redirected", "seen"),
     [

@@ -55,6 +55,7 @@ def states(search: Search) -> list[TrialState]:
     return [trial.state for trial in search.trials()]
 
 
+@pytest.mark.training
 def test_one_finishes_one_fails_one_is_pruned(overrides: list[str], tmp_path: Path) -> None:
     search = Search(CONFIG, overrides)
     for each in (params(1e-2, 2), params(1e-2, 3), params(1e-4, 2)):
@@ -83,6 +84,7 @@ def test_one_finishes_one_fails_one_is_pruned(overrides: list[str], tmp_path: Pa
     assert len(collect([search.folder]).runs) == 2
 
 
+@pytest.mark.training
 def test_a_pruned_run_can_go_on(overrides: list[str]) -> None:
     config = compose("config", [*overrides, f"{HEADS}=2"])
     told: list[tuple[int, float]] = []
@@ -117,6 +119,7 @@ class Runs:
         return max(curve)
 
 
+@pytest.mark.training
 def test_who_is_below_the_median_is_pruned(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +133,7 @@ def test_who_is_below_the_median_is_pruned(
     assert search.trials()[1].value == 0.7
 
 
+@pytest.mark.training
 def test_repeated_it_goes_on_until_there_are_enough(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +148,7 @@ def test_repeated_it_goes_on_until_there_are_enough(
     assert Search(CONFIG, [*overrides, "model.depth=2"]).trials() == []  # another study
 
 
+@pytest.mark.training
 def test_a_trial_whose_process_died_is_gone_on_with(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +166,7 @@ def test_a_trial_whose_process_died_is_gone_on_with(
     assert len(runs.identities) == 1
 
 
+@pytest.mark.training
 def test_a_search_never_selects_on_the_test_split(tmp_path: Path) -> None:
     space = {"optimizer.lr": SPACE["optimizer.lr"]}
     config = SearchConfig(space, startup_trials=1, warmup_validations=0, seed=0)
@@ -224,6 +230,7 @@ def test_an_experiment_does_what_the_overrides_do(tmp_path: Path) -> None:
 command = partial(program, "-m", "chela", "search")
 
 
+@pytest.mark.process
 def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text(

@@ -41,6 +41,7 @@ from tests.test_commands import train
 from tests.test_launcher import AT_ONCE
 
 
+@pytest.mark.process
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path, shared_data: Path) -> None:
     places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
     sweep = ["-m", *TINY, *places, "model.mixer.num_heads=3,2", "logger=wandb"]
@@ -57,6 +58,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path, shared_data:
     assert again.stdout.count("is finished") == 1
 
 
+@pytest.mark.process
 def test_cells_started_in_the_same_second_do_not_collide(tmp_path: Path, shared_data: Path) -> None:
     """Two processes at once, each its own folder and W&B run, both in the group of the sweep."""
     places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
@@ -82,6 +84,7 @@ def test_cells_started_in_the_same_second_do_not_collide(tmp_path: Path, shared_
     assert all(folder.name.encode() in file.read_bytes() for file in offline)  # the group
 
 
+@pytest.mark.process
 def test_the_plan_is_what_runs(tmp_path: Path, shared_data: Path) -> None:
     places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
     result = train("-m", "seed=3,0", *TINY, *places, "model.dropout=0,0.5", "trainer.max_steps=1")
@@ -97,6 +100,7 @@ def test_the_plan_is_what_runs(tmp_path: Path, shared_data: Path) -> None:
         assert json.loads((run / "record.json").read_text())["best"]["value"] == cell.best
 
 
+@pytest.mark.process
 def test_a_mistake_in_the_overrides_is_one_message(tmp_path: Path) -> None:
     result = train("-m", "seed=0,1", "model.dpth=1", f"output_dir={tmp_path}")
     assert result.returncode == 1

@@ -23,6 +23,8 @@ from tests.conftest import ROOT, TINY
 from tests.test_commands import train
 from tests.test_launcher import AT_ONCE, wait_for
 
+pytestmark = pytest.mark.kill
+
 # What the clock and the machine decide, in the CSV's columns and in the table of costs.
 MEASURED = ("tokens_per_second", "peak_memory_bytes", "seconds")
 COSTS = re.compile(r"## Cost.*", re.DOTALL)
@@ -63,7 +65,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
     return place
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [[], AT_ONCE], ids=["one by one", "two at once"])
 def test_killed_and_repeated_is_the_same_table(
     launcher: list[str], whole: Path, tmp_path: Path, shared_data: Path

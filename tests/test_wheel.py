@@ -33,6 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
+@pytest.mark.process
 def test_it_runs_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
     def command(*words: str) -> str:
         done = subprocess.run(
@@ -53,6 +54,7 @@ def test_it_runs_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
     assert "outputs/report/report.html" in command("report", "outputs")
 
 
+@pytest.mark.process
 def test_it_holds_the_configuration_and_what_the_report_reads(site: Path) -> None:
     for theirs, ours in ((site / "chela/configs", CONFIGS), (site / "chela", ROOT / "chela")):
         kinds = ("*.py", "*.yaml", "*.csv", "*.html", "*.css", "*.md", "*.tex")

@@ -85,6 +85,7 @@ def test_a_drawing_needs_something_to_draw(tmp_path):
         draw(results[2:3], tmp_path / "none.png")
 
 
+@pytest.mark.process
 def test_the_script_prints_a_line_per_case():
     done = program("-m", "chela", "bench-kernels", "--device", "cpu", "--shape", "2x100x64")
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,10 @@ from chela.kernels.linear_attention.bidirectional_triton import bidirectional_at
 from chela.kernels.linear_attention.causal_triton import causal_attention
 from tests.conftest import program
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory", "kernels_can_run")
+pytestmark = [
+    pytest.mark.interpreted,
+    pytest.mark.usefixtures("poisoned_memory", "kernels_can_run"),
+]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from chela.kernels.long_conv import convolve, eager, monarch, naive
 
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 2e-3, torch.float32: 1e-5}
 
-pytestmark = pytest.mark.usefixtures("uninitialised_memory_is_nan")
+pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("uninitialised_memory_is_nan")]
 
 
 def inputs(

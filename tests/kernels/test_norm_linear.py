@@ -15,7 +15,7 @@ from torch import Tensor
 
 from chela.kernels.norm_linear import fused, naive, norm_linear
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 
 
 def case(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from chela.kernels.query_key import Affines, fused, naive, query_key
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 AFFINES = ["scale_q", "shift_q", "scale_k", "shift_k"]
 
 

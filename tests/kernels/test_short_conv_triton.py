@@ -18,7 +18,7 @@ from chela.kernels.short_conv import convolve, eager, fused, fused_kernels, naiv
 
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 
-pytestmark = pytest.mark.usefixtures("uninitialised_memory_is_nan")
+pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("uninitialised_memory_is_nan")]
 
 
 def inputs(

@@ -15,7 +15,7 @@ from chela.kernels.token_mlp import Weights, fused, mlp, naive
 from chela.kernels.tokens import NO_NORM, TokenNorm
 from tests.conftest import program
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 
 
 @pytest.mark.parametrize("implementation", ["torch", "triton"])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from chela.kernels.token_mlp import Weights, mlp
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 TOKENS, DIM, P = 160, 60, 0.3
 PLACES = ["dropout", "hidden_dropout"]
 

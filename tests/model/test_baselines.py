@@ -39,6 +39,7 @@ def test_dropout_acts_in_training_only(name):
     assert torch.equal(mixer.eval()(x), mixer(x))
 
 
+@pytest.mark.interpreted
 @CAUSAL
 @pytest.mark.parametrize("name", ["linear_transformer", "s4d", "sgconv", "mega_chunk"])
 def test_the_kernels_compute_the_same_mixer(name, causal):

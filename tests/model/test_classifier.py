@@ -57,6 +57,7 @@ def test_autocast_narrows_what_flows_between_the_operations():
     assert set(seen.values()) == {torch.bfloat16}
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize(
     ("mixer", "backbone", "causal"),
     [

@@ -20,6 +20,8 @@ from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
 from chela.testing import DIM, MAX_LENGTH, ragged, unsettled
 
+pytestmark = pytest.mark.interpreted
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on a CPU interpreted
 TARGETS = torch.tensor([0, 1, 2, 0, 1], device=DEVICE)
 NORMS = ["layer-pre", "rms-pre", "batch-pre", "scale-pre", "layer-post"]

@@ -155,6 +155,7 @@ def test_every_operation_says_which_implementation_runs():
     assert found == dict.fromkeys(names, "torch")
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("choices", [{}, {"head_norm": "none"}, {"head_norm": "layer"}], ids=str)
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_kernels_compute_the_same_mixer(causal, choices):

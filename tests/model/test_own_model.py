@@ -54,6 +54,7 @@ def test_a_local_mixer_that_does_not_say_so_is_found(mine: Path, monkeypatch, ca
     assert len(wrong) == 2 and all(f"{name}: " in each for each in wrong)
 
 
+@pytest.mark.training
 def test_its_file_trains(mine: Path, monkeypatch, shared_data: Path, capsys) -> None:
     chosen = [each for each in TINY if each not in OF_THE_MIXER]
     width = ["model.mixer.width=5", "trainer.max_steps=2"]

@@ -102,6 +102,7 @@ def test_folding_keeps_the_logits(mixer):
     torch.testing.assert_close(folded(ids, lengths), before, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.compiler
 def test_pairs_compile_into_one_graph():
     model = make_pairs()
     torch._dynamo.reset()

@@ -59,6 +59,7 @@ COMPILERS = {
 }
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_latex_compiles(compiler, tmp_path) -> None:
     program = shutil.which(compiler)

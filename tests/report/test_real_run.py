@@ -16,6 +16,8 @@ from chela.report.render import page, table_csv
 from chela.report.table import build
 from chela.training.run import run
 
+pytestmark = pytest.mark.training
+
 
 def test_two_real_runs_become_a_row(composed, tmp_path) -> None:
     for seed in (0, 1):

@@ -45,6 +45,7 @@ def digest(blocks: list[Rows]) -> str:
     return content.hexdigest()
 
 
+@pytest.mark.long
 def test_written_trees_have_the_value_that_an_independent_reading_finds(tmp_path: Path) -> None:
     write_tsv(tmp_path / "trees.tsv", collect(2_000, REAL, seed=5))
     lines = (tmp_path / "trees.tsv").read_text().splitlines()
@@ -138,6 +139,7 @@ def test_repeats_are_dropped_and_counted_as_accepted() -> None:
     assert sum(block.accepted for block in blocks) > 2_000
 
 
+@pytest.mark.long
 def test_the_number_of_processes_changes_nothing(tmp_path: Path) -> None:
     files = []
     for workers in (1, 4):

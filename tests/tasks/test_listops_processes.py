@@ -17,6 +17,8 @@ from tasks.errors import DataError
 from tasks.listops import generator
 from tasks.listops.generator import ListOpsLaw, generate
 
+pytestmark = pytest.mark.process
+
 REAL = ListOpsLaw()
 
 

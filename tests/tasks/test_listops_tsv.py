@@ -52,6 +52,7 @@ def test_the_official_form() -> None:
     assert source_text(numbers(["7"])) == b"7"
 
 
+@pytest.mark.long
 @settings(max_examples=150, deadline=None)
 @given(st.lists(trees, min_size=1, max_size=20), st.integers(0, 20))
 def test_what_is_written_is_read_again(sources: list[list[str]], cut: int) -> None:
@@ -156,6 +157,7 @@ def test_a_false_label_is_named_with_its_line() -> None:
         read(text)
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(st.lists(trees, min_size=1, max_size=5))
 def test_values_are_those_of_an_independent_reading(sources: list[list[str]]) -> None:

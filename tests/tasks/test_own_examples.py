@@ -71,6 +71,7 @@ def test_pairs_of_texts(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_pictures(tmp_path: Path) -> None:
     check(Gratings(GratingsConfig(**SIZES), **own(tmp_path)))
     check(Pathfinder(PathfinderConfig(source="generated", workers=1, **SIZES), **own(tmp_path)))

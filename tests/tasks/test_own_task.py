@@ -38,6 +38,7 @@ def test_its_tests_pass(parity, tmp_path: Path) -> None:
         test(tmp_path / test.__name__)
 
 
+@pytest.mark.training
 def test_it_trains_from_a_folder_of_ones_own(tmp_path: Path, monkeypatch, capsys) -> None:
     code, _ = blocks(*DOCUMENT, "python")
     (text,) = blocks(*DOCUMENT, "yaml")

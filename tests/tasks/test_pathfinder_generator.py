@@ -20,6 +20,8 @@ from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
 from tests.tasks.pathfinder_naive import Naive
 from tests.tasks.pathfinder_tracer import look
 
+pytestmark = pytest.mark.long
+
 all_tables = functools.cache(drawn_tables)  # a second each at 128
 SMALL, LARGE = PUBLISHED[32], PUBLISHED[128]
 

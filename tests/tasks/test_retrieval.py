@@ -187,6 +187,7 @@ def test_what_determines_the_data_names_the_folder(retrieval: Make) -> None:
     assert retrieval(stand_in="mine").folder != official
 
 
+@pytest.mark.training
 def test_a_run_trains_tests_and_counts_both_documents(tmp_path: Path, capsys) -> None:
     write_packed(tmp_path / "data" / "rfc", *made())
     config = composed_of(

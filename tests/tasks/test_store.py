@@ -76,6 +76,7 @@ def test_an_interrupted_preparation_leaves_nothing(folder: Path, error: type) ->
     assert fingerprint_of(folder) == load(neighbour).meta.fingerprint
 
 
+@pytest.mark.kill
 def test_a_killed_preparation_is_cleared_away_by_the_next(folder: Path) -> None:
     script = """
         def slow():
@@ -100,6 +101,7 @@ def test_a_killed_preparation_is_cleared_away_by_the_next(folder: Path) -> None:
     assert fingerprint_of(folder) == load(folder).meta.fingerprint
 
 
+@pytest.mark.process
 def test_two_processes_prepare_once(folder: Path, tmp_path: Path) -> None:
     script = """
         def slow():
@@ -160,6 +162,7 @@ READ_ONLY = """
 """
 
 
+@pytest.mark.process
 def test_prepared_data_are_used_without_writing(folder: Path) -> None:
     prepare(folder, recipe())
     script = """
@@ -174,6 +177,7 @@ def test_prepared_data_are_used_without_writing(folder: Path) -> None:
     assert [each.name for each in folder.parent.iterdir()] == ["made-1"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("exists", ["data", "data/toy"])
 def test_a_read_only_disk_is_an_error_with_a_remedy(tmp_path: Path, exists: str) -> None:
     (tmp_path / exists).mkdir(parents=True)
@@ -189,6 +193,7 @@ def test_a_read_only_disk_is_an_error_with_a_remedy(tmp_path: Path, exists: str)
     assert "data_dir=" in out
 
 
+@pytest.mark.process
 def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing(tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: the write itself fails."""
     script = """

@@ -15,6 +15,8 @@ from chela.training.data import DataModule
 from chela.training.engine import resolve
 from tasks.base import Batch
 
+pytestmark = pytest.mark.training
+
 
 def data_of(composed, *overrides: str, steps: int) -> DataModule:
     config = parse(composed(*overrides))

@@ -17,6 +17,8 @@ import torch
 from chela.training.run import run
 from tests.conftest import ROOT, TINY
 
+pytestmark = pytest.mark.process
+
 QUIET = ["model.dropout=0", "trainer.log_every_steps=1", "trainer.checkpoint_every_steps=1"]
 
 
@@ -76,7 +78,6 @@ History.on_train_batch_end = patched
 """
 
 
-@pytest.mark.slow
 def test_two_processes_are_one_run(composed, tmp_path: Path, shared_data: Path) -> None:
     """Uninterrupted, and stopped by a signal that reaches only the second of them."""
     one, two, broken = tmp_path / "one", tmp_path / "two", tmp_path / "broken"
@@ -110,7 +111,6 @@ History.on_train_batch_end = patched
 """
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_is_told_in_a_sentence(tmp_path: Path, shared_data: Path) -> None:
     lose = LOSE_AT_7.replace("VICTIM", "trainer.strategy.launcher.procs[0].pid")
     result = train(tmp_path / "two", shared_data, "trainer.devices=2", before=lose)
@@ -134,7 +134,6 @@ Module.on_validation_epoch_start = kept
 """
 
 
-@pytest.mark.slow
 def test_two_processes_evaluate_with_the_same_averages(
     tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_gpu_that_is_not_there_ends_the_visit(composed) -> None:
     assert "overfit" not in found
 
 
+@pytest.mark.process
 def test_the_script_prints_a_line_each_and_exits_with_1(tmp_path: Path) -> None:
     result = chela("doctor", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
     assert result.returncode == 1

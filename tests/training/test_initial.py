@@ -15,6 +15,8 @@ from chela.training.module import TrainingModule
 from chela.training.run import run
 from tests.training.runs import folder_of, record_of
 
+pytestmark = pytest.mark.training
+
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]

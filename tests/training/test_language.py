@@ -24,6 +24,8 @@ from tests.training.test_distributed import record as record_below
 from tests.training.test_distributed import rows as rows_below
 from tests.training.test_resume import assert_same_run, signal_at
 
+pytestmark = pytest.mark.training
+
 OWN = [*(each for each in TINY if not each.startswith("task")), "task=bytes", "task.length=32"]
 
 
@@ -111,7 +113,6 @@ def test_a_model_of_the_next_token_is_causal_whoever_asks(language) -> None:
     assert not parse(composed_of(*TINY)).model.backbone.causal
 
 
-@pytest.mark.slow
 def test_two_processes_are_one_run(language, text: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     run(language(*QUIET, f"output_dir={one}"))

@@ -27,6 +27,8 @@ from tests.conftest import TINY, composed_of, program
 from tests.documented import blocks
 from tests.training.runs import folder_of, record_of
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture
 def finished(composed) -> Path:

@@ -92,6 +92,7 @@ def test_an_estimate_leaves_no_trace(composed, monkeypatch) -> None:
     assert all(each.grad is None for each in model.parameters())
 
 
+@pytest.mark.training
 def test_a_run_that_would_fill_the_memory_does_not_begin(composed, monkeypatch, tmp_path) -> None:
     small = "trainer.eval_batch_size=4"
     config, task, model = prepared(composed, small)

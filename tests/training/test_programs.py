@@ -13,6 +13,8 @@ from chela.training.build import build_model, compile_blocks
 from chela.training.engine import resolve
 from tasks.base import TaskSpec
 
+pytestmark = pytest.mark.compiler
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LONGEST = 96
 SPEC = TaskSpec("short", num_classes=2, max_length=LONGEST, vocab_size=8, input_dim=1)

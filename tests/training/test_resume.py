@@ -26,6 +26,8 @@ from chela.training.stopping import AT_VALIDATION, OR_BEFORE
 from tasks.signals import STOPPING
 from tests.conftest import ROOT, TINY
 
+pytestmark = pytest.mark.training
+
 SPEED = "tokens_per_second"  # the one column that may differ
 
 
@@ -398,7 +400,6 @@ def test_a_checkpoint_kept_in_the_runs_own_folder(composed, uninterrupted, inter
     assert_same_run(whole, again)
 
 
-@pytest.mark.slow
 def test_killed_at_random_moments_through_the_command(tmp_path) -> None:
     """Wherever a signal falls: in a step, a validation or while a checkpoint is written."""
     result = subprocess.run(

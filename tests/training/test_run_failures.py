@@ -19,6 +19,8 @@ from tasks.lease import holder_of
 from tasks.listops import official
 from tests.training.runs import folder_of, record_of
 
+pytestmark = pytest.mark.training
+
 
 def test_kernels_that_cannot_run_are_refused_before_anything_is_prepared(
     composed, monkeypatch

@@ -16,6 +16,8 @@ from chela.training.folder import RunFolder
 from chela.training.run import run
 from tests.training.test_resume import assert_same_run, contents, signal_at
 
+pytestmark = pytest.mark.training
+
 BATCH_NORM = ["model.norm=batch", "model.dropout=0.3", "trainer.length_window=4"]
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from chela.commands import start
 from chela.config.schema import parse
 from chela.errors import RunError
 from chela.training.engine import resolve, step_form
 from chela.training.optim import follow_the_device, portable
 from chela.training.run import run
-from tests.conftest import TINY, program
+from tests.conftest import TINY
 from tests.training.runs import record_of
+
+pytestmark = pytest.mark.training
 
 
 @pytest.mark.parametrize(
@@ -93,25 +95,25 @@ def test_what_is_saved_of_an_optimizer_is_for_any_device() -> None:
     assert portable(optimizer.state_dict()) == before
 
 
-benchmark = partial(program, "-m", "chela", "bench-training", *TINY, "--steps=2")
+BENCHMARK = [*TINY, "--steps=2"]
 
 
-def test_the_benchmark_on_a_task(shared_data: Path) -> None:
-    done = benchmark(f"data_dir={shared_data}")
-    assert done.returncode == 0, done.stderr
-    forms = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("chela  ")]
-    assert forms == ["auto,", "torch,"]
+def test_the_benchmark_on_a_task(shared_data: Path, capsys) -> None:
+    start("bench-training", [*BENCHMARK, f"data_dir={shared_data}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("chela  ")] == ["auto,", "torch,"]
 
 
-def test_the_benchmark_of_lengths(tmp_path: Path) -> None:
+def test_the_benchmark_of_lengths(tmp_path: Path, capsys) -> None:
     file = tmp_path / "speed.png"
-    done = benchmark("--lengths=16,32", "--tokens=64", f"--plot={file}", "--no-plain")
-    assert done.returncode == 0, done.stderr
-    assert "4x16" in done.stdout
+    lengths = ["--lengths=16,32", "--tokens=64", f"--plot={file}", "--no-plain"]
+    start("bench-training", [*BENCHMARK, *lengths])
+    assert "4x16" in capsys.readouterr().out
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_of_no_lengths_is_refused(shared_data: Path) -> None:
-    done = benchmark("--plot=speed.png", f"data_dir={shared_data}")
-    assert done.returncode == 1
-    assert "try: --lengths" in done.stderr
+def test_a_picture_of_no_lengths_is_refused(shared_data: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        start("bench-training", [*BENCHMARK, "--plot=speed.png", f"data_dir={shared_data}"])
+    assert ended.value.code == 1
+    assert "try: --lengths" in capsys.readouterr().err

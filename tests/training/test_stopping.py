@@ -21,6 +21,8 @@ from chela.training.run import Run, run
 from chela.training.stopping import Stopping
 from tests.training.test_resume import assert_same_run, contents, signal_at
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:

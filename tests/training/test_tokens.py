@@ -32,6 +32,8 @@ from tests.training.test_distributed import record as record_below
 from tests.training.test_distributed import rows as rows_below
 from tests.training.test_resume import assert_same_run, signal_at
 
+pytestmark = pytest.mark.training
+
 CODE = '''
 """Associative recall: pairs of a key and a value, then some of the keys again, to be answered."""
 
@@ -234,7 +236,6 @@ def test_a_copy_on_a_device_gives_the_same_targets(recall) -> None:
         assert torch.equal(one.values, other.values[:, :width])
 
 
-@pytest.mark.slow
 def test_two_processes_are_one_run(recall, place: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(place))
     one, two = tmp_path / "one", tmp_path / "two"

@@ -30,6 +30,8 @@ from tests.conftest import ROOT, TINY
 from tests.training.test_resume import signal_at, without_speed
 from tests.training.wandb_server import KEY, StoredRun, WandbServer
 
+pytestmark = pytest.mark.server
+
 LONG = [  # some seconds, for rows are sent once a second
     "trainer.max_steps=300",
     "trainer.validate_every_steps=100",
