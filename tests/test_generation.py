@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+import chela
 from chela.commands import start
+from chela.commands.generate import GenerateConfig
 from chela.errors import RunError
 from chela.generation import choice, continuation, generate
 from chela.hub import load_run
 from chela.training.run import run
 from tasks.errors import DataError
 from tasks.recall.mqar import Mqar
-from tests.conftest import TINY, composed_of, program
+from tests.conftest import ROOT, TINY, composed_of, program
+from tests.documented import blocks
 from tests.training.runs import folder_of
 
 MQAR = [
@@ -176,3 +182,24 @@ def test_a_recorded_step_is_the_step(finished, name: str) -> None:
         for device in ("cpu", "cuda")
     )
     assert torch.equal(one, two)
+
+
+def test_the_documented_python_goes_on(finished, monkeypatch) -> None:
+    (code,) = blocks("docs/generation.md", "In Python", "python")
+    monkeypatch.setattr(chela, "load_run", lambda _: load_run(finished()))
+    names: dict[str, object] = {}
+    exec(code.replace('"Once", 100', '"3 40", 4'), names)
+    assert len(str(names["text"]).split()) == 4
+    assert len(names["tokens"]) == 20
+
+
+def test_the_documented_keys_are_those_of_the_command() -> None:
+    text = (ROOT / "docs" / "generation.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) ?\|", text.split("## In")[0], re.M))
+    known = {each.name: each.default for each in dataclasses.fields(GenerateConfig)}
+    assert rows == {
+        name: "" if default is dataclasses.MISSING else json.dumps(default).strip('"')
+        for name, default in known.items()
+    }
+    for line in re.findall(r"^    python (scripts/\S+)", text, re.M):
+        assert (ROOT / line).exists()

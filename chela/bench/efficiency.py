@@ -75,7 +75,7 @@ def as_markdown(costs: Sequence[Cost], facts: str) -> str:
 
 def draw_lengths(costs: Sequence[Cost], file: Path, title: str) -> None:
     """Training speed and memory against length, a line per model."""
-    pyplot = _pyplot()
+    pyplot = plots()
     figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     for model in dict.fromkeys(cost.model for cost in costs):
         found = [cost for cost in costs if cost.model == model and cost.training]
@@ -119,7 +119,7 @@ def draw_bubbles(
     found = [c for c in costs if c.length == length and c.training and c.model in known]
     if not found:
         return False
-    pyplot = _pyplot()
+    pyplot = plots()
     figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
     largest = max(cost.peak_bytes or 1 for cost in found)
     for cost in found:
@@ -157,7 +157,8 @@ def _memory(value: int | None, base: int | None) -> str:
     return size(value) + (f" ({value / base:.2f}x)" if base else "")
 
 
-def _pyplot() -> Any:
+def plots() -> Any:
+    """Matplotlib for files, whatever screen there is."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -26,6 +26,7 @@ COMMANDS = {
     "upload": ("chela.commands.upload", "send to W&B what it does not have of local runs"),
     "bench-kernels": ("chela.bench.kernels", "error and speed of every kernel"),
     "bench-training": ("chela.bench.training", "speed of a model on a task"),
+    "bench-generation": ("chela.bench.generation", "speed of generation behind prompts that grow"),
     "efficiency": ("chela.bench.lengths", "speed and memory of every model at growing lengths"),
 }
 LIGHT = ("report", "status")  # read files alone, and start at once: without Hydra and torch

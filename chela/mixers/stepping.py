@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -141,6 +142,10 @@ class Filter:
     bias: Tensor | None = None  # (D,)
     modes: Modes | None = None
 
+    @cached_property
+    def _latest_last(self) -> Tensor:
+        return self.taps.flip(-1)
+
     def begin(self, x: Tensor, lengths: Tensor | None) -> FilterState:
         """The state behind x (B, L, D), which is zero at padded positions."""
         past = recent(x, lengths, self.taps.shape[1] - 1).mT.contiguous()  # (B, D, K - 1)
@@ -155,7 +160,7 @@ class Filter:
         with without_autocast(x):
             seen = torch.cat([state.past, x.mT], dim=-1)  # (B, D, K)
             wide = accumulation_dtype(x)
-            y = (seen.to(wide) * self.taps.flip(-1)).sum(-1)  # (B, D)
+            y = torch.einsum("bdk,dk->bd", seen.to(wide), self._latest_last.to(wide))  # (B, D)
             h = state.modes
             if self.modes is not None and h is not None:
                 h = self.modes.log_decay.exp() * h + x.mT.to(wide)  # (B, D, N)

@@ -1,0 +1,236 @@
+"""Speed and memory of generation against the prompt's length, beside the Transformer's cache.
+
+    chela bench-generation                                   prompts of 1K, 2K, ... 64K tokens
+    chela bench-generation --models chela,transformer --prompts 1024,4096 --batch 8
+    chela bench-generation --device cpu --prompts 64,128 --tokens 8 model.dim=32 model.depth=2
+
+Models are causal, of bytes, with the sizes of ``configs/model/`` and the keys given, and have the
+weights they start with. ``NAME/KERNEL`` is CHELA with that long kernel. Each reads a prompt of
+random bytes, all at once, and then as many more as ``--tokens``, each the most likely one, in
+bfloat16 on a GPU, where a step is one CUDA graph. Written are generation.{csv,md,png}.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from chela.bench.efficiency import plots
+from chela.bench.lengths import numbers
+from chela.config.schema import ModelConfig, compose_run
+from chela.errors import RunError
+from chela.model import TokenModel
+from chela.model.recorded import RecordedStep
+from chela.model.stepping import prefill, step
+from chela.records.environment import hardware, versions
+from chela.records.files import write_text
+from chela.records.format import human, size
+from chela.training.build import build_model, free_memory
+from tasks.base import TaskSpec
+
+MODELS = "chela,chela/s4d,chela/ema,linear_transformer,s4d,mega_chunk,transformer"
+PROMPTS = [2**power for power in range(10, 17)]  # 1K to 64K
+BYTES = 256
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model needs behind a prompt of one length."""
+
+    model: str
+    prompt: int  # tokens
+    prefill: float  # tokens of the prompt per second, of all sequences together
+    steps: float  # new tokens per second, of all sequences together
+    state_bytes: int  # of a sequence
+    weight_bytes: int  # that stepping has prepared beside the model's own
+
+
+def composed(name: str, overrides: Sequence[str]) -> ModelConfig:
+    """The configuration of ``chela/s4d``, or of another model."""
+    model, _, kernel = name.partition("/")
+    own = [f"model.mixer.long_conv_kernel={kernel}"] if kernel else []
+    words = ["task=mqar", f"model={model}", "model.causal=true", *own, *overrides]
+    return compose_run(words).model
+
+
+def built(config: ModelConfig, length: int, device: torch.device) -> TokenModel:
+    """A causal model of bytes, for ``length`` tokens."""
+    spec = TaskSpec("bytes", BYTES, length, BYTES, input_dim=1, objective="tokens")
+    torch.manual_seed(0)
+    found = build_model(config, spec, "auto", device).to(device).eval()
+    assert isinstance(found, TokenModel)
+    return found
+
+
+@torch.no_grad()
+def cost_of(name: str, config: ModelConfig, prompt: int, options: argparse.Namespace) -> Cost:
+    """Read a prompt and go on from it, each twice, and time the second.
+
+    Raises:
+        torch.OutOfMemoryError: it does not fit.
+    """
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        free_memory(device)
+    room = 2 * options.tokens
+    model = built(config, prompt + room, device)
+    values = torch.randint(BYTES, (options.batch, prompt), device=device)
+    with _narrow(device):
+        reading, (logits, state) = _seconds(lambda: prefill(model, values, room=room), device)
+        first = logits.argmax(-1, keepdim=True)
+        held = {id(each): each for each in tree_leaves(state)}.values()
+        own = sum(each.nbytes for each in held if isinstance(each, Tensor))
+        shared = sum(_weight_bytes(each) for each in held if not isinstance(each, Tensor))
+        going, _ = _seconds(_steps(model, state, first, options.tokens, device), device)
+    return Cost(
+        name,
+        prompt,
+        values.numel() / reading,
+        options.batch * options.tokens / going,
+        own // options.batch,
+        shared,
+    )
+
+
+def _steps(
+    model: TokenModel, state: object, first: Tensor, tokens: int, device: torch.device
+) -> Callable[[], Tensor]:
+    recorded = RecordedStep(model, state, len(first)) if device.type == "cuda" else None
+
+    def go() -> Tensor:
+        nonlocal state
+        following = first
+        for _ in range(tokens):
+            if recorded is None:
+                logits, state = step(model, following, state)
+            else:
+                logits = recorded(following)
+            following = logits.argmax(-1, keepdim=True)
+        return following
+
+    return go
+
+
+def _narrow(device: torch.device) -> torch.autocast | nullcontext[None]:
+    # without its cache of narrow weights, which a graph would find gone
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
+
+
+def _weight_bytes(shared: object) -> int:
+    taps = getattr(shared, "taps", None)
+    return taps.nbytes if isinstance(taps, Tensor) else 0
+
+
+def _seconds(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
+    """Of the second call, and what it returned."""
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    result = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, result
+
+
+def as_markdown(costs: Sequence[Cost], facts: str) -> str:
+    """A row per model and prompt."""
+    lines = [
+        facts,
+        "",
+        "| model | prompt | prompt read, tokens/s | generated, tokens/s | state of a sequence | "
+        "weights prepared |",
+        "|---|---|---|---|---|---|",
+    ]
+    for cost in costs:
+        speeds = f"{human(cost.prefill)} | {human(cost.steps)}"
+        memory = f"{size(cost.state_bytes)} | {size(cost.weight_bytes)}"
+        lines.append(f"| {cost.model} | {cost.prompt:,} | {speeds} | {memory} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(costs: Sequence[Cost], file: Path, title: str) -> None:
+    """Speed and the state's size against the prompt's length, a line per model."""
+    pyplot = plots()
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    for model in dict.fromkeys(cost.model for cost in costs):
+        found = [cost for cost in costs if cost.model == model]
+        prompts = [cost.prompt for cost in found]
+        axes[0].plot(prompts, [cost.steps for cost in found], marker="o", label=model)
+        axes[1].plot(prompts, [cost.state_bytes / 2**20 for cost in found], marker="o")
+    for axis, label in zip(
+        axes, ("generated (tokens/s)", "state of a sequence (MiB)"), strict=True
+    ):
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set(xlabel="prompt (tokens)", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.suptitle(title)
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def costs_of(options: argparse.Namespace, overrides: Sequence[str]) -> Iterator[Cost]:
+    """Each model at each prompt, until the memory ends; printed as they come."""
+    for model in options.models.split(","):
+        config = composed(model, overrides)
+        for prompt in options.prompts:
+            try:
+                cost = cost_of(model, config, prompt, options)
+            except torch.OutOfMemoryError:
+                print(f"{model:20} {prompt:9,}  does not fit", flush=True)
+                break
+            speeds = f"{human(cost.prefill):>9} read {human(cost.steps):>9} generated tokens/s"
+            print(f"{model:20} {prompt:9,} {speeds} {size(cost.state_bytes):>10}", flush=True)
+            yield cost
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print and write what the command line asks for.
+
+    Raises:
+        RunError: there is no GPU, or nothing fits.
+    """
+    parser = argparse.ArgumentParser(
+        prog="chela bench-generation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--models", default=MODELS, help="some of them")
+    parser.add_argument("--prompts", type=numbers, default=PROMPTS, help="in tokens, ascending")
+    parser.add_argument("--tokens", type=int, default=128, help="that follow")
+    parser.add_argument("--batch", type=int, default=1, help="sequences at the same time")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--output", type=Path, default=Path("outputs/generation"))
+    options, overrides = parser.parse_known_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("torch finds no GPU.\n  try: --device cpu")
+    machine = hardware(torch.device(options.device))
+    facts = (
+        f"{machine.get('gpu') or machine['cpu']}, torch {versions()['torch']}, {date.today()}; "
+        f"{options.batch} at a time, {options.tokens} new tokens; "
+        f"`{' '.join(['chela bench-generation', *arguments])}`"
+    )
+    print(facts)
+    found = [*costs_of(options, overrides)]
+    if not found:
+        raise RunError("no model fits.\n  try: shorter --prompts, or a smaller --batch")
+    options.output.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame(map(asdict, found))
+    write_text(options.output / "generation.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(options.output / "generation.md", as_markdown(found, facts))
+    draw(found, options.output / "generation.png", facts.split(";")[0])
+    print(f"written to {options.output}")

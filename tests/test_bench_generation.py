@@ -1,0 +1,34 @@
+"""The benchmark of generation: every model has a row, and a state that grows or does not."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from chela.commands import start
+
+MODELS = "chela,chela/s4d,transformer"
+SMALL = ["--device=cpu", "--tokens=3", f"--models={MODELS}", "model.dim=16", "model.depth=1"]
+
+
+def test_a_state_grows_with_the_prompt_or_does_not(tmp_path: Path, capsys) -> None:
+    start("bench-generation", [*SMALL, "--prompts", "64,128", "--output", str(tmp_path)])
+    rows = list(csv.DictReader((tmp_path / "generation.csv").open()))
+    bytes_of = {(row["model"], int(row["prompt"])): int(row["state_bytes"]) for row in rows}
+    assert all(float(row[kind]) > 0 for row in rows for kind in ("prefill", "steps"))
+    growing = {name for name, _ in bytes_of if bytes_of[name, 128] > bytes_of[name, 64]}
+    assert growing == {"chela", "transformer"}  # free taps, and all keys and values
+    assert {name for name, _ in bytes_of} == {*MODELS.split(",")}
+    assert (tmp_path / "generation.png").stat().st_size > 0
+    table = (tmp_path / "generation.md").read_text()
+    assert "3 new tokens" in table and "| transformer | 128 |" in table
+    assert "transformer" in capsys.readouterr().out
+
+
+def test_a_gpu_that_is_not_there_is_one_message(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        start("bench-generation", [])
+    assert "torch finds no GPU" in capsys.readouterr().err
