@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch.profiler import ProfilerActivity, profile
 
+from chela.bench.profiling import Profile, profiled
 from chela.config.schema import RunConfig
 from chela.training import build
 from chela.training.data import DataModule
@@ -23,18 +22,6 @@ from chela.training.module import TrainingModule
 from tasks.base import Batch, TaskSpec
 
 WARM_UP = 30  # steps of a task: every usual length of a batch has been met three times by then
-
-# Which kernels are whose, by their names in a profile; the first that fits counts.
-PARTS = {
-    "long convolution": r"mix_blocks|multiply_freq|align_units|fft|^(fold|arrange|collect|unfold)$",
-    "short convolution": r"^short_conv|conv_depthwise|sum_parts",
-    "attention": r"bidirectional|causal|_states?$|running_sums|epilogue|flash|fmha",
-    "token-wise kernels": r"^token_|^norm_linear|^query_key",
-    "matrix products": r"nvjet|gemm|cutlass|cublas",
-    "optimizer": r"multi_tensor|lpnorm",
-    "compiled element-wise": r"^triton_",
-    "other": r"",
-}
 
 
 @dataclass
@@ -47,7 +34,8 @@ class Speed:
     true_share: float  # of the loop's tokens that are no padding
     peak_bytes: int  # of GPU memory, 0 on a CPU
     compile_seconds: float  # of the first steps: compilers and the recording of graphs
-    parts: dict[str, float] = field(default_factory=dict)  # seconds of a step, on a GPU
+    profile: Profile  # of a step
+    floor_bytes: int  # that a step moves at least; 0 where its mixer does not say
 
 
 def measure(
@@ -76,7 +64,7 @@ def measure(
     L.seed_everything(config.seed, workers=True, verbose=False)
     total = warm_up + steps
     module = build.build_module(config, spec, engine, total, padded)
-    watch = _Stopwatch(warm_up, total, val)
+    watch = _Stopwatch(warm_up, total, val, config.model.backbone.dim * engine.dtype.itemsize)
     build.quiet_lightning()
     quiet = replace(config.trainer, progress=False)
     trainer = build.build_trainer(quiet, engine, Path(), total, total + 1, [watch])
@@ -144,8 +132,9 @@ class _Stopwatch(Callback):
 
     speed: Speed
 
-    def __init__(self, warm_up: int, total: int, val: Iterable[Batch]) -> None:
+    def __init__(self, warm_up: int, total: int, val: Iterable[Batch], token_bytes: int) -> None:
         self.warm_up, self.total, self.val = warm_up, total, val
+        self.token_bytes = token_bytes  # of an activation
         self.tokens = 0
         self.true_tokens = torch.zeros((), dtype=torch.int64)
         self.began = self.warm = 0.0
@@ -177,12 +166,15 @@ class _Stopwatch(Callback):
             if module.graph:
                 module.training_step(batch, 0)
             else:
-                module.whole_step(batch)
+                whole()
+
+        def whole() -> None:
+            module.whole_step(batch)
 
         size = _positions(batch)
         step = _seconds(train, steps, device)
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-        parts = _parts(train) if device.type == "cuda" else {}
+        profile = profiled(train, whole, device)
         val = Batch(*(each.to(device) for each in next(iter(self.val))))
         module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
@@ -195,8 +187,14 @@ class _Stopwatch(Callback):
             true_share=float(self.true_tokens) / self.tokens,
             peak_bytes=peak,
             compile_seconds=self.warm - self.began,
-            parts=parts,
+            profile=profile,
+            floor_bytes=_least_passes(module) * size * self.token_bytes,
         )
+
+
+def _least_passes(module: TrainingModule) -> int:
+    """Times that a step reads or writes an activation at least, over all blocks."""
+    return sum(getattr(part, "least_passes", 0) for part in module.model.modules())
 
 
 def _positions(batch: Batch) -> int:
@@ -218,15 +216,3 @@ def _seconds(step: Callable[[], None], n: int, device: torch.device) -> float:
     for _ in range(n):
         step()
     return (_now(device) - began) / n
-
-
-def _parts(step: Callable[[], None]) -> dict[str, float]:
-    """Seconds of GPU time in each of ``PARTS`` in one step."""
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        step()
-        torch.cuda.synchronize()
-    seconds = dict.fromkeys(PARTS, 0.0)
-    for event in profiler.key_averages():
-        part = next(name for name, pattern in PARTS.items() if re.search(pattern, event.key))
-        seconds[part] += event.self_device_time_total / 1e6
-    return {name: value for name, value in seconds.items() if value}

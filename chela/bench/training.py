@@ -3,10 +3,13 @@
     chela bench-training task=listops model=chela        real batches of the task
     chela bench-training task=image trainer.batch_size=256 model.dim=128   any key
     chela bench-training --steps 200 task=listops        more of them
+    chela bench-training --profile kernels.txt task=image   every kernel of a step
     chela bench-training --lengths 1024,16384 --plot speed.png   random tokens
 
 The loop is that of train.py without its files; the plain form is kernels=torch under torch.compile
 without a CUDA graph. Tokens are positions, padding among them; `true` says how many are none.
+The least traffic is that of a block whose every activation is moved as seldom as kernels can; on a
+CPU PyTorch's operations take the place of kernels.
 """
 
 import argparse
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from chela.bench.measure import copy_bandwidth
 from chela.bench.throughput import Speed, measure_at_length, measure_on_task
 from chela.config.schema import RunConfig, compose_run
 from chela.config.settings import Step
@@ -23,6 +27,7 @@ from chela.errors import RunError
 from chela.records.environment import hardware, versions
 from chela.training.engine import resolve
 
+TOP = 40  # kernels that are printed: the others are short
 HEADER = (
     f"{'model':14} {'form':22} {'shape':12} {'loop':>8} {'step':>8} {'eval':>8} "
     f"{'true':>5} {'peak':>9} {'start':>7}"
@@ -45,13 +50,26 @@ def row(config: RunConfig, shape: str, speed: Speed) -> str:
     )
 
 
-def parts(speed: Speed) -> str:
-    """The share of each part in the GPU time of a step."""
-    whole = sum(speed.parts.values())
-    shares = sorted(speed.parts.items(), key=lambda part: -part[1])
-    return f"  a step's {whole * 1e3:.2f} ms: " + ", ".join(
-        f"{name} {seconds / whole:.0%}" for name, seconds in shares
+def details(speed: Speed, bandwidth: float) -> str:
+    """Where a step's time goes, its launches, and how far it is from the traffic that it needs.
+
+    Args:
+        speed: with the profile of a step.
+        bandwidth: of memory, in bytes per second.
+    """
+    profile = speed.profile
+    shares = (
+        f"{name} {seconds / profile.seconds:.0%}" for name, seconds in profile.parts().items()
     )
+    stages = (f"{name} {launches:,}" for name, launches in profile.stages.items())
+    lines = [
+        f"  a step's {profile.seconds * 1e3:.2f} ms: {', '.join(shares)}",
+        f"  {profile.launches:,} launches: {', '.join(stages)}",
+    ]
+    if floor := speed.floor_bytes / bandwidth:
+        distance = profile.seconds / floor
+        lines.append(f"  {distance:.1f} x the {floor * 1e3:.2f} ms of the least memory traffic")
+    return "\n".join(lines)
 
 
 def draw(speeds: dict[str, dict[int, float]], file: Path, title: str) -> None:
@@ -84,6 +102,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--lengths", help="random tokens of these lengths instead of a task")
     parser.add_argument("--tokens", type=int, default=2**18, help="of a random batch")
     parser.add_argument("--plot", type=Path, help="draw the speed against --lengths")
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="write the table of kernels, and print its top"
+    )
     parser.add_argument("--no-plain", action="store_true", help="not the plain form")
     options, overrides = parser.parse_known_args(arguments)
     if options.plot and not options.lengths:
@@ -96,6 +117,8 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{title}, {engine.precision}\n{HEADER}", flush=True)
     lengths = [int(each) for each in options.lengths.split(",")] if options.lengths else []
     speeds: dict[str, dict[int, float]] = {}
+    tables: list[str] = []
+    bandwidth = copy_bandwidth(engine.device)
     for config in forms:
         for length in lengths or [0]:
             try:
@@ -112,9 +135,14 @@ def main(arguments: Sequence[str]) -> None:
                 else config.task.config.name
             )
             print(row(config, shape, speed), flush=True)
-            if speed.parts:
-                print(parts(speed), flush=True)
+            print(details(speed, bandwidth), flush=True)
+            if options.profile:
+                print(speed.profile.table(TOP), flush=True)
+                tables.append(f"{row(config, shape, speed)}\n{speed.profile.table()}\n")
             speeds.setdefault(f"kernels={config.kernels}", {})[length] = speed.step
+    if options.profile:
+        options.profile.write_text("\n".join(tables))
+        print(f"written: {options.profile}")
     if options.plot:
         draw(speeds, options.plot, title)
         print(f"drawn: {options.plot}")

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import RunError
@@ -18,6 +19,8 @@ from chela.training.graphs import StepGraphs
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
 from tasks.base import Batch
 
+# What a step is made of, by these names in a profile.
+STAGES = ("forward", "backward", "clip and books", "optimizer")
 SHOWN = 3  # rows of a batch in an error, which goes into records and reports
 
 
@@ -122,14 +125,17 @@ class TrainingModule(L.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         share, found = self._share(batch), []
         for part in self._parts(batch):
-            with self.trainer.precision_plugin.forward_context():
+            with self.trainer.precision_plugin.forward_context(), record_function("forward"):
                 loss, sums = self._loss(part, share)
-            with torch.autocast(self.device.type, enabled=False):  # Lightning steps inside of one
+            # Lightning steps inside of an autocast
+            with torch.autocast(self.device.type, enabled=False), record_function("backward"):
                 loss.backward()
             found.append(sums)
-        self._count(batch, torch.stack(found).sum(0))
-        self._clip(self.trainer.gradient_clip_val)
-        optimizer.step()
+        with record_function("clip and books"):
+            self._count(batch, torch.stack(found).sum(0))
+            self._clip(self.trainer.gradient_clip_val)
+        with record_function("optimizer"):
+            optimizer.step()
         return self._latest["loss"]
 
     @torch.no_grad()
@@ -277,7 +283,7 @@ class TrainingModule(L.LightningModule):
         """Add a training batch to the metrics, if its loss is finite."""
         loss = sums[0] / sums[2].clamp(min=1)
         self._latest = {"loss": loss, "rows": batch.index}
-        self.sums += torch.where(torch.isfinite(loss), sums, 0.0)
+        self.sums += torch.where(loss.abs() < math.inf, sums, 0.0)
 
     def _clip(self, limit: float | int | None) -> None:
         """Clip the gradients, and keep the step from the weights if they are not finite.
@@ -285,10 +291,12 @@ class TrainingModule(L.LightningModule):
         Raises:
             NonFinite: on a CPU.
         """
-        norm = nn.utils.clip_grad_norm_(
-            self.model.parameters(), math.inf if limit is None else limit
-        ).detach()
-        bad = ~torch.isfinite(norm)
+        parameters = list(self.model.parameters())
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        norm = nn.utils.get_total_norm(gradients).detach()
+        if limit is not None:
+            nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        bad = ~(norm < math.inf)  # or NaN
         self.trainer.optimizers[0].found_inf = bad.float()  # type: ignore[attr-defined]
         self.steps += 1
         self.skipped += bad
@@ -297,7 +305,7 @@ class TrainingModule(L.LightningModule):
         if not self.bad:
             self.bad = {name: value.clone() for name, value in new.items()}
         for name, value in new.items():
-            self.bad[name].copy_(torch.where(bad, value, self.bad[name]))
+            torch.where(bad, value, self.bad[name], out=self.bad[name])
         if self.device.type == "cpu":
             self.check()
 

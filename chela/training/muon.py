@@ -28,21 +28,61 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """The polar factor of each matrix, roughly: singular values between 0.7 and 1.2.
 
     Args:
-        matrices: (N, rows, columns), float32. On a GPU that has bfloat16 the products are taken in
-            it, which the iteration forgives (Jordan et al. 2024).
+        matrices: (N, rows, columns), rather wide than tall: the products are of the rows. Rows and
+            columns of zeros stay zero, and change nothing of the rest.
 
     Returns:
-        (N, rows, columns), float32; zero for zero.
+        (N, rows, columns); zero for zero. In bfloat16 on a GPU that has it, which the iteration
+        forgives (Jordan et al. 2024).
     """
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices  # (N, short, long): the products are of the short side
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    x = x.to(torch.bfloat16 if x.is_cuda and torch.cuda.is_bf16_supported(False) else torch.float32)
+    x = matrices / (torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True) + 1e-7)
+    if x.is_cuda and torch.cuda.is_bf16_supported(False):
+        x = x.bfloat16()
     a, b, c = QUINTIC
     for _ in range(ITERATIONS):
-        gram = x @ x.mT  # (N, short, short)
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).float()
+        gram = x @ x.mT  # (N, rows, rows)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+class _Stack:
+    """Matrices of several shapes as one tensor, so that an update launches for all what it would
+    for one.
+
+    Each lies on its long side in the corner of a plane of (N, short, long); the rest is zero.
+
+    Args:
+        matrices: on one device.
+    """
+
+    def __init__(self, matrices: list[Tensor]) -> None:
+        self.by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for matrix in matrices:
+            self.by_shape[matrix.shape].append(matrix)
+        self.matrices = [matrix for alike in self.by_shape.values() for matrix in alike]
+        short, long = (max(side(each) for each in self.by_shape) for side in (min, max))
+        self.gradients = matrices[0].new_zeros(len(matrices), short, long)
+        self.momenta = torch.zeros_like(self.gradients)
+        scales = [ADAM_RMS * max(matrix.shape) ** 0.5 for matrix in self.matrices]
+        self.scales = matrices[0].new_tensor(scales)[:, None, None]  # (N, 1, 1)
+
+    def parts(self, whole: Tensor) -> list[Tensor]:
+        """Of (N, short, long) the matrices (n, rows, columns) of each shape."""
+        sizes = [len(alike) for alike in self.by_shape.values()]
+        return [
+            part[:, :rows, :columns] if rows <= columns else part[:, :columns, :rows].mT
+            for part, (rows, columns) in zip(whole.split(sizes), self.by_shape, strict=True)
+        ]
+
+    def gather(self) -> Tensor:
+        """The gradients (N, short, long)."""
+        for part, alike in zip(self.parts(self.gradients), self.by_shape.values(), strict=True):
+            part.copy_(torch.stack([each.grad for each in alike if each.grad is not None]))
+        return self.gradients
+
+    def scatter(self, whole: Tensor) -> list[Tensor]:
+        """Of (N, short, long) one tensor like each of ``matrices``."""
+        return [each for part in self.parts(whole) for each in part.contiguous().unbind()]
 
 
 class Muon(Optimizer):
@@ -67,6 +107,12 @@ class Muon(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0, "capturable": False}
         defaults["fused"] = True  # a state that is loaded has its steps on the device, then
         super().__init__(groups, defaults)
+        self._stacks: dict[tuple[int, ...], _Stack] = {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a copy; and a state that is loaded."""
+        super().__setstate__(state)
+        self._stacks = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -77,36 +123,38 @@ class Muon(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            if group["orthogonal"]:
-                by_shape = defaultdict(list)
-                for parameter in parameters:
-                    by_shape[parameter.shape, parameter.device].append(parameter)
-                for alike in by_shape.values():
-                    self._update_matrices(alike, group)
-            elif parameters:
-                self._update_others(parameters, group)
+            if parameters:
+                update = self._update_matrices if group["orthogonal"] else self._update_others
+                update(parameters, group)
         return loss
 
     def _update_matrices(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        """Matrices of one shape (rows, columns), all at once."""
-        for matrix in matrices:
-            if not self.state[matrix]:
-                self.state[matrix]["momentum"] = torch.zeros_like(matrix)
-        momenta = [self.state[matrix]["momentum"] for matrix in matrices]
-        gradients = torch.stack([matrix.grad for matrix in matrices if matrix.grad is not None])
-        share = 1 - group["betas"][0]
-        rate = group["lr"]
+        stack = self._stack(matrices)
+        gradients, momenta, momentum = stack.gather(), stack.momenta, group["betas"][0]
+        share, rate = 1 - momentum, group["lr"]
         if self.found_inf is not None:
-            gradients = torch.where(self.found_inf > 0, torch.zeros_like(gradients), gradients)
+            gradients.masked_fill_(self.found_inf > 0, 0)
             share, rate = share * (1 - self.found_inf), rate * (1 - self.found_inf)
-        mean = torch.stack(momenta)
-        mean = mean + share * (gradients - mean)
-        update = orthogonalize(torch.lerp(gradients, mean, group["betas"][0]))  # Nesterov's
-        rows, columns = matrices[0].shape
-        update = ADAM_RMS * max(rows, columns) ** 0.5 * update
-        for matrix, momentum, new, change in zip(matrices, momenta, mean, update, strict=True):
-            momentum.copy_(new)
-            matrix.sub_(rate * (change + group["weight_decay"] * matrix))
+        momenta.lerp_(gradients, share)
+        update = orthogonalize(gradients.lerp(momenta, momentum))  # Nesterov's
+        changes = stack.scatter(update * (rate * stack.scales))
+        torch._foreach_mul_(stack.matrices, 1 - rate * group["weight_decay"])
+        torch._foreach_sub_(stack.matrices, changes)
+
+    def _stack(self, matrices: list[Tensor]) -> _Stack:
+        """Of these matrices, at the same address in every step; their states are parts of it."""
+        key = tuple(map(id, matrices))
+        if key not in self._stacks:
+            self._stacks[key] = _Stack(matrices)
+        stack = self._stacks[key]
+        momenta = [each for part in stack.parts(stack.momenta) for each in part.unbind()]
+        for matrix, momentum in zip(stack.matrices, momenta, strict=True):
+            state = self.state[matrix]
+            known = state.get("momentum")
+            if known is None or known.data_ptr() != momentum.data_ptr():  # loaded, or moved
+                momentum.copy_(torch.zeros_like(momentum) if known is None else known)
+                state["momentum"] = momentum
+        return stack
 
     def _update_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from chela.bench.profiling import Operations
 from chela.config.settings import OptimizerConfig
 from chela.errors import ConfigError
 from chela.mixers import ChelaMixer
@@ -43,6 +44,51 @@ def test_singular_values_of_a_common_matrix_come_near_one() -> None:
     values = torch.linalg.svdvals(orthogonalize(1e-6 * matrix)[0])  # of any size
     assert 0.6 < values.min() <= values.max() < 1.3
     assert orthogonalize(torch.zeros(1, 4, 3)).eq(0).all()
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6),
+    st.booleans(),
+    st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=30)
+def test_matrices_of_many_shapes_at_once_are_updated_as_each_alone(shapes, rates, seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    weights = [nn.Parameter(draw(shape)) for shape in shapes]
+    gradients = [[draw(shape) for shape in shapes] for _ in range(3)]
+    expected = [
+        naive_steps(weight.detach().clone(), [step[i] for step in gradients], 0.1, 0.5)
+        for i, weight in enumerate(weights)
+    ]
+    group = {"params": weights, "orthogonal": True, "weight_decay": 0.5}
+    optimizer = Muon([group], 0.1, (0.9, 0.98), 1e-8)
+    if rates:  # as in a graph
+        optimizer.param_groups[0]["lr"] = torch.tensor(0.1, dtype=torch.float64)
+        optimizer.found_inf = torch.zeros(())
+    for step in gradients:
+        for weight, gradient in zip(weights, step, strict=True):
+            weight.grad = gradient
+        optimizer.step()
+    for weight, true in zip(weights, expected, strict=True):
+        assert torch.allclose(weight, true, rtol=1e-6, atol=1e-6)  # 1e-7 beside the norm
+
+
+def launches(matrices: list[nn.Parameter]) -> int:
+    optimizer = Muon([{"params": matrices, "orthogonal": True}], 0.1, (0.9, 0.98), 1e-8)
+    optimizer.found_inf = torch.zeros(())
+    for matrix in matrices:
+        matrix.grad = torch.ones_like(matrix)
+    optimizer.step()
+    with Operations() as operations:
+        optimizer.step()
+    return sum(operations.calls.values())
+
+
+def test_more_matrices_are_no_more_launches() -> None:
+    few = [nn.Parameter(torch.ones(shape)) for shape in ((8, 8), (4, 8), (16, 8))]
+    many = [nn.Parameter(torch.ones(few[i % 3].shape)) for i in range(30)]
+    assert launches(many) == launches(few) < 50
 
 
 def naive_steps(matrix: Tensor, gradients: list[Tensor], rate: float, decay: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,10 +99,21 @@ def test_what_is_saved_of_an_optimizer_is_for_any_device() -> None:
 BENCHMARK = [*TINY, "--steps=2"]
 
 
-def test_the_benchmark_on_a_task(shared_data: Path, capsys) -> None:
-    start("bench-training", [*BENCHMARK, f"data_dir={shared_data}"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines if line.startswith("chela  ")] == ["auto,", "torch,"]
+def test_the_benchmark_on_a_task(shared_data: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "kernels.txt"
+    start("bench-training", [*BENCHMARK, f"data_dir={shared_data}", f"--profile={file}"])
+    out = capsys.readouterr().out
+    forms = [line.split()[1] for line in out.splitlines() if line.startswith("chela  ")]
+    assert forms == ["auto,", "torch,"]
+    lines = re.findall(r"^  ([\d,]+) launches: (.*)", out, re.M)
+    assert len(lines) == 2
+    for whole, stages in lines:
+        parts = dict(each.rsplit(" ", 1) for each in stages.split(", "))
+        assert {"forward", "backward", "clip and books", "optimizer"} <= parts.keys()
+        assert int(whole.replace(",", "")) == sum(map(int, parts.values())) > 100
+    assert len(re.findall(r"x the \d+\.\d\d ms of the least memory traffic", out)) == 2
+    assert "aten.addmm" in out
+    assert file.read_text().count("aten.addmm") == 2
 
 
 def test_the_benchmark_of_lengths(tmp_path: Path, capsys) -> None:

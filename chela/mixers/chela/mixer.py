@@ -122,6 +122,9 @@ class ChelaMixer(nn.Module):
     operation = "norm_linear"
     has_triton = True
     implementation: Implementation = "torch"  # use_kernels sets it
+    # Times that a block's forward and backward read or write an activation (B, L, D) at least: 16
+    # and 39, with each stage one kernel. What a benchmark holds a step's time against.
+    least_passes = 55
 
     def __init__(
         self,
