@@ -45,7 +45,7 @@ def parsed(words: Sequence[str]) -> GenerateConfig:
     Raises:
         ConfigError: a word that is no key=value, an unknown key, or a value that cannot be.
     """
-    from chela.config.schema import checked
+    from chela.config.checking import checked
 
     values = {}
     for word in words:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chela.config.schema import checked
+from chela.config.checking import checked
 from chela.config.settings import LoggerConfig
 from chela.errors import ConfigError, RunError
 from chela.records.collect import Run, collect

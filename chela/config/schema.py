@@ -1,8 +1,7 @@
 """From what Hydra composed to typed, checked values.
 
-The YAML files under ``configs/`` hold the values; the dataclasses beside the code that uses them
-hold types, ranges and choices. Here the two meet: an unknown key, a missing key or a bad value is
-a ``ConfigError`` that names what would have been right.
+The YAML files under ``configs/`` hold the values, the dataclasses beside the code that uses them
+types, ranges and choices. Here the two meet; how one is held against the other is ``checking``'s.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, cast
 
 import pydantic
 from annotated_types import Ge, Lt
@@ -22,15 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from chela.config import resolvers
+from chela.config.checking import checked, fields_of, keys_of, refuse_unknown, require, validated
 from chela.config.choices import CONFIGS, Chosen
-from chela.config.identity import counts, digest, flat, joined
+from chela.config.identity import counts, digest, flat
 from chela.config.mistakes import refuse_mistyped
 from chela.config.settings import LoggerConfig, Name, OptimizerConfig, ScheduleConfig, TrainerConfig
-from chela.errors import ConfigError, UnknownKey, suggestion
+from chela.errors import ConfigError, UnknownKey
 from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
 
-T = TypeVar("T")
 APART = {"identity": False}
 
 SECTIONS = ("task", "model", "optimizer", "schedule", "trainer", "logger")
@@ -141,7 +140,7 @@ def component(
     Raises:
         ConfigError: there is no such class, it has no ``Config``, or a key does not fit it.
     """
-    values = _section(section, path)
+    values = keys_of(section, path)
     name = values.pop("_target_", None)
     if name is None:
         raise ConfigError(f"{path}._target_ is missing: it names the class, e.g. a.module.Class")
@@ -168,27 +167,6 @@ def todays_classes() -> dict[tuple[str, str], str]:
         for file in (CONFIGS / group).glob("*.yaml")
         if "_target_" in (section := _section_of(file, place))
     }
-
-
-def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
-    """``schema(**values)`` with every key known, every type and range checked.
-
-    Args:
-        schema: a dataclass whose annotations state types, ``Literal`` choices and ranges.
-        values: the YAML group's keys.
-        path: where the group stands in the configuration, for messages.
-
-    Raises:
-        ConfigError: see ``parse``.
-    """
-    values = _section(values, path)
-    _refuse_unknown_within(schema, values, path)
-    adapter = pydantic.TypeAdapter(schema)
-    result = _validated(lambda: adapter.validate_python(dict(values)), path)
-    for key, value in values.items():
-        if isinstance(value, bool) and not isinstance(getattr(result, key), bool):
-            raise ConfigError(f"{joined(path, key)}={str(value).lower()} should be a number")
-    return cast("T", result)
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
@@ -228,7 +206,7 @@ def _plain(value: Any, wanted: Callable[[dataclasses.Field[Any], Any], bool]) ->
 def _parsed(composed: DictConfig) -> RunConfig:
     for key, value in OmegaConf.to_container(composed).items():  # type: ignore[union-attr]
         if key in SECTIONS:
-            _section(value, str(key))  # before what refers to its keys is resolved
+            keys_of(value, str(key))  # before what refers to its keys is resolved
     try:
         raw = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -247,9 +225,9 @@ def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = No
     Raises:
         ConfigError: see ``parse``.
     """
-    names = _names(RunConfig)
-    _refuse_unknown(values, names, path="")
-    _require(values, names, path="")
+    names = fields_of(RunConfig)
+    refuse_unknown(values, names, path="")
+    require(values, names, path="")
     values = dict(values)
     for place in ("data_dir", "output_dir"):
         if values[place] == "":
@@ -265,7 +243,7 @@ def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = No
             f"start_from={start!r} is neither null nor the id that an earlier run printed, "
             "without -seed<seed>: listops-chela-1234abcd"
         )
-    settings = checked(RunSettings, {key: values[key] for key in _names(RunSettings)}, path="")
+    settings = checked(RunSettings, {key: values[key] for key in fields_of(RunSettings)}, path="")
     task = component(values["task"], "task", classes)
     model = _model(values["model"], classes)
     if task.target.causal:  # what comes next is asked: nobody could want it seen
@@ -282,25 +260,13 @@ def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = No
 
 
 def _model(section: Mapping[str, Any], classes: Mapping[str, type] | None) -> ModelConfig:
-    values = _section(section, "model")
-    _refuse_unknown(values, ["name", "mixer", *_names(BackboneConfig)], path="model")
-    _require(values, ["name", "mixer"], path="model")
+    values = keys_of(section, "model")
+    refuse_unknown(values, ["name", "mixer", *fields_of(BackboneConfig)], path="model")
+    require(values, ["name", "mixer"], path="model")
     mixer = component(values.pop("mixer"), "model.mixer", classes)
     given = values.pop("name")  # a tag in W&B, and a part of the run's name
-    name = _validated(lambda: pydantic.TypeAdapter(Name).validate_python(given), "model.name")
+    name = validated(lambda: pydantic.TypeAdapter(Name).validate_python(given), "model.name")
     return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
-
-
-def _section(values: Any, path: str) -> dict[str, Any]:
-    """A section's keys as strings; a value in its place is refused."""
-    if isinstance(values, Mapping):
-        return {str(key): value for key, value in values.items()}
-    group = path.split(".")[0]
-    raise ConfigError(
-        f"{path}={values!r} stands where the keys of a section should be.\n"
-        f"  try: {path}.<key>=value; a file of the configuration chooses a {group} by\n"
-        f"       defaults: [override /{group}: <choice>]"
-    )
 
 
 def _imported(name: str, path: str) -> type:
@@ -321,53 +287,3 @@ def _section_of(file: Path, place: str | None) -> Any:
     content = OmegaConf.to_container(OmegaConf.load(file)) or {}
     assert isinstance(content, dict)
     return content if place is None else content.get(place) or {}
-
-
-def _names(schema: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(schema)]
-
-
-def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str], path: str) -> None:
-    for key in values:
-        if key not in known:
-            whole = joined(path, key)
-            raise UnknownKey(whole, f"unknown key '{whole}'. {suggestion(key, known)}")
-
-
-def _refuse_unknown_within(schema: Any, values: Mapping[str, Any], path: str) -> None:
-    """``_refuse_unknown`` for a dataclass and those among its fields."""
-    _refuse_unknown(values, _names(schema), path)
-    hints = get_type_hints(schema)
-    for key, value in values.items():
-        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            _refuse_unknown_within(hints[key], value, joined(path, key))
-
-
-def _require(values: Mapping[str, Any], names: Iterable[str], path: str) -> None:
-    missing = [joined(path, name) for name in names if name not in values]
-    if missing:
-        raise ConfigError(f"missing: {', '.join(missing)}")
-
-
-def _validated(build: Any, path: str) -> Any:
-    try:
-        return build()
-    except pydantic.ValidationError as error:
-        lines = [_explain(detail, path) for detail in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-
-
-def _explain(detail: Any, path: str) -> str:
-    key = joined(path, ".".join(str(part) for part in detail["loc"]))
-    if detail["type"] == "literal_error":
-        return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
-    value = detail["input"]
-    remedies = {"string_type": f"'{key}=\"{value}\"'", "list_type": f"'{key}=[{value}]'"}
-    remedies["tuple_type"] = remedies["list_type"]
-    remedy = "" if value is None or isinstance(value, list) else remedies.get(detail["type"], "")
-    if not all(isinstance(part, str) for part in detail["loc"]):  # inside of a list
-        remedy = ""
-    message = (detail["msg"][0].lower() + detail["msg"][1:]).removeprefix("value error, ")
-    if isinstance(detail["input"], Mapping):  # a whole section; the message names its keys
-        return f"{key}: {message}"
-    return f"{key}={value!r}: {message}" + (f"\n  try: {remedy}" if remedy else "")

@@ -27,8 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from chela.config.checking import checked
 from chela.config.identity import flat
-from chela.config.schema import apart, checked, parse
+from chela.config.schema import apart, parse
 from chela.errors import ConfigError, suggestion
 from chela.launch.cli import explain, is_plain
 from chela.objectives import METRICS

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chela.config.schema import checked
+from chela.config.checking import checked
 from chela.errors import ConfigError
 from tasks.image.gratings import ORIENTATIONS, Gratings, GratingsConfig, draw
 
