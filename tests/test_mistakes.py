@@ -67,7 +67,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
     ("word", "parts"),
     [
         ("optimizer=1", ["there is no optimizer=1. Choices: adam, adamw, muon."]),
-        ("task=listop", ["no task=listop.", "Did you mean 'listops'?", "Choices: cifar, "]),
+        ("task=listop", ["no task=listop.", "Did you mean 'listops'?", "Choices: bytes, cifar, "]),
         ("model=s5d", ["no model=s5d.", "Did you mean 's4d'?"]),
         ("experiment=foo", ["no experiment=foo.", "Choices: demo, small/gratings, "]),
         ("experiment=small/listop", ["Did you mean 'small/listops'?"]),
