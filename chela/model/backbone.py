@@ -29,7 +29,8 @@ class BackboneConfig:
     dim: PositiveInt = 128  # channels D of the residual stream
     depth: PositiveInt = 6  # blocks
     ffn: Literal["mlp", "glu", "none"] = "mlp"  # none: the mixer alone makes a block
-    ffn_dim: PositiveInt | None = None  # null: 2 * dim; the mixer has the other half of the weights
+    # null: 2 * dim; the mixer has the other half of the weights. ffn=none makes it null
+    ffn_dim: PositiveInt | None = None
     norm: NormName = "layer"  # batch and scale are better on some tasks; layer is safe on all
     prenorm: bool = True  # trains without a long warm-up; Mega's text tasks use post-norm
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1  # on what is added to the residual stream
@@ -46,6 +47,8 @@ class BackboneConfig:
     tie_embeddings: bool = field(default=False, metadata={"neutral": False})
 
     def __post_init__(self) -> None:
+        if self.ffn == "none":  # one model, one id, whatever the recipe had for its other forms
+            object.__setattr__(self, "ffn_dim", None)
         if self.tie_embeddings and self.head != "linear":
             raise ValueError(
                 f"tie_embeddings=true, but head={self.head} has no matrix of embeddings; "
