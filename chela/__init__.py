@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chela.hub import load_run
+    from chela.hub import from_pretrained, load_run
 
     __version__: str
 
-__all__ = ["__version__", "load_run"]
+__all__ = ["__version__", "from_pretrained", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,8 +18,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("chela")
-    if name != "load_run":
+    if name not in ("from_pretrained", "load_run"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from chela.hub import load_run
+    from chela import hub
 
-    return load_run
+    return getattr(hub, name)

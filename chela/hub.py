@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from chela.config.schema import Component, RunConfig, of_values, registered, todays_classes
 from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked
+from chela.mixers.chela.long_conv import FoldedLongConv
 from chela.model import Model
+from chela.pretrained import WEIGHTS, find, read_config, read_weights, write_model
 from chela.records.record import text
 from chela.training import build
 from chela.training.checkpoints import BEST
@@ -34,6 +37,25 @@ class LoadedRun:
     task: Task  # opens its data when asked; batches come on the CPU
     record: dict[str, Any]
     config: RunConfig
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model as others read it: config.json, model.safetensors and a model card.
+
+        ``from_pretrained`` reads it, and ``huggingface_hub.upload_folder`` brings it to the hub.
+
+        Args:
+            folder: made if it is not there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            RunError: the model is folded: its parameters are not there any more.
+        """
+        if any(isinstance(each, FoldedLongConv) for each in self.model.modules()):
+            raise RunError("the model is folded.\n  try: load the run anew, and save it before")
+        write_model(Path(folder), self.record, self.task.spec, self.model)
+        return Path(folder)
 
 
 def load_run(
@@ -59,21 +81,91 @@ def load_run(
         RunError: the folder holds no finished run, or no weights that fit its record; the code is
             another now.
     """
-    folder, device = Path(folder), torch.device(device)
+    folder = Path(folder)
     record = finished_record(folder)
+
+    def read(form: Model) -> dict[str, Tensor]:
+        return selected_weights(folder, record, form).weights
+
+    file = folder / "checkpoints" / BEST
+    return _loaded(folder, file, record, read, torch.device(device), data_dir, classes)
+
+
+def from_pretrained(
+    place: str | Path,
+    device: str | torch.device = "cpu",
+    data_dir: str | Path | None = None,
+    classes: Iterable[type] = (),
+    revision: str | None = None,
+) -> LoadedRun:
+    """A model that ``save_pretrained`` wrote, as ``load_run`` gives a run.
+
+    Nothing of its files is executed, resolved or imported: they may be anyone's.
+
+    Args:
+        place: a folder, or ``owner/name`` on the Hugging Face Hub.
+        device: where the model will be.
+        data_dir: where the data are, for who asks the task for them; None: ``data``.
+        classes: tasks and mixers of one's own that it may be of, beside those of the project.
+        revision: a branch, tag or commit on the hub.
+
+    Raises:
+        RunError: there is no such folder or model, or its files do not fit together.
+    """
+    folder = find(place, revision)
+    record, digest = read_config(folder)
+
+    def read(form: Model) -> dict[str, Tensor]:
+        return read_weights(folder, digest, form)
+
+    file = folder / WEIGHTS
+    return _loaded(folder, file, record, read, torch.device(device), data_dir, classes)
+
+
+def built(
+    record: dict[str, Any], name: str, device: torch.device, classes: Iterable[type] = ()
+) -> Model:
+    """The model that a record speaks of, with the weights it starts with.
+
+    Args:
+        record: of a run.
+        name: what is said of it in an error.
+        device: where it will compute; meta: nowhere, only its sizes are known.
+        classes: see ``from_pretrained``.
+
+    Raises:
+        RunError: it cannot be built.
+    """
+    folder = Path(name)
+    config = _config(folder, record, None, classes)
+    _, spec = _task(config, folder, record)
+    with torch.device(device):
+        return _model(config, spec, "torch", device, folder, record)
+
+
+def _loaded(
+    folder: Path,
+    file: Path,
+    record: dict[str, Any],
+    read: Callable[[Model], dict[str, Tensor]],
+    device: torch.device,
+    data_dir: str | Path | None,
+    classes: Iterable[type],
+) -> LoadedRun:
+    """The run of a record with the weights that ``read`` finds in ``file`` for its model."""
     config = _config(folder, record, data_dir, classes)
     if note := code_note(config, record):
         warnings.warn(visible(f"{folder}: {note}"), stacklevel=2)
     task, spec = _task(config, folder, record)
-    _refuse_blocks_without_weights(config, folder)
+    _refuse_blocks_without_weights(config, file)
     with torch.device("meta"):  # the weights' sizes alone, which no file is believed
         form = _model(config, spec, "torch", torch.device("meta"), folder, record)
-    selected = selected_weights(folder, record, form)
-    if wrong := differences(form, selected.weights):
+    weights = read(form)
+    if wrong := differences(form, weights):
         raise RunError(f"the weights in {folder} are for another model:\n{wrong}{_remedy(record)}")
     kernels: Asked = "torch" if config.kernels == "torch" else "auto"
     model = _model(config, spec, kernels, device, folder, record)
-    model.load_state_dict(selected.weights)
+    model.load_state_dict(weights)
     return LoadedRun(model.to(device).eval(), task, record, config)
 
 
@@ -118,9 +210,9 @@ def _task(config: RunConfig, folder: Path, record: dict[str, Any]) -> tuple[Task
         ) from error
 
 
-def _refuse_blocks_without_weights(config: RunConfig, folder: Path) -> None:
+def _refuse_blocks_without_weights(config: RunConfig, file: Path) -> None:
     """A record may ask for blocks without end, which take their time even without memory."""
-    file, depth = folder / "checkpoints" / BEST, config.model.backbone.depth
+    depth = config.model.backbone.depth
     if file.exists() and depth * BLOCK > file.stat().st_size:
         raise RunError(f"{file} is too small for the {depth:,} blocks that its record speaks of")
 

@@ -24,6 +24,7 @@ ROOMS = [
     "chela.report",
     "chela.track",
     "chela.training",
+    "chela.pretrained",
     "chela.hub",
     "chela.generation",
     "chela.doctor",

@@ -325,7 +325,8 @@ def loadable(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Pat
     return folder_of(config)
 
 
-def test_the_documented_lines_run(finished, capsys) -> None:
+def test_the_documented_lines_run(finished, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where a model is saved
     code = "".join(blocks("outputs/README.md", "Use a trained model", "python"))
     there = re.sub(r'load_run\("[^"]+"\)', f"load_run({str(finished)!r})", code)
     assert there != code
