@@ -1,4 +1,4 @@
-"""The model around the mixers: encoder, blocks, head. It knows no mixer by name."""
+"""The model around the mixers: encoder and blocks. It knows no mixer by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from chela.kernels import valid_mask
 from chela.layers.basic import Dropout
-from chela.layers.norms import BatchNorm, NormName, make_norm
+from chela.layers.norms import NormName, make_norm
 from chela.model.block import Block
 from chela.model.encoders import TokenEncoder, ValueEncoder
 from chela.model.ffn import GLU, MLP
-from chela.model.head import HeadName, Pooling, Unread, make_head, pool, unread
+from chela.model.head import HeadName, Pooling
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -172,171 +172,6 @@ class Backbone(nn.Module):
             if callable(fold):
                 fold()
         return self
-
-
-class Model(nn.Module):
-    """A backbone and the head that an objective needs.
-
-    Args:
-        config: sizes and choices.
-        make_mixer: called once per block, see ``Backbone``.
-        vocab_size: how many token ids there are; None for real values.
-        input_dim: channels of real values; unused for token ids.
-        num_classes: logits for each answer.
-        documents: sequences of a sample.
-
-    Raises:
-        ValueError: the form of the samples is none for this head.
-    """
-
-    def __init__(
-        self,
-        config: BackboneConfig,
-        make_mixer: Callable[[], nn.Module],
-        *,
-        vocab_size: int | None,
-        input_dim: int,
-        num_classes: int,
-        documents: int = 1,
-    ) -> None:
-        super().__init__()
-        self.documents = documents
-        self.backbone = Backbone(config, make_mixer, vocab_size=vocab_size, input_dim=input_dim)
-        hidden_dim = 2 * config.dim if config.head_dim is None else config.head_dim
-        features = config.dim if documents == 1 else 4 * config.dim
-        self.pooled_norm = BatchNorm(config.dim) if config.pooled_norm == "batch" else None
-        self.head = make_head(config.head, features, hidden_dim, num_classes)
-        self.complete(config, vocab_size, num_classes)
-
-    def complete(self, config: BackboneConfig, vocab_size: int | None, num_classes: int) -> None:
-        """Refuse what this head cannot have, and add what it has beside; see the class."""
-
-    def fold(self) -> Model:
-        """``Backbone.fold``: inference form, in place, in eval mode; returns itself."""
-        self.eval()
-        self.backbone.fold()
-        return self
-
-
-class Classifier(Model):
-    """Pools over the true length, then classifies one sequence (``documents=1``) or a pair (2).
-
-    Of a pair, both documents go through the same backbone, neither knowing of the other, and the
-    head reads [x1, x2, x1 - x2, x1 * x2] of their pooled features, as S4's model for Retrieval.
-    """
-
-    def complete(self, config: BackboneConfig, vocab_size: int | None, num_classes: int) -> None:
-        """Keep how features are pooled.
-
-        Raises:
-            ValueError: a sample is more than a pair.
-        """
-        if self.documents not in (1, 2):
-            raise ValueError(
-                f"documents={self.documents}: a sample is 1 sequence, or 2 to be compared"
-            )
-        self.pooling = config.pooling
-
-    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Classify.
-
-        Args:
-            values: token ids (B, L), or floats (B, L) or (B, L, C); padding may hold anything.
-                Of pairs: (B, 2, L) or (B, 2, L, C).
-            lengths: (B,) true lengths from 0 to L, of pairs (B, 2); None when nothing is padded.
-
-        Returns:
-            Logits (B, classes).
-
-        Raises:
-            ValueError: the values do not fit the encoder, or are not pairs where pairs are
-                compared, or L exceeds a mixer's max_length; see ``Backbone.forward`` as well.
-        """
-        if self.documents == 1:
-            return self.head(self.encode(values, lengths))
-        if values.ndim < 3 or values.shape[1] != 2 or not _are_pairs(lengths):
-            found = tuple(lengths.shape) if isinstance(lengths, Tensor) else lengths
-            raise ValueError(
-                f"pairs must be (B, 2, L) with lengths (B, 2), not {tuple(values.shape)} with "
-                f"{found}; for single sequences build the model with documents=1"
-            )
-        # As one batch of 2B sequences: a norm over the batch sees both documents alike.
-        flat_lengths = None if lengths is None else lengths.flatten()  # (2B,)
-        pooled = self.encode(values.flatten(0, 1), flat_lengths)  # (2B, D)
-        return self.head(compare(*pooled.unflatten(0, (-1, 2)).unbind(1)))
-
-    def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Pooled features (B, D) of single sequences (B, L), before the head."""
-        pooled = pool(self.backbone(values, lengths), lengths, self.pooling)  # (B, D)
-        if self.pooled_norm is None:
-            return pooled
-        real = None if lengths is None else (lengths > 0)[:, None]  # (B, 1)
-        return self.pooled_norm(pooled[:, None], real)[:, 0]
-
-
-class TokenModel(Model):
-    """Reads each token: an answer at every position. Nothing is pooled, a sample is 1 sequence."""
-
-    def complete(self, config: BackboneConfig, vocab_size: int | None, num_classes: int) -> None:
-        """Tie the embeddings, if they are to be.
-
-        Raises:
-            ValueError: a sample is more than one sequence, pooled features are to be normalised,
-                or tied embeddings are not of the same tokens.
-        """
-        if self.documents != 1:
-            raise ValueError(f"documents={self.documents}: tokens are those of 1 sequence")
-        if config.pooled_norm != "none":
-            raise ValueError(
-                f"pooled_norm={config.pooled_norm}, but nothing is pooled where each token has an "
-                "answer; set pooled_norm=none"
-            )
-        if config.tie_embeddings:
-            if vocab_size != num_classes:
-                raise ValueError(
-                    f"tie_embeddings=true, but {num_classes} tokens are asked and "
-                    f"{vocab_size} are read; set tie_embeddings=false"
-                )
-            assert isinstance(self.backbone.encoder, TokenEncoder)
-            self.head.weight = self.backbone.encoder.embedding.weight
-
-    def forward(
-        self, values: Tensor, lengths: Tensor | None = None, places: Tensor | None = None
-    ) -> Tensor:
-        """Logits (B, L, classes), arbitrary at padded positions; see ``Backbone.forward``.
-
-        Args:
-            values: token ids (B, L), or floats (B, L) or (B, L, C).
-            lengths: (B,) true lengths, None when nothing is padded.
-            places: (B, K) positions whose logits (B, K, classes) alone are computed.
-        """
-        return self.head(self.features(values, lengths, places))
-
-    def unread(
-        self, values: Tensor, lengths: Tensor | None = None, places: Tensor | None = None
-    ) -> Unread:
-        """What ``forward`` would return, before the last linear map."""
-        return unread(self.head, self.features(values, lengths, places))
-
-    def features(
-        self, values: Tensor, lengths: Tensor | None = None, places: Tensor | None = None
-    ) -> Tensor:
-        """What the head reads (B, L, D), or at ``places`` alone (B, K, D)."""
-        features = self.backbone(values, lengths)  # (B, L, D)
-        if places is not None:
-            features = features.take_along_dim(places[..., None], dim=1)  # (B, K, D)
-        return features
-
-
-def compare(first: Tensor, second: Tensor) -> Tensor:
-    """What the head reads of two documents' features (B, D): (B, 4 D)."""
-    return torch.cat([first, second, first - second, first * second], dim=-1)
-
-
-def _are_pairs(lengths: Tensor | None) -> bool:
-    if lengths is None:
-        return True
-    return isinstance(lengths, Tensor) and lengths.ndim == 2 and lengths.shape[1] == 2
 
 
 def _ffn(config: BackboneConfig) -> nn.Module | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from chela.mixers.stepping import State
-from chela.model.backbone import TokenModel
+from chela.model.models import TokenModel
 from chela.model.stepping import step
 
 WARM_UP = 2  # steps before it is recorded: compilers and libraries settle in them

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from chela.kernels.masking import last_token
 from chela.mixers.stepping import State, causal_only
-from chela.model.backbone import Model, TokenModel
 from chela.model.block import Block
+from chela.model.models import Model, TokenModel
 
 
 def steppable(model: Model) -> TokenModel:

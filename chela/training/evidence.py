@@ -32,7 +32,7 @@ from tasks.lease import batch_job
 from tasks.storage.meta import Meta
 
 # beside the mixer's: with all that they import, see source_files
-ALWAYS = ("chela.model.backbone", "chela.training.module", "chela.training.optim")
+ALWAYS = ("chela.model.models", "chela.training.module", "chela.training.optim")
 
 
 class Provenance(Callback):
