@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 import torch
 
 from chela.bench.params import CONFIGS, run_config, size_of
+from chela.config.schema import compose_run
 from chela.testing import unsettled
 from chela.training.build import build_model, build_task
+from tests.conftest import ROOT
 from tests.test_sweep import cells_of
 
 RECIPES = CONFIGS / "experiment" / "lra"
@@ -63,3 +66,24 @@ def test_the_sweep_of_language_differs_in_the_model_alone() -> None:
 def test_enwik8_has_the_recipes_of_the_rfcs(name: str) -> None:
     one, other = (run_config(name, [f"task={task}"]) for task in ("rfc_bytes", "enwik8"))
     assert dataclasses.replace(one, task=other.task, name=other.name) == other
+
+
+COMMANDS = re.findall(r"^python train.py ([^#\n]+)", (ROOT / "docs/language.md").read_text(), re.M)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_the_documented_commands_compose(words: str) -> None:
+    assert len(COMMANDS) >= 8
+    *_, last = [compose_run(cell) for cell in cells_of(*words.replace("-m ", "").split())]
+    assert last.model.backbone.causal
+
+
+def test_the_documented_sizes_are_what_the_script_counts() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| ([\d,]+) \| ([\d.]+)", (ROOT / "docs/language.md").read_text(), re.M
+    )
+    assert sorted(name for name, *_ in rows) == MODELS
+    for name, parameters, flops in rows:
+        config = run_config(name, ["task=rfc_bytes"])
+        size = size_of(config, build_task(config).spec)
+        assert (f"{size.parameters:,}", f"{size.flops_per_token / 1e6:.1f}") == (parameters, flops)

@@ -37,6 +37,8 @@ class WindowsConfig:
     length: Annotated[int, Gt(0)] = 4096  # tokens of a window
     # tokens carried before what a window scores in a test; null: half of the window
     context: Annotated[int, Ge(0)] | None = None
+    # what the trained model goes on from at the end of its run; null: nothing
+    prompt: str | None = field(default=None, metadata={"identity": False})
 
     def __post_init__(self) -> None:
         if self.context is not None and self.context >= self.length:

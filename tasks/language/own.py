@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ class BytesConfig(WindowsConfig):
 
     name: Literal["bytes"] = "bytes"
     path: str | None = None  # a file or a folder; counted from where the command is given
+    pattern: str = "*"  # of the files' names in a folder: *.md
     data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # of the split by document
 
 
@@ -86,12 +88,16 @@ class Bytes(Corpus):
                 "  try: the path of a text, or of a folder of texts"
             )
         if path.is_dir():
-            members = Source(path.absolute()).members(lambda name: True, LARGEST)
+            members = Source(path.absolute()).members(self._wanted, LARGEST)
             contents = [content for _, stream in members if (content := stream.read())]
         else:
             with readable(path), opened(path, LARGEST) as stream:
                 contents = [stream.read()]
         if not any(contents):
-            what = "has no file with anything in it" if path.is_dir() else "is empty"
+            what = f"has no file {self.config.pattern} with anything in it"
+            what = what if path.is_dir() else "is empty"
             raise DataError(f"task.path={path} {what}.\n  try: the path of a text")
         return contents
+
+    def _wanted(self, name: str) -> bool:
+        return fnmatch(PurePosixPath(name).name, self.config.pattern)

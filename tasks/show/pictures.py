@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tasks.storage.meta import SplitMeta
 from tasks.storage.store import stored_rows
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ def _draw(axes: Axes, sample: str | NDArray[np.uint8]) -> None:
 
 
 def _lengths(axes: Axes, task: Task) -> None:
-    longest = max(split.max_length for split in task.meta.splits.values())
+    splits = _splits(task)
+    longest = max(split.max_length for split in splits.values())
     bins = np.linspace(0, longest + 1, LENGTH_BINS + 1)
-    for name in task.meta.splits:
+    for name in splits:
         counts = np.zeros(LENGTH_BINS, dtype=np.int64)
         for rows in stored_rows(task.split(name)):
             counts += np.histogram(rows.lengths, bins)[0]
@@ -83,7 +85,7 @@ def _lengths(axes: Axes, task: Task) -> None:
 
 
 def _classes(axes: Axes, task: Task) -> None:
-    splits = task.meta.splits
+    splits = _splits(task)
     width = 0.8 / len(splits)
     for place, (name, split) in enumerate(splits.items()):
         classes = np.arange(len(split.class_counts))
@@ -92,3 +94,8 @@ def _classes(axes: Axes, task: Task) -> None:
     axes.set_xlabel("class")
     axes.set_xticks(np.arange(max(len(split.class_counts) for split in splits.values())))
     axes.set_ylabel("share of samples")
+
+
+def _splits(task: Task) -> dict[str, SplitMeta]:
+    """Those with samples, a vocabulary not among them."""
+    return {name: split for name, split in task.meta.splits.items() if name in COLORS}

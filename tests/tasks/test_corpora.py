@@ -19,6 +19,7 @@ from tasks.language.hutter import Enwik8, Text8
 from tasks.language.own import Bytes
 from tasks.language.rfc import RfcBytes
 from tasks.language.words import WikiText2, WikiText103
+from tasks.show.pictures import draw_sheet
 from tests.tasks.rfcs import made, write_packed
 
 BYTES = bytes(range(1, 251)) * 4  # a thousand
@@ -142,6 +143,13 @@ def test_words_are_numbered_by_their_frequency_and_lines_end(tmp_path: Path) -> 
     assert task.text_of(task.tokens_of("the dog\nnever saw")) == "the dog \n<unk> saw"
 
 
+def test_words_can_be_looked_at(tmp_path: Path) -> None:
+    words(tmp_path, LINES)
+    task = prepared(WikiText2, tmp_path, stand_in="two", length=4)
+    draw_sheet(task, tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
 def test_a_folder_of_words_is_no_official_set_and_neither_is_any_zip(tmp_path: Path) -> None:
     words(tmp_path, LINES)
     with pytest.raises(DataError, match=r"wikitext-2-v1.zip \(sha256(.|\n)*stand_in=<name>"):
@@ -209,6 +217,14 @@ def test_a_file_is_split_by_share_and_another_text_is_prepared_anew(tmp_path: Pa
     assert prepared(Bytes, tmp_path, path=str(file), length=4).folder != task.folder
 
 
+def test_a_pattern_chooses_among_the_files_of_a_folder(tmp_path: Path) -> None:
+    path = own_folder(tmp_path / "texts", 12)
+    (path / "picture.png").write_bytes(b"\x89PNG")
+    task = prepared(Bytes, tmp_path, path=str(path), pattern="1*.txt", length=8)
+    found = sorted(text_of(task, split) for split in ("train", "val", "test"))
+    assert found == sorted(f"{number} " * 30 + "\0" for number in (1, 10, 11))
+
+
 @pytest.mark.parametrize("files", [3, 4])
 def test_few_documents_leave_none_without_a_part(tmp_path: Path, files: int) -> None:
     path = own_folder(tmp_path / "texts", files)
@@ -222,7 +238,7 @@ def test_few_documents_leave_none_without_a_part(tmp_path: Path, files: int) -> 
         (None, r"task=bytes has no text(.|\n)*task.path=<a file or a folder>"),
         ("nowhere", "there is no such file or folder"),
         ("empty.txt", "is empty"),
-        ("none", "has no file with anything in it"),
+        ("none", r"has no file \* with anything in it"),
     ],
 )
 def test_a_text_that_is_none_is_said(tmp_path: Path, path: str | None, said: str) -> None:

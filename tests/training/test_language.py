@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from chela.commands.train import train as train_command
 from chela.config.schema import parse
 from chela.hub import load_run
 from chela.records.collect import collect
@@ -106,6 +107,20 @@ def test_interrupted_and_resumed_is_uninterrupted(language, monkeypatch, tmp_pat
 def test_it_learns_the_words(language) -> None:
     longer = ["trainer.max_steps=80", "trainer.validate_every_steps=80", "optimizer.lr=0.02"]
     assert run(language(*longer)) < 2.5  # letters alone have more than 3 bits, by their frequency
+
+
+def test_the_demo_goes_on_from_its_prompt(language, tmp_path: Path, capsys) -> None:
+    """All of it but its length, on the text that it names."""
+    places = [f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path / 'outputs'}"]
+    short = ["trainer.max_steps=2", "trainer.validate_every_steps=2", "trainer.progress=false"]
+    train_command(composed_of("experiment=demo_language", "logger=csv", *places, *short))
+    said = capsys.readouterr().out
+    assert "it goes on: The data" in said
+    assert len(said.partition("it goes on: ")[2]) > 100
+    (file,) = (tmp_path / "data" / "bytes").glob("*/meta.json")
+    assert '"split": "document"' in file.read_text()
+    train_command(language("trainer.max_steps=2", "trainer.validate_every_steps=2"))
+    assert "goes on" not in capsys.readouterr().out
 
 
 def test_a_model_of_the_next_token_is_causal_whoever_asks(language) -> None:
