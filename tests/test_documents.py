@@ -15,8 +15,8 @@ from tests.conftest import ROOT
 GROUPS = ("task", "model", "trainer", "optimizer", "schedule", "logger")
 CHOSEN = (*GROUPS, "experiment", "ablation", "sweep", "search")
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
-# what a reader is to write himself, and a notebook's `task`, which is an object
-OWN = re.compile(r"(^|[/=._])(test_)?(mine|parity|found|all)\b")
+# what a reader is to write himself or makes by a command, and a notebook's `task`, an object
+OWN = re.compile(r"(^|[/=._])(test_)?(mine|parity|found|all)\b|^model\.safetensors$")
 OBJECTS = {
     "task": {"prepare_data", "setup", "test", "sample", "batches", "encode"},
     "model": {"fold"},
