@@ -18,7 +18,16 @@ DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/R
 # what a reader is to write himself or makes by a command, and a notebook's `task`, an object
 OWN = re.compile(r"(^|[/=._])(test_)?(mine|parity|found|all)\b|^model\.safetensors$")
 OBJECTS = {
-    "task": {"prepare_data", "setup", "test", "sample", "batches", "encode"},
+    "task": {
+        "prepare_data",
+        "setup",
+        "test",
+        "sample",
+        "batches",
+        "encode",
+        "tokens_of",
+        "text_of",
+    },
     "model": {"fold"},
 }
 

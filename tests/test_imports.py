@@ -27,6 +27,7 @@ ROOMS = [
     "chela.pretrained",
     "chela.hub",
     "chela.generation",
+    "chela.hf",
     "chela.doctor",
     "chela.bench",
     "chela.launch",

@@ -1,0 +1,246 @@
+"""Language models of chela for the library transformers: ``import chela.hf`` registers them.
+
+    import chela.hf
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained("my-model")  # what run.save_pretrained wrote
+    model.generate(input_ids, attention_mask=mask, max_new_tokens=20)
+
+The cache of ``generate`` is the state of ``chela.mixers.stepping``. Batches may be padded on either
+side. It needs the extra ``chela[hf]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from chela.generation import check
+from chela.hub import built, from_pretrained
+from chela.mixers.stepping import State, select
+from chela.model import TokenModel
+from chela.model.stepping import prefill, step
+from chela.pretrained import KIND
+
+# what this version of transformers calls it
+_OUTPUTS = {each.name for each in fields(CausalLMOutputWithPast)}
+CACHE = "cache" if "cache" in _OUTPUTS else "past_key_values"
+IGNORED = -100  # a label that is not scored, as everywhere in transformers
+
+
+class ChelaConfig(PretrainedConfig):
+    """What config.json says; ``chela`` is the record that the model is built of."""
+
+    model_type = KIND
+
+    def __init__(self, chela: dict[str, Any] | None = None, **others: Any) -> None:
+        others.pop("sha256", None)  # of weights that may change from here on
+        self.chela = chela
+        super().__init__(**others)
+
+
+class StateCache:
+    """The state of a batch, as ``generate`` hands it from step to step."""
+
+    is_linear = (True,)  # there is nothing to cut a mask for
+
+    def __init__(self, state: State, tokens: int) -> None:
+        self.state = state
+        self.tokens = tokens
+
+    def get_seq_length(self, *_: Any) -> int:
+        """How many tokens it has seen, padding among them."""
+        return self.tokens
+
+    def reorder_cache(self, rows: Tensor) -> None:
+        """Go on with these sequences."""
+        self.state = select(self.state, rows)
+
+
+class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
+    """A token model of chela, with the weights it starts with.
+
+    Args:
+        config: of a run whose model is causal and gives tokens.
+
+    Raises:
+        RunError: it is of another run.
+    """
+
+    config_class = ChelaConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    _is_stateful = True  # it cannot go back: no assisted generation
+
+    def __init__(self, config: ChelaConfig) -> None:
+        super().__init__(config)
+        assert config.chela is not None, "config.json has no section chela"
+        model = built(config.chela, "config.json", torch.device("cpu")).eval()
+        self.model: TokenModel = check(model)
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        place: str,
+        *_: Any,
+        config: ChelaConfig | None = None,
+        revision: str | None = None,
+        device_map: Any = None,
+        dtype: Any = None,
+        torch_dtype: Any = None,
+        **others: Any,
+    ) -> ChelaForCausalLM:
+        """What ``run.save_pretrained`` wrote, or ``save_pretrained`` of this class.
+
+        Read by ``chela.from_pretrained``, with all its checks.
+
+        Args:
+            place: a folder, or ``owner/name`` on the hub.
+            config: read from there if it is None.
+            revision: on the hub.
+            device_map: a device, or a mapping of everything to one.
+            dtype: float32; narrower weights are not for norms and long kernels: call the model
+                under ``torch.autocast``.
+            torch_dtype: the older name of it.
+            others: what this model has no use for.
+
+        Raises:
+            RunError: see ``chela.from_pretrained``.
+            ValueError: the dtype is narrower.
+        """
+        asked = dtype if dtype is not None else torch_dtype
+        if asked not in (None, "auto", torch.float32, "float32"):
+            raise ValueError(
+                f"dtype={asked}: keep the weights in float32, and call the model under "
+                "torch.autocast(device_type, torch.bfloat16)"
+            )
+        run = from_pretrained(place, revision=revision)
+        found = config or ChelaConfig(chela=run.record, vocab_size=run.task.spec.vocab_size)
+        model = cls(found)
+        model.model.load_state_dict(run.model.state_dict())
+        where = next(iter(device_map.values())) if isinstance(device_map, dict) else device_map
+        return model.eval() if where in (None, "auto") else model.eval().to(where)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: StateCache | None = None,
+        past_key_values: StateCache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **_: Any,
+    ) -> Any:
+        """Logits, and with ``labels`` the mean loss of the next token.
+
+        Args:
+            input_ids: (B, L); with a cache the tokens that follow it.
+            attention_mask: (B, L or more), 0 at padding, on either side; None for none.
+            cache: what an earlier call returned.
+            past_key_values: the older name of it.
+            labels: (B, L), IGNORED where nothing is scored; not shifted.
+            use_cache: return the state; not in training.
+            logits_to_keep: how many of the last positions are wanted; 0: all.
+
+        Returns:
+            A ``CausalLMOutputWithPast``: logits (B, L or logits_to_keep, vocabulary), loss, state.
+        """
+        past = cache if cache is not None else past_key_values
+        if past is not None:
+            return self._following(input_ids, past)
+        lengths, shift = _lengths(attention_mask)
+        values = _rolled(input_ids, shift)
+        state = None
+        if use_cache and not self.training:
+            last, state = prefill(self.model, values, lengths)
+            if isinstance(logits_to_keep, int) and logits_to_keep == 1 and labels is None:
+                return _output(last[:, None], StateCache(state, input_ids.shape[1]))
+        logits = _rolled(self.model(values, lengths), None if shift is None else -shift)
+        loss = None
+        if labels is not None:
+            scores = logits[:, :-1].flatten(0, 1).float()
+            loss = F.cross_entropy(scores, labels[:, 1:].flatten(), ignore_index=IGNORED)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        held = None if state is None else StateCache(state, input_ids.shape[1])
+        return _output(logits[:, kept], held, loss)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        cache: StateCache | None = None,
+        past_key_values: StateCache | None = None,
+        attention_mask: Tensor | None = None,
+        use_cache: bool | None = True,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """The whole prompt, or behind a cache the last token alone."""
+        past = cache if cache is not None else past_key_values
+        ids = input_ids if past is None else input_ids[:, -1:]
+        return {
+            "input_ids": ids,
+            "attention_mask": attention_mask,
+            CACHE: past,
+            "use_cache": use_cache,
+            "logits_to_keep": 1,
+        }
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The embedding of tokens."""
+        embedding: torch.nn.Module = self.model.backbone.encoder.embedding  # type: ignore[assignment]
+        return embedding
+
+    def _following(self, input_ids: Tensor, past: StateCache) -> Any:
+        found, state = [], past.state
+        for token in input_ids.split(1, dim=1):
+            logits, state = step(self.model, token, state)
+            found.append(logits)
+        return _output(
+            torch.stack(found, dim=1), StateCache(state, past.tokens + input_ids.shape[1])
+        )
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Nothing: each module has drawn its own."""
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """The cache is ours."""
+        return False
+
+
+def _output(
+    logits: Tensor, cache: StateCache | None, loss: Tensor | None = None
+) -> CausalLMOutputWithPast:
+    return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: cache})
+
+
+def _lengths(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """True lengths (B,) and by how much each row begins late (B,); None if nothing is padded."""
+    if mask is None or bool(mask.all()):
+        return None, None
+    mask = mask.bool()
+    return mask.sum(1), mask.int().argmax(1)
+
+
+def _rolled(x: Tensor, shift: Tensor | None) -> Tensor:
+    """x (B, L, ...), each row moved to the front by its shift, in a circle."""
+    if shift is None:
+        return x
+    places = (torch.arange(x.shape[1], device=x.device) + shift[:, None]) % x.shape[1]
+    return x[torch.arange(len(x), device=x.device)[:, None], places]
+
+
+AutoConfig.register(KIND, ChelaConfig)
+AutoModelForCausalLM.register(ChelaConfig, ChelaForCausalLM)

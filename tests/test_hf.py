@@ -1,0 +1,116 @@
+"""The library transformers loads, runs and continues our language models, with our state.
+
+It is large and optional (the extra ``chela[hf]``), so CI goes without: here the tests are skipped
+where it is not installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import chela
+from chela.errors import RunError
+from chela.generation import generate
+from chela.training.run import run
+from tests.conftest import TINY, composed_of
+from tests.test_generation import MQAR
+from tests.training.runs import folder_of
+
+transformers = pytest.importorskip("transformers", reason="chela[hf] is not installed")
+import chela.hf  # noqa: E402  # registers the classes
+
+PROMPTS = [[3, 40, 5, 50], [7], [1, 2, 3]]
+
+
+@pytest.fixture(scope="module", params=["chela", "transformer", "mega_chunk"])
+def saved(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("hf")
+    torch.set_num_threads(1)
+    places = [f"data_dir={place / 'data'}", f"output_dir={place / 'outputs'}"]
+    config = composed_of(*MQAR, *places, f"model={request.param}")
+    run(config)
+    return chela.load_run(folder_of(config)).save_pretrained(place / "saved")
+
+
+@pytest.fixture(scope="module")
+def model(saved: Path):
+    return transformers.AutoModelForCausalLM.from_pretrained(saved)
+
+
+def padded(side: str) -> dict[str, torch.Tensor]:
+    width = max(map(len, PROMPTS))
+    ids, mask = torch.zeros(3, width, dtype=torch.long), torch.zeros(3, width, dtype=torch.long)
+    for row, prompt in enumerate(PROMPTS):
+        where = slice(width - len(prompt), None) if side == "left" else slice(len(prompt))
+        ids[row, where], mask[row, where] = torch.tensor(prompt), 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits_are_those_of_the_model(saved: Path, model, side: str) -> None:
+    own = chela.from_pretrained(saved).model
+    with torch.no_grad():
+        logits = model(**padded(side)).logits
+        for row, prompt in enumerate(PROMPTS):
+            where = padded(side)["attention_mask"][row].bool()
+            torch.testing.assert_close(logits[row][where], own(torch.tensor([prompt]))[0])
+
+
+def test_generate_says_what_chela_says(saved: Path, model) -> None:
+    """Greedy, of padded prompts, with the state as its cache; without a cache it is the same."""
+    own = chela.from_pretrained(saved).model
+    expected = torch.stack([*generate(own, PROMPTS, 8, temperature=0)], dim=1)
+    settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    for use_cache in (True, False):
+        said = model.generate(**padded("left"), **settings, use_cache=use_cache)
+        assert torch.equal(said[:, -8:], expected)
+
+
+def test_beams_take_the_state_along(model) -> None:
+    settings = {"max_new_tokens": 6, "num_beams": 3, "do_sample": False, "pad_token_id": 0}
+    with_state = model.generate(**padded("left"), **settings)
+    without = model.generate(**padded("left"), **settings, use_cache=False)
+    assert torch.equal(with_state, without)
+
+
+def test_a_loss_is_that_of_the_next_token_and_trains(model) -> None:
+    ids = torch.randint(64, (2, 9))
+    labels = ids.clone()
+    labels[:, :4] = -100
+    output = model.train()(ids, labels=labels)
+    scores = output.logits[:, 3:-1].flatten(0, 1)
+    torch.testing.assert_close(
+        output.loss, torch.nn.functional.cross_entropy(scores, ids[:, 4:].flatten())
+    )
+    output.loss.backward()
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 0
+    model.zero_grad()
+    model.eval()
+
+
+def test_what_transformers_saves_it_and_chela_load(saved: Path, model, tmp_path: Path) -> None:
+    """Also after its weights have changed."""
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        model.get_input_embeddings().weight[1] += 1
+        model.save_pretrained(tmp_path)
+        logits = model(ids).logits
+        model.get_input_embeddings().weight[1] -= 1
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+        torch.testing.assert_close(again(ids).logits, logits)
+        torch.testing.assert_close(chela.from_pretrained(tmp_path).model(ids), logits)
+        fresh = transformers.AutoModelForCausalLM.from_config(again.config)
+        assert fresh(ids).logits.shape == logits.shape
+
+
+def test_what_it_cannot_be_is_said(saved: Path, shared_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"keep the weights in float32.*torch\.autocast"):
+        transformers.AutoModelForCausalLM.from_pretrained(saved, dtype=torch.bfloat16)
+    config = composed_of(*TINY, f"data_dir={shared_data}", f"output_dir={tmp_path}")
+    run(config)
+    classifier = chela.load_run(folder_of(config)).save_pretrained(tmp_path / "classifier")
+    with pytest.raises(RunError, match="is a classifier"):
+        transformers.AutoModelForCausalLM.from_pretrained(classifier)
