@@ -207,5 +207,6 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # they are of all processes
     warnings.filterwarnings("ignore", message=".*TensorFloat32 tensor cores.*")  # exact by choice
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
