@@ -24,6 +24,8 @@ from tests.conftest import ROOT, TINY, composed_of, program
 from tests.documented import blocks
 from tests.training.runs import folder_of
 
+pytestmark = pytest.mark.training
+
 MQAR = [
     *(each for each in TINY if not each.startswith(("task", "model.mixer", "model=chela"))),
     *("task=mqar", "task.length=16", "task.pairs=2", "task.vocabulary=64"),

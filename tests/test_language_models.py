@@ -39,6 +39,7 @@ def test_a_later_token_changes_no_earlier_output(name: str) -> None:
         assert (model(changed)[:, -1] - one[:, -1]).abs().amax() > 1e-6
 
 
+@pytest.mark.long
 def test_the_models_have_one_size_and_the_same_training() -> None:
     configs = {name: run_config(name, ["task=rfc_bytes"]) for name in MODELS}
     sizes = {

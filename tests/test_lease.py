@@ -71,6 +71,7 @@ def try_once(place: Path, start: Any, held: Any, over: Any) -> None:
         over.wait()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("left", ["nothing", "a dead one"])
 def test_of_those_that_start_in_the_same_moment_exactly_one_has_it(
     left: str, tmp_path: Path

@@ -119,6 +119,7 @@ def test_a_sweep_of_nothing_is_refused() -> None:
         cells_of("seed=glob(*)")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, tasks, models", [("lra_table", 6, 7), ("small_table", 2, 3)])
 def test_a_choice_of_sweep_can_be_run(name: str, tasks: int, models: int) -> None:
     """Each cell, but for its seed, is a configuration; the command line narrows the table."""

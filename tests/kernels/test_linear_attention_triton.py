@@ -144,17 +144,6 @@ def test_upstream_of_any_layout_and_no_gradient_at_all(causal):
         assert torch.equal(fused(case, leaves, None)[0], out)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-def test_two_runs_agree_to_the_bit(causal, short_parts):
-    case = Case(causal, 200, batch=1, heads=1, norm=True, gate=True, dtype=torch.bfloat16)
-    runs = []
-    for _ in range(2):
-        leaves = case.leaves()
-        out = fused(case, leaves, None)
-        runs.append([*out, *torch.autograd.grad(out[0].float().sum(), list(leaves.values()))])
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
-
-
 @pytest.mark.parametrize("epilogue", [False, True])
 @pytest.mark.parametrize("causal", [True, False])
 def test_operators_are_registered_well(causal, epilogue):
@@ -169,63 +158,6 @@ def test_operators_are_registered_well(causal, epilogue):
         torch.library.opcheck(causal_attention, (*qkv, None, leaves.get("initial_state"), *rest))
     else:
         torch.library.opcheck(bidirectional_attention, (*qkv, None, *rest))
-
-
-@pytest.mark.parametrize("causal", [True, False])
-def test_compiles_as_one_graph(causal):
-    case = Case(causal, 70, ragged=True, norm=True, gate=True)
-    leaves, lengths = case.leaves(), case.lengths
-    backend = "inductor" if DEVICE == "cuda" else "aot_eager"  # the CPU's needs a C++ compiler
-    compiled = torch.compile(
-        lambda x: fused(case, {n: t * 2 for n, t in x.items()}, lengths)[0] * 3,
-        fullgraph=True,
-        backend=backend,
-    )
-    plain = fused(case, {name: x * 2 for name, x in leaves.items()}, lengths)[0] * 3
-    ours = compiled(leaves)
-    gradients = [torch.autograd.grad(out.sum(), list(leaves.values())) for out in (ours, plain)]
-    for mine, true in zip((ours, *gradients[0]), (plain, *gradients[1]), strict=True):
-        assert_close(mine, true.double(), 1e-5)
-
-
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_activation_checkpointing(reentrant):
-    case = Case(True, 70, norm=True, gate=True)
-    leaves = case.leaves()
-    names = list(leaves)
-
-    def block(*tensors: Tensor) -> Tensor:
-        return fused(case, dict(zip(names, tensors, strict=True)), None)[0]
-
-    plain = block(*leaves.values())
-    again = torch.utils.checkpoint.checkpoint(block, *leaves.values(), use_reentrant=reentrant)
-    assert torch.equal(plain, again)
-    gradients = []
-    for out in (plain, again):
-        for leaf in leaves.values():
-            leaf.grad = None
-        out.sum().backward()
-        gradients.append([leaf.grad for leaf in leaves.values()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-
-
-def test_autocast_does_not_change_the_precision():
-    case = Case(True, 20, batch=1)
-    leaves = case.leaves()
-    plain = fused(case, leaves, None)
-    with torch.autocast(DEVICE, torch.bfloat16):
-        again = fused(case, leaves, None)
-    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
-
-
-@pytest.mark.parametrize("causal", [True, False])
-def test_a_second_derivative_is_refused(causal):
-    case = Case(causal, 5, batch=1, heads=1)
-    leaves = case.leaves()
-    out = fused(case, leaves, None)[0]
-    (gradient,) = torch.autograd.grad(out.sum(), leaves["v"], create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative; use implementation='torch'"):
-        gradient.sum().backward()
 
 
 def test_arguments_that_do_not_fit_name_the_remedy():

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import DEVICE, assert_close, assert_replays, assert_same, gpu_only, narrowed
+from comparison import DEVICE, assert_close, assert_same, gpu_only, narrowed
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from chela.kernels.long_conv import convolve, eager, monarch, naive
 
@@ -93,17 +92,6 @@ def test_an_empty_batch():
     assert not dskip.any()
 
 
-def test_twice_the_same_bits():
-    leaves = inputs(2, 30, 6, 30, 1, torch.bfloat16)
-    upstream = torch.randn(2, 30, 6, device=DEVICE).bfloat16()
-
-    def run() -> list[Tensor]:
-        y = convolve(*leaves, implementation="triton")
-        return [y, *torch.autograd.grad(y, leaves, upstream)]
-
-    assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
-
-
 def test_no_gradient_is_computed_that_is_not_asked_for():
     x, kernel, _ = inputs(1, 10, 4, 10, 1, torch.bfloat16)
     frozen = x.detach()
@@ -134,24 +122,6 @@ def test_without_gradients_nothing_is_kept_and_the_output_is_the_same():
     assert mixed.numel() == 0
 
 
-def test_survives_compile_autocast_and_checkpointing():
-    leaves = inputs(1, 12, 8, 12, 2, torch.bfloat16)
-
-    def form(*tensors: Tensor) -> Tensor:
-        return convolve(*tensors, implementation="triton") * 2
-
-    backend = "inductor" if DEVICE == "cuda" else "aot_eager"
-    compiled = torch.compile(form, fullgraph=True, backend=backend)
-    plain = form(*leaves)
-    expected = torch.autograd.grad(plain.sum(), leaves)
-    with torch.autocast(DEVICE, torch.bfloat16):
-        outputs = [compiled(*leaves), checkpoint(form, *leaves, use_reentrant=False), form(*leaves)]
-    for y in outputs:
-        assert torch.equal(y, plain)
-        gradients = torch.autograd.grad(y.sum(), leaves)
-        assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
-
-
 def test_trains_under_ddp(tmp_path):
     class Module(torch.nn.Module):
         def __init__(self) -> None:
@@ -175,14 +145,6 @@ def test_trains_under_ddp(tmp_path):
         torch.distributed.destroy_process_group()
     for one, other in zip(wrapped.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad)
-
-
-def test_second_order_gradients_name_the_remedy():
-    leaves = inputs(1, 5, 4, 5, 1, torch.bfloat16)
-    y = convolve(*leaves, implementation="triton")
-    (dx,) = torch.autograd.grad(y.sum(), leaves[:1], create_graph=True)
-    with pytest.raises(RuntimeError, match="implementation='torch'"):
-        dx.sum().backward()
 
 
 def test_float32_and_no_tokens_take_the_fft():
@@ -217,15 +179,3 @@ def test_a_million_tokens():
     y = convolve(*leaves, implementation="triton")
     for gradient in torch.autograd.grad(y, leaves, torch.randn_like(y)):
         assert torch.isfinite(gradient).all()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU")
-def test_replays_in_a_cuda_graph():
-    leaves = inputs(2, 500, 64, 500, 2, torch.bfloat16)
-
-    def run() -> list[Tensor]:
-        y = convolve(*leaves, implementation="triton")
-        return [y, *torch.autograd.grad(y.float().sum(), leaves)]
-
-    assert_replays(run, leaves)

@@ -115,31 +115,6 @@ def test_operators_are_registered_well():
     torch.library.opcheck(fused._forward, (*case(length=5).values(), torch.float32))
 
 
-def test_compiles_as_one_graph():
-    token_cases.check_compiled(lambda t: query_key(*arguments(t), implementation="triton"), case())
-
-
-def test_activation_checkpointing():
-    token_cases.check_checkpointed(
-        lambda t: query_key(*arguments(t), implementation="triton"), case()
-    )
-
-
-def test_two_runs_agree_to_the_bit():
-    token_cases.check_repeatable(
-        lambda t: query_key(*arguments(t), implementation="triton"),
-        case(torch.bfloat16, length=100),
-    )
-
-
-def test_a_second_derivative_is_refused():
-    leaves = case()
-    out = query_key(*arguments(leaves), implementation="triton")[0]
-    (gradient,) = torch.autograd.grad(out.sum(), leaves["x"], create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative; use implementation='torch'"):
-        gradient.sum().backward()
-
-
 def test_arguments_that_do_not_fit_name_the_remedy():
     z, weight, bias, affines = arguments(case())
     with pytest.raises(ValueError, match=r"weight as \(N, D\)"):

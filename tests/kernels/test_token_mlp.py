@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import token_cases
 import torch
 from comparison import gpu_only
 from hypothesis import given, settings
@@ -127,48 +126,6 @@ def test_operators_are_registered_well(part):
     rest = (w.w_up, w.b_up, w.w_out, w.b_out, lengths_of(2, 5), torch.tensor([5], device=DEVICE))
     constants = ("layer", 1e-5, a["add_x"], 0.1, 0.2, True, torch.float32)
     torch.library.opcheck(fused._forward, (*tensors, *rest, *constants))
-
-
-@pytest.mark.parametrize("part", ["glu", "gate"])
-def test_compiles_as_one_graph(part):
-    lengths = lengths_of(2, 21)
-    token_cases.check_compiled(
-        lambda t: [mlp(**arguments(part, "layer", t), lengths=lengths, implementation="triton")],
-        case(part, "layer"),
-    )
-
-
-def test_activation_checkpointing():
-    token_cases.check_checkpointed(
-        lambda t: [mlp(**arguments("glu", "layer", t), dropout=0.3, implementation="triton")],
-        case("glu", "layer"),
-    )
-
-
-def test_two_runs_agree_to_the_bit():
-    token_cases.check_repeatable(
-        lambda t: [mlp(**arguments("gate", "layer", t), implementation="triton")],
-        case("gate", "layer", torch.bfloat16, length=100),
-    )
-
-
-def test_autocast_changes_nothing():
-    leaves = case("mlp", "layer")
-    everything = []
-    for enabled in (False, True):
-        with torch.autocast(DEVICE, torch.bfloat16, enabled=enabled):
-            out = mlp(**arguments("mlp", "layer", leaves), implementation="triton")
-            gradients = torch.autograd.grad(out.sum(), list(leaves.values()))
-        everything.append([out, *gradients])
-    assert all(torch.equal(a, b) for a, b in zip(*everything, strict=True))
-
-
-def test_a_second_derivative_is_refused():
-    leaves = case("mlp")
-    out = mlp(**arguments("mlp", "none", leaves), implementation="triton")
-    (gradient,) = torch.autograd.grad(out.sum(), leaves["x"], create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative; use implementation='torch'"):
-        gradient.sum().backward()
 
 
 def test_arguments_that_do_not_fit_name_the_remedy():

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from comparison import DEVICE, assert_close, assert_same
+from comparison import DEVICE, assert_same
 from torch import Tensor
 
 from chela.kernels.tokens import TokenNorm
 
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 NORMS = ["none", "affine", "layer", "rms"]
-BACKEND = "inductor" if DEVICE == "cuda" else "aot_eager"  # inductor needs a C++ compiler on a CPU
 
 
 def lengths_of(batch: int, length: int) -> Tensor:
@@ -69,56 +68,3 @@ def check(
     wide = {name: t.detach().double().requires_grad_() for name, t in leaves.items()}
     ours = fused(leaves)
     assert_same(ours, specified(wide), list(leaves.values()), list(wide.values()), tolerance)
-
-
-def check_compiled(
-    fused: Callable[[dict[str, Tensor]], Sequence[Tensor]], leaves: dict[str, Tensor]
-) -> None:
-    """As one graph with operations before and after it: the same outputs and gradients."""
-
-    def surrounded(leaves: dict[str, Tensor]) -> list[Tensor]:
-        return [out * 3 for out in fused({name: t * 2 for name, t in leaves.items()})]
-
-    compiled = torch.compile(surrounded, fullgraph=True, backend=BACKEND)
-    everything = []
-    for form in (compiled, surrounded):
-        outputs = form(leaves)
-        total = torch.stack([out.float().square().sum() for out in outputs]).sum()
-        everything.append([*outputs, *torch.autograd.grad(total, list(leaves.values()))])
-    for mine, true in zip(*everything, strict=True):
-        assert_close(mine, true.double(), 1e-5)
-
-
-def check_checkpointed(
-    fused: Callable[[dict[str, Tensor]], Sequence[Tensor]], leaves: dict[str, Tensor]
-) -> None:
-    """Activation checkpointing, which runs the forward pass twice, changes nothing."""
-    names = list(leaves)
-
-    def block(*tensors: Tensor) -> Tensor:
-        return fused(dict(zip(names, tensors, strict=True)))[0]
-
-    gradients = []
-    for checkpointed in (False, True):
-        torch.manual_seed(3)  # for dropout
-        if checkpointed:
-            out = torch.utils.checkpoint.checkpoint(block, *leaves.values(), use_reentrant=False)
-        else:
-            out = block(*leaves.values())
-        for leaf in leaves.values():
-            leaf.grad = None
-        out.square().sum().backward()
-        gradients.append([out, *[leaf.grad for leaf in leaves.values()]])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-
-
-def check_repeatable(
-    fused: Callable[[dict[str, Tensor]], Sequence[Tensor]], leaves: dict[str, Tensor]
-) -> None:
-    """Two runs agree to the bit."""
-    runs = []
-    for _ in range(2):
-        outputs = fused(leaves)
-        total = torch.stack([out.float().square().sum() for out in outputs]).sum()
-        runs.append([*outputs, *torch.autograd.grad(total, list(leaves.values()))])
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

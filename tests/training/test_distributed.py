@@ -147,11 +147,3 @@ def test_two_processes_evaluate_with_the_same_averages(
         for name, value in first.items():
             assert torch.equal(value, second[name]), name
             assert not torch.equal(value, torch.zeros_like(value))
-
-
-def test_a_batch_that_cannot_be_split_is_refused(tmp_path: Path, shared_data: Path) -> None:
-    result = train(tmp_path / "odd", shared_data, "trainer.devices=2", "trainer.batch_size=15")
-    assert result.returncode != 0
-    assert "batch_size=15 cannot be split over 2 devices" in result.stderr
-    assert "try: 16" in result.stderr
-    assert "Traceback" not in result.stderr

@@ -24,7 +24,7 @@ from chela.training.module import TrainingModule
 from chela.training.run import Run, run
 from chela.training.stopping import AT_VALIDATION, OR_BEFORE
 from tasks.signals import STOPPING
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.training
 
@@ -311,40 +311,6 @@ def test_a_signal_after_the_test_is_not_lost(composed, monkeypatch) -> None:
         run(config)
     assert stopped.value.code == 128 + signal.SIGTERM
     assert contents(config)[1]["status"] == "finished"
-
-
-def test_killed_without_warning(composed, uninterrupted, tmp_path, shared_data) -> None:
-    """SIGKILL at step 7: the run goes on from the checkpoint of step 6."""
-    whole = composed(f"output_dir={uninterrupted}")
-    run(whole)
-    overrides = [
-        *TINY,
-        "trainer.checkpoint_every_steps=2",
-        f"data_dir={shared_data}",
-        f"output_dir={tmp_path / 'outputs'}",
-    ]
-    script = f"""
-import os, signal, sys
-from chela.training.history import History
-original = History.on_train_batch_end
-def patched(self, trainer, *arguments):
-    if trainer.global_step == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-    original(self, trainer, *arguments)
-History.on_train_batch_end = patched
-import torch
-from chela.training.run import run
-from tests.conftest import composed_of
-torch.set_num_threads(1)
-run(composed_of(*{overrides!r}))
-"""
-    killed = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=os.environ)
-    assert killed.returncode == -signal.SIGKILL
-    broken = composed("trainer.checkpoint_every_steps=2")
-    last, record = contents(broken)
-    assert (last["global_step"], record["status"]) == (6, "running")
-    run(broken)
-    assert_same_run(whole, broken)
 
 
 def test_resume_from_a_named_checkpoint(composed, uninterrupted, tmp_path, monkeypatch) -> None:

@@ -20,6 +20,8 @@ from chela.training.run import run
 from tests.conftest import composed_of
 from tests.training.runs import folder_of, record_of
 
+pytestmark = pytest.mark.training
+
 
 def test_a_run_leaves_a_complete_record(composed, capsys) -> None:
     config = composed()

@@ -81,10 +81,13 @@ def test_the_gradients_of_micro_batches_add_up(composed, tmp_path, size) -> None
         assert mine == pytest.approx(true, rel=1e-5, abs=1e-6)
 
 
-def test_micro_batches_on_several_devices_are_refused(composed) -> None:
-    config = parse(composed("trainer.micro_batch_size=4", "trainer.devices=2"))
-    with pytest.raises(RunError, match="one device"):
-        resolve(config)
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("micro_batch_size=4", "one device"), ("batch_size=15", r"over 2 devices\.\n  try: 16$")],
+)
+def test_batches_that_several_devices_cannot_share_are_refused(composed, given, told) -> None:
+    with pytest.raises(RunError, match=told):
+        resolve(parse(composed(f"trainer.{given}", "trainer.devices=2")))
 
 
 def test_what_is_saved_of_an_optimizer_is_for_any_device() -> None:

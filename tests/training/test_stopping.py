@@ -56,7 +56,7 @@ def test_a_process_forked_to_load_data_leaves_signals_to_its_parent() -> None:
 
 
 def killed_by_itself(config, said: Path, owner: object, name: str, call: int, number: int) -> int:
-    """How a process ends that sends itself two requests to stop at a call of a function.
+    """How a process ends that sends itself a signal twice at a call of a function.
 
     It is forked, so that it has all imports at once.
 
@@ -118,6 +118,20 @@ def test_a_second_signal_stops_at_once(
         assert step_of(last) == saved
     run(broken)
     assert_same_run(whole, broken, anew=not saved)
+
+
+def test_killed_without_warning(composed, uninterrupted, tmp_path) -> None:
+    every = "trainer.checkpoint_every_steps=2"
+    whole, broken = composed(every, f"output_dir={uninterrupted}"), composed(every)
+    run(whole)
+    died = killed_by_itself(
+        broken, tmp_path / "said", TrainingModule, "training_step", 8, signal.SIGKILL
+    )
+    assert died == -signal.SIGKILL
+    last, record = contents(broken)
+    assert (last["global_step"], record["status"]) == (6, "running")
+    run(broken)
+    assert_same_run(whole, broken)
 
 
 def test_the_best_weights_are_those_the_checkpoint_knows_of(composed, monkeypatch) -> None:

@@ -1,0 +1,161 @@
+"""What each operation with kernels of ours is to PyTorch: an operator like those of its own.
+
+Without a GPU the kernels run in Triton's interpreter, so cases are small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import mlp_case
+import pytest
+import test_norm_linear
+import test_query_key
+import torch
+from attention_case import Case, fused
+from comparison import DEVICE, assert_close, assert_replays, gpu_only
+from token_cases import lengths_of
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from chela.kernels import long_conv, short_conv
+from chela.kernels.linear_attention import tuning
+from chela.kernels.norm_linear import norm_linear
+from chela.kernels.query_key import query_key
+from chela.kernels.token_mlp import mlp
+
+pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
+
+Leaves = dict[str, Tensor]
+Form = Callable[..., tuple[Tensor, ...]]
+
+
+def conv_leaves(taps: tuple[int, ...], dtype: torch.dtype, length: int) -> Leaves:
+    torch.manual_seed(length)
+    dim = taps[-2]
+    shapes = {"x": (2, dim, length), "taps": taps, "bias": (dim,)}
+    made = {name: torch.randn(shape, device=DEVICE) for name, shape in shapes.items()}
+    return {**made, "x": made["x"].to(dtype).mT}
+
+
+def short(t: Leaves) -> list[Tensor]:
+    return [short_conv.convolve(*t.values(), causal=True, activation="silu", **TRITON)]
+
+
+def attention_case(causal: bool, dtype: torch.dtype, length: int) -> Case:
+    return Case(causal, length, batch=3, heads=1, dtype=dtype, ragged=True, norm=True, gate=True)
+
+
+def attention(causal: bool, t: Leaves) -> list[Tensor]:
+    case = attention_case(causal, t["q"].dtype, t["q"].shape[1])
+    return fused(case, t, case.lengths)
+
+
+def of_mlp(part: str, t: Leaves) -> list[Tensor]:
+    arguments = mlp_case.arguments(part, "layer", t)
+    lengths = lengths_of(*t["x"].shape[:2]) if part == "gate" else None
+    return [mlp(**arguments, lengths=lengths, dropout=0.3, **TRITON)]
+
+
+TRITON = {"implementation": "triton"}
+OPERATIONS = {  # leaves in a dtype and of a length, and what is called with them
+    "short_conv": (partial(conv_leaves, (12, 5)), short),
+    "long_conv": (
+        # in float32 it is an FFT
+        lambda dtype, length: conv_leaves((2, 6, 12), torch.bfloat16, min(length, 12)),
+        lambda t: [long_conv.convolve(*t.values(), **TRITON)],
+    ),
+    **{
+        "causal" if causal else "bidirectional": (
+            lambda *size, causal=causal: attention_case(causal, *size).leaves(),
+            partial(attention, causal),
+        )
+        for causal in (True, False)
+    },
+    "norm_linear": (
+        lambda dtype, length: test_norm_linear.case("layer", dtype, length=length),
+        lambda t: norm_linear(**test_norm_linear.arguments("layer", t), **TRITON),
+    ),
+    "query_key": (
+        lambda dtype, length: test_query_key.case(dtype, length=length),
+        lambda t: query_key(*test_query_key.arguments(t), **TRITON),
+    ),
+    **{
+        part: (
+            lambda dtype, length, part=part: mlp_case.case(part, "layer", dtype, length=length),
+            partial(of_mlp, part),
+        )
+        for part in ("glu", "gate")
+    },
+}
+
+
+def operation(name: str, dtype: torch.dtype, length: int) -> tuple[Form, list[Tensor]]:
+    """A function of tensors, and leaves for it."""
+    make, call = OPERATIONS[name]
+    leaves = make(dtype, length)
+    form = lambda *tensors: tuple(call(dict(zip(leaves, tensors, strict=True))))  # noqa: E731
+    return form, [t.detach().requires_grad_() for t in leaves.values()]
+
+
+def with_gradients(form: Form, leaves: list[Tensor]) -> list[Tensor]:
+    torch.manual_seed(3)  # for dropout
+    outputs = form(*leaves)
+    total = torch.stack([out.float().square().sum() for out in outputs]).sum()
+    for leaf in leaves:
+        leaf.grad = None
+    total.backward()
+    return [*outputs, *[leaf.grad for leaf in leaves]]
+
+
+each_operation = pytest.mark.parametrize("name", OPERATIONS)
+
+
+@each_operation
+def test_two_runs_agree_to_the_bit(name, monkeypatch):
+    for size in ("TILE", "PART_TOKENS", "STREAM_TOKENS"):  # attention in several parts
+        monkeypatch.setattr(tuning, size, 64)
+    form, leaves = operation(name, torch.bfloat16, 100)
+    one, other = (with_gradients(form, leaves) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@each_operation
+def test_autocast_and_checkpointing_change_nothing(name):
+    form, leaves = operation(name, torch.float32, 21)
+    plain = with_gradients(form, leaves)
+    for way in (False, True):
+        with torch.autocast(DEVICE, torch.bfloat16):
+            again = with_gradients(partial(checkpoint, form, use_reentrant=way), leaves)
+        assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+
+
+@each_operation
+def test_compiles_as_one_graph(name):
+    """With operations before and after it: the same outputs and gradients."""
+    form, leaves = operation(name, torch.float32, 21)
+    around = lambda *tensors: [3 * out for out in form(*[2 * t for t in tensors])]  # noqa: E731
+    # inductor needs a C++ compiler on a CPU
+    backend = "inductor" if DEVICE == "cuda" else "aot_eager"
+    compiled = torch.compile(around, fullgraph=True, backend=backend)
+    for mine, true in zip(*(with_gradients(f, leaves) for f in (compiled, around)), strict=True):
+        assert_close(mine, true.double(), 1e-5)
+
+
+@each_operation
+def test_a_second_derivative_is_refused(name):
+    form, leaves = operation(name, torch.float32, 5)
+    (gradient,) = torch.autograd.grad(form(*leaves)[0].sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="implementation='torch'"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(f"{n}_conv", marks=gpu_only) for n in ("short", "long")]
+)
+def test_replays_in_a_cuda_graph(name):
+    form, leaves = operation(name, torch.bfloat16, 500)
+    assert_replays(
+        lambda: [*form(*leaves), *torch.autograd.grad(form(*leaves)[0].sum(), leaves)], leaves
+    )
