@@ -85,7 +85,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("model=[1]", ["a run has one"]),
         ("model=[chela,s4d]", ["a run has one", "-m model=chela,s4d"]),
         ("hydra/launcher=1", ["there is no hydra/launcher=1"]),
-        ("~task", ["a run needs a task. Choices: cifar"]),
+        ("~task", ["a run needs a task. Choices: "]),
         ("~model=3", ["a run needs a model. Choices: chela"]),
         ("+model=s4d", ["try: model=s4d"]),
         ("++optimizer=adam", ["try: optimizer=adam"]),

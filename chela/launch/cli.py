@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from chela.config import resolvers
-from chela.config.choices import CONFIGS, SWEEP, offered
+from chela.config.choices import CONFIGS, SWEEP, offered, own_folders
 from chela.config.identity import flat
 from chela.config.mistakes import in_a_file, refuse_mistyped, while_composing
 from chela.disk import disk_error, explain_disk
@@ -193,10 +193,12 @@ def _unknown_choice(error: MissingConfigException) -> str | None:
     choices = offered().get(group)
     if choices is None:  # Hydra's own groups
         return None
-    if not any(group in word and choice in word for word in sys.argv):
+    typed = any(group in word and choice in word for word in sys.argv)
+    name = choice.rpartition("/")[2]
+    folders = [folder / group for folder in (*own_folders(sys.argv), CONFIGS)]
+    if not typed and any(found for each in folders for found in each.rglob(f"{name}.yaml")):
         return (
             f"a file that is chosen builds on {group}/{choice}, which is not there.\n"
-            f"  try: in its defaults the whole name from above the groups, "
-            f"/{group}/<folder>/{choice.rpartition('/')[2]}"
+            f"  try: in its defaults the whole name from above the groups, /{group}/<folder>/{name}"
         )
     return f"there is no {group}={choice}. {suggestion(choice, choices)}"
