@@ -29,7 +29,7 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
         "trivial score": _baselines(record),
         "selected at": _number(record, "best.step", "step {:,.0f}")
         + _number(record, "best.value", f", validation {metric} {{:.4f}}"),
-        "protocol": record["protocol"]["name"],
+        "protocol": ", ".join([record["protocol"]["name"], *_seen(record)]),
         "data": _data(record["data"]),
         "parameters": _number(record, "parameters.total", "{:,.0f}"),
         "steps": _number(record, "training.steps", "{:,.0f}")
@@ -53,6 +53,11 @@ def _test(record: dict[str, Any]) -> str:
     found = primary(record)
     value, error = _number(found, "value", "{:.4f}"), _number(found, "standard_error", " ± {:.4f}")
     return f"{value}{error} (n = {record['test']['n']:,})"
+
+
+def _seen(record: dict[str, Any]) -> list[str]:
+    """How the test saw its tokens, where that is said: context and stride."""
+    return [f"{name} {value:,}" for name, value in record["protocol"].get("evaluation", {}).items()]
 
 
 def _number(record: dict[str, Any], path: str, form: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Lt
@@ -29,7 +29,7 @@ from tasks.language.corpus import (
     with_end,
 )
 from tasks.sources.archives import Source
-from tasks.sources.files import opened, readable
+from tasks.sources.files import opened
 from tasks.storage.meta import Origin
 
 LARGEST = 1 << 31  # bytes of a text, which passes through memory as a whole
@@ -58,11 +58,9 @@ class Bytes(Corpus):
         Raises:
             DataError: there is no such text.
         """
-        digest = hashlib.sha256()
-        for content in self._contents:
-            digest.update(hashlib.sha256(content).digest())
-        parameters = {"sha256": digest.hexdigest(), "files": len(self._contents)}
-        if len(self._contents) < DOCUMENTS:
+        files, digest = self._known
+        parameters: dict[str, Any] = {"sha256": digest, "files": files}
+        if files < DOCUMENTS:
             parameters["split"] = "share"
         else:
             parameters |= {"split": "document", "data_seed": self.config.data_seed}
@@ -70,34 +68,47 @@ class Bytes(Corpus):
 
     def documents(self) -> Iterator[tuple[str, Tokens]]:
         """The files by document, or the one text by share."""
-        path = str(self.config.path)
-        if len(self._contents) < DOCUMENTS:
-            return by_share(np.concatenate([as_bytes(each, path) for each in self._contents]))
-        each = [with_end(content, path) for content in self._contents]
-        return by_document(each, self.config.data_seed)
+        path, contents = str(self.config.path), [*self._contents()]
+        if len(contents) < DOCUMENTS:
+            return by_share(np.concatenate([as_bytes(each, path) for each in contents]))
+        whole = [with_end(content, path) for content in contents]
+        return by_document(whole, self.config.data_seed)
 
     @cached_property
-    def _contents(self) -> list[bytes]:
+    def _known(self) -> tuple[int, str]:
+        """How many files there are, and the checksum of all."""
+        digest, files = hashlib.sha256(), 0
+        for content in self._contents():
+            digest.update(hashlib.sha256(content).digest())
+            files += 1
+        return files, digest.hexdigest()
+
+    def _contents(self) -> Iterator[bytes]:
         """Of the files in the order of their names; empty ones in a folder are passed over."""
         if self.config.path is None:
             raise DataError("task=bytes has no text.\n  try: task.path=<a file or a folder>")
-        path = Path(self.config.path).expanduser()
+        path, found = Path(self.config.path).expanduser(), False
         if not path.exists():
             raise DataError(
                 f"task.path={path}: there is no such file or folder (seen from {Path.cwd()}).\n"
                 "  try: the path of a text, or of a folder of texts"
             )
-        if path.is_dir():
-            members = Source(path.absolute()).members(self._wanted, LARGEST)
-            contents = [content for _, stream in members if (content := stream.read())]
-        else:
-            with readable(path), opened(path, LARGEST) as stream:
-                contents = [stream.read()]
-        if not any(contents):
+        for content in self._folder(path) if path.is_dir() else self._file(path):
+            found = found or bool(content)
+            if content:
+                yield content
+        if not found:
             what = f"has no file {self.config.pattern} with anything in it"
             what = what if path.is_dir() else "is empty"
             raise DataError(f"task.path={path} {what}.\n  try: the path of a text")
-        return contents
+
+    def _file(self, path: Path) -> Iterator[bytes]:
+        with opened(path, LARGEST) as stream:
+            yield stream.read()
+
+    def _folder(self, path: Path) -> Iterator[bytes]:
+        for _, stream in Source(path.absolute()).members(self._wanted, LARGEST):
+            yield stream.read()
 
     def _wanted(self, name: str) -> bool:
         return fnmatch(PurePosixPath(name).name, self.config.pattern)

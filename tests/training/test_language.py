@@ -13,11 +13,14 @@ from omegaconf import DictConfig
 
 from chela.commands.train import train as train_command
 from chela.config.schema import parse
+from chela.doctor import diagnose
 from chela.hub import load_run
 from chela.records.collect import collect
 from chela.report.published import published
 from chela.report.table import build
+from chela.training.build import build_task
 from chela.training.run import run
+from tasks.errors import DataError
 from tests.conftest import TINY, composed_of
 from tests.training.runs import folder_of, record_of
 from tests.training.test_distributed import QUIET, train
@@ -52,10 +55,11 @@ def language(text: Path, tmp_path: Path):
     return composed
 
 
-def test_each_byte_is_tested_once_behind_its_context(language, text: Path) -> None:
+def test_each_byte_is_tested_once_behind_its_context(language, text: Path, capsys) -> None:
     config = language("task.context=24", "trainer.eval_batch_size=7")
     best = run(config)
     record = record_of(config)
+    assert "heldout, context 24, stride 8" in capsys.readouterr().out
     loaded = load_run(folder_of(config))
     content = text.read_bytes()
     tested = np.frombuffer(content[-(len(content) // 20) :], dtype=np.uint8).astype(int)
@@ -121,6 +125,16 @@ def test_the_demo_goes_on_from_its_prompt(language, tmp_path: Path, capsys) -> N
     assert '"split": "document"' in file.read_text()
     train_command(language("trainer.max_steps=2", "trainer.validate_every_steps=2"))
     assert "goes on" not in capsys.readouterr().out
+
+
+def test_the_doctor_lets_it_learn_a_few_tokens_by_heart(language) -> None:
+    config = parse(language("model.dim=32", "task.length=512", "task.context=0"))
+    task = build_task(config)
+    with pytest.raises(DataError, match="no window of 512"):  # the text is too short for it
+        task.prepare_data(), task.setup(), task.samples("val")
+    config = parse(language("model.dim=32", "task.length=256"))
+    found = {finding.subject: finding for finding in diagnose(config)}
+    assert found["overfit"].fine, found["overfit"].text
 
 
 def test_a_model_of_the_next_token_is_causal_whoever_asks(language) -> None:
