@@ -69,7 +69,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("optimizer=1", ["there is no optimizer=1. Choices: adam, adamw, muon."]),
         ("task=listop", ["no task=listop.", "Did you mean 'listops'?", "Choices: bytes, cifar, "]),
         ("model=s5d", ["no model=s5d.", "Did you mean 's4d'?"]),
-        ("experiment=foo", ["no experiment=foo.", "Choices: demo, small/gratings, "]),
+        ("experiment=foo", ["no experiment=foo.", "Choices: demo, ", " small/gratings, "]),
         ("experiment=small/listop", ["Did you mean 'small/listops'?"]),
         ("+sweep=smal_table", ["Did you mean 'small_table'?"]),
         ("hydra/launcher=proceses", ["hydra/launcher/proceses", "processes"]),
@@ -98,6 +98,8 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("task=listops,", ["try: task=listops\n"]),
         ("model=s5d;", ["try: model=s5d"]),
         ("data_dir=a=b", ["cannot read 'data_dir=a=b'", """try: 'data_dir="a=b"'"""]),
+        ("data_dir=$HOME/x", ["only the shell knows $HOME", f"try: data_dir={Path.home()}/x"]),
+        ("hydra.launcher.at_once=2", ["hydra.launcher.at_once", "try: hydra/launcher=processes"]),
         ("data_dir=~/x", ["only the shell", f"try: data_dir={Path.home()}/x"]),
         ("name=über", ["cannot read 'name=über'", """try: 'name="über"'"""]),
         ("name=a#b", ["""try: 'name="a#b"'"""]),
@@ -217,7 +219,8 @@ def test_a_mistake_in_a_file_of_ones_own_is_told(train, text: str | bytes, parts
 
 def test_choices_of_ones_own_are_listed(train) -> None:
     said = train("experiment=mime", experiment__mine=GLOBAL, experiment__other=GLOBAL)
-    assert "no experiment=mime. Did you mean 'mine'? Choices: demo, mine, other, small/" in said
+    assert "no experiment=mime. Did you mean 'mine'? Choices: demo, " in said
+    assert " mine, other, small/" in said
 
 
 def test_a_folder_in_a_file_may_begin_with_the_home(monkeypatch, tmp_path) -> None:

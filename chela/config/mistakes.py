@@ -6,6 +6,7 @@ Hydra reads both, with a grammar of its own; here its riddles become a sentence 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -83,6 +84,9 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
             f"{word} lists several values, but this is a single run.\n  try: {remedy}"
         )
     value: Any = override.value()
+    if isinstance(value, str) and (variable := re.match(r"\$\w+", value)):
+        remedy = _quoted(f"{group}={os.path.expandvars(value)}")
+        raise ConfigError(f"{word}: only the shell knows {variable[0]}.\n  try: {remedy}")
     if group in choices and override.is_delete():
         raise ConfigError(f"{word}: a run needs a {group}. Choices: {', '.join(choices[group])}")
     if group in choices and (override.is_add() or override.is_force_add()) and group != SWEEP:

@@ -185,7 +185,9 @@ def _unknown_key(cause: OmegaConfBaseException) -> str | None:
             remedy = " or ".join(f"{each}=..." for each in found)
             return f"unknown key '{cause.key}'.\n  try: {remedy}"
         choices |= {f"+{group}" if group == SWEEP else group for group in offered()}
-    return f"unknown key '{cause.full_key}'. {suggestion(str(cause.key), choices)}"
+    of_a_launcher = str(cause.full_key).startswith("hydra.launcher.")
+    remedy = "\n  try: hydra/launcher=processes beside it" if of_a_launcher else ""
+    return f"unknown key '{cause.full_key}'. {suggestion(str(cause.key), choices)}{remedy}"
 
 
 def _unknown_choice(error: MissingConfigException) -> str | None:
