@@ -162,6 +162,11 @@ def typed(cells: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(FLOATS, "float64"))
 
 
+def decimals(unit: str) -> int:
+    """Of a value in print: bits and nats of a token differ in the third, the rest as published."""
+    return 3 if unit in ("bits", "nats") else 2
+
+
 def ranked(cells: pd.DataFrame, columns: Iterable[Column]) -> pd.DataFrame:
     """The frame with the ranks of its cells, among our own rows and among all.
 
@@ -185,13 +190,14 @@ def ranks(cells: pd.DataFrame, direction: str) -> pd.Series:
     printed alike. Where that is so of all that is left, nothing is the best of it.
     """
     found = pd.Series(0, index=cells.index)
+    digits = max((decimals(each) for each in cells["unit"]), default=2)
     for rank in (1, 2):
         values = cells["value"][found == 0]
         if values.empty:
             break
         best = values.idxmax() if direction == "max" else values.idxmin()
         alike = (values - values[best]).abs() <= ERRORS * cells["standard_error"][best]
-        alike |= values.round(2) == round(values[best], 2)
+        alike |= values.round(digits) == round(values[best], digits)
         if alike.all():
             break
         found[alike.index[alike]] = rank

@@ -21,7 +21,7 @@ from chela.records.files import atomic_file
 from chela.records.format import duration, human, size
 from chela.report.details import configuration, facts
 from chela.report.figures import learning_curves, run_curves
-from chela.report.frame import COUNTS, ERRORS, FIELDS, FLOATS, Report, typed
+from chela.report.frame import COUNTS, ERRORS, FIELDS, FLOATS, Report, decimals, typed
 from chela.report.picture import picture
 from tasks.screen import visible
 
@@ -77,14 +77,15 @@ class Shown(NamedTuple):
 
 
 def shown(cell: Any) -> Shown:
-    """The text of a cell of ``Report.lines``: two decimals, as the published tables."""
+    """The text of a cell of ``Report.lines``: as many decimals as its unit has in print."""
     if pd.isna(cell.value):
         missing = cell.state == "missing"
         return Shown("—" if missing else cell.state, "", "", "" if missing else "state")
-    spread = [] if pd.isna(cell.std) else [f"± {cell.std:.2f}"]
+    digits = decimals(cell.unit)
+    spread = [] if pd.isna(cell.std) else [f"± {cell.std:.{digits}f}"]
     seeds = [f"({cell.n_seeds})"] if cell.n_seeds else []
     return Shown(
-        f"{cell.value:.2f}",
+        f"{cell.value:.{digits}f}",
         " ".join([*spread, *seeds]),
         ["", "★", "☆"][cell.rank_all],
         ["", "best", "second"][cell.rank_ours],

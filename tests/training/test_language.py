@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 from pathlib import Path
@@ -17,6 +18,7 @@ from chela.doctor import diagnose
 from chela.hub import load_run
 from chela.records.collect import collect
 from chela.report.published import published
+from chela.report.render import markdown
 from chela.report.table import build
 from chela.training.build import build_task
 from chela.training.run import run
@@ -53,6 +55,10 @@ def language(text: Path, tmp_path: Path):
         return composed_of(*OWN, f"task.path={text}", *places, *overrides)
 
     return composed
+
+
+def records_below(folder: Path) -> list[dict]:
+    return [json.loads(file.read_text()) for file in folder.glob("outputs/*/seed0/record.json")]
 
 
 def test_each_byte_is_tested_once_behind_its_context(language, text: Path, capsys) -> None:
@@ -93,6 +99,9 @@ def test_contexts_stand_in_columns_of_their_own(language, tmp_path: Path) -> Non
     titles = {column.title for column in report.columns}
     assert titles == {"bytes, context 8, stride 24", "bytes, context 16, stride 16"}
     assert {column.direction for column in report.columns} == {"min"}
+    tested = [run["test"]["metrics"]["bits_per_byte"]["value"] for run in records_below(tmp_path)]
+    printed = markdown(report)
+    assert all(f"{value:.3f} (1)" in printed for value in tested)  # models differ in the third
 
 
 def test_interrupted_and_resumed_is_uninterrupted(language, monkeypatch, tmp_path) -> None:
