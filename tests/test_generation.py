@@ -85,6 +85,7 @@ def test_draws_follow_the_temperature_and_stay_among_the_most_likely() -> None:
 
 def test_the_command_prints_prompt_and_continuation(finished, capsys) -> None:
     words = [f"run={finished()}", "prompt=3 40", "tokens=5", "device=cpu"]
+    capsys.readouterr()  # what the run has printed
     start("generate", words)
     streamed = capsys.readouterr()
     assert len(streamed.out.split()) == 7 and streamed.out.startswith("3 40 ")
@@ -118,8 +119,10 @@ def test_the_script_is_the_command(finished) -> None:
     ],
 )
 def test_what_cannot_be_is_one_message(finished, words, message: str, capsys) -> None:
+    folder = finished()
+    capsys.readouterr()  # what the run has printed
     with pytest.raises(SystemExit) as ended:
-        start("generate", [f"run={finished()}", *words])
+        start("generate", [f"run={folder}", *words])
     assert ended.value.code == 1
     printed = capsys.readouterr()
     assert message in printed.err and printed.out == ""
@@ -170,7 +173,9 @@ def test_a_character_is_shown_when_all_its_bytes_are_there(finished, monkeypatch
 
 def test_control_characters_are_shown_not_sent(finished, monkeypatch, capsys) -> None:
     monkeypatch.setattr("chela.generation.continuation", lambda *_: iter(["\x1b[2J", "b"]))
-    start("generate", [f"run={finished()}", "prompt=3", "tokens=2"])
+    folder = finished()
+    capsys.readouterr()  # what the run has printed
+    start("generate", [f"run={folder}", "prompt=3", "tokens=2"])
     assert capsys.readouterr().out == "3\\x1b[2Jb\n"
 
 

@@ -1,0 +1,74 @@
+"""The picture of recall: a row per model and width, its state counted in numbers per block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from chela.bench.recall import as_markdown, points, state_numbers
+from chela.commands import start
+from chela.config.schema import compose_run
+from chela.records.collect import collect
+from chela.training.run import run
+from tests.conftest import composed_of
+from tests.test_generation import MQAR
+from tests.training.runs import record_of
+
+# (batch, what is kept): one head of 8 x 32, or of 4 channels, keys and values of 16 tokens, ...
+STATES = {
+    "chela": 4 * 16 + 15 * 16 + 64 * 32,  # short window, the kernel's 16 taps, one head
+    "s4d": 16 * 64,  # 32 complex numbers per channel
+    "transformer": 2 * 16 * 16,
+    "linear_transformer": 4 * 4 * 4 + 16,  # four heads, and the keys' sum
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four models on two pairs, and chela on one, with two seeds."""
+    place = tmp_path_factory.mktemp("recall")
+    torch.set_num_threads(1)
+    places = [f"data_dir={place / 'data'}", f"output_dir={place / 'outputs'}"]
+    cells = [*((name, 2, 0) for name in STATES), ("chela", 2, 1), ("chela", 1, 0)]
+    for name, pairs, seed in cells:
+        more = [f"model={name}", f"task.pairs={pairs}", f"seed={seed}"]
+        config = composed_of(*MQAR, *places, *more)
+        run(config)
+        assert record_of(config)["status"] == "finished"
+    return place / "outputs"
+
+
+def test_the_state_is_counted_as_its_parts_say(runs: Path) -> None:
+    for each in collect([runs]).runs:
+        assert state_numbers(each) == STATES[each.model], each.model
+
+
+def test_seeds_are_one_point_and_pairs_are_columns(runs: Path, tmp_path: Path, capsys) -> None:
+    found = points(collect([runs]).runs)
+    assert {(point.model, point.pairs): point.seeds for point in found} == {
+        **{(name, 2): 1 for name in STATES}, ("chela", 2): 2, ("chela", 1): 1,
+    }  # fmt: skip
+    table = as_markdown(found)
+    assert "| 1 | 2 pairs |" in table
+    assert "| s4d | 16 | 16 | 1,024 | — | " in table
+    start("recall", [str(runs), f"out={tmp_path / 'report'}"])
+    assert table in capsys.readouterr().out
+    assert (tmp_path / "report" / "recall.png").stat().st_size > 0
+    assert (tmp_path / "report" / "recall.md").read_text() == table
+
+
+def test_without_runs_of_it_the_sweep_is_named(tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        start("recall", [str(tmp_path)])
+    assert "no record.json below" in capsys.readouterr().err
+    start("recall", ["--help"])
+    assert "chela recall FOLDER" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["mqar", "induction", "selective_copying"])
+def test_the_form_of_the_published_figure_fits_each_task(task: str) -> None:
+    config = compose_run(["experiment=recall", f"task={task}", "model=s4d"])
+    assert config.model.backbone.causal and config.model.backbone.ffn == "none"
+    assert config.schedule.name == "cosine"
