@@ -110,15 +110,13 @@ def batch_rows(
 
 
 class TrainOrder:
-    """The batches of training from ``first`` on, as lists of rows; the share of one rank.
+    """The batches of training from ``first`` on, as lists of rows.
 
     Args:
         n: rows of the training split.
-        batch_size: rows of a batch, over all ranks.
+        batch_size: rows of a batch, over all processes.
         total: batches of the run.
         seed: of the order.
-        rank: whose share.
-        world_size: how many share a batch.
         window: of so many batches in a row the samples are sorted by length, cut into batches
             anew, and these shuffled: less padding. A window ends with the run, but not with an
             epoch, so near an epoch's end a sample may change places with one of the next. 1: no
@@ -127,7 +125,7 @@ class TrainOrder:
         endless: whether each epoch's rows have numbers of their own, see ``batch_rows``.
 
     Raises:
-        ValueError: no rows, or a batch that cannot be split.
+        ValueError: no rows.
     """
 
     def __init__(
@@ -136,41 +134,30 @@ class TrainOrder:
         batch_size: int,
         total: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
         window: int = 1,
         lengths: NDArray[np.int64] | None = None,
         endless: bool = False,
     ) -> None:
         if n == 0:
             raise ValueError("the training split is empty")
-        if batch_size % world_size:
-            raise ValueError(
-                f"batch_size={batch_size} cannot be split over {world_size} devices; "
-                f"try {-(-batch_size // world_size) * world_size}"
-            )
         self.n, self.batch_size, self.total, self.seed = n, batch_size, total, seed
-        self.rank, self.world_size = rank, world_size
         self.window, self.lengths, self.endless = window, lengths, endless
         self.first = 0
         self._sorted = (-1, np.empty((0, 0), dtype=np.int64))  # the latest window
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(self.first, self.total):
-            yield self._share(batch)
+        yield from self.between(self.first, self.total)
 
     def __len__(self) -> int:
         return self.total
 
-    def between(self, first: int, end: int) -> list[list[int]]:
-        """The rank's rows of batches ``first`` to ``end``, this one not among them."""
-        return [self._share(batch) for batch in range(first, end)]
-
-    def _share(self, batch: int) -> list[int]:
-        return list(self.rows(batch)[self.rank :: self.world_size].tolist())
+    def between(self, first: int, end: int) -> Iterator[list[int]]:
+        """The rows of batches ``first`` to ``end``, this one not among them."""
+        for batch in range(first, end):
+            yield self.rows(batch).tolist()
 
     def rows(self, batch: int) -> NDArray[np.int64]:
-        """The rows of one batch, of all ranks (batch_size,)."""
+        """The rows of one batch (batch_size,)."""
         if self.window == 1 or self.lengths is None:
             return batch_rows(self.seed, self.n, self.batch_size, batch, self.endless)
         number, line = divmod(batch, self.window)
@@ -206,13 +193,34 @@ class Reader(Protocol):
 class TrainLoader:
     """A whole training run as one pass; its state is the number of batches handed out.
 
+    Processes that share a batch each read all of it, and hand out a part: their parts are then
+    padded alike, which steps that are recorded once and replayed together need.
+
     Lightning saves and restores it with the checkpoint (its protocol of stateful loaders). The
     number is counted where batches are consumed, so that what was read ahead does not count.
+
+    Args:
+        reader: of the split.
+        order: of its rows.
+        rank: whose part of each batch.
+        world_size: how many share a batch.
+
+    Raises:
+        ValueError: a batch cannot be split.
     """
 
-    def __init__(self, reader: Reader, order: TrainOrder) -> None:
+    def __init__(
+        self, reader: Reader, order: TrainOrder, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if order.batch_size % world_size:
+            raise ValueError(
+                f"batch_size={order.batch_size} cannot be split over {world_size} devices; "
+                f"try {-(-order.batch_size // world_size) * world_size}"
+            )
         self._reader = reader
         self._order = order
+        size = order.batch_size // world_size
+        self._part = slice(rank * size, (rank + 1) * size)
         self._batches = 0
         self._resume_at: int | None = None
 
@@ -221,7 +229,7 @@ class TrainLoader:
         # survives iterators that are made and dropped.
         self._batches, self._resume_at = self._resume_at or 0, None
         self._order.first = self._batches
-        for batch in self._reader.read(self._order):
+        for batch in self._read(self._order):
             self._batches += 1
             yield batch
 
@@ -230,7 +238,12 @@ class TrainLoader:
 
     def latest(self, n: int) -> Iterator[Batch]:
         """The last ``n`` batches handed out, or all if they were fewer, read once more."""
-        return self._reader.read(self._order.between(max(0, self._batches - n), self._batches))
+        rows = self._order.between(max(0, self._batches - n), self._batches)
+        return self._read(list(rows))
+
+    def _read(self, batches: Batches) -> Iterator[Batch]:
+        for batch in self._reader.read(batches):
+            yield Batch(*(each[self._part] for each in batch))
 
     def state_dict(self) -> dict[str, int]:
         """``{"batches": those handed out so far}``."""

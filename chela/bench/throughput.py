@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
 
 from chela.bench.profiling import Profile, profiled
 from chela.config.schema import RunConfig
@@ -26,7 +26,10 @@ WARM_UP = 30  # steps of a task: every usual length of a batch has been met thre
 
 @dataclass
 class Speed:
-    """What was measured; tokens are positions of the batches, padding among them."""
+    """What was measured; tokens are positions of the batches, padding among them.
+
+    Of several devices together but for memory, the profile and the floor: these are of one.
+    """
 
     loop: float  # tokens per second of training in Lightning's loop
     step: float  # of the step alone, on one batch again and again
@@ -42,8 +45,7 @@ def measure(
     config: RunConfig,
     spec: TaskSpec,
     engine: Engine,
-    train: Iterable[Batch],
-    val: Iterable[Batch],
+    data: L.LightningDataModule,
     padded: bool,
     warm_up: int,
     steps: int,
@@ -54,8 +56,7 @@ def measure(
         config: of the run.
         spec: what the samples look like.
         engine: that computes.
-        train: at least ``warm_up + steps`` batches.
-        val: at least one batch.
+        data: ``warm_up + steps`` batches of training, and one at least of validation.
         padded: whether batches hold padding.
         warm_up: steps that are not timed; enough to meet every shape three times.
         steps: to be timed.
@@ -64,12 +65,12 @@ def measure(
     L.seed_everything(config.seed, workers=True, verbose=False)
     total = warm_up + steps
     module = build.build_module(config, spec, engine, total, padded)
-    watch = _Stopwatch(warm_up, total, val, config.model.backbone.dim * engine.dtype.itemsize)
+    watch = _Stopwatch(warm_up, total, config.model.backbone.dim * engine.dtype.itemsize)
     build.quiet_lightning()
     quiet = replace(config.trainer, progress=False)
     trainer = build.build_trainer(quiet, engine, Path(), total, total + 1, [watch])
     try:
-        trainer.fit(module, train_dataloaders=_Exactly(train, total))
+        trainer.fit(module, datamodule=data)
     finally:
         module.forget_graphs()
     return watch.speed
@@ -86,8 +87,7 @@ def measure_on_task(config: RunConfig, steps: int) -> Speed:
     task.prepare_data()
     task.setup()
     data = DataModule(task, config.trainer, engine, config.seed, WARM_UP + steps)
-    loaders = data.train_dataloader(), data.val_dataloader()
-    return measure(config, task.spec, engine, *loaders, task.is_padded, WARM_UP, steps)
+    return measure(config, task.spec, engine, data, task.is_padded, WARM_UP, steps)
 
 
 def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -> Speed:
@@ -103,7 +103,7 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
         torch.OutOfMemoryError: the model does not fit at this length.
     """
     engine = resolve(config)
-    size, device = max(1, tokens // length), engine.device
+    size, device = max(1, tokens // length // engine.devices), engine.device
     spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
     batch = Batch(
         values=torch.randint(1, 20, (size, length), device=device),
@@ -111,20 +111,24 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
         targets=torch.randint(0, 10, (size,), device=device),
         index=torch.arange(size, device=device),
     )
-    return measure(config, spec, engine, repeat(batch), [batch], False, warm_up=4, steps=steps)
+    data = _Again(batch, 4 + steps)
+    return measure(config, spec, engine, data, False, warm_up=4, steps=steps)
 
 
-class _Exactly:
-    """The first ``n`` batches of some."""
+class _Again(L.LightningDataModule):
+    """One batch, ``n`` times in training and once in validation."""
 
-    def __init__(self, batches: Iterable[Batch], n: int) -> None:
-        self._batches, self._n = batches, n
+    def __init__(self, batch: Batch, n: int) -> None:
+        super().__init__()
+        self.batch, self.n = batch, n
 
-    def __iter__(self) -> Iterator[Batch]:
-        return islice(self._batches, self._n)
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """``n`` times."""
+        return DataLoader([self.batch] * self.n, batch_size=None)  # type: ignore[arg-type]
 
-    def __len__(self) -> int:
-        return self._n
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Once."""
+        return DataLoader([self.batch], batch_size=None)  # type: ignore[arg-type]
 
 
 class _Stopwatch(Callback):
@@ -132,8 +136,8 @@ class _Stopwatch(Callback):
 
     speed: Speed
 
-    def __init__(self, warm_up: int, total: int, val: Iterable[Batch], token_bytes: int) -> None:
-        self.warm_up, self.total, self.val = warm_up, total, val
+    def __init__(self, warm_up: int, total: int, token_bytes: int) -> None:
+        self.warm_up, self.total = warm_up, total
         self.token_bytes = token_bytes  # of an activation
         self.tokens = 0
         self.true_tokens = torch.zeros((), dtype=torch.int64)
@@ -175,15 +179,16 @@ class _Stopwatch(Callback):
         step = _seconds(train, steps, device)
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         profile = profiled(train, whole, device)
-        val = Batch(*(each.to(device) for each in next(iter(self.val))))
+        val = next(iter(trainer.datamodule.val_dataloader()))  # type: ignore[attr-defined]
+        val = Batch(*(each.to(device) for each in val))
         module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             evaluation = _seconds(lambda: module.validation_step(val, 0), steps, device)
         module.train()
         self.speed = Speed(
-            loop=self.tokens / loop,
-            step=size / step,
-            evaluation=_positions(val) / evaluation,
+            loop=trainer.world_size * self.tokens / loop,
+            step=trainer.world_size * size / step,
+            evaluation=trainer.world_size * _positions(val) / evaluation,
             true_share=float(self.true_tokens) / self.tokens,
             peak_bytes=peak,
             compile_seconds=self.warm - self.began,

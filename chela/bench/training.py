@@ -15,6 +15,7 @@ CPU PyTorch's operations take the place of kernels.
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from chela.config.schema import RunConfig, compose_run
 from chela.config.settings import Step
 from chela.errors import RunError
 from chela.records.environment import hardware, versions
+from chela.training.distributed import is_leader
 from chela.training.engine import resolve
 
 TOP = 40  # kernels that are printed: the others are short
@@ -113,12 +115,13 @@ def main(arguments: Sequence[str]) -> None:
     engine = resolve(asked)
     forms = [asked] if options.no_plain else [asked, plain(asked, engine.device)]
     where = hardware(engine.device).get("gpu") or "CPU"
-    title = f"{asked.model.name}, {where}, torch {versions()['torch']}"
-    print(f"{title}, {engine.precision}\n{HEADER}", flush=True)
+    title = f"{asked.model.name}, {engine.devices} x {where}, torch {versions()['torch']}"
+    say = partial(print, flush=True) if is_leader() else lambda *_: None
+    say(f"{title}, {engine.precision}\n{HEADER}")
     lengths = [int(each) for each in options.lengths.split(",")] if options.lengths else []
     speeds: dict[str, dict[int, float]] = {}
     tables: list[str] = []
-    bandwidth = copy_bandwidth(engine.device)
+    bandwidth = copy_bandwidth(engine.device) if is_leader() else 0.0
     for config in forms:
         for length in lengths or [0]:
             try:
@@ -127,22 +130,24 @@ def main(arguments: Sequence[str]) -> None:
                 else:
                     speed = measure_on_task(config, options.steps)
             except torch.OutOfMemoryError:
-                print(f"{config.model.name:14} length {length:,} does not fit into the memory")
+                say(f"{config.model.name:14} length {length:,} does not fit into the memory")
                 continue
             shape = (
                 f"{max(1, options.tokens // length)}x{length}"
                 if length
                 else config.task.config.name
             )
-            print(row(config, shape, speed), flush=True)
-            print(details(speed, bandwidth), flush=True)
+            if not is_leader():
+                continue
+            say(row(config, shape, speed))
+            say(details(speed, bandwidth))
             if options.profile:
-                print(speed.profile.table(TOP), flush=True)
+                say(speed.profile.table(TOP))
                 tables.append(f"{row(config, shape, speed)}\n{speed.profile.table()}\n")
             speeds.setdefault(f"kernels={config.kernels}", {})[length] = speed.step
-    if options.profile:
+    if options.profile and is_leader():
         options.profile.write_text("\n".join(tables))
         print(f"written: {options.profile}")
-    if options.plot:
+    if options.plot and is_leader():
         draw(speeds, options.plot, title)
         print(f"drawn: {options.plot}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from chela.kernels.precision import accumulation_dtype
 from chela.kernels.tokens import TokenNorm
+from chela.layers.processes import merged
 
 NormName = Literal["layer", "rms", "batch", "scale"]
 
@@ -96,8 +97,8 @@ class BatchNorm(nn.Module):
 
     In training the statistics are the batch's own, and a running average of them is kept; in
     evaluation that average is used, so a sample's output does not depend on its batch. A batch of
-    fewer than two real tokens has no variance: the running average serves there too. Statistics
-    are those of one device.
+    fewer than two real tokens has no variance: the running average serves there too. The batch is
+    that of all processes together.
 
     The average is over all batches since ``restart`` until there are ``recent`` of them, and over
     about as many of the latest from then on.
@@ -147,7 +148,7 @@ class BatchNorm(nn.Module):
         return scale, self.bias - mean * scale
 
     def _batch_statistics(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        mean, squares, count = _sums(x, mask)  # (D,), (D,), ()
+        mean, squares, count = merged(*_sums(x, mask))  # (D,), (D,), ()
         variance = squares / count.clamp(min=1)
         enough = count >= 2
         with torch.no_grad():

@@ -22,6 +22,7 @@ from chela.model import Model
 from chela.objectives import OBJECTIVES, objective_of
 from chela.records.environment import reset_peak_memory
 from chela.training.checkpoints import AtomicCheckpointIO
+from chela.training.distributed import OneStep
 from chela.training.engine import CPU, Engine
 from chela.training.module import TrainingModule
 from tasks.base import Task, TaskSpec
@@ -182,6 +183,7 @@ def build_trainer(
     return L.Trainer(
         accelerator="gpu" if engine.device.type == "cuda" else "cpu",
         devices=engine.devices,
+        strategy=OneStep() if engine.devices > 1 else "auto",
         precision={"float32": "32-true", "bf16": "bf16-mixed"}[engine.precision],  # type: ignore[arg-type]
         deterministic=engine.deterministic,
         max_steps=steps,

@@ -56,12 +56,11 @@ class DataModule(LightningDataModule):
             self.config.batch_size,
             self.steps,
             self.seed,
-            *self._share(),
             window=window,
             lengths=samples.lengths if window > 1 else None,
             endless=samples.endless,
         )
-        return TrainLoader(self._reader("train"), order)
+        return TrainLoader(self._reader("train"), order, *self._share())
 
     def val_dataloader(self) -> EvalLoader:
         """The split that selects, in order, nothing dropped."""

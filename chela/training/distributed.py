@@ -9,10 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
+from torch import Tensor, nn
+
+from chela.layers.processes import processes
 
 PAUSE = 0.5  # seconds between two looks at the other processes
 WHY = "perhaps for want of memory"
@@ -24,11 +28,6 @@ def is_leader() -> bool:
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
-def processes() -> int:
-    """How many processes the run has."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 def total(value: Tensor) -> Tensor:
     """The sum of a tensor over all processes; a copy of itself if there is one."""
     value = value.clone()
@@ -37,9 +36,31 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
-def mean(value: Tensor) -> Tensor:
-    """The mean of a tensor over all processes; a copy of itself if there is one."""
-    return total(value) / processes()
+class OneStep(DDPStrategy):
+    """Processes of which each computes its part of every step; the step itself adds them up.
+
+    The model is not wrapped: PyTorch's wrapper adds up gradients on streams of its own, which a
+    CUDA graph cannot record, and overlaps what takes a hundredth of a step.
+    """
+
+    def setup_distributed(self) -> None:
+        """Another group beside: what hosts agree on does not wait for their GPUs."""
+        super().setup_distributed()
+        self._hosts = dist.new_group(backend="gloo")
+
+    def configure_ddp(self) -> None:
+        """All begin with the weights of the first one."""
+        assert self.lightning_module is not None
+        model = self.lightning_module.model
+        assert isinstance(model, nn.Module)
+        for value in model.state_dict().values():
+            dist.broadcast(value, 0)
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Whether all processes, or any, have decided so; their hosts alone wait."""
+        votes = torch.tensor(int(decision))
+        dist.all_reduce(votes, group=self._hosts)
+        return bool(votes == processes() if all else votes > 0)
 
 
 class Companions:

@@ -68,13 +68,11 @@ def step_form(config: TrainerConfig, device: torch.device) -> Literal["eager", "
     Raises:
         RunError: a graph was asked for where there is none.
     """
-    alone = device.type == "cuda" and config.devices == 1
+    gpu = device.type == "cuda"
     if config.step == "auto":
-        return "graph" if alone else "compile" if device.type == "cuda" else "eager"
-    if config.step == "graph" and not alone:
-        raise RunError(
-            "trainer.step=graph is for one GPU.\n  try: trainer.step=auto, or trainer.devices=1"
-        )
+        return "graph" if gpu else "eager"
+    if config.step == "graph" and not gpu:
+        raise RunError("trainer.step=graph is for GPUs.\n  try: trainer.step=auto")
     return config.step
 
 

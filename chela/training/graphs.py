@@ -27,7 +27,8 @@ class StepGraphs:
 
     Recording computes nothing: the first replay is the step itself. The graphs share their memory,
     since one is replayed at a time. They know the weights by their addresses: once a model has been
-    moved they are of no use.
+    moved they are of no use. Several processes record and replay together what they add up: all
+    meet the same shapes in the same order.
 
     Args:
         step: from a batch to a tensor. It waits for nothing, and keeps what must last in tensors
@@ -68,6 +69,8 @@ class StepGraphs:
     def _record(self, batch: Batch) -> _Recorded:
         mine = Batch(*(each.clone() for each in batch))
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # Of several processes, NCCL has a thread that asks for its events at any time.
+        mode = "thread_local"
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode):
             output = self._step(mine)
         return _Recorded(graph, mine, output)

@@ -8,13 +8,15 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.profiler import record_function
 
 from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import RunError
+from chela.layers.processes import processes
 from chela.objectives.base import SUMS, Answers, Means, Objective
-from chela.training.distributed import processes, total
+from chela.training.distributed import total
 from chela.training.graphs import StepGraphs
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
 from tasks.base import Batch
@@ -84,8 +86,6 @@ class TrainingModule(L.LightningModule):
         self.padded = padded
         self.graph = graph
         self.micro_batch_size = micro_batch_size
-        # Else Lightning does, which several devices need.
-        self.steps_itself = graph or micro_batch_size is not None
         self.bad = {}
         self.tested = Means(0.0, 0.0, 0)
         self._graphs: StepGraphs | None = None
@@ -104,10 +104,6 @@ class TrainingModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean loss of a batch; one that is not finite makes no update, see ``skipped``."""
-        if not self.steps_itself:
-            loss, sums = self._loss(batch, self._share(batch))
-            self._count(batch, sums)
-            return loss
         if not self.graph:
             return self.whole_step(batch)
         if self._graphs is None:
@@ -123,16 +119,17 @@ class TrainingModule(L.LightningModule):
         """
         optimizer = self.trainer.optimizers[0]
         optimizer.zero_grad(set_to_none=True)
-        share, found = self._share(batch), []
+        asked, found = self._asked(batch), []
         for part in self._parts(batch):
             with self.trainer.precision_plugin.forward_context(), record_function("forward"):
-                loss, sums = self._loss(part, share)
+                loss, sums = self._loss(part, asked)
             # Lightning steps inside of an autocast
             with torch.autocast(self.device.type, enabled=False), record_function("backward"):
                 loss.backward()
             found.append(sums)
         with record_function("clip and books"):
             self._count(batch, torch.stack(found).sum(0))
+            self._add_up()
             self._clip(self.trainer.gradient_clip_val)
         with record_function("optimizer"):
             optimizer.step()
@@ -148,22 +145,15 @@ class TrainingModule(L.LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Lightning's hook; a whole step has been backward already."""
-        if not self.steps_itself:
-            super().backward(loss, *args, **kwargs)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
         """Lightning's hook; a whole step has its own gradients."""
-        if not self.steps_itself:
-            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
         """Lightning's hook around a step; a whole step has updated the weights."""
-        if self.steps_itself:
-            optimizer_closure()
-        else:
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer_closure()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the validation metrics."""
@@ -208,22 +198,6 @@ class TrainingModule(L.LightningModule):
         if self.trainer.global_rank > 0:
             checkpoint["state_dict"]["sums"].zero_()
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip by global norm, and keep that norm for the log.
-
-        If it is not finite, the fused optimizer leaves weights and moments as they are. That is
-        decided on the device, which the host does not wait for; ``check`` asks now and then.
-
-        Raises:
-            NonFinite: on a CPU, where asking costs nothing: at once.
-        """
-        self._clip(gradient_clip_val)
-
     def check(self) -> None:
         """Stop if more steps were skipped than may be.
 
@@ -266,18 +240,17 @@ class TrainingModule(L.LightningModule):
         for start in range(0, size, part):
             yield Batch(*(each[start : start + part] for each in batch))
 
-    def _share(self, batch: Batch) -> Tensor:
-        """This process's share of the targets that a step has in all: gradients are averaged."""
+    def _asked(self, batch: Batch) -> Tensor:
+        """The targets that a step has in all."""
         asked = self.objective.asked(batch.targets).sum()
-        if not self.objective.per_sample and processes() > 1:
-            asked = total(asked) / processes()
+        asked = asked * processes() if self.objective.per_sample else total(asked)
         return asked.clamp(min=1)
 
-    def _loss(self, part: Batch, share: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, part: Batch, asked: Tensor) -> tuple[Tensor, Tensor]:
         """A part's term of a step's mean loss, and its (3,) sums of losses, hits and targets."""
-        losses, hits, asked = self.objective.judge(*self._ask(part))
-        sums = torch.stack([losses.detach().sum(), hits.sum(), asked.sum()])
-        return losses.sum() / sums[2].clamp(min=1) * (sums[2] / share), sums
+        losses, hits, mine = self.objective.judge(*self._ask(part))
+        sums = torch.stack([losses.detach().sum(), hits.sum(), mine.sum()])
+        return losses.sum() / sums[2].clamp(min=1) * (sums[2] / asked), sums
 
     def _count(self, batch: Batch, sums: Tensor) -> None:
         """Add a training batch to the metrics, if its loss is finite."""
@@ -285,11 +258,25 @@ class TrainingModule(L.LightningModule):
         self._latest = {"loss": loss, "rows": batch.index}
         self.sums += torch.where(loss.abs() < math.inf, sums, 0.0)
 
+    def _add_up(self) -> None:
+        """Let each gradient be the sum of all processes', by one all-reduce of one flat tensor."""
+        if processes() == 1:
+            return
+        learning = [each for each in self.model.parameters() if each.grad is not None]
+        flat = torch.cat([each.grad.flatten() for each in learning if each.grad is not None])
+        dist.all_reduce(flat)
+        parts = flat.split([each.numel() for each in learning])
+        for parameter, part in zip(learning, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
     def _clip(self, limit: float | int | None) -> None:
-        """Clip the gradients, and keep the step from the weights if they are not finite.
+        """Clip the gradients by their global norm, and keep that for the log.
+
+        If it is not finite, the optimizer leaves weights and moments as they are. That is decided
+        on the device, which the host does not wait for; ``check`` asks now and then.
 
         Raises:
-            NonFinite: on a CPU.
+            NonFinite: on a CPU, where asking costs nothing: at once.
         """
         parameters = list(self.model.parameters())
         gradients = [each.grad for each in parameters if each.grad is not None]

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
-from chela.training.distributed import processes
+from chela.layers.processes import processes
 
 
 def random_state() -> dict[str, Any]:

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from chela.layers.norms import BatchNorm
-from chela.training.distributed import mean
 from chela.training.module import TrainingModule
 from tasks.loader import TrainLoader
 
@@ -25,7 +24,7 @@ class RunningStatistics(Callback):
     """Before a validation: the averages are over the batches that BatchNorm calls recent.
 
     Random numbers go on as if nothing had happened, so how often a run validates does not change
-    how it trains. Processes take the mean of theirs.
+    how it trains.
     """
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -47,5 +46,3 @@ class RunningStatistics(Callback):
             pl_module.model.eval()
         for norm in norms:
             norm.recent = recent
-            for average in (norm.running_mean, norm.running_var):
-                average.copy_(mean(average))

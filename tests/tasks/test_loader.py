@@ -42,10 +42,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def train_loader(
-    dataset: Dataset, total: int, batch_size: int = 4, workers: int = 0, **order: int
+    dataset: Dataset,
+    total: int,
+    batch_size: int = 4,
+    workers: int = 0,
+    seed: int = 3,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> TrainLoader:
-    law = TrainOrder(N, batch_size, total, **{"seed": 3, **order})
-    return TrainLoader(DiskReader(dataset, Encoding(), workers), law)
+    law = TrainOrder(N, batch_size, total, seed)
+    return TrainLoader(DiskReader(dataset, Encoding(), workers), law, rank, world_size)
 
 
 def eval_loader(dataset: Dataset, batch_size: int, workers: int = 0, *place: int) -> EvalLoader:
@@ -173,6 +179,16 @@ def test_the_ranks_share_out_every_batch(dataset: Dataset, world_size: int) -> N
         shared = [share[batch] for share in shares]
         assert {len(share) for share in shared} == {6 // world_size}
         assert sorted(row for share in shared for row in share) == sorted(rows)
+
+
+def test_the_parts_of_a_batch_are_padded_alike(dataset: Dataset) -> None:
+    parts = [train_loader(dataset, total=9, rank=rank, world_size=2) for rank in (0, 1)]
+    differ = 0
+    for first, second in zip(*parts, strict=True):
+        longest = int(torch.cat([first.lengths, second.lengths]).max())
+        assert first.values.shape == second.values.shape == (2, longest)
+        differ += bool(first.lengths.max() != second.lengths.max())
+    assert differ
 
 
 LENGTHS = np.random.Generator(np.random.PCG64(0)).integers(1, 500, 1_000)

@@ -78,6 +78,43 @@ History.on_train_batch_end = patched
 """
 
 
+# What needs the whole batch: its statistics, its lengths, and gradients that are all there.
+HARD = [
+    "model.norm=batch",
+    "optimizer=muon",
+    "optimizer.lr=1e-3",
+    "trainer.length_window=4",
+    "trainer.max_skipped_steps=1",
+    "trainer.max_steps=20",
+]
+# In the sixth step a gradient of the first process is not finite.
+POISON = """
+from chela.training.module import TrainingModule as Module
+original = Module._add_up
+def poisoned(self):
+    if int(self.steps) == 5:  # only the first one runs this
+        next(self.model.parameters()).grad.view(-1)[0] = torch.inf
+    original(self)
+Module._add_up = poisoned
+"""
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path, shared_data: Path) -> None:
+    for devices in (1, 2):
+        words = [*HARD, f"trainer.devices={devices}"]
+        result = train(tmp_path / str(devices), shared_data, *words, before=POISON)
+        assert result.returncode == 0, result.stderr
+    one, two = (rows(tmp_path / str(devices)) for devices in (1, 2))
+    assert len(one) == len(two) == 20
+    for a, b in zip(one, two, strict=True):
+        for name in ["train/loss", "val/loss", "gradient_norm"]:
+            assert (a[name] == "") == (b[name] == ""), name
+            if a[name]:
+                assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5), name
+    assert one[5]["gradient_norm"] == two[5]["gradient_norm"] == "inf"
+    assert record(tmp_path / "2")["training"]["skipped_steps"] == 1
+
+
 def test_two_processes_are_one_run(composed, tmp_path: Path, shared_data: Path) -> None:
     """Uninterrupted, and stopped by a signal that reaches only the second of them."""
     one, two, broken = tmp_path / "one", tmp_path / "two", tmp_path / "broken"

@@ -179,15 +179,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(composed, monkeypatch) -> None:
 
 def test_a_gradient_that_is_not_finite_changes_no_weight(composed, monkeypatch) -> None:
     seen = {}
-    original = TrainingModule.training_step
+    original = TrainingModule._loss
 
-    def poisoned(self, batch, index):
+    def poisoned(self, *batch):
         seen["weights"] = {k: v.clone() for k, v in self.model.state_dict().items()}
         seen["module"] = self
-        loss = original(self, batch, index)
-        return loss * torch.tensor(1e38) * 1e38 if self.global_step == 2 else loss
+        loss, sums = original(self, *batch)
+        return (loss * torch.tensor(1e38) * 1e38 if self.global_step == 2 else loss), sums
 
-    monkeypatch.setattr(TrainingModule, "training_step", poisoned)
+    monkeypatch.setattr(TrainingModule, "_loss", poisoned)
     with pytest.raises(RunError, match="gradient"):
         run(composed())
     for name, value in seen["module"].model.state_dict().items():
