@@ -16,7 +16,7 @@ help: ## this list
 demo: $(READY) ## the main job in a small form: no data to fetch, no GPU, no account
 	@$(BIN)/python train.py experiment=demo
 
-check: lint types ## lint, types, and the tests of what a change usually breaks: 90 s
+check: lint types ## lint, types, and the tests of what a change usually breaks
 	@$(PYTEST) -q -m 'not (gpu or $(SLOW))'
 
 test: lint types unit ## everything CI checks: lint, types, tests

@@ -35,6 +35,7 @@ HEADERS = (
     tarfile.GNUTYPE_LONGLINK,
 )
 LONGEST_HEADER = 1 << 20  # bytes
+ENCRYPTED = 1  # a bit of a zip's member
 LONGEST_END = 1 << 28  # bytes behind the end mark; tar fills up with some thousand zeros
 
 
@@ -100,16 +101,19 @@ class Source:
 
     def _zipped(self, needed: Callable[[str], bool], limit: int) -> Iterator[tuple[str, IO[bytes]]]:
         with ExitStack() as opened:
-            with readable(self.path):
+            with _readable_header(self.path):
                 archive = opened.enter_context(zipfile.ZipFile(self.path))
-            for member in archive.infolist():
+                files = [each for each in archive.infolist() if not each.is_dir()]
+            for member in files:
                 name = PurePosixPath(member.filename).as_posix()
-                if member.is_dir() or not needed(name):
+                if not needed(name):
                     continue
                 place = f"{self.path}: {name}"
                 if member.file_size > limit:
                     raise too_large(place, limit)
-                with readable(self.path):
+                if member.flag_bits & ENCRYPTED:
+                    raise DataError(f"{place} is encrypted.\n  try: pack it without a password")
+                with _readable_header(self.path):
                     stream = opened.enter_context(archive.open(member))
                 yield name, guarded(stream, self.path, place, limit)
 
@@ -162,7 +166,7 @@ def _readable_header(path: Path) -> Iterator[None]:
             yield
         except ERRORS:
             raise
-        except Exception as error:  # tarfile trusts what it reads: damage can lead anywhere
+        except Exception as error:  # both modules trust what they read: damage can lead anywhere
             raise tarfile.ReadError(f"a damaged header ({type(error).__name__})") from error
 
 

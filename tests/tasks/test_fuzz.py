@@ -14,6 +14,7 @@ import lzma
 import pickle
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
@@ -212,6 +213,34 @@ def test_archives(folder: Path, content: bytes, pack: Any, flip: int | None) -> 
     (folder / "set.tar").write_bytes(packed)
     with read_or_refused():
         for _, stream in Source(folder / "set.tar").members(lambda name: True, 1000):
+            assert len(stream.read()) <= 1000
+
+
+def zip_of(method: int, flags: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name in ("set/a", "set/ü"):
+            archive.writestr(name, b"12345" * 9)
+    content = bytearray(buffer.getvalue())
+    for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # in front of each, and in the directory
+        start = content.find(mark)
+        while start >= 0:
+            content[start + place] |= flags
+            start = content.find(mark, start + 1)
+    return bytes(content)
+
+
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+ZIPS = [*map(zip_of, METHODS), zip_of(zipfile.ZIP_STORED, 1), zip_of(zipfile.ZIP_STORED, 64)]
+
+
+@fuzz
+@given(damaged(*ZIPS))
+@example(zip_of(zipfile.ZIP_STORED, 1))  # which says that it is encrypted
+def test_zips(folder: Path, content: bytes) -> None:
+    (folder / "set.zip").write_bytes(content)
+    with read_or_refused():
+        for _, stream in Source(folder / "set.zip").members(lambda name: True, 1000):
             assert len(stream.read()) <= 1000
 
 
