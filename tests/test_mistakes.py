@@ -144,6 +144,8 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("seed=${nope}", ["'nope' not found"]),
         ("name='${oc.env:NOPE_X}'", ["NOPE_X"]),
         ("data_dir=", ["data_dir is empty", "data_dir=."]),
+        ("task=bytes task.path=", ["task.path=", "at least 1 character"]),
+        ("task=listops task.tsv_dir=", ["task.tsv_dir=", "at least 1 character"]),
         ("output_dir=", ["output_dir is empty", "output_dir=."]),
         ("optimizer.lr=inf", ["optimizer.lr=inf", "finite"]),
         ("trainer.max_epochs=inf", ["trainer.max_epochs=inf", "finite"]),

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Len, Lt
 from pydantic.dataclasses import dataclass
 
 from tasks.errors import DataError
@@ -41,7 +41,8 @@ class BytesConfig(WindowsConfig):
     """``configs/task/bytes.yaml`` says the same."""
 
     name: Literal["bytes"] = "bytes"
-    path: str | None = None  # a file or a folder; counted from where the command is given
+    # a file or a folder; counted from where the command is given
+    path: Annotated[str, Len(1)] | None = None
     pattern: str = "*"  # of the files' names in a folder: *.md
     data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # of the split by document
 

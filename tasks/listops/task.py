@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Len, Lt
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
@@ -44,7 +44,7 @@ class ListOpsConfig:
     # auto: the official files if they are found, else generated
     source: Literal["auto", "official", "generated"] = "auto"
     # the official files' folder; null: the known places below data_dir
-    tsv_dir: str | None = field(default=None, metadata={"identity": False})
+    tsv_dir: Annotated[str, Len(1)] | None = field(default=None, metadata={"identity": False})
     # other files in the official form: a name for them
     stand_in: str | None = field(default=None, metadata={"neutral": None})
     max_tokens: PositiveInt = 2048  # with the end symbol; longer trees are cut, as S4 does
