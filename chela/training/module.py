@@ -15,6 +15,7 @@ from torch.profiler import record_function
 from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import RunError
 from chela.layers.processes import processes
+from chela.model import Unread
 from chela.objectives.base import SUMS, Answers, Means, Objective
 from chela.training.distributed import total
 from chela.training.graphs import StepGraphs
@@ -101,6 +102,11 @@ class TrainingModule(L.LightningModule):
     def forward(self, values: Tensor, lengths: Tensor | None, *places: Tensor) -> Tensor:
         """The model's logits of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
         return self.model(values, lengths, *places)
+
+    def unread(self, values: Tensor, lengths: Tensor | None, *places: Tensor) -> Unread:
+        """The same, before the last linear map."""
+        unread: Unread = self.model.unread(values, lengths, *places)  # type: ignore[operator]
+        return unread
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean loss of a batch; one that is not finite makes no update, see ``skipped``."""

@@ -16,6 +16,7 @@ from chela.commands.train import train as train_command
 from chela.config.schema import parse
 from chela.doctor import diagnose
 from chela.hub import load_run
+from chela.objectives import tokens
 from chela.records.collect import collect
 from chela.report.published import published
 from chela.report.render import markdown
@@ -117,6 +118,21 @@ def test_interrupted_and_resumed_is_uninterrupted(language, monkeypatch, tmp_pat
     assert_same_run(whole, broken)
 
 
+def test_many_words_train_as_few_do(language, monkeypatch, tmp_path: Path) -> None:
+    """Whether their scores are ever whole or not, and with one matrix at both ends."""
+    tied = ["model.head=linear", "model.tie_embeddings=true", "trainer.micro_batch_size=5"]
+    curves = []
+    for many in (tokens.MANY, 200):
+        monkeypatch.setattr(tokens, "MANY", many)
+        config = language(*tied, f"output_dir={tmp_path / str(many)}")
+        run(config)
+        record = record_of(config)
+        losses = [row["train/loss"] for row in record["metrics"] if "train/loss" in row]
+        curves.append([*losses, record["test"]["metrics"]["loss"]["value"]])
+    assert len(curves[0]) == 4
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
 def test_it_learns_the_words(language) -> None:
     longer = ["trainer.max_steps=80", "trainer.validate_every_steps=80", "optimizer.lr=0.02"]
     assert run(language(*longer)) < 2.5  # letters alone have more than 3 bits, by their frequency
@@ -163,3 +179,26 @@ def test_two_processes_are_one_run(language, text: Path, tmp_path: Path) -> None
             assert (a[name] == "") == (b[name] == ""), name
             if a[name]:
                 assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("many", [tokens.MANY, 200])  # scores whole, and in chunks
+def test_a_graph_of_data_on_the_gpu_trains_as_eager_steps_from_disk_do(
+    language, tmp_path: Path, monkeypatch, many: int
+) -> None:
+    monkeypatch.setattr(tokens, "MANY", many)
+    large = ["trainer.accelerator=gpu", "model.dim=32", "model.mixer.qk_dim=32", "model.dropout=0"]
+    exact = ["trainer.precision=float32", "trainer.deterministic=true"]
+    tied = ["model.head=linear", "model.tie_embeddings=true"]
+    curves = []
+    for name, *how in (
+        ("graph", "trainer.step=graph", "trainer.data_on_device=always"),
+        ("eager", "trainer.step=eager", "trainer.data_on_device=never"),
+    ):
+        config = language(*large, *exact, *tied, *how, f"output_dir={tmp_path / name}")
+        run(config)
+        rows = record_of(config)["metrics"]
+        curves.append([row["train/loss"] for row in rows if "train/loss" in row])
+    assert len(curves[0]) == 3
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
