@@ -6,9 +6,9 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from chela.records.format import human, size
 
@@ -75,8 +75,8 @@ def as_markdown(costs: Sequence[Cost], facts: str) -> str:
 
 def draw_lengths(costs: Sequence[Cost], file: Path, title: str) -> None:
     """Training speed and memory against length, a line per model."""
-    pyplot = plots()
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
     for model in dict.fromkeys(cost.model for cost in costs):
         found = [cost for cost in costs if cost.model == model and cost.training]
         lengths = [cost.length for cost in found]
@@ -90,7 +90,6 @@ def draw_lengths(costs: Sequence[Cost], file: Path, title: str) -> None:
     axes[0].legend()
     figure.suptitle(title)
     figure.savefig(file, dpi=150)
-    pyplot.close(figure)
 
 
 def draw_bubbles(
@@ -119,17 +118,16 @@ def draw_bubbles(
     found = [c for c in costs if c.length == length and c.training and c.model in known]
     if not found:
         return False
-    pyplot = plots()
-    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
     largest = max(cost.peak_bytes or 1 for cost in found)
     for cost in found:
         x, y = (cost.training or 0) / 1e6, known[cost.model]
         area = 2000 * (cost.peak_bytes or 1) / largest
-        hollow = cost.model not in own
-        axes.scatter(
-            x, y, s=area, alpha=0.5, linestyle="--" if hollow else "-",
-            **({"facecolors": "none", "edgecolors": "gray"} if hollow else {}),
-        )  # fmt: skip
+        if cost.model in own:
+            axes.scatter(x, y, s=area, alpha=0.5)
+        else:
+            axes.scatter(x, y, s=area, alpha=0.5, facecolors="none", edgecolors="gray", ls="--")
         axes.annotate(cost.model, (x, y), ha="center", va="center")
     axes.margins(0.2)
     axes.set(
@@ -139,7 +137,6 @@ def draw_bubbles(
     )
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=150)
-    pyplot.close(figure)
     return True
 
 
@@ -155,13 +152,3 @@ def _memory(value: int | None, base: int | None) -> str:
     if not value:
         return "not known"
     return size(value) + (f" ({value / base:.2f}x)" if base else "")
-
-
-def plots() -> Any:
-    """Matplotlib for files, whatever screen there is."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot

@@ -21,10 +21,10 @@ from typing import TypeVar
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from chela.bench.efficiency import plots
 from chela.bench.lengths import numbers
 from chela.config.schema import ModelConfig, compose_run
 from chela.errors import RunError
@@ -163,8 +163,8 @@ def as_markdown(costs: Sequence[Cost], facts: str) -> str:
 
 def draw(costs: Sequence[Cost], file: Path, title: str) -> None:
     """Speed and the state's size against the prompt's length, a line per model."""
-    pyplot = plots()
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2)
     for model in dict.fromkeys(cost.model for cost in costs):
         found = [cost for cost in costs if cost.model == model]
         prompts = [cost.prompt for cost in found]
@@ -180,7 +180,6 @@ def draw(costs: Sequence[Cost], file: Path, title: str) -> None:
     axes[0].legend()
     figure.suptitle(title)
     figure.savefig(file, dpi=150)
-    pyplot.close(figure)
 
 
 def costs_of(options: argparse.Namespace, overrides: Sequence[str]) -> Iterator[Cost]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 MAX_ERROR = 5e-3  # twice what rounding the inputs to bfloat16 costs by itself
@@ -199,20 +200,14 @@ def draw(results: Sequence[Result], file: Path) -> None:
     Raises:
         ValueError: nothing has a speed.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     results = [r for r in results if r.seconds is not None]
     if not results:
         raise ValueError("nothing to draw: no case was right and fitted into memory")
     panels = sorted({(r.case.operation, r.case.shape.head) for r in results})
     columns = min(3, len(panels))  # as many as a page shows at a readable size
     rows = -(-len(panels) // columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(5 * columns, 4 * rows), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     for axis, (operation, head) in zip(axes.flat, panels, strict=False):
@@ -229,4 +224,3 @@ def draw(results: Sequence[Result], file: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     figure.savefig(file, dpi=150)
-    pyplot.close(figure)

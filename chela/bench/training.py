@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from chela.bench.measure import copy_bandwidth
 from chela.bench.throughput import Speed, measure_at_length, measure_on_task
@@ -76,12 +77,8 @@ def details(speed: Speed, bandwidth: float) -> str:
 
 def draw(speeds: dict[str, dict[int, float]], file: Path, title: str) -> None:
     """Tokens per second against length, a line for each form."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
     for form, found in speeds.items():
         axes.plot(list(found), [rate / 1e6 for rate in found.values()], marker="o", label=form)
     axes.set_xscale("log", base=2)
@@ -90,7 +87,6 @@ def draw(speeds: dict[str, dict[int, float]], file: Path, title: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=150)
-    pyplot.close(figure)
 
 
 def main(arguments: Sequence[str]) -> None:
