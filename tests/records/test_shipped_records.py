@@ -25,6 +25,14 @@ def command(file: Path) -> list[str]:
         line = json.loads(file.read_text())["command"]
     script, *words = shlex.split(line)
     assert script == "train.py"
+    if "-m" in words:  # of a sweep in one process: the cell's own values instead of the sweep's
+        config = json.loads(file.read_text())["config"]
+        cell = {
+            **{part: config[part]["name"] for part in ("task", "model")},
+            "seed": config["seed"],
+        }
+        words = [word for word in words if word != "-m" and word.partition("=")[0] not in cell]
+        words += [f"{key}={value}" for key, value in cell.items()]
     return words
 
 
