@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from chela.bench.efficiency import plots
 from chela.errors import RunError
 from chela.generation import check
 from chela.hub import built
@@ -119,8 +119,8 @@ def as_markdown(found: Sequence[Point]) -> str:
 
 def draw(found: Sequence[Point], file: Path) -> None:
     """Accuracy against pairs, a line per model and width; and against the size of the state."""
-    pyplot = plots()
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained", sharey=True)
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     for row in dict.fromkeys(point.row for point in found):
         here = [point for point in found if point.row == row]
         pairs, values = [p.pairs for p in here], [p.accuracy for p in here]
@@ -137,7 +137,6 @@ def draw(found: Sequence[Point], file: Path) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(file, dpi=150)
-    pyplot.close(figure)
 
 
 def main(words: Sequence[str]) -> None:
