@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from omegaconf import OmegaConf
 
 from chela.launch import turns
@@ -93,7 +92,8 @@ def test_the_silent_are_waited_for_and_their_cells_taken(
         silent.unlink(missing_ok=True)
         monkeypatch.setattr(turns, "PAUSE", 0.0)
 
-    monkeypatch.setattr(BasicLauncher, "launch", launch)
+    # Hydra imports its plugins anew when it looks for them: the name here may be another class
+    monkeypatch.setattr(TurnLauncher.__base__, "launch", launch)
     monkeypatch.setattr(turns, "PAUSE", 0.0)
     monkeypatch.setattr("time.sleep", lapse)
     launcher = TurnLauncher()
