@@ -20,18 +20,22 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoTokenizer,
     GenerationMixin,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizer,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chela.generation import check
-from chela.hub import built, from_pretrained
+from chela.hub import built, from_pretrained, task_of
 from chela.mixers.stepping import State, select
 from chela.model import TokenModel
+from chela.model.encoders import TokenEncoder
 from chela.model.stepping import prefill, step
-from chela.pretrained import KIND
+from chela.pretrained import KIND, find, read_config
+from tasks.base import Task
 
 # what this version of transformers calls it
 _OUTPUTS = {each.name for each in fields(CausalLMOutputWithPast)}
@@ -199,8 +203,9 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """The embedding of tokens."""
-        embedding: torch.nn.Module = self.model.backbone.encoder.embedding  # type: ignore[assignment]
-        return embedding
+        encoder = self.model.backbone.encoder
+        assert isinstance(encoder, TokenEncoder)
+        return encoder.embedding
 
     def _following(self, input_ids: Tensor, past: StateCache) -> Any:
         found, state = [], past.state
@@ -218,6 +223,70 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
     def _supports_default_dynamic_cache(cls) -> bool:
         """The cache is ours."""
         return False
+
+
+class ChelaTokenizer(PreTrainedTokenizer):
+    """The tokens of a text as the task has them; a token is called by its number, <|65|>.
+
+    Token 0 stands for the end of a text and for padding: what ends a document of a corpus of bytes.
+
+    Args:
+        task: of the run.
+        others: of transformers.
+    """
+
+    model_input_names = ("input_ids", "attention_mask")
+
+    def __init__(self, task: Task, **others: Any) -> None:
+        self.task = task
+        super().__init__(eos_token=_called(0), pad_token=_called(0), **others)
+
+    @classmethod
+    def from_pretrained(
+        cls, place: str, *_: Any, revision: str | None = None, **others: Any
+    ) -> ChelaTokenizer:
+        """Of what ``run.save_pretrained`` wrote.
+
+        Raises:
+            RunError: see ``chela.from_pretrained``.
+        """
+        record, _digest = read_config(find(place, revision))
+        task, spec = task_of(record, str(place))
+        return cls(task, model_max_length=spec.max_length)
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the model knows."""
+        return int(self.task.spec.vocab_size or 0)
+
+    def get_vocab(self) -> dict[str, int]:
+        """Each token by its name."""
+        return {_called(each): each for each in range(self.vocab_size)}
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text that they stand for."""
+        return self.task.text_of([_number(each) for each in tokens])
+
+    def save_vocabulary(self, *_: Any, **__: Any) -> tuple[str, ...]:
+        """Nothing: config.json has the task."""
+        return ()
+
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
+        return [_called(int(each)) for each in self.task.tokens_of(text)]
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return _number(token)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return _called(index)
+
+
+def _called(token: int) -> str:
+    return f"<|{token}|>"
+
+
+def _number(name: str) -> int:
+    return int(name[2:-2])
 
 
 def _output(
@@ -244,3 +313,4 @@ def _rolled(x: Tensor, shift: Tensor | None) -> Tensor:
 
 AutoConfig.register(KIND, ChelaConfig)
 AutoModelForCausalLM.register(ChelaConfig, ChelaForCausalLM)
+AutoTokenizer.register(ChelaConfig, ChelaTokenizer)

@@ -143,6 +143,11 @@ def built(
         return _model(config, spec, "torch", device, folder, record)
 
 
+def task_of(record: dict[str, Any], name: str) -> tuple[Task, TaskSpec]:
+    """The task that a record speaks of, its data not yet open; see ``built``."""
+    return _task(_config(Path(name), record, None, ()), Path(name), record)
+
+
 def _loaded(
     folder: Path,
     file: Path,

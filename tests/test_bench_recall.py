@@ -24,6 +24,8 @@ STATES = {
     "linear_transformer": 4 * 4 * 4 + 16,  # four heads, and the keys' sum
 }
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -6,6 +6,8 @@ where it is not installed.
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,15 @@ import chela
 from chela.errors import RunError
 from chela.generation import generate
 from chela.training.run import run
+from tasks.errors import DataError
 from tests.conftest import TINY, composed_of
 from tests.test_generation import MQAR
 from tests.training.runs import folder_of
 
 transformers = pytest.importorskip("transformers", reason="chela[hf] is not installed")
 import chela.hf  # noqa: E402  # registers the classes
+
+pytestmark = pytest.mark.training
 
 PROMPTS = [[3, 40, 5, 50], [7], [1, 2, 3]]
 
@@ -104,6 +109,48 @@ def test_what_transformers_saves_it_and_chela_load(saved: Path, model, tmp_path:
         torch.testing.assert_close(chela.from_pretrained(tmp_path).model(ids), logits)
         fresh = transformers.AutoModelForCausalLM.from_config(again.config)
         assert fresh(ids).logits.shape == logits.shape
+
+
+def test_the_tokenizer_is_the_tasks(saved: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(saved)
+    batch = tokenizer(["3 40 5 50", "7"], return_tensors="pt", padding=True)
+    assert batch["input_ids"].tolist() == [[3, 40, 5, 50], [7, 0, 0, 0]]
+    assert batch["attention_mask"].sum(1).tolist() == [4, 1]
+    assert tokenizer.decode([3, 40]) == "3 40"
+    assert (tokenizer.vocab_size, tokenizer.model_max_length) == (64, 16)
+    with pytest.raises(DataError, match="symbol 64 is unknown"):
+        tokenizer("64")
+
+
+@torch.no_grad()
+def test_lm_eval_scores_it(saved: Path, tmp_path: Path) -> None:
+    """`lm_eval --model hf` on a task of two rows: its sums are those of the model's own logits."""
+    lm_eval = pytest.importorskip("lm_eval", reason="the harness is not installed")
+    rows = [{"text": "3 40 5", "end": " 50"}, {"text": "7", "end": " 1 2"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = {
+        "task": "tiny",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}},
+        "test_split": "test",
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{text}}",
+        "doc_to_target": "{{end}}",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+    }
+    found = lm_eval.simple_evaluate(
+        model="hf", model_args={"pretrained": str(saved), "dtype": "float32"}, tasks=[task],
+        device="cpu", batch_size=2, bootstrap_iters=0,
+    )  # fmt: skip
+    own, total = chela.from_pretrained(saved).model, 0.0
+    for row in rows:
+        ids = [int(each) for each in (row["text"] + row["end"]).split()]
+        scores = own(torch.tensor([ids]))[0].log_softmax(-1)
+        first = len(row["text"].split())
+        total += sum(float(scores[place - 1, ids[place]]) for place in range(first, len(ids)))
+    expected = math.exp(-total / len(rows))
+    assert found["results"]["tiny"]["perplexity,none"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_it_cannot_be_is_said(saved: Path, shared_data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from chela.training.run import run
 from tests.conftest import TINY, composed_of
 from tests.training.runs import folder_of
 
+pytestmark = pytest.mark.training
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
