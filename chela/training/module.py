@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning as L
@@ -14,11 +15,13 @@ from torch.profiler import record_function
 
 from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import RunError
+from chela.layers.basic import compute_dtype
 from chela.layers.processes import processes
 from chela.model import Unread
 from chela.objectives.base import SUMS, Answers, Means, Objective
 from chela.training.distributed import total
 from chela.training.graphs import StepGraphs
+from chela.training.narrow import NarrowWeights
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
 from tasks.base import Batch
 
@@ -89,6 +92,7 @@ class TrainingModule(L.LightningModule):
         self.micro_batch_size = micro_batch_size
         self.bad = {}
         self.tested = Means(0.0, 0.0, 0)
+        self._narrow: NarrowWeights | None = None
         self._graphs: StepGraphs | None = None
         self._eval_graphs: StepGraphs | None = None
         self._eval_size = 0
@@ -126,13 +130,14 @@ class TrainingModule(L.LightningModule):
         optimizer = self.trainer.optimizers[0]
         optimizer.zero_grad(set_to_none=True)
         asked, found = self._asked(batch), []
-        for part in self._parts(batch):
-            with self.trainer.precision_plugin.forward_context(), record_function("forward"):
-                loss, sums = self._loss(part, asked)
-            # Lightning steps inside of an autocast
-            with torch.autocast(self.device.type, enabled=False), record_function("backward"):
-                loss.backward()
-            found.append(sums)
+        with self._narrow_weights():
+            for part in self._parts(batch):
+                with self.trainer.precision_plugin.forward_context(), record_function("forward"):
+                    loss, sums = self._loss(part, asked)
+                # Lightning steps inside of an autocast
+                with torch.autocast(self.device.type, enabled=False), record_function("backward"):
+                    loss.backward()
+                found.append(sums)
         with record_function("clip and books"):
             self._count(batch, torch.stack(found).sum(0))
             self._add_up()
@@ -190,7 +195,7 @@ class TrainingModule(L.LightningModule):
 
     def forget_graphs(self) -> None:
         """Give back the memory of what was recorded; it is recorded anew when it is needed."""
-        self._graphs = self._eval_graphs = None
+        self._graphs = self._eval_graphs = self._narrow = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the sums of all processes together, as rank 0 will have them, and plain rates."""
@@ -238,6 +243,20 @@ class TrainingModule(L.LightningModule):
         means = Means.of(total(self.evaluated).tolist())
         self.evaluated.zero_()
         return means
+
+    def _narrow_weights(self) -> AbstractContextManager[None]:
+        """Those that compute a step under autocast, unless gradients of parts are to be added up.
+
+        Narrow gradients are as good as wide ones only where there is one of each.
+        """
+        with self.trainer.precision_plugin.forward_context():
+            dtype = compute_dtype(self.sums)
+        if dtype == self.sums.dtype or self.micro_batch_size is not None:
+            return nullcontext()
+        if self._narrow is None:
+            blocks = self.model.get_submodule("backbone.blocks")
+            self._narrow = NarrowWeights(blocks, dtype)
+        return self._narrow() if self._narrow else nullcontext()
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """What is computed at once in training."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from chela.bench.profiling import Operations
 from chela.commands import start
 from chela.config.schema import parse
 from chela.errors import RunError
 from chela.training.engine import resolve, step_form
+from chela.training.module import TrainingModule
+from chela.training.narrow import NarrowWeights
 from chela.training.optim import follow_the_device, portable
 from chela.training.run import run
 from tests.conftest import TINY
@@ -67,6 +72,31 @@ def test_the_step_of_a_graph_is_that_without_one(composed, tmp_path, monkeypatch
     run(other)
     assert len(rows(plain)) > 3
     assert rows(plain) == rows(other)
+
+
+@pytest.mark.parametrize("more", [[], ["model.ffn=none", "model.norm=batch", "optimizer=muon"]])
+def test_weights_are_cast_at_once_to_the_same_bits(composed, tmp_path, monkeypatch, more) -> None:
+    narrow = ["trainer.precision=bf16", "model.depth=2", *more]
+    at_once = composed(*narrow, f"output_dir={tmp_path}/at_once")
+    run(at_once)
+    monkeypatch.setattr(TrainingModule, "_narrow_weights", lambda self: nullcontext())
+    one_by_one = composed(*narrow, f"output_dir={tmp_path}/one_by_one")
+    run(one_by_one)
+    assert rows(at_once) == rows(one_by_one)
+
+
+def test_a_step_casts_as_often_whatever_the_depth() -> None:
+    casts = []
+    for depth in (1, 3):
+        blocks = nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth)))
+        narrow = NarrowWeights(blocks, torch.bfloat16)
+        with Operations() as operations, narrow(), torch.autocast("cpu", torch.bfloat16):
+            blocks(torch.ones(2, 4)).sum().backward()
+        casts.append({n: operations.calls[n] for n in ("aten._to_copy", "aten._foreach_copy_")})
+        for parameter in blocks.parameters():
+            assert parameter.grad is not None
+            assert parameter.grad.dtype == torch.float32
+    assert casts == 2 * [{"aten._to_copy": 2, "aten._foreach_copy_": 1}]  # of x, of all gradients
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 100])
