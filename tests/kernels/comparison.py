@@ -15,6 +15,13 @@ gpu_only = [
 ]
 
 
+def on_a_gpu(test: Callable) -> Callable:
+    """For sizes that are too large for the interpreter."""
+    for mark in gpu_only:
+        test = mark(test)
+    return test
+
+
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     """||actual - expected|| <= tolerance ||expected||, and both of one shape."""
     assert actual.shape == expected.shape

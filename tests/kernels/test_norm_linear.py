@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import token_cases
 import torch
-from comparison import assert_close, gpu_only
+from comparison import assert_close, on_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_cases import NORMS, TOLERANCES, lengths_of, padding
@@ -170,18 +170,10 @@ def test_arguments_that_do_not_fit_name_the_remedy():
         norm_linear(**wide, implementation="triton")
 
 
-def gpu_case(norm: str, dtype: torch.dtype, dim: int, features: int, length: int) -> None:
-    check(norm, case(norm, dtype, 4, length, dim, features), lengths=lengths_of(4, length))
-
-
+@on_a_gpu
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("dim", "features"), [(80, 160), (128, 256), (60, 120), (512, 1024)])
 @pytest.mark.parametrize("length", [1, 1213])
-class TestOnTheGpu:
-    """Larger sizes, compiled."""
-
-    pytestmark = gpu_only
-
-    def test_equals_naive(self, norm, dtype, dim, features, length):
-        gpu_case(norm, dtype, dim, features, length)
+def test_larger_sizes(norm, dtype, dim, features, length):
+    check(norm, case(norm, dtype, 4, length, dim, features), lengths=lengths_of(4, length))

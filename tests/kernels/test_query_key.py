@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import token_cases
 import torch
-from comparison import gpu_only
+from comparison import on_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_cases import TOLERANCES
@@ -129,19 +129,11 @@ def test_arguments_that_do_not_fit_name_the_remedy():
         query_key(*wide, implementation="triton")
 
 
-def gpu_case(dtype: torch.dtype, dim: int, features: int, length: int) -> None:
-    check(case(dtype, 4, length, dim, features))
-
-
+@on_a_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     ("dim", "features"), [(80, 64), (128, 64), (160, 96), (60, 30), (512, 128)]
 )
 @pytest.mark.parametrize("length", [1, 1213])
-class TestOnTheGpu:
-    """Larger sizes, compiled."""
-
-    pytestmark = gpu_only
-
-    def test_equals_naive(self, dtype, dim, features, length):
-        gpu_case(dtype, dim, features, length)
+def test_larger_sizes(dtype, dim, features, length):
+    check(case(dtype, 4, length, dim, features))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import gpu_only
+from comparison import on_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlp_case import PARTS, arguments, case, check
@@ -182,21 +182,13 @@ def test_every_token_wise_kernel_compiles_for_a_hopper_gpu():
     assert sorted(done.stdout.split()) == sorted(names)
 
 
-def gpu_case(part: str, norm: str, dtype: torch.dtype, dim: int, hidden: int, length: int) -> None:
-    leaves = case(part, norm, dtype, 4, length, dim, hidden)
-    check(part, norm, leaves, lengths=lengths_of(4, length))
-
-
+@on_a_gpu
 @pytest.mark.parametrize(
     ("part", "norm"), [("mlp", "layer"), ("mlp", "affine"), ("glu", "rms"), ("gate", "none")]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("dim", "hidden"), [(80, 160), (128, 256), (60, 120), (512, 96)])
 @pytest.mark.parametrize("length", [1, 1213])
-class TestOnTheGpu:
-    """Larger sizes, compiled."""
-
-    pytestmark = gpu_only
-
-    def test_equals_naive(self, part, norm, dtype, dim, hidden, length):
-        gpu_case(part, norm, dtype, dim, hidden, length)
+def test_larger_sizes(part, norm, dtype, dim, hidden, length):
+    leaves = case(part, norm, dtype, 4, length, dim, hidden)
+    check(part, norm, leaves, lengths=lengths_of(4, length))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import assert_close, gpu_only
+from comparison import assert_close, on_a_gpu
 from token_cases import DEVICE
 from torch import Tensor
 
@@ -51,15 +51,11 @@ def test_two_runs_agree_to_the_bit():
     assert torch.equal(one, other)
 
 
+@on_a_gpu
 @pytest.mark.parametrize("dtype", NARROW)
 @pytest.mark.parametrize(
     ("outputs", "inputs"), [(256, 128), (128, 256), (320, 160), (30, 60), (1024, 512)]
 )
 @pytest.mark.parametrize("tokens", [1, 51200, 100001])
-class TestOnTheGpu:
-    """Larger sizes, compiled."""
-
-    pytestmark = gpu_only
-
-    def test_equals_float64(self, dtype, outputs, inputs, tokens):
-        check(*operands(tokens, outputs, inputs, dtype))
+def test_larger_sizes(dtype, outputs, inputs, tokens):
+    check(*operands(tokens, outputs, inputs, dtype))
