@@ -258,6 +258,7 @@ def test_a_text_shorter_than_a_window_is_said_before_training(tmp_path: Path) ->
 
 def test_rfcs_as_bytes_are_split_by_document_without_boilerplate(tmp_path: Path) -> None:
     rows, links = made(60)
+    rows[30]["year"] = 1968  # as RFC 31 has it
     write_packed(tmp_path / "rfc", rows, links, compress=True)
     (tmp_path / "rfc" / "citations.tsv.xz").unlink()  # of no use here
     task = prepared(RfcBytes, tmp_path, length=16, max_characters=100)
