@@ -8,10 +8,12 @@ READY  := $(VENV)/.ready
 SLOW   := browser or compiler or interpreted or kill or long or process or server or training
 PYTEST := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo check test env lint types unit format clean help
+CLUSTER := .venv-cluster
+
+.PHONY: demo check test test-cluster env lint types unit format clean help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## the main job in a small form: no data to fetch, no GPU, no account
 	@$(BIN)/python train.py experiment=demo
@@ -20,6 +22,17 @@ check: lint types ## lint, types, and the tests of what a change usually breaks
 	@$(PYTEST) -q -m 'not (gpu or $(SLOW))'
 
 test: lint types unit ## everything CI checks: lint, types, tests
+
+test-cluster: $(CLUSTER)/.ready ## sweeps and runs on a real Slurm, Ray and two nodes in namespaces (Debian, as root)
+	@PYTHONPATH=$(CURDIR) $(CLUSTER)/bin/python -m pytest -v -m cluster tests/cluster --durations 0
+
+# beside $(VENV), whose packages it sees: Ray's launcher wants older ones of some
+$(CLUSTER)/.ready: $(READY)
+	@test -x $(CLUSTER)/bin/python || $(BIN)/python -m venv $(CLUSTER)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  $$($(CLUSTER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
+	@$(CLUSTER)/bin/python -m pip install --quiet --disable-pip-version-check hydra-submitit-launcher hydra-ray-launcher
+	@touch $@
 
 env: $(READY) ## only the environment
 
@@ -48,4 +61,4 @@ format: $(READY) ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 
 clean: ## remove the environment and caches, never data or outputs
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(CLUSTER) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -22,6 +22,9 @@ def exit_status(number: int) -> int:
 class StoppingSignals:
     """Takes ``STOPPING`` over for a while; the main thread's business.
 
+    Whoever had a handler of his own for a signal before, as what runs jobs of Slurm or Ray has,
+    gets it at the end: when all is saved, the job can be put into the queue again.
+
     Args:
         handler: called with the number of each signal that is a request of its own.
         slack: seconds by which ``SAME_REQUEST`` is longer here.
@@ -34,6 +37,7 @@ class StoppingSignals:
         self._handler, self._slack = handler, slack
         self.asked_at = -math.inf
         self._before: dict[int, Any] = {}
+        self._latest: int | None = None
 
     def install(self) -> None:
         """Take the signals over, again if another has since; ``remove`` gives them back."""
@@ -51,7 +55,7 @@ class StoppingSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if now - self.asked_at > SAME_REQUEST + self._slack:
-            self.asked_at = now
+            self.asked_at, self._latest = now, number
             self._handler(number)
 
     def __enter__(self) -> None:
@@ -59,3 +63,7 @@ class StoppingSignals:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+        if self._latest is not None:
+            theirs = signal.getsignal(self._latest)
+            if callable(theirs) and theirs is not signal.default_int_handler:
+                signal.raise_signal(self._latest)

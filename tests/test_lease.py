@@ -45,6 +45,7 @@ def take_turns(place: Path, dies: bool, start: Any, entered: Any) -> None:
                 os._exit(0)
 
 
+@pytest.mark.process
 def test_of_many_processes_one_is_there_at_a_time_though_some_die_there(tmp_path: Path) -> None:
     place, start, entered = tmp_path / "place", FORK.Barrier(8), FORK.Value("i", 0)
     workers = [
@@ -172,6 +173,7 @@ def test_a_lease_that_says_nothing_counts_while_it_is_young(text: str, tmp_path:
     assert holder_of(tmp_path / "place") is None
 
 
+@pytest.mark.process
 def test_who_lost_its_lease_ends_and_leaves_the_other_one_alone(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from tasks import lease\n"

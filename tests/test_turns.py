@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +14,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from chela.launch import turns
+from chela.errors import ConfigError
+from chela.launch import launcher, turns
 from chela.launch.sweep import SweepCallback
 from chela.launch.turns import FOLDER, TurnLauncher, Turns
 from chela.records.state import lease_of
-from chela.records.sweeps import NAME, Plan, SweepCell, write_cell, write_plan
+from chela.records.sweeps import NAME, Plan, SweepCell, read_cells, write_cell, write_plan
+from chela.signals import StoppingSignals
 from tasks.lease import hold
 from tests.test_lease import ELSEWHERE, write
 
@@ -96,9 +102,8 @@ def test_the_silent_are_waited_for_and_their_cells_taken(
     monkeypatch.setattr(TurnLauncher.__base__, "launch", launch)
     monkeypatch.setattr(turns, "PAUSE", 0.0)
     monkeypatch.setattr("time.sleep", lapse)
-    launcher = TurnLauncher()
     with hold(run_of(folder, 2)):
-        returned = launcher.launch(CELLS, 0)
+        returned = TurnLauncher().launch(CELLS, 0)
     assert ran == [0, 1]
     assert [each.return_value for each in returned[:2]] == [0.25, 0.25]
 
@@ -126,3 +131,50 @@ def test_what_has_failed_under_another_process_is_not_tried_again(folder: Path) 
     first = Turns(folder, CELLS, 0).next()
     assert first is not None
     assert first.number == 1
+
+
+def test_a_cell_on_another_machine_has_the_sweeps_environment_and_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm's and Ray's processes have a command of theirs, and Ray's the environment of theirs."""
+    monkeypatch.setattr("chela.launch.sweep.planned_cells", lambda _: CELLS)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1,2"])
+    section = {
+        "sweep": {"dir": str(folder.parents[1])},
+        "runtime": {"choices": {}, "cwd": str(Path.cwd())},
+        "overrides": {"task": []},
+        "sweeper": {},
+        "job": {"num": 0},
+    }
+    config = OmegaConf.create({"hydra": section})
+    callback = SweepCallback()
+    callback.on_multirun_start(config)
+    sent = pickle.dumps(callback)
+    monkeypatch.setattr(sys, "argv", ["_submit.py"])
+    for name in (FOLDER, NAME):
+        monkeypatch.delenv(name)
+    pickle.loads(sent).on_job_start(config)
+    assert sys.argv == ["train.py", "-m", "seed=0,1,2"]
+    assert read_cells(Path(os.environ[FOLDER])) == {0: SweepCell([])}
+
+
+def test_a_launcher_whose_package_is_missing_says_what_to_install() -> None:
+    extra = launcher._extra("SlurmLauncher", "chela.launch.slurm", "hydra_plugins.none", "slurm")
+    with pytest.raises(ConfigError, match=r"needs none(.|\n)*pip install 'chela\[slurm\]'"):
+        extra()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_who_had_a_handler_before_gets_the_signal_when_all_is_saved(number: int) -> None:
+    """What runs jobs of Slurm puts the job into the queue again."""
+    order: list[str] = []
+    before = signal.signal(number, lambda *_: order.append("requeued"))
+    try:
+        with StoppingSignals(lambda _: order.append("noted")):
+            signal.raise_signal(number)
+            order.append("saved")
+        with StoppingSignals(lambda _: None):  # in which no signal comes
+            pass
+    finally:
+        signal.signal(number, before)
+    assert order == ["noted", "saved", "requeued"]

@@ -1,6 +1,7 @@
 """The state of the runs and sweeps below a folder: `chela status outputs --watch`."""
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -11,6 +12,9 @@ from rich.live import Live
 from chela.records.progress import overview
 from tasks.errors import DataError
 from tasks.screen import Screen
+
+# where runs are by themselves; configs/config.yaml says the same
+OUTPUTS = os.environ.get("CHELA_OUTPUTS", "outputs")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -26,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
         prog="chela status",
         description="Show the state of the runs and sweeps below an output_dir.",
     )
-    parser.add_argument("folder", nargs="?", default="outputs", metavar="FOLDER", type=Path)
+    parser.add_argument("folder", nargs="?", default=OUTPUTS, metavar="FOLDER", type=Path)
     parser.add_argument(
         "--watch",
         nargs="?",

@@ -59,13 +59,32 @@ class SweepCallback(Callback):
 
     def __init__(self) -> None:
         self._lease = contextlib.ExitStack()  # held while the sweep runs
+        self._words: list[str] = []  # of the sweep's command line
+        self._environment: dict[str, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For cells on other machines: what their environment is to have, and not the lease."""
+        return {**self.__dict__, "_lease": contextlib.ExitStack()}
 
     @_not_a_warning
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Name the sweep after what it varies: the same command continues the same sweep."""
+        """Name the sweep after what it varies: the same command continues the same sweep.
+
+        Raises:
+            ConfigError: torchrun or srun has started it several times at once, as one run.
+        """
+        for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+            if os.environ.get(name, "1") != "1":
+                raise ConfigError(
+                    f"-m in {os.environ[name]} processes that are one run.\n"
+                    "  try: one cell without -m; jobs of a process each, all with the same -m; or "
+                    "hydra/launcher=slurm"
+                )
         name = _name(config)
         folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
-        os.environ[sweeps.NAME], os.environ[FOLDER] = name, str(folder)
+        self._environment = {sweeps.NAME: name, FOLDER: str(folder)}
+        self._words = list(sys.argv)
+        os.environ.update(self._environment)
         folder.mkdir(parents=True, exist_ok=True)
         command = typed(sys.argv)
         try:
@@ -81,6 +100,8 @@ class SweepCallback(Callback):
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Say where the cell's run will be; paths count from where the command was started."""
         os.chdir(config.hydra.runtime.cwd)  # hydra.job.chdir=true has gone elsewhere
+        os.environ.update(self._environment)
+        sys.argv = self._words or sys.argv  # Slurm's and Ray's processes have a command of theirs
         if not _keeps_the_cell():
             return
         end_with_the_sweep()
@@ -225,7 +246,9 @@ def _refuse_nested(override: Override) -> None:
 
 def _keeps_the_cell() -> bool:
     """Whether this process writes what becomes of a cell: of several devices' only the first."""
-    return FOLDER in os.environ and os.environ.get("LOCAL_RANK", "0") == "0"
+    ranks = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # in the order in which Lightning looks
+    rank = next((os.environ[name] for name in ranks if name in os.environ), "0")
+    return FOLDER in os.environ and rank == "0"
 
 
 def _name(config: DictConfig) -> str:

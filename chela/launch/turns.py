@@ -88,6 +88,15 @@ class Turns:
         ]
         return any(each is None or each.is_silent for each in runners)
 
+    def finished(self, cell: Cell) -> bool:
+        """Whether a cell had finished when the sweep began."""
+        known = self._known.get(cell.number)
+        return known is not None and known.best is not None
+
+    def is_run(self, cell: Cell) -> bool:
+        """Whether a living process, of whatever machine, is at a cell."""
+        return sweeps.runner(self.folder, self.known(cell)) is not None
+
     def known(self, cell: Cell) -> SweepCell:
         """What is known of a cell."""
         return sweeps.read_cells(self.folder).get(cell.number, SweepCell(cell.overrides))
