@@ -19,7 +19,7 @@ demo: $(READY) ## the main job in a small form: no data to fetch, no GPU, no acc
 	@$(BIN)/python train.py experiment=demo
 
 check: lint types ## lint, types, and the tests of what a change usually breaks
-	@$(PYTEST) -q -m 'not (gpu or $(SLOW))'
+	@$(PYTEST) -q -m 'not (gpu or cluster or $(SLOW))'
 
 test: lint types unit ## everything CI checks: lint, types, tests
 

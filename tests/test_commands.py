@@ -60,8 +60,8 @@ def test_check_leaves_out_the_slow_kinds_and_a_test_is_of_one_at_most(
     request: pytest.FixtureRequest,
 ) -> None:
     markers = (ROOT / "pyproject.toml").read_text().partition("markers = [")[2].partition("]\n")[0]
-    gpu, *slow = re.findall(r'^ +"(\w+): ', markers, re.M)
-    assert gpu == "gpu"
+    gpu, cluster, *slow = re.findall(r'^ +"(\w+): ', markers, re.M)
+    assert (gpu, cluster) == ("gpu", "cluster")
     assert f"SLOW   := {' or '.join(slow)}\n" in (ROOT / "Makefile").read_text()
     for item in request.session.items:
         assert len({mark.name for mark in item.iter_markers()} & set(slow)) <= 1, item.nodeid

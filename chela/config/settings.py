@@ -87,7 +87,8 @@ class TrainerConfig:
     # when given, counts instead of the epochs
     validate_every_steps: PositiveInt | None = field(metadata=NULL)
     accelerator: Literal["auto", "cpu", "gpu"] = field(metadata=APART)
-    devices: PositiveInt = field(metadata=APART)
+    devices: PositiveInt = field(metadata=APART)  # of each node
+    num_nodes: PositiveInt = field(metadata=APART)
     # how a step runs; the same step, but for rounding and the draws of dropout
     step: Step = field(metadata=APART)
     deterministic: bool = field(metadata=APART)  # the same bits in every run on one GPU; slower
@@ -101,6 +102,11 @@ class TrainerConfig:
     # at most this much work is lost to a kill
     checkpoint_every_steps: PositiveInt = field(metadata=APART)
     progress: bool = field(metadata=APART)
+
+    @property
+    def processes(self) -> int:
+        """Of the run, one for each device of each node."""
+        return self.devices * self.num_nodes
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})

@@ -22,7 +22,7 @@ from chela.model import Model
 from chela.objectives import OBJECTIVES, objective_of
 from chela.records.environment import reset_peak_memory
 from chela.training.checkpoints import AtomicCheckpointIO
-from chela.training.distributed import OneStep
+from chela.training.distributed import OneStep, environment
 from chela.training.engine import CPU, Engine
 from chela.training.module import TrainingModule
 from tasks.base import Task, TaskSpec
@@ -183,7 +183,8 @@ def build_trainer(
     return L.Trainer(
         accelerator="gpu" if engine.device.type == "cuda" else "cpu",
         devices=engine.devices,
-        strategy=OneStep() if engine.devices > 1 else "auto",
+        strategy=OneStep() if engine.processes > 1 else "auto",
+        num_nodes=engine.nodes,
         precision={"float32": "32-true", "bf16": "bf16-mixed"}[engine.precision],  # type: ignore[arg-type]
         deterministic=engine.deterministic,
         max_steps=steps,
@@ -194,7 +195,7 @@ def build_trainer(
         use_distributed_sampler=False,  # the task's loaders know their rank
         callbacks=list(callbacks),
         logger=False,  # History keeps the rows, and WandbRows sends them
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), environment()],
         default_root_dir=folder,
         enable_model_summary=False,
         enable_progress_bar=config.progress,

@@ -8,23 +8,97 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.distributed import _init_dist_connection
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
+from chela.config.schema import RunConfig
+from chela.errors import RunError
 from chela.layers.processes import processes
 
+T = TypeVar("T")
 PAUSE = 0.5  # seconds between two looks at the other processes
 WHY = "perhaps for want of memory"
 PATIENCE = 5.0  # seconds that a process has to notice by itself that another one is gone
 
 
+def environment() -> ClusterEnvironment:
+    """What has started the processes of the run: torchrun, srun, or the first of them."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    # in a job's script, without srun, there is one process whatever Slurm gave the job
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return SLURMEnvironment(auto_requeue=False)  # what saves is the run's own
+    return LightningEnvironment()
+
+
+def is_started_outside() -> bool:
+    """Whether torchrun or srun has started this process and the others, at the same time."""
+    return not isinstance(environment(), LightningEnvironment)
+
+
+def as_started(config: RunConfig) -> RunConfig:
+    """The configuration with the nodes and devices that torchrun or srun has started it on.
+
+    Raises:
+        RunError: others were asked for, or nodes have different numbers of processes.
+    """
+    trainer, found = config.trainer, environment()
+    if isinstance(found, TorchElasticEnvironment):
+        by, names = "torchrun", ("WORLD_SIZE", "GROUP_WORLD_SIZE")
+    elif isinstance(found, SLURMEnvironment):
+        by, names = "srun", ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+    elif trainer.num_nodes > 1:
+        raise RunError(
+            f"trainer.num_nodes={trainer.num_nodes}: the processes of several nodes are started by "
+            "torchrun or srun.\n  try: docs/cluster.md has the commands"
+        )
+    else:
+        return config
+    every, nodes = (int(os.environ.get(name, "1")) for name in names)
+    if every % nodes:
+        raise RunError(f"{by} has started {every} processes on {nodes} nodes: not as many on each")
+    for key, asked, has in [
+        ("devices", trainer.devices, every // nodes),
+        ("num_nodes", trainer.num_nodes, nodes),
+    ]:
+        if asked not in (1, has):
+            raise RunError(
+                f"trainer.{key}={asked}, but {by} has started processes for {has}.\n"
+                f"  try: without trainer.{key}, or start others"
+            )
+    return replace(config, trainer=replace(trainer, devices=every // nodes, num_nodes=nodes))
+
+
+def agreed(decide: Callable[[], T], device: torch.device) -> T:
+    """What the leading process decides, in all of those that were started outside.
+
+    Args:
+        decide: asked in that one alone, while the others wait.
+        device: of the run.
+    """
+    found = environment()
+    if device.type == "cuda":
+        torch.cuda.set_device(found.local_rank())
+    _init_dist_connection(found, "nccl" if device.type == "cuda" else "gloo")
+    box = [decide() if is_leader() else None]
+    dist.broadcast_object_list(box)
+    return box[0]  # type: ignore[return-value]
+
+
 def is_leader() -> bool:
-    """Whether this process writes files and prints: rank 0, which starts the others."""
+    """Whether this process writes files and prints: rank 0."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
@@ -77,17 +151,20 @@ class Companions:
     def __init__(self, alone: Callable[[str], int]) -> None:
         self._alone = alone
         self._parent = os.getppid()
+        self._outside = is_started_outside()
         self._started: Sequence[subprocess.Popen[bytes]] = ()
         self._over = threading.Event()
 
     @property
     def is_heir(self) -> bool:
-        """Whether the first process is gone, and it is on this one to say so."""
+        """Whether the first process is gone, or on another node: then this one says what is."""
+        if self._outside:  # one of each node
+            return environment().local_rank() == 0
         return os.getppid() != self._parent and os.environ.get("LOCAL_RANK") == "1"
 
     def watch(self) -> None:
         """From now on; to be called before the others are started."""
-        if is_leader():
+        if is_leader() and not self._outside:
             subprocess_script._launch_process_observer = self._take_over  # type: ignore[assignment, attr-defined]
         else:
             self._begin()
@@ -102,6 +179,9 @@ class Companions:
             return f"a process that reads data was killed, {WHY}"
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             return None
+        if self._outside:
+            self.stop()
+            return f"another of its processes is gone, of this node or another one, {WHY}"
         end = time.monotonic() + PATIENCE
         while (what := self._look()) is None and time.monotonic() < end:
             time.sleep(PAUSE / 10)
@@ -137,6 +217,8 @@ class Companions:
                 return f"its process {rank} was killed by {signal.Signals(-status).name}, {WHY}"
             if status:
                 return f"its process {rank} ended with status {status}, as it says above"
+        if self._outside and os.getppid() != self._parent:
+            return "what had started it was killed"
         if not is_leader() and os.getppid() != self._parent:
             return f"its first process was killed, {WHY}"
         return None

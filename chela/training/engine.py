@@ -21,12 +21,18 @@ class Engine:
     """What ``resolve`` decided; by itself the plainest: what is read, looked at and loaded."""
 
     device: torch.device = CPU
-    devices: int = 1
+    devices: int = 1  # of each node
+    nodes: int = 1
     precision: Literal["float32", "bf16"] = "float32"
     step: Literal["eager", "compile", "graph"] = "eager"
     kernels: Asked = "auto"  # one of a model's modules may do without, see ``use_kernels``
     data_on_device: Literal["auto", "always", "never"] = "auto"  # the data's size decides, too
     deterministic: bool = False
+
+    @property
+    def processes(self) -> int:
+        """Of the run, one for each device of each node."""
+        return self.devices * self.nodes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -35,7 +41,9 @@ class Engine:
 
     def describe(self) -> str:
         """``"1 x cuda, bf16; step one CUDA graph, compiled"``."""
-        return f"{self.devices} x {self.device.type}, {self.precision}; step {FORMS[self.step]}"
+        nodes = f"{self.nodes} nodes with " if self.nodes > 1 else ""
+        device = f"{self.devices} x {self.device.type}, {self.precision}"
+        return f"{nodes}{device}; step {FORMS[self.step]}"
 
 
 def resolve(config: RunConfig) -> Engine:
@@ -54,6 +62,7 @@ def resolve(config: RunConfig) -> Engine:
     return Engine(
         device,
         trainer.devices,
+        trainer.num_nodes,
         _precision(trainer, device),
         step_form(trainer, device),
         config.kernels,
@@ -77,12 +86,13 @@ def step_form(config: TrainerConfig, device: torch.device) -> Literal["eager", "
 
 
 def _device(config: TrainerConfig) -> torch.device:
-    if config.batch_size % config.devices:
+    processes = config.processes
+    if config.batch_size % processes:
         raise RunError(
-            f"trainer.batch_size={config.batch_size} cannot be split over {config.devices} devices."
-            f"\n  try: {-(-config.batch_size // config.devices) * config.devices}"
+            f"trainer.batch_size={config.batch_size} cannot be split over {processes} devices."
+            f"\n  try: {-(-config.batch_size // processes) * processes}"
         )
-    if config.micro_batch_size is not None and config.devices > 1:
+    if config.micro_batch_size is not None and processes > 1:
         raise RunError(
             "trainer.micro_batch_size is for one device.\n  try: trainer.micro_batch_size=null; "
             "each device has its share of trainer.batch_size"

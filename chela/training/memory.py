@@ -124,8 +124,8 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
         each = max(peaks[1] - peaks[0], 0)
         return Need(key, count, fixed + peaks[0] - each, each, split)
 
-    alone = config.devices == 1
-    batch = config.batch_size // config.devices
+    alone = config.processes == 1
+    batch = config.batch_size // config.processes
     at_once = min(config.micro_batch_size or batch, batch)
     # the split that selects may be shorter than the one that is tested, in either way
     trained, *others = (task.samples(name) for name in ("train", task.selecting, "test"))
@@ -134,7 +134,7 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
     with _untouched(model, device):
         model.train()
         key = "trainer.micro_batch_size" if alone else "trainer.batch_size"
-        training = line(key, at_once, trained, moments, train=True, split=config.devices)
+        training = line(key, at_once, trained, moments, train=True, split=config.processes)
         model.eval()
         at_once = min(config.eval_batch_size, rows)
         evaluation = line("trainer.eval_batch_size", at_once, evaluated, 0, train=False)

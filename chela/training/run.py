@@ -30,7 +30,7 @@ from chela.training import build
 from chela.training.announcement import opening, warm_up_note
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.data import DataModule
-from chela.training.distributed import is_leader
+from chela.training.distributed import agreed, as_started, is_leader, is_started_outside
 from chela.training.ending import Ending, disk_errors
 from chela.training.engine import Engine, resolve
 from chela.training.evidence import (
@@ -75,14 +75,17 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
         SystemExit: a signal stopped it, between two steps or in the test; status 128 + the
             signal's number. A second one ends the process.
     """
-    config = parse(composed)
+    config = as_started(parse(composed))
     engine = resolve(config)
     leads = is_leader()
     console = Screen(quiet=not leads)
     folder = RunFolder(config)
     build.quiet_lightning()
     with folder.held(console.say) if leads else nullcontext(), disk_errors(folder, leads):
-        start = folder.start() if leads else folder.join()
+        if is_started_outside():
+            start = agreed(folder.start, engine.device)
+        else:
+            start = folder.start() if leads else folder.join()
         if start.finished is not None:
             _same_data(config, start.finished)
             console.say(f"{config.run_id} is finished; resume=false runs it anew.")
@@ -167,7 +170,7 @@ class Run:
     ) -> dict[str, Any]:
         """Train and test; what comes of it is added to the record. Returns the test's result."""
         self.ending.so_far = lambda: {**record, **self._outcome(data)}
-        if self.config.trainer.devices > 1:
+        if self.config.trainer.processes > 1:
             self.ending.companions.watch()
         try:
             with self.ending.recorded():
