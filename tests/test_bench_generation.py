@@ -9,6 +9,8 @@ import pytest
 
 from chela.commands import start
 
+pytestmark = pytest.mark.long
+
 MODELS = "chela,chela/s4d,transformer"
 SMALL = ["--device=cpu", "--tokens=3", f"--models={MODELS}", "model.dim=16", "model.depth=1"]
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from variants import BACKBONES, MIXERS, mixer_config
 
+from chela.kernels import use_kernels
 from chela.mixers import ChelaMixer, TransformerMixer
 from chela.mixers.stepping import Filter, recent, select
 from chela.model import BackboneConfig, TokenModel
@@ -189,3 +190,33 @@ def test_what_cannot_go_on_says_why() -> None:
             Subject(mixer, config_).make_mixer(causal=False).prefill(
                 torch.zeros(1, 3, DIM).double()
             )
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("name", ["default", "no-path", "heads", "linear_transformer", "s4d"])
+def test_the_kernels_go_on_as_plain_pytorch(name: str) -> None:
+    """What a GPU computes by itself: prompts by the kernels, and steps of one token by them."""
+    subject = Subject(*EVERY[name])
+    mixer = subject.make_mixer(causal=True).eval().float()
+    x, lengths = subject.inputs(2, 9).float(), torch.tensor([5, 2])
+    with torch.no_grad():
+        plain = mixer(x)
+        use_kernels(mixer, "triton", torch.device("cpu"))
+        assert (mixer(x) - plain).norm() < 1e-5 * plain.norm()
+    assert error_of_steps(mixer, x, lengths) < 1e-5
+
+
+@pytest.mark.interpreted
+def test_a_model_with_kernels_answers_as_without() -> None:
+    model = make_model("no-path", norm="rms").float()
+    ids, lengths = torch.randint(VOCAB, (2, 8)), torch.tensor([5, 3])
+    found = []
+    for kernels in ("torch", "triton"):
+        use_kernels(model, kernels, torch.device("cpu"))
+        logits, state = prefill(model, ids[:, :5], lengths)
+        found.append([logits])
+        for place in range(2):
+            logits, state = step(model, ids[[0, 1], lengths + place][:, None], state)
+            found[-1].append(logits)
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
