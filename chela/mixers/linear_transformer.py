@@ -22,7 +22,7 @@ from chela.kernels.choice import Implementation
 from chela.kernels.precision import accumulation_dtype, without_autocast
 from chela.layers.basic import compute_dtype, linear
 from chela.mixers.positions import Positions, check_heads, rotate
-from chela.mixers.stepping import causal_only
+from chela.mixers.stepping import causal_only, token_counts
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -104,9 +104,8 @@ class LinearTransformerMixer(nn.Module):
         causal_only(self)
         q, k, v = self._qkv(x, lengths)
         y, products = self._causal(q, k, v, lengths)
-        count = torch.full(x.shape[:1], x.shape[1], device=x.device)
         sums = k.sum(1, dtype=accumulation_dtype(k))  # (B, H, d)
-        return y, LinearTransformerState(products, sums, count if lengths is None else lengths)
+        return y, LinearTransformerState(products, sums, token_counts(x, lengths))
 
     def step(
         self, x: Tensor, state: LinearTransformerState

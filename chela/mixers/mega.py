@@ -29,7 +29,7 @@ from chela.layers.basic import Dropout, compute_dtype, linear
 from chela.mixers.convolving import Convolving
 from chela.mixers.long_kernels import EMAKernel
 from chela.mixers.positions import turns
-from chela.mixers.stepping import NO_END, FilterState, KeyValues, causal_only
+from chela.mixers.stepping import NO_END, FilterState, KeyValues, causal_only, token_counts
 
 PositiveInt = Annotated[int, Gt(0)]
 
@@ -161,8 +161,7 @@ class MegaMixer(Convolving):
     def _latest_chunk(self, k: Tensor, v: Tensor, lengths: Tensor | None) -> KeyValues:
         """What the next token sees, from the front: nothing where it begins a chunk."""
         size = self.period or 1
-        count = torch.full(k.shape[:1], k.shape[1], device=k.device)
-        count = count if lengths is None else lengths
+        count = token_counts(k, lengths)
         places = torch.arange(size, device=k.device) + (count - count % size)[:, None]  # (B, C)
         rows = torch.arange(len(k), device=k.device)[:, None]
         places = places.clamp(max=k.shape[1] - 1)  # those are not looked at

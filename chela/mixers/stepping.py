@@ -73,6 +73,13 @@ def steps_left(state: State) -> int:
     return min([NO_END, *(each for each in tree_leaves(state) if isinstance(each, int))])
 
 
+def token_counts(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """How many tokens each sequence of x (B, L, ...) has, (B,), for a state to keep as its own."""
+    if lengths is None:
+        return torch.full(x.shape[:1], x.shape[1], device=x.device)
+    return lengths.clone()
+
+
 def recent(x: Tensor, lengths: Tensor | None, count: int) -> Tensor:
     """The last ``count`` true tokens of each sequence (B, count, D), zeros before its first.
 
@@ -181,9 +188,7 @@ class KeyValues(NamedTuple):
     @classmethod
     def of(cls, keys: Tensor, values: Tensor, lengths: Tensor | None, room: int) -> KeyValues:
         """Those of a prompt, (B, L, ...), and place for ``room`` more."""
-        batch, length = keys.shape[:2]
-        full = torch.full((batch,), length, device=keys.device)
-        tokens = full if lengths is None else lengths.clone()
+        tokens = token_counts(keys, lengths)
         return cls(_longer(keys, room), _longer(values, room), tokens, room)
 
     def add(self, key: Tensor, value: Tensor, limit: float = math.inf) -> KeyValues:
