@@ -59,11 +59,13 @@ def generate(
     if (left := steps_left(state)) < steps:
         raise RunError(
             f"the model tells apart {values.shape[1] + left:,} tokens, and {values.shape[1]:,} of "
-            f"the prompt and {count:,} more were asked for.\n  try: {left:,} tokens at most"
+            f"the prompt and {count:,} more were asked for.\n  try: tokens={left + 1:,} at most"
         )
     draws = torch.Generator().manual_seed(seed)
     choose = partial(choice, temperature=temperature, top_k=top_k, draws=draws)
-    recorded = RecordedStep(model, state, len(prompts)) if device.type == "cuda" else None
+    recorded = None
+    if device.type == "cuda" and steps:
+        recorded = RecordedStep(model, state, len(prompts))
     for place in range(count):
         tokens = choose(logits)  # (B,)
         yield tokens
@@ -84,7 +86,8 @@ def choice(logits: Tensor, temperature: float, top_k: int | None, draws: torch.G
     if top_k is not None and top_k < logits.shape[-1]:
         least = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))
-    return torch.multinomial((logits / temperature).softmax(-1), 1, generator=draws)[:, 0]
+    behind = logits - logits.amax(-1, keepdim=True)  # of any size divided by any temperature
+    return torch.multinomial((behind / temperature).softmax(-1), 1, generator=draws)[:, 0]
 
 
 def continuation(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
 from chela.layers.basic import Dropout
 from chela.layers.norms import NormName, make_norm
-from chela.mixers.stepping import State
+from chela.mixers.stepping import State, Steps
 
 
 class Block(nn.Module):
@@ -57,14 +57,12 @@ class Block(nn.Module):
     def prefill(self, x: Tensor, lengths: Tensor | None, room: int) -> tuple[Tensor, State]:
         """``forward``, and the state of the mixer behind each true length."""
         mask = None if lengths is None else valid_mask(lengths, x.shape[1])  # (B, L)
-        mixer: Any = self.mixer
-        y, state = mixer.prefill(self._entering(x, mask), lengths, room)
+        y, state = cast("Steps", self.mixer).prefill(self._entering(x, mask), lengths, room)
         return self._fed(self._joined(x, y, mask), mask, lengths), state
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One more token (B, 1, D) of each sequence."""
-        mixer: Any = self.mixer
-        y, state = mixer.step(self._entering(x, None), state)
+        y, state = cast("Steps", self.mixer).step(self._entering(x, None), state)
         return self._fed(self._joined(x, y, None), None, None), state
 
     def _entering(self, x: Tensor, mask: Tensor | None) -> Tensor:
