@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chela.config.schema import Component, RunConfig, of_values, registered, todays_classes
+from chela.config.schema import (
+    Component,
+    RunConfig,
+    of_values,
+    registered,
+    todays_classes,
+    todays_keys,
+)
 from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked
 from chela.mixers.chela.long_conv import FoldedLongConv
@@ -179,7 +186,7 @@ def _config(
 ) -> RunConfig:
     """The run's configuration, of today's code."""
     try:
-        config = of_values(_with_todays_classes(record["config"]), registered(classes))
+        config = of_values(_of_today(record["config"]), registered(classes))
     except ConfigError as error:
         raise RunError(
             f"the configuration of {folder} is not one of this code: {error}{_remedy(record)}; a "
@@ -192,8 +199,17 @@ def _config(
     return dataclasses.replace(config, task=task, data_dir=place)
 
 
-def _with_todays_classes(values: dict[str, Any]) -> dict[str, Any]:
-    """With the classes that the files of its task and model name today: they may have moved."""
+def _of_today(values: dict[str, Any]) -> dict[str, Any]:
+    """With the classes that the files of its task and model name today: they may have moved.
+
+    And with the keys that a record is older than, where they say nothing of the model and its data.
+    """
+    known = {
+        section: {**keys, **found}
+        for section, keys in todays_keys().items()
+        if isinstance(found := values.get(section), dict)
+    }
+    values = {**values, **known}
     names = todays_classes()
     task, model = dict(values.get("task") or {}), dict(values.get("model") or {})
     if name := names.get(("task", str(task.get("name")))):

@@ -169,6 +169,16 @@ def todays_classes() -> dict[tuple[str, str], str]:
     }
 
 
+def todays_keys() -> dict[str, dict[str, Any]]:
+    """The keys of the sections that say how a run is trained, with their usual values."""
+    files = {"trainer": "default", "logger": "wandb", "schedule": "linear"}
+    found = {
+        group: _section_of(CONFIGS / group / f"{choice}.yaml", None)
+        for group, choice in files.items()
+    }
+    return {**found, "optimizer": _section_of(CONFIGS / "config.yaml", "optimizer")}
+
+
 def as_dict(config: RunConfig) -> dict[str, Any]:
     """The configuration as plain values, in the form of the YAML files."""
     return cast("dict[str, Any]", _plain(config, lambda field, value: True))

@@ -91,6 +91,18 @@ def test_a_run_of_before_its_classes_moved_loads(finished) -> None:
     assert chela.load_run(finished).task.name == "listops"
 
 
+def test_a_run_of_before_a_key_of_its_training_loads(finished) -> None:
+    """Each key that says how, not what: what is younger than a record does not matter to it."""
+    record = json.loads((finished / "record.json").read_text())
+    for section in ("trainer", "logger", "schedule", "optimizer"):
+        assert record["config"][section]
+        change(finished, config={section: {}})
+    assert not chela.load_run(finished).model.training
+    change(finished, config={"trainer": {"unknown": 1}})
+    with pytest.raises(RunError, match=r"unknown key 'trainer\.unknown'"):
+        chela.load_run(finished)
+
+
 def test_what_cannot_be_loaded_is_named(finished, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no run's folder\.\n  try: .*seed0"):
         chela.load_run(finished.parent)
