@@ -10,6 +10,7 @@ handed.
 """
 
 from chela.kernels import (
+    exponentials,
     linear_attention,
     long_conv,
     norm_linear,
@@ -22,6 +23,7 @@ from chela.kernels.masking import valid_mask, zero_padding
 
 __all__ = [
     "choose",
+    "exponentials",
     "linear_attention",
     "long_conv",
     "norm_linear",

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chela.kernels.choice import Implementation
+from chela.kernels.exponentials import exponential_sums
 from chela.mixers.stepping import Modes
 
 
@@ -183,8 +185,12 @@ class EMAKernel(LongKernel):
     Mega (Ma et al. 2023) defines h_t = alpha * beta x_t + (1 - alpha * delta) * h_{t-1} and
     y_t = eta . h_t per channel, which is the kernel sum_n eta alpha beta (1 - alpha delta)^l.
     alpha and delta lie in (0, 1) through a sigmoid; initial values and the factor 1 / sqrt(N) are
-    those of Mega's published code. Building it takes O(N L) per channel.
+    those of Mega's published code.
     """
+
+    operation = "exponential_sums"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(self, dim: int, max_length: int, directions: int, ema_dim: int) -> None:
         super().__init__(max_length)
@@ -197,10 +203,11 @@ class EMAKernel(LongKernel):
 
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (directions, D, length)."""
-        log_decay, amplitudes = self._exponentials()
-        lags = torch.arange(length, device=log_decay.device, dtype=log_decay.dtype)
-        powers = torch.exp(log_decay[..., None] * lags)  # (directions, D, N, L)
-        return torch.einsum("kdn,kdnl->kdl", amplitudes, powers)
+        log_decay, amplitudes = (each.flatten(0, 1) for each in self._exponentials())
+        still = torch.zeros_like(log_decay)  # none oscillates
+        modes = log_decay, still, amplitudes[None], still[None]
+        taps = exponential_sums(*modes, length, implementation=self.implementation)
+        return taps.view(*self.alpha.shape[:2], length)
 
     def modes(self) -> Modes:
         """The damped exponentials themselves."""

@@ -21,6 +21,8 @@ from annotated_types import Gt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from chela.kernels.choice import Implementation
+from chela.kernels.exponentials import exponential_sums
 from chela.mixers.long_kernels import LongKernel
 from chela.mixers.stepping import Modes
 
@@ -52,11 +54,13 @@ class StateSpaceConfig:
 class StateSpaceKernel(LongKernel):
     """The kernel K above, (directions, D, length); directions share A and dt, as in S4.
 
-    B is 1 and not trained: only its product with C matters. Built in two steps, since
-    exp((c W + j) s) = exp(c W s) exp(j s): with W about sqrt(max_length) the factors have
-    O(N sqrt(L)) numbers per channel, and their product over n is a matrix product. The N x L
-    Vandermonde matrix, 2 GB for 256 channels of Path-X, is never there.
+    B is 1 and not trained: only its product with C matters. All but the taps is in real numbers,
+    which a compiler makes one kernel of; of complex ones it makes none.
     """
+
+    operation = "exponential_sums"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(
         self, dim: int, max_length: int, directions: int, config: StateSpaceConfig
@@ -64,7 +68,6 @@ class StateSpaceKernel(LongKernel):
         super().__init__(max_length)
         pairs = config.state_dim // 2
         self.discretization = config.discretization
-        self.width = math.isqrt(max_length - 1) + 1  # W: ceil(sqrt(max_length))
         low, high = math.log(config.dt_min), math.log(config.dt_max)
         self.log_dt = nn.Parameter(torch.empty(dim, 1).uniform_(low, high))
         self.log_decay = nn.Parameter(torch.full((dim, pairs), math.log(0.5)))  # Re A = -1/2
@@ -77,33 +80,38 @@ class StateSpaceKernel(LongKernel):
 
         All are computed whatever the length, so that a compiler makes one program for every length.
         """
-        step, scale = self._discretized()  # (D, N), (D, N)
-        lags = torch.arange(self.width, device=step.device, dtype=self.log_dt.dtype)
-        fine = torch.exp(step[..., None] * lags)  # (D, N, W): j from 0 to W - 1
-        coarse = torch.exp(step[..., None] * (self.width * lags))  # (D, N, W): i from 0 to W - 1
-        coarse = (torch.view_as_complex(self.readout) * scale)[..., None] * coarse
-        # Re(a b) = Re a Re b - Im a Im b, as one real product over 2 N.
-        left = torch.cat([coarse.real, -coarse.imag], dim=-2).mT  # (directions, D, W, 2 N)
-        right = torch.cat([fine.real, fine.imag], dim=-2)  # (D, 2 N, W)
-        return 2 * (left @ right).flatten(-2).narrow(-1, 0, length)
+        modes = self._modes()
+        taps = exponential_sums(*modes, self.max_length, implementation=self.implementation)
+        return taps.narrow(-1, 0, length)
 
     def modes(self) -> Modes:
         """The states themselves, of which the kernel is the response to an impulse."""
-        step, scale = self._discretized()  # (D, N), (D, N)
-        return Modes(step, 2 * torch.view_as_complex(self.readout[0]) * scale)
+        rate, angle, real, imag = self._modes()
+        return Modes(torch.complex(rate, angle), torch.complex(real[0], imag[0]))
 
     def kernel_parameters(self) -> Iterator[nn.Parameter]:
         """dt and A; C is trained like a weight matrix (S4's code does the same)."""
         yield from (self.log_dt, self.log_decay, self.frequency)
 
-    def _discretized(self) -> tuple[Tensor, Tensor]:
-        """s and B, each (D, N)."""
-        a = torch.complex(-self.log_decay.exp(), self.frequency)
+    def _modes(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """s (D, N) and 2 C B (directions, D, N), real and imaginary part of each."""
+        x, y = -self.log_decay.exp(), self.frequency  # A
         dt = self.log_dt.exp()  # (D, 1)
-        half = 0.5 * dt * a
         if self.discretization == "bilinear":
-            return torch.log((1 + half) / (1 - half)), dt / (1 - half)
-        return 2 * half, 2 * half.exp() * half.sinh() / a  # exp(2u) - 1 without cancellation
+            p, q = 0.5 * dt * x, 0.5 * dt * y  # h = dt A / 2
+            below = (1 - p).square() + q.square()  # |1 - h|^2
+            rate = 0.5 * torch.log1p(4 * p / below)  # of |1 + h|^2 / |1 - h|^2
+            angle = torch.atan2(2 * q, 1 - p.square() - q.square())
+            b, c = dt * (1 - p) / below, dt * q / below  # B
+        else:
+            rate, angle = dt * x, dt * y
+            # exp(s) - 1 without cancellation
+            u = rate.expm1() * angle.cos() - 2 * (0.5 * angle).sin().square()
+            v = rate.exp() * angle.sin()
+            size = x.square() + y.square()
+            b, c = (u * x + v * y) / size, (v * x - u * y) / size
+        real, imag = self.readout.unbind(-1)  # C
+        return rate, angle, 2 * (real * b - imag * c), 2 * (real * c + imag * b)
 
 
 def initial_frequencies(init: Literal["lin", "inv"], pairs: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Compile the token-wise kernels for a Hopper GPU on a machine without one; run as a script."""
+"""Compile the token-wise kernels, and those of taps, for a Hopper GPU without one; a script."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from compile_for_hopper import Hopper, compile_instead
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from chela.kernels.exponentials import fused as exponentials
 from chela.kernels.norm_linear import fused as norm_linear
 from chela.kernels.query_key import fused as query_key
 from chela.kernels.token_mlp import fused as token_mlp
@@ -40,6 +41,13 @@ def others(dim: int, features: int, dtype: torch.dtype) -> None:
     query_key._backward(y, y, x, matrix, bias, bias, bias, dtype)
 
 
+def taps(dim: int, n: int, directions: int, length: int) -> None:
+    """Both directions of sums of exponentials."""
+    modes, amplitudes = torch.zeros(dim, n), torch.zeros(directions, dim, n)
+    out = exponentials._forward(modes, modes, amplitudes, amplitudes, length)
+    exponentials._backward(out, modes, modes, amplitudes, amplitudes)
+
+
 def main() -> None:
     driver.set_active(Hopper())
     JITFunction.__getitem__ = compile_instead
@@ -49,6 +57,8 @@ def main() -> None:
     mlp("gate", 80, 160, FP32, 0.0)
     others(128, 64, BF16)
     others(160, 320, BF16)
+    taps(256, 32, 2, 1024)
+    taps(512, 16, 1, 4096)
 
 
 if __name__ == "__main__":
