@@ -1,0 +1,83 @@
+"""What torchrun or srun has started is the run; two nodes at work are in tests/cluster."""
+
+from __future__ import annotations
+
+import pytest
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from omegaconf import OmegaConf
+
+from chela.config.schema import parse
+from chela.errors import ConfigError, RunError
+from chela.launch.sweep import SweepCallback, _keeps_the_cell
+from chela.launch.turns import FOLDER
+from chela.training.distributed import as_started, environment, is_started_outside
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2", "RANK": "2"}
+SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "2"}
+# of a job's script, and of one task by srun: one process, whatever the job has
+SCRIPT = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
+ONE = {**SCRIPT, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}
+
+
+def started_by(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name in {**TORCHRUN, **SRUN, "LOCAL_RANK": ""}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
+def test_nodes_and_devices_are_those_that_were_started(
+    variables: dict[str, str], composed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = parse(composed("trainer.batch_size=16"))
+    started_by(monkeypatch, variables)
+    found = as_started(plain)
+    assert (found.trainer.num_nodes, found.trainer.devices, found.trainer.processes) == (2, 2, 4)
+    assert found.identity == plain.identity  # the same run as on one device
+    assert is_started_outside()
+    asked = parse(composed("trainer.devices=2", "trainer.num_nodes=2"))
+    assert as_started(asked).trainer == found.trainer
+    for key in ("devices", "num_nodes"):
+        with pytest.raises(RunError, match=rf"trainer.{key}=3, but \w+ has started"):
+            as_started(parse(composed(f"trainer.{key}=3", "trainer.batch_size=18")))
+
+
+@pytest.mark.parametrize("variables", [{}, SCRIPT, ONE], ids=["nothing", "a script", "one task"])
+def test_one_process_starts_the_others_itself(
+    variables: dict[str, str], composed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started_by(monkeypatch, variables)
+    assert isinstance(environment(), LightningEnvironment)
+    assert not is_started_outside()
+    config = parse(composed("trainer.devices=2"))
+    assert as_started(config) is config
+    with pytest.raises(RunError, match=r"torchrun or srun(.|\n)*docs/cluster.md"):
+        as_started(parse(composed("trainer.num_nodes=2")))
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
+def test_a_sweep_is_not_one_run(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    started_by(monkeypatch, variables)
+    with pytest.raises(BaseException) as refused:  # carried past Hydra
+        SweepCallback().on_multirun_start(OmegaConf.create())
+    assert isinstance(refused.value.__cause__, ConfigError)
+    assert "-m in 4 processes that are one run" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "keeps"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "2", "LOCAL_RANK": "0"}, False),  # the first of the second node
+        ({"SLURM_PROCID": "2"}, False),
+        ({"SLURM_PROCID": "0"}, True),
+    ],
+)
+def test_the_first_of_all_processes_keeps_what_becomes_of_a_cell(
+    variables: dict[str, str], keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started_by(monkeypatch, variables)
+    monkeypatch.setenv(FOLDER, "x")
+    assert _keeps_the_cell() == keeps
