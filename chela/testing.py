@@ -152,10 +152,16 @@ def bfloat16_is_close_to_float64(subject: Subject, causal: bool) -> None:
 
 
 def steps_are_the_whole_sequence(subject: Subject, causal: bool) -> None:
-    """A prompt at once and then a token at a time give what ``forward`` gives, if a mixer can."""
+    """A prompt at once and then a token at a time give what ``forward`` gives.
+
+    Raises:
+        NotImplementedError: the mixer has no such form, or is not causal.
+    """
     mixer = subject.make_mixer(causal).eval()
-    if not causal or not hasattr(mixer, "step"):
-        return
+    if not causal:
+        raise NotImplementedError("it sees the whole sequence")
+    if not hasattr(mixer, "step"):
+        raise NotImplementedError("it has no prefill and step, so it cannot generate")
     x, lengths = subject.inputs(4, MAX_LENGTH), torch.tensor([9, 1, 5, 12])
     exact = mixer(x).detach()
     error = error_of_steps(mixer, x, lengths)

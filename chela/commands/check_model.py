@@ -23,6 +23,8 @@ def check_model(composed: DictConfig) -> None:
             mark, why = Text("OK   ", "green"), ""
             try:
                 check(subject, causal)
+            except NotImplementedError as error:
+                mark, why = Text("NONE ", "yellow"), f": {error}"
             except Exception as error:  # whatever a mixer of one's own raises
                 if os.environ.get("CHELA_TRACEBACK") == "1":
                     raise

@@ -40,7 +40,10 @@ def test_it_passes_the_tests_that_all_share(mine: Path, monkeypatch, capsys) -> 
     chela(monkeypatch, "test-model", *OWN)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * len(CHECKS)
-    assert all(line.startswith("OK ") for line in lines), lines
+    *kept, whole, steps = lines
+    assert all(line.startswith("OK ") for line in kept), lines
+    assert whole.startswith("NONE ") and whole.endswith("it sees the whole sequence")
+    assert steps.startswith("NONE ") and "it has no prefill and step" in steps
 
 
 def test_a_local_mixer_that_does_not_say_so_is_found(mine: Path, monkeypatch, capsys) -> None:
