@@ -78,6 +78,15 @@ History.on_train_batch_end = patched
 """
 
 
+CPU = ["trainer.accelerator=cpu"]
+GPU = ["trainer.accelerator=gpu", "trainer.step=graph", "model.dim=32", "model.mixer.qk_dim=32"]
+ON_GPU = pytest.param(
+    GPU,
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs"),
+    ],
+)
 # What needs the whole batch: its statistics, its lengths, and gradients that are all there.
 HARD = [
     "model.norm=batch",
@@ -99,10 +108,13 @@ Module._add_up = poisoned
 """
 
 
-def test_two_processes_compute_what_one_does(tmp_path: Path, shared_data: Path) -> None:
+@pytest.mark.parametrize("where", [CPU, ON_GPU])
+def test_two_processes_compute_what_one_does(where, tmp_path: Path, shared_data: Path) -> None:
+    exact = where is CPU
     for devices in (1, 2):
-        words = [*HARD, f"trainer.devices={devices}"]
-        result = train(tmp_path / str(devices), shared_data, *words, before=POISON)
+        words = [*HARD, *where, "trainer.precision=float32", f"trainer.devices={devices}"]
+        poison = POISON if exact else ""  # which cannot be recorded
+        result = train(tmp_path / str(devices), shared_data, *words, before=poison)
         assert result.returncode == 0, result.stderr
     one, two = (rows(tmp_path / str(devices)) for devices in (1, 2))
     assert len(one) == len(two) == 20
@@ -110,7 +122,11 @@ def test_two_processes_compute_what_one_does(tmp_path: Path, shared_data: Path) 
         for name in ["train/loss", "val/loss", "gradient_norm"]:
             assert (a[name] == "") == (b[name] == ""), name
             if a[name]:
-                assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5), name
+                # Muon's iteration is in bf16 on a GPU
+                rel = 1e-5 if exact else 1e-3
+                assert float(b[name]) == pytest.approx(float(a[name]), rel=rel), name
+    if not exact:
+        return
     assert one[5]["gradient_norm"] == two[5]["gradient_norm"] == "inf"
     assert record(tmp_path / "2")["training"]["skipped_steps"] == 1
 
@@ -134,6 +150,22 @@ def test_two_processes_are_one_run(composed, tmp_path: Path, shared_data: Path) 
     assert os.listdir(broken) == os.listdir(two)  # noqa: PTH208
 
 
+@pytest.mark.parametrize("where", [ON_GPU])
+def test_two_gpus_go_on_as_if_they_had_not_stopped(
+    where, tmp_path: Path, shared_data: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    words = [*where, "trainer.devices=2", "trainer.deterministic=true", "optimizer=muon"]
+    for output, before, status in (
+        (whole, "", 0),
+        (broken, STOP_AT_7, 128 + signal.SIGTERM),
+        (broken, "", 0),
+    ):
+        result = train(output, shared_data, *words, before=before)
+        assert result.returncode == status, result.stderr
+    assert_same_curve(whole, broken)
+
+
 LOSE_AT_7 = """
 import os, signal
 from chela.training import distributed
@@ -148,9 +180,12 @@ History.on_train_batch_end = patched
 """
 
 
-def test_a_process_that_dies_is_told_in_a_sentence(tmp_path: Path, shared_data: Path) -> None:
+@pytest.mark.parametrize("where", [CPU, ON_GPU])
+def test_a_process_that_dies_is_told_in_a_sentence(
+    where, tmp_path: Path, shared_data: Path
+) -> None:
     lose = LOSE_AT_7.replace("VICTIM", "trainer.strategy.launcher.procs[0].pid")
-    result = train(tmp_path / "two", shared_data, "trainer.devices=2", before=lose)
+    result = train(tmp_path / "two", shared_data, *where, "trainer.devices=2", before=lose)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "cannot go on: its process 1 was killed by SIGKILL" in result.stderr
