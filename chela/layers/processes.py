@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_alone = False  # see alone
+
 
 def processes() -> int:
-    """How many processes the run has."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """How many processes compute together: those of the run."""
+    several = not _alone and dist.is_available() and dist.is_initialized()
+    return dist.get_world_size() if several else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What is computed inside concerns this process only: the others would not answer."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def merged(mean: Tensor, squares: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:

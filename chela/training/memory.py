@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from chela.config.settings import TrainerConfig
+from chela.layers.processes import alone
 from chela.objectives import objective_of
 from chela.training.engine import Engine
 from tasks.base import Batch, Task
@@ -124,16 +125,15 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
         each = max(peaks[1] - peaks[0], 0)
         return Need(key, count, fixed + peaks[0] - each, each, split)
 
-    alone = config.processes == 1
     batch = config.batch_size // config.processes
     at_once = min(config.micro_batch_size or batch, batch)
     # the split that selects may be shorter than the one that is tested, in either way
     trained, *others = (task.samples(name) for name in ("train", task.selecting, "test"))
     evaluated = max(others, key=lambda data: data.lengths.max())
     rows = max(map(len, others))
-    with _untouched(model, device):
+    with _untouched(model, device), alone():
         model.train()
-        key = "trainer.micro_batch_size" if alone else "trainer.batch_size"
+        key = "trainer.micro_batch_size" if config.processes == 1 else "trainer.batch_size"
         training = line(key, at_once, trained, moments, train=True, split=config.processes)
         model.eval()
         at_once = min(config.eval_batch_size, rows)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from chela.config.schema import RunConfig, parse
@@ -79,6 +80,16 @@ def test_what_is_computed_at_once_counts_and_no_more(composed, monkeypatch) -> N
     found = estimate(model, task, config.trainer, CPU)
     assert [need.samples for need in found.needs] == [16, 60]
     assert found.length == task.samples("test").lengths.max()
+
+
+def test_an_estimate_waits_for_no_other_process(composed, monkeypatch) -> None:
+    """The first process makes it alone, when torchrun or srun has started the others already."""
+    config, task, model = prepared(composed, "model.norm=batch")
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "all_reduce", lambda *_: pytest.fail("it would wait for ever"))
+    assert estimate(model, task, config.trainer, CPU).needs[0].bytes > 0
 
 
 def test_an_estimate_leaves_no_trace(composed, monkeypatch) -> None:
