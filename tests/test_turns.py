@@ -79,6 +79,26 @@ def test_a_cell_without_a_word_waits_again(folder: Path) -> None:
     assert second.number == 2
 
 
+def test_a_cell_that_a_run_outside_of_the_sweep_has_is_left_to_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written of the cell until it begins, and then where its run is."""
+    monkeypatch.setenv(FOLDER, str(folder))
+    monkeypatch.setattr("chela.launch.sweep._run_folder", lambda _: folder / "../../a/seed0")
+    job = {"runtime": {"cwd": str(Path.cwd())}, "overrides": {"task": CELLS[0]}, "job": {"num": 0}}
+    given = Turns(folder, CELLS, 0)
+    with hold(run_of(folder, 0)):
+        first = given.next()
+        assert first is not None
+        SweepCallback().on_job_start(OmegaConf.create({"hydra": job}))  # which finds it in use
+        assert given.put_back(first)
+        assert [each and each.number for each in (given.next(), given.next(), given.next())] == [
+            *(1, 2),
+            None,
+        ]
+        assert not given.may_become_free()
+
+
 def test_the_silent_are_waited_for_and_their_cells_taken(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

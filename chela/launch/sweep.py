@@ -109,10 +109,12 @@ class SweepCallback(Callback):
         # Hydra's sweeper has left its configuration in the output_dir; the plan says the same
         Path(folder).parents[1].joinpath("multirun.yaml").unlink(missing_ok=True)
         place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
-        cell = SweepCell(list(config.hydra.overrides.task), place)
+        cell, number = SweepCell(list(config.hydra.overrides.task), place), config.hydra.job.num
+        known = sweeps.read_cells(Path(folder)).get(number)
+        is_placed = known is not None and known.folder is not None
         # what became of it before does not count, but what becomes of it in another process does
-        if sweeps.runner(Path(folder), cell) is None:
-            sweeps.write_cell(Path(folder), config.hydra.job.num, cell)
+        if sweeps.runner(Path(folder), cell) is None or not is_placed:
+            sweeps.write_cell(Path(folder), number, cell)
 
     @_not_a_warning
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
