@@ -1,4 +1,4 @@
-"""The commands: ``chela NAME ...``; of a checkout also ``train.py``, ``scripts/report.py``."""
+"""The commands: ``chela NAME ...``; of a checkout also ``train.py``, ``scripts/NAME.py``."""
 
 from __future__ import annotations
 
