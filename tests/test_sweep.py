@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -20,7 +21,13 @@ from rich.console import Console
 from chela.config.schema import compose_run, parse
 from chela.errors import ConfigError
 from chela.launch.cli import plain_errors
-from chela.launch.sweep import SweepCallback, _name, cells_table, planned_cells
+from chela.launch.sweep import (
+    SweepCallback,
+    _name,
+    cells_table,
+    planned_cells,
+    refuse_several_devices,
+)
 from chela.launch.turns import FOLDER
 from chela.records.sweeps import (
     NAME,
@@ -307,3 +314,19 @@ def test_a_long_sweep_says_what_it_does_before_it_begins(tmp_path: Path, capsys)
         config = loader.load_configuration("config", given, RunMode.MULTIRUN)
         SweepCallback().on_multirun_start(config)
     assert ": composing the configurations of 200 cells ..." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", [RunMode.RUN, RunMode.MULTIRUN])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_cell_on_several_devices_needs_a_process_of_its_own(
+    mode: RunMode, devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it would start has the sweep's command, and would begin all of it."""
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: SimpleNamespace(mode=mode))
+    asked = OmegaConf.create({"trainer": {"devices": devices}})
+    if mode == RunMode.MULTIRUN and devices > 1:
+        with pytest.raises(ConfigError, match=r"trainer.devices=2(.|\n)*hydra/launcher=processes"):
+            refuse_several_devices(asked)
+    else:
+        refuse_several_devices(asked)

@@ -11,8 +11,10 @@ TOKENS, TEMPERATURE = 160, 0.7  # of what a language model says at the end
 
 def train(composed: DictConfig) -> float:
     """One run; what selects, of its best validation, is the sweep's objective."""
+    from chela.launch.sweep import refuse_several_devices
     from chela.training.run import run  # here, so that --help need not wait for torch
 
+    refuse_several_devices(composed)
     best = run(composed)
     go_on(composed)
     return best

@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
 from hydra.core.utils import JobReturn, JobStatus
@@ -175,6 +176,23 @@ class SweepCallback(Callback):
                 )
         if failed:
             sys.exit(1)
+
+
+def refuse_several_devices(composed: DictConfig) -> None:
+    """Of a cell in the sweep's own process: those that it started would begin the sweep again.
+
+    Raises:
+        ConfigError: it asks for more devices than one, and nothing outside has started them.
+    """
+    from chela.training.distributed import is_started_outside  # here, for --help as well
+
+    devices = OmegaConf.select(composed, "trainer.devices")
+    is_cell = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if is_cell and isinstance(devices, int) and devices > 1 and not is_started_outside():
+        raise ConfigError(
+            f"trainer.devices={devices}: a cell on several devices needs a process of its own.\n"
+            "  try: hydra/launcher=processes"
+        )
 
 
 def planned_cells(config: DictConfig) -> list[list[str]]:
