@@ -100,7 +100,7 @@ def test_the_command_prints_prompt_and_continuation(finished, capsys) -> None:
 def test_the_script_is_the_command(finished) -> None:
     result = program("-m", "chela", "generate", f"run={finished()}", "prompt=", "tokens=5")
     assert result.returncode == 1
-    assert "prompt=... is missing or empty" in result.stderr
+    assert "prompt=... must be given" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -116,7 +116,10 @@ def test_the_script_is_the_command(finished) -> None:
         (["prompt=3", "temperature=-1"], "greater than or equal to 0"),
         (["prompt=3", "top_k=0"], "top_k=0"),
         (["prompt=3", "device=tpu"], "device=tpu is not one of"),
-        (["prompt", "3"], "'prompt' is no key=value"),
+        (["prompt", "3"], "'prompt' is no key=value.\n  try: prompt=..."),
+        (["--tokens", "3"], "'--tokens' is no key=value.\n  try: tokens=..."),
+        (["The end"], "'The end' is no key=value.\n  try: 'prompt=The end'"),
+        (["."], "'.' is no key=value.\n  try: run=."),
     ],
 )
 def test_what_cannot_be_is_one_message(finished, words, message: str, capsys) -> None:

@@ -127,7 +127,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("model.mixer.qk_dim=true", ["model.mixer.qk_dim=true should be a number"]),
         ("data_dir=[a]", ["data_dir=['a']: input should be a valid string\n"]),
         ("task._target_=os.system", ["task._target_=os.system is not a class"]),
-        ("model.mixer._target_=a.B", ["cannot be imported: No module named 'a'\n"]),
+        ("model.mixer._target_=a.B", ["there is no module 'a' on Python's path."]),
         ("--cfg foo", ["--cfg: invalid choice: 'foo' (choose from 'job', 'hydra', 'all')"]),
         ("--config-name", ["--config-name: expected one argument"]),
         ("--verbose", ["there is no flag --verbose", "try: --help lists"]),
@@ -224,6 +224,21 @@ def test_choices_of_ones_own_are_listed(train) -> None:
     told, _, choices = said.strip().partition(" Choices: ")
     assert told.endswith("no experiment=mime. Did you mean 'mine'?")
     assert {"demo", "mine", "other", "small/listops-s4d"} <= set(choices.split(", "))
+
+
+def test_a_choice_of_ones_own_is_looked_for_where_the_command_says(train) -> None:
+    assert "only in a folder that --config-dir names" in train("model=mine")
+    assert "own has no model/mine.yaml" in train("model=mine", experiment__mine=GLOBAL)
+
+
+@pytest.mark.parametrize("group", ["task", "model"])
+def test_a_module_of_ones_own_that_is_not_found_names_the_path(train, group: str) -> None:
+    """What a module imports itself is another matter."""
+    target = "_target_: nowhere.Mine\n"
+    text = {"task": f"name: mine\n{target}", "model": f"name: mine\nmixer:\n  {target}"}[group]
+    said = train(f"{group}=mine", **{f"{group}__mine": text})
+    assert "there is no module 'nowhere'" in said
+    assert "try: PYTHONPATH=<the folder that holds nowhere.py>" in said
 
 
 def test_a_folder_in_a_file_may_begin_with_the_home(monkeypatch, tmp_path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chela.commands import start
 from tests.conftest import ROOT, program
 from tests.records.samples import record, save
 
@@ -99,13 +100,26 @@ def test_an_empty_folder_is_one_message(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_folder_or_two_targets_are_one_message(tmp_path: Path) -> None:
-    for arguments in (["out=a"], [tmp_path, "out=a", "out=b"]):
-        result = report(*arguments)
-        assert result.returncode == 1
-        assert result.stderr == (
-            "error: name at least one folder with runs, and at most one out=FOLDER\n"
-        )
+def test_without_a_folder_it_reads_the_outputs(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "outputs", record(seed=0, accuracy=0.5))
+    start("report", ["out=elsewhere"])
+    assert "elsewhere/report.tex" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["out=a", "out=b"], "there is more than one out=FOLDER"),
+        (["format=tex"], "there is no setting format=tex; every format is written.\n  try: out="),
+        (["nothere"], "there is no folder nothere"),
+    ],
+)
+def test_a_mistake_is_one_message(arguments: list[str], said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        start("report", arguments)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {said}")
 
 
 def test_it_reads_records_without_torch() -> None:

@@ -18,6 +18,9 @@ def check_model(composed: DictConfig) -> None:
 
     model, console, wrong = parse(composed).model, Screen(), 0
     subject = Subject(model.mixer.target, without_dropout(model.mixer.config), model.backbone)
+    target = model.mixer.target
+    what = f"{target.__module__}.{target.__qualname__}, {model.backbone.dim} channels"
+    console.say(f"model={model.name}: {what}")
     for check in CHECKS:
         for causal in (False, True):
             mark, why = Text("OK   ", "green"), ""

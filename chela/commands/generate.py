@@ -1,7 +1,9 @@
 """Let a run's language model go on: `chela generate run=outputs/<run>/seed0 prompt="Once"`."""
 
+import shlex
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
@@ -51,10 +53,16 @@ def parsed(words: Sequence[str]) -> GenerateConfig:
     for word in words:
         key, mark, value = word.partition("=")
         if not mark:
-            raise ConfigError(f"{word!r} is no key=value.\n  try: 'prompt={word}'")
+            bare = word.lstrip("-")
+            remedy = (
+                f"{bare}=..."
+                if bare in GenerateConfig.__dataclass_fields__
+                else shlex.quote(f"{'run' if Path(word).is_dir() else 'prompt'}={word}")
+            )
+            raise ConfigError(f"{word!r} is no key=value.\n  try: {remedy}")
         values[key] = value if key in ("run", "prompt", "device") else yaml.safe_load(value)
     if missing := [f"{key}=..." for key in ("run", "prompt") if not values.get(key)]:
-        raise ConfigError(f"{' and '.join(missing)} is missing or empty.\n{USAGE}")
+        raise ConfigError(f"{' and '.join(missing)} must be given.\n{USAGE}")
     return checked(GenerateConfig, values, path="")
 
 

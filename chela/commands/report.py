@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from chela.records.collect import collect
+from chela.records.collect import OUTPUTS, collect
 from chela.report.published import published
 from chela.report.table import build
 from tasks.errors import DataError
@@ -18,22 +18,28 @@ def main(arguments: Sequence[str]) -> None:
         DataError: there is nothing to report, or an argument is none of the known ones.
     """
     parser = argparse.ArgumentParser(
-        usage="chela report FOLDER [FOLDER ...] [out=FOLDER]",
+        usage="chela report [FOLDER ...] [out=FOLDER]",
         description="Make the paper's table (Markdown, LaTeX, CSV, PNG, HTML) of local records.",
         epilog="To leave configurations out, name the run folders to read one by one.",
     )
     parser.add_argument(
         "given",
-        nargs="+",
+        nargs="*",
         metavar="FOLDER",
-        help="a folder with runs below it; out=FOLDER says where to write (default: report/ "
-        "inside the first)",
+        help=f"a folder with runs below it (default: {OUTPUTS}); out=FOLDER says where to write "
+        "(default: report/ inside the first)",
     )
     given = parser.parse_args(arguments).given
     settings = [each for each in given if each.startswith("out=")]
-    folders = [Path(each) for each in given if each not in settings]
-    if not folders or len(settings) > 1:
-        raise DataError("name at least one folder with runs, and at most one out=FOLDER")
+    folders = [Path(each) for each in given if each not in settings] or [Path(OUTPUTS)]
+    if len(settings) > 1:
+        raise DataError("there is more than one out=FOLDER.\n  try: one of them")
+    for folder in folders:
+        if "=" in folder.name and not folder.exists():
+            raise DataError(
+                f"there is no setting {folder}; every format is written.\n"
+                "  try: out=FOLDER says where"
+            )
     target = Path(settings[0].removeprefix("out=")) if settings else folders[0] / "report"
     report = build(collect(folders), published())
 

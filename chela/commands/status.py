@@ -1,7 +1,6 @@
 """The state of the runs and sweeps below a folder: `chela status outputs --watch`."""
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,12 +8,10 @@ from pathlib import Path
 
 from rich.live import Live
 
+from chela.records.collect import OUTPUTS
 from chela.records.progress import overview
 from tasks.errors import DataError
 from tasks.screen import Screen
-
-# where runs are by themselves; configs/config.yaml says the same
-OUTPUTS = os.environ.get("CHELA_OUTPUTS", "outputs")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -70,12 +71,19 @@ class Chosen:
                 f"those of a section '{section}'.\n"
                 f"  try: # @package _global_ as the first line of that file{remedy}"
             )
-        added = [f"{group}={self.groups[group]}" for group in ADDED if self.groups.get(group)]
-        if self._file(recipe := f"{RECIPE}/{self.groups.get(RECIPE)}"):
-            added.append(f"the recipe {recipe}.yaml")
-        files = " or ".join([*added, f"{section}={self.groups.get(section)}"])
-        remedy = f"leave out {added[0]}" if self.groups.get(EXPERIMENT) else f"~{error.key}"
-        return f"{error}\n  It was not typed; it stands in a file of {files}.\n  try: {remedy}"
+        added = [group for group in (*ADDED, RECIPE, section) if self.groups.get(group)]
+        setting = [group for group in added if self._sets(group, error.key)] or added
+        names = [
+            f"the recipe {group}/{self.groups[group]}.yaml"
+            if group == RECIPE
+            else f"{group}={self.groups[group]}"
+            for group in setting
+        ]
+        remedy = f"leave out {names[0]}" if setting[0] in ADDED else f"~{error.key}"
+        return (
+            f"{error}\n  It was not typed; it stands in a file of {' or '.join(names)}.\n"
+            f"  try: {remedy}"
+        )
 
     def check(self) -> None:
         """Refuse what composes, but is not what it seems to be.
@@ -130,6 +138,17 @@ class Chosen:
         """The file of a choice, such as ``experiment/demo``; None where there is none."""
         files = (folder / f"{name}.yaml" for folder in self.folders)
         return next((file for file in files if file.is_file()), None)
+
+    def _sets(self, group: str, key: str) -> bool:
+        """Whether the file that is chosen of a group has a key, itself and not by its defaults."""
+        file = self._file(f"{group}/{self.groups[group]}")
+        content = None if file is None else yaml.safe_load(file.read_text("utf-8"))
+        section, *parts = key.split(".")
+        for part in parts if group == section else (section, *parts):
+            if not isinstance(content, dict) or part not in content:
+                return False
+            content = content[part]
+        return True
 
     def _pair(self, name: str) -> dict[str, str]:
         """``listops-s4d`` as ``{"task": "listops", "model": "s4d"}``, as far as there are such."""

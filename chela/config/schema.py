@@ -282,6 +282,14 @@ def _model(section: Mapping[str, Any], classes: Mapping[str, type] | None) -> Mo
 def _imported(name: str, path: str) -> type:
     try:
         target = pkgutil.resolve_name(name)
+    except ModuleNotFoundError as error:
+        top = name.partition(".")[0]
+        if error.name != top:  # something that the module imports
+            raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
+        raise ConfigError(
+            f"{path}._target_={name}: there is no module '{top}' on Python's path.\n"
+            f"  try: PYTHONPATH=<the folder that holds {top}.py> before the command"
+        ) from error
     except Exception as error:  # whatever the module raises
         raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
     if not isinstance(target, type):

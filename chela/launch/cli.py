@@ -203,4 +203,7 @@ def _unknown_choice(error: MissingConfigException) -> str | None:
             f"a file that is chosen builds on {group}/{choice}, which is not there.\n"
             f"  try: in its defaults the whole name from above the groups, /{group}/<folder>/{name}"
         )
-    return f"there is no {group}={choice}. {suggestion(choice, choices)}"
+    remedy = f"of your own it is found only in a folder that --config-dir names, as {group}/"
+    if own := own_folders(sys.argv):
+        remedy = f"--config-dir {own[0]} has no {group}/"
+    return f"there is no {group}={choice}. {suggestion(choice, choices)}\n  {remedy}{choice}.yaml"

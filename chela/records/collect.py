@@ -13,6 +13,8 @@ from chela.config.identity import flat
 from chela.records.record import FILE, check, number, primary, read_json, text
 from tasks.errors import DataError
 
+# where runs are by themselves; configs/config.yaml says the same
+OUTPUTS = os.environ.get("CHELA_OUTPUTS", "outputs")
 SEARCHES = "search"  # below an output_dir: the trials of searches, apart from a table's runs
 APART = (SEARCHES, "records")  # outputs/records holds what came with the code
 MOVED_ASIDE = re.compile(r"\.earlier-\d+$")  # what resume=false left behind

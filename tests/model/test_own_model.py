@@ -38,7 +38,8 @@ def chela(monkeypatch: pytest.MonkeyPatch, name: str, *words: str) -> None:
 
 def test_it_passes_the_tests_that_all_share(mine: Path, monkeypatch, capsys) -> None:
     chela(monkeypatch, "test-model", *OWN)
-    lines = capsys.readouterr().out.splitlines()
+    what, *lines = capsys.readouterr().out.splitlines()
+    assert what == "model=mine: mine.MyMixer, 8 channels"
     assert len(lines) == 2 * len(CHECKS)
     *kept, whole, steps = lines
     assert all(line.startswith("OK ") for line in kept), lines
