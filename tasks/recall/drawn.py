@@ -21,6 +21,7 @@ BLOCK = 1000  # samples drawn at once; part of the law, as each block has its ow
 BLANK = 0  # the symbol where nothing stands
 
 PositiveInt = Annotated[int, Gt(0)]
+Vocabulary = Annotated[int, Ge(4), Le(2**16)]  # as many as are told apart where they are stored
 
 
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -29,7 +30,7 @@ class DrawnConfig:
 
     name: str
     length: PositiveInt  # of every sample
-    vocabulary: Annotated[int, Ge(4), Le(2**16)]  # symbols, the blank among them
+    vocabulary: Vocabulary  # symbols, the blank among them
     num_train: PositiveInt = 100_000
     num_val: PositiveInt = 3_000
     num_test: PositiveInt = 3_000

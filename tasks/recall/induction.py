@@ -1,7 +1,8 @@
 """The induction head: what stood behind a sign once is to be said when the sign comes again.
 
-Random symbols; the sign at one place of all but the last, and again at the end, where the symbol
-that followed it is asked for (Fu et al. 2023; sizes as in Gu and Dao 2023: length 256, 16 symbols).
+Random symbols; the sign at one place of all but the last two, and again at the end, where the
+symbol that followed it is asked for (Fu et al. 2023; sizes as in Gu and Dao 2023: length 256, 16
+symbols).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 
-from tasks.recall.drawn import Drawn, DrawnConfig, rows_of
+from tasks.recall.drawn import Drawn, DrawnConfig, Vocabulary, rows_of
 from tasks.storage.rows import Rows
 
 SIGN = 0  # the symbol that comes twice; all others are drawn
@@ -24,7 +25,7 @@ class InductionConfig(DrawnConfig):
 
     name: Literal["induction"] = "induction"
     length: Annotated[int, Ge(3)] = 256  # of every sample
-    vocabulary: Annotated[int, Ge(4)] = 16  # the sign among them
+    vocabulary: Vocabulary = 16  # the sign among them
 
 
 class Induction(Drawn):

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt, Le
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from tasks.recall.drawn import BLANK, Drawn, DrawnConfig, PositiveInt, rows_of
+from tasks.recall.drawn import BLANK, Drawn, DrawnConfig, PositiveInt, Vocabulary, rows_of
 from tasks.storage.rows import Rows
 
 # Symbols: the blank, the keys up to half of the vocabulary, then the values.
@@ -28,7 +28,7 @@ class MqarConfig(DrawnConfig):
     name: Literal["mqar"] = "mqar"
     length: PositiveInt = 64  # of every sample
     pairs: PositiveInt = 4  # of a key and a value; each key is asked once
-    vocabulary: Annotated[int, Ge(4), Le(2**16)] = 8192  # of the whole: half keys, half values
+    vocabulary: Vocabulary = 8192  # of the whole: half keys, half values
     power: Annotated[float, Gt(0), Le(1)] = 0.01  # of the places asked; 1: all are as likely
 
     def __post_init__(self) -> None:

@@ -7,13 +7,12 @@ to be kept depends on what they are, not on where: a kernel that is the same for
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 
-from tasks.recall.drawn import BLANK, Drawn, DrawnConfig, PositiveInt, rows_of
+from tasks.recall.drawn import BLANK, Drawn, DrawnConfig, PositiveInt, Vocabulary, rows_of
 from tasks.storage.rows import Rows
 
 SIGN = 1  # where an answer is asked; symbols to be copied follow
@@ -26,7 +25,7 @@ class SelectiveCopyingConfig(DrawnConfig):
     name: Literal["selective_copying"] = "selective_copying"
     length: PositiveInt = 4096  # of every sample, the signs at its end among them
     copied: PositiveInt = 16  # symbols of a sample to be kept
-    vocabulary: Annotated[int, Ge(4)] = 18  # of the whole: blank, sign, and those to be copied
+    vocabulary: Vocabulary = 18  # of the whole: blank, sign, and those to be copied
 
     def __post_init__(self) -> None:
         if self.length < 2 * self.copied:

@@ -70,3 +70,6 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         dataclasses.replace(COPY, length=5)
     with pytest.raises(ValueError, match="greater than or equal to 3"):
         dataclasses.replace(HEAD, length=2)
+    for config in (HEAD, COPY):  # they are stored in 16 bits, where others would become these
+        with pytest.raises(ValueError, match="less than or equal to 65536"):
+            dataclasses.replace(config, vocabulary=2**16 + 1)
