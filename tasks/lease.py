@@ -76,8 +76,11 @@ class Holder:
 
     @property
     def is_silent(self) -> bool:
-        """Whether it missed signs of life, so that its lease may be about to lapse."""
-        return time.time() - self.renewed > SILENT
+        """Whether it missed signs of life, so that its lease may be about to lapse.
+
+        Never on this machine, where its process is seen: one that is stopped holds it still.
+        """
+        return self.machine != _machine() and time.time() - self.renewed > SILENT
 
     def describe(self) -> str:
         """``"process 12 on node3, job 77"``."""

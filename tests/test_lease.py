@@ -134,6 +134,14 @@ def own(**changes: Any) -> Holder:
     return replace(lease._own(), **changes)
 
 
+def test_a_process_of_this_machine_is_not_waited_for_because_it_is_stopped(tmp_path: Path) -> None:
+    """Its lease does not lapse, so to wait would have no end."""
+    place = tmp_path / "place"
+    write(place, own(), age=LAPSE + 5)
+    with pytest.raises(Taken), hold(place, wait=lambda each: each.is_silent):
+        pass
+
+
 @pytest.mark.parametrize("changes", [{"started": "1"}, {"pid": 2**22 + 1}])
 def test_on_this_machine_a_process_that_is_gone_holds_nothing(
     changes: dict[str, Any], tmp_path: Path
