@@ -213,6 +213,13 @@ class Run:
                 f"({task.meta.fingerprint[:12]} now, {before['fingerprint'][:12]} then).\n"
                 "  try: bring those data back, or resume=false"
             )
+        processes = self.config.trainer.processes
+        for name in (task.selecting, "test"):
+            if (samples := len(task.samples(name))) < processes:
+                raise RunError(
+                    f"{processes} devices share the samples of {name}, which are {samples}: each "
+                    "needs one at least.\n  try: fewer devices"
+                )
 
     def _trainer(
         self, task: Task, objective: Objective, steps: int, initial: dict[str, Any] | None

@@ -286,3 +286,9 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_one_before(tmp_path) -> Non
         io.save_checkpoint({"padding": torch.zeros(10_000), "bad": Unpicklable()}, target)
     assert torch.load(target, weights_only=True) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_split_with_fewer_samples_than_devices_is_refused(composed) -> None:
+    few = composed("task.num_val=1", "trainer.devices=2", "trainer.batch_size=16")
+    with pytest.raises(RunError, match="2 devices share the samples of val, which are 1:"):
+        run(few)
