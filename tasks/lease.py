@@ -68,7 +68,7 @@ class Holder:
         Args:
             now: seconds since the epoch.
         """
-        if self.machine and self.machine == _machine():
+        if self.machine and self.machine == _machine() and not _is_hidden(self.pid):
             return _started(self.pid) == self.started
         # the batch system has started that job again, as this one, maybe elsewhere
         again = self.job is not None and self.job == batch_job() and self.restarts < _restarts()
@@ -78,7 +78,7 @@ class Holder:
     def is_silent(self) -> bool:
         """Whether it missed signs of life, so that its lease may be about to lapse.
 
-        Never on this machine, where its process is seen: one that is stopped holds it still.
+        Never on this machine, where one can look: a process that is stopped holds it still.
         """
         return self.machine != _machine() and time.time() - self.renewed > SILENT
 
@@ -275,6 +275,17 @@ def _started(pid: int) -> str | None:
     except PermissionError:
         pass
     return ""
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether it is a process of another user, which /proc need not show (hidepid)."""
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return False
 
 
 def _renew(lease: _Lease, over: threading.Event) -> None:

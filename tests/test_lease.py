@@ -134,6 +134,19 @@ def own(**changes: Any) -> Holder:
     return replace(lease._own(), **changes)
 
 
+def test_another_users_process_that_proc_does_not_show_lives_while_it_renews(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)  # it is there, and none of ours
+    hidden = own(pid=2**22 + 1)  # beyond the kernel's largest
+    for age, lives in ((5.0, True), (LAPSE + 5, False)):
+        write(tmp_path / "place", hidden, age)
+        assert (holder_of(tmp_path / "place") is not None) == lives
+
+
 def test_a_process_of_this_machine_is_not_waited_for_because_it_is_stopped(tmp_path: Path) -> None:
     """Its lease does not lapse, so to wait would have no end."""
     place = tmp_path / "place"
