@@ -191,7 +191,8 @@ def refuse_several_devices(composed: DictConfig) -> None:
     if is_cell and isinstance(devices, int) and devices > 1 and not is_started_outside():
         raise ConfigError(
             f"trainer.devices={devices}: a cell on several devices needs a process of its own.\n"
-            "  try: hydra/launcher=processes"
+            "  try: hydra/launcher=processes; of a job of Slurm: "
+            f"hydra.launcher.tasks_per_node={devices}"
         )
 
 
