@@ -22,7 +22,7 @@ SWEEPS = (ROOT / "docs" / "sweeps.md").read_text()
 # have arguments of their own
 PLAIN = ("scripts/report.py", "report", "bench-kernels", "status", "search")
 LINES = re.findall(r"^(?:python|chela) .*", README + SWEEPS, re.M)
-TYPED = sorted({line.split("#")[0].strip() for line in LINES})
+TYPED = sorted({line.split("#")[0].strip() for line in LINES if "--config-dir" not in line})
 
 
 train = partial(program, "train.py")
@@ -55,13 +55,26 @@ def test_the_readme_has_commands() -> None:
     assert len(TYPED) >= 5
 
 
-def test_the_files_that_the_readme_names_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) < 900
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
+    results = (ROOT / "docs" / "results.md").read_text().replace("**", "")
+    numbers = re.findall(r"\d\d\.\d\d ± \d\.\d\d", README.replace("**", ""))
+    assert len(numbers) >= 9
+    assert not [each for each in numbers if each not in results]
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+def test_the_files_that_are_named_exist(file: str) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / file).read_text()):
         assert (ROOT / target).exists(), target
 
 
 def test_make_knows_the_two_commands() -> None:
-    for goal in re.findall(r"^make (\w+)", README, re.M):
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    for goal in re.findall(r"(?:^|`)make ([\w-]+)", README + guide, re.M):
         shown = subprocess.run(
             ["make", "--dry-run", goal], cwd=ROOT, capture_output=True, text=True
         )

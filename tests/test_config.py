@@ -226,7 +226,7 @@ def test_the_demo_is_what_its_file_says() -> None:
     assert config.schedule.name == "cosine"
     assert config == alone
     picture = (ROOT / "docs/demo.svg").read_text()
-    assert config.run_id in picture, "the README shows the demo of before: draw it anew"
+    assert config.run_id in picture, "outputs/README.md shows the demo of before: draw it anew"
 
 
 def test_help_is_a_page_one_can_use() -> None:

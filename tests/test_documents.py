@@ -14,7 +14,14 @@ from tests.conftest import ROOT
 
 GROUPS = ("task", "model", "trainer", "optimizer", "schedule", "logger")
 CHOSEN = (*GROUPS, "experiment", "ablation", "sweep", "search")
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+DOCUMENTS = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("*/README.md"),
+    ]
+)
 # what a reader is to write himself or makes by a command, and a notebook's `task`, an object
 OWN = re.compile(r"(^|[/=._])(test_)?(mine|parity|found|all)\b|^model\.safetensors$")
 OBJECTS = {

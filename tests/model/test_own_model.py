@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +12,14 @@ import pytest
 
 from chela.commands import start
 from chela.testing import CHECKS, outputs_see_what_they_may
-from tests.conftest import TINY
+from tests.conftest import ROOT, TINY
 from tests.documented import blocks
 
 DOCUMENT = ("docs/models.md", "A model of one's own")
 OF_THE_MIXER = ["model.mixer.qk_dim=8", "model.mixer.num_heads=2", "model=chela"]  # CHELA's
+README_LINES = re.findall(
+    r"^chela .*--config-dir.*", (ROOT / "README.md").read_text(), re.MULTILINE
+)
 OWN = ["model=mine", "--config-dir", "my/configs"]
 
 
@@ -45,6 +50,14 @@ def test_it_passes_the_tests_that_all_share(mine: Path, monkeypatch, capsys) -> 
     assert all(line.startswith("OK ") for line in kept), lines
     assert whole.startswith("NONE ") and whole.endswith("it sees the whole sequence")
     assert steps.startswith("NONE ") and "it has no prefill and step" in steps
+
+
+@pytest.mark.parametrize("line", README_LINES)
+def test_a_command_of_the_readme_composes_it(mine: Path, line: str, monkeypatch, capsys) -> None:
+    _, _, *words = [each for each in shlex.split(line, comments=True) if each != "-m"]
+    chosen = [re.sub(r"=.*,", "=", each) for each in words]  # of a sweep's values
+    chela(monkeypatch, "train", *chosen, "--cfg", "job")
+    assert "_target_: mine.MyMixer" in capsys.readouterr().out
 
 
 def test_a_local_mixer_that_does_not_say_so_is_found(mine: Path, monkeypatch, capsys) -> None:
