@@ -140,8 +140,15 @@ class Task(ABC):
 
     @property
     def known_facts(self) -> Mapping[str, Any]:
-        """What ``facts`` said when the data were prepared."""
-        return self.meta.facts if self._expected is None else self._expected["facts"]
+        """What ``facts`` said when the data were prepared.
+
+        Raises:
+            DataError: they are not, and no record is known either.
+        """
+        if self._expected is not None:
+            return self._expected["facts"]
+        self.setup()
+        return self.meta.facts
 
     @property
     def encoding(self) -> Encoding:

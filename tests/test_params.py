@@ -11,6 +11,7 @@ from chela.bench import params
 from chela.bench.params import LRA, Size, model_names, run_config, size_of, spec_of, table
 from chela.training.build import build_task
 from tasks.base import TaskSpec
+from tasks.errors import DataError
 from tests.arena import arena_models
 from tests.conftest import ROOT
 
@@ -97,3 +98,9 @@ def test_the_documented_table_is_what_the_script_counts() -> None:
         assert round(size.parameters / 1000) == int(count.rstrip("*"))
         assert count.endswith("*") is (size.ratio(sizes["chela"]) > params.ALLOWANCE)
         assert round(size.flops_per_token / 1e6, 2) == float(flops)
+
+
+def test_a_vocabulary_that_only_data_tell_asks_for_them(tmp_path) -> None:
+    words = ["task=wikitext2", "task.stand_in=mine", f"data_dir={tmp_path}"]
+    with pytest.raises(DataError, match=r"is not prepared here(.|\n)*chela prepare task="):
+        params.main(words)

@@ -65,12 +65,11 @@ def spec_of(task: Task) -> tuple[TaskSpec, bool]:
     Raises:
         DataError: the data are not prepared, and nothing is known of them beforehand.
     """
-    if task.name not in USUAL_VOCABULARY:
-        return task.spec, False
     try:
-        task.setup()
         return task.spec, False
     except DataError:
+        if task.name not in USUAL_VOCABULARY:
+            raise
         length = task.config.length if task.name == "text" else task.config.max_length
         documents = 1 if task.name == "text" else 2
         return TaskSpec(task.name, 2, length, USUAL_VOCABULARY[task.name], 1, documents), True
