@@ -27,7 +27,12 @@ class NarrowWeights:
     def __init__(self, inside: nn.Module, dtype: torch.dtype) -> None:
         owners = (m for m in inside.modules() if getattr(m, "implementation", "torch") == "torch")
         linear = [each for m in owners for each in m.children() if type(each) is nn.Linear]
-        self._places = [(each, name) for each in linear for name, _ in each.named_parameters()]
+        self._places = [
+            (each, name)
+            for each in linear
+            for name, weight in each.named_parameters()
+            if weight.requires_grad
+        ]
         self._wide: list[Tensor] = [each.get_parameter(name) for each, name in self._places]
         self._narrow: list[Tensor] = [nn.Parameter(each.detach().to(dtype)) for each in self._wide]
 

@@ -85,6 +85,14 @@ def test_weights_are_cast_at_once_to_the_same_bits(composed, tmp_path, monkeypat
     assert rows(at_once) == rows(one_by_one)
 
 
+def test_what_is_not_trained_gets_no_gradient() -> None:
+    """It would count in the norm that gradients are clipped by."""
+    blocks = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 4))
+    with NarrowWeights(blocks, torch.bfloat16)(), torch.autocast("cpu", torch.bfloat16):
+        blocks(torch.ones(2, 4)).sum().backward()
+    assert [each.grad is None for each in blocks.parameters()] == [True, True, False, False]
+
+
 def test_a_step_casts_as_often_whatever_the_depth() -> None:
     casts = []
     for depth in (1, 3):
