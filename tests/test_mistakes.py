@@ -91,7 +91,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("++optimizer=adam", ["try: optimizer=adam"]),
         (
             "task=a,b",
-            ["this is a single run", "try: python train.py -m task=a,b for a run of each\n"],
+            ["this is a single run", "try: chela train -m task=a,b for a run of each\n"],
         ),
         ("seed=range(0,3)", ["this is a single run", "-m 'seed=range(0,3)' for"]),
         ("optimizer.betas=0.9,0.98", ["single run", "'optimizer.betas=[0.9,0.98]' for one list"]),
@@ -227,7 +227,9 @@ def test_choices_of_ones_own_are_listed(train) -> None:
 
 
 def test_a_choice_of_ones_own_is_looked_for_where_the_command_says(train) -> None:
-    assert "only in a folder that --config-dir names" in train("model=mine")
+    assert "try: --config-dir <folder>, if model/mine.yaml in it is your own" in train("model=mine")
+    said = train("model=mine", "--config-dir", "mu/configs")
+    assert "--config-dir mu/configs: there is no such folder (seen from " in said
     assert "own has no model/mine.yaml" in train("model=mine", experiment__mine=GLOBAL)
 
 

@@ -172,7 +172,7 @@ def offered() -> dict[str, list[str]]:
 
 def own_folders(words: Sequence[str]) -> list[Path]:
     """The folder of one's own that a command line adds with ``--config-dir``, if it does."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         flag, equals, value = word.partition("=")
         if flag in ("--config-dir", "-cd"):
             return [Path(value if equals else following)]

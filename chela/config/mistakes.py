@@ -43,6 +43,12 @@ def refuse_mistyped(words: Sequence[str], with_flags: bool = True) -> None:
     except argparse.ArgumentError as error:
         flag = (error.argument_name or "").split("/")[0]
         raise ConfigError(f"{flag}: {error.message}.\n  try: --help lists the flags") from error
+    for folder in own_folders(words):
+        if not folder.is_dir():
+            raise ConfigError(
+                f"--config-dir {folder}: there is no such folder (seen from {Path.cwd()}).\n"
+                "  try: the folder that holds yours of the groups, model/ or task/"
+            )
     choices = offered()
     for word in unknown:
         if word.startswith("-"):
@@ -77,7 +83,7 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
     if override.is_sweep_override():
         if several:
             return
-        remedy = f"python train.py -m {_quoted(word)} for a run of each"
+        remedy = f"chela train -m {_quoted(word)} for a run of each"
         if group not in choices:
             remedy += f", or {_quoted(f'{group}=[{typed}]')} for one list"
         raise ConfigError(

@@ -203,7 +203,7 @@ def _unknown_choice(error: MissingConfigException) -> str | None:
             f"a file that is chosen builds on {group}/{choice}, which is not there.\n"
             f"  try: in its defaults the whole name from above the groups, /{group}/<folder>/{name}"
         )
-    remedy = f"of your own it is found only in a folder that --config-dir names, as {group}/"
+    remedy = f"try: --config-dir <folder>, if {group}/{choice}.yaml in it is your own"
     if own := own_folders(sys.argv):
-        remedy = f"--config-dir {own[0]} has no {group}/"
-    return f"there is no {group}={choice}. {suggestion(choice, choices)}\n  {remedy}{choice}.yaml"
+        remedy = f"--config-dir {own[0]} has no {group}/{choice}.yaml"
+    return f"there is no {group}={choice}. {suggestion(choice, choices)}\n  {remedy}"
