@@ -213,6 +213,8 @@ class Run:
                 f"({task.meta.fingerprint[:12]} now, {before['fingerprint'][:12]} then).\n"
                 "  try: bring those data back, or resume=false"
             )
+        if prompt := getattr(self.config.task.config, "prompt", None):
+            task.tokens_of(prompt)  # what it refuses is told now, not when all is trained
         processes = self.config.trainer.processes
         for name in (task.selecting, "test"):
             if (samples := len(task.samples(name))) < processes:

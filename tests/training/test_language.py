@@ -152,6 +152,18 @@ def test_the_demo_goes_on_from_its_prompt(language, tmp_path: Path, capsys) -> N
     assert "goes on" not in capsys.readouterr().out
 
 
+def test_a_prompt_with_an_unknown_sign_is_refused_before_training(tmp_path: Path) -> None:
+    file = tmp_path / "text8" / "text8"
+    file.parent.mkdir()
+    file.write_text("the cat saw a dog " * 200)
+    places = [f"data_dir={tmp_path}", f"output_dir={tmp_path / 'outputs'}"]
+    chosen = ["task=text8", "task.stand_in=cats", "task.length=32", "task.prompt=The cat"]
+    kept = [each for each in OWN if not each.startswith("task")]
+    with pytest.raises(DataError, match="byte 0 is 0x54"):
+        run(composed_of(*kept, *chosen, *places))
+    assert not [*tmp_path.glob("outputs/*/seed0/*")]
+
+
 def test_the_doctor_lets_it_learn_a_few_tokens_by_heart(language) -> None:
     config = parse(language("model.dim=32", "task.length=512", "task.context=0"))
     task = build_task(config)
