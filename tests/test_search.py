@@ -187,6 +187,8 @@ def test_a_search_never_selects_on_the_test_split(tmp_path: Path) -> None:
         ({"optimizer.lr": {"low": 0.0, "high": 1.0, "log": True}}, [], "needs low > 0"),
         ({"optimizer.lr": {"lo": 0.1, "high": 1.0}}, [], "Did you mean 'low'"),
         ({"optimizer.lr": {"choices": []}}, [], "choices is empty"),
+        ({}, ["trainer.devices=2"], r"one device(.|\n)*try: trainer\.devices=1"),
+        ({"trainer.devices": {"choices": [1, 2]}}, [], "one device"),
     ],
 )
 def test_a_space_that_does_not_fit_is_one_message(

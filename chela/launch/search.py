@@ -32,6 +32,7 @@ from chela.config.identity import flat
 from chela.config.schema import apart, parse
 from chela.errors import ConfigError, suggestion
 from chela.launch.cli import explain, is_plain
+from chela.launch.sweep import refuse_one_run
 from chela.objectives import METRICS
 from chela.records.collect import SEARCHES
 from chela.records.sweeps import NAME
@@ -138,6 +139,7 @@ class Search:
     """
 
     def __init__(self, config: SearchConfig, overrides: Sequence[str]) -> None:
+        refuse_one_run("a search", "jobs of a process each, all with the same command")
         self.dimensions = config.dimensions()
         self.asked_for = list(overrides)
         composed = compose("config", self.asked_for)
@@ -252,9 +254,17 @@ class Search:
         """Refuse a space that no trial could be drawn from.
 
         Raises:
-            ConfigError: a key is not of the configuration, or is on the command line too.
+            ConfigError: a key is not of the configuration, or is on the command line too, or a
+                trial would have several devices: the processes that it started would have the
+                search's command, and begin it again.
         """
         plain: Any = OmegaConf.to_container(composed, resolve=True)
+        if "trainer.devices" in self.dimensions or plain["trainer"]["devices"] != 1:
+            raise ConfigError(
+                "trainer.devices: a trial of a search has one device.\n"
+                "  try: trainer.devices=1; several processes with the same command, a GPU each, "
+                "share the search"
+            )
         given = {each.split("=")[0].lstrip("+~") for each in self.asked_for}
         for key in self.dimensions:
             if key not in flat(plain):

@@ -74,13 +74,11 @@ class SweepCallback(Callback):
         Raises:
             ConfigError: torchrun or srun has started it several times at once, as one run.
         """
-        for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
-            if os.environ.get(name, "1") != "1":
-                raise ConfigError(
-                    f"-m in {os.environ[name]} processes that are one run.\n"
-                    "  try: one cell without -m; jobs of a process each, all with the same -m; or "
-                    "hydra/launcher=slurm"
-                )
+        refuse_one_run(
+            "-m",
+            "one cell without -m; jobs of a process each, all with the same -m; or "
+            "hydra/launcher=slurm",
+        )
         name = _name(config)
         folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
         self._environment = {sweeps.NAME: name, FOLDER: str(folder)}
@@ -176,6 +174,18 @@ class SweepCallback(Callback):
                 )
         if failed:
             sys.exit(1)
+
+
+def refuse_one_run(what: str, remedy: str) -> None:
+    """Of what is several runs, begun in processes that are one.
+
+    Raises:
+        ConfigError: torchrun or srun has started several at once.
+    """
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        if os.environ.get(name, "1") != "1":
+            count = os.environ[name]
+            raise ConfigError(f"{what} in {count} processes that are one run.\n  try: {remedy}")
 
 
 def refuse_several_devices(composed: DictConfig) -> None:
