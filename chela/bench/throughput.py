@@ -103,7 +103,7 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
         torch.OutOfMemoryError: the model does not fit at this length.
     """
     engine = resolve(config)
-    size, device = max(1, tokens // length // engine.devices), engine.device
+    size, device = max(1, tokens // length // engine.processes), engine.device
     spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
     batch = Batch(
         values=torch.randint(1, 20, (size, length), device=device),

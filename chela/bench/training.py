@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> None:
     engine = resolve(asked)
     forms = [asked] if options.no_plain else [asked, plain(asked, engine.device)]
     where = hardware(engine.device).get("gpu") or "CPU"
-    title = f"{asked.model.name}, {engine.devices} x {where}, torch {versions()['torch']}"
+    title = f"{asked.model.name}, {engine.processes} x {where}, torch {versions()['torch']}"
     say = partial(print, flush=True) if is_leader() else lambda *_: None
     say(f"{title}, {engine.precision}\n{HEADER}")
     lengths = [int(each) for each in options.lengths.split(",")] if options.lengths else []

@@ -56,6 +56,8 @@ class NarrowWeights:
             for wide, narrow in zip(self._wide, self._narrow, strict=True)
             if narrow.grad is not None
         ]
+        if not found:  # none of them had a part in the step
+            return
         gradients = torch.cat([each.flatten() for _, each in found]).float()
         parts = gradients.split([each.numel() for _, each in found])
         for (wide, _), part in zip(found, parts, strict=True):

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 from pydantic.dataclasses import dataclass
 
+from tasks.errors import DataError
 from tasks.language.corpus import Corpus, Tokens, WindowsConfig, by_document, with_end
 from tasks.retrieval import rfc
 from tasks.sources.archives import Source
@@ -52,9 +53,18 @@ class RfcBytes(Corpus):
         self._source  # noqa: B018 (raises when there is none)
 
     def documents(self) -> Iterator[tuple[str, Tokens]]:
-        """The documents that are no list of others."""
+        """The documents that are no list of others.
+
+        Raises:
+            DataError: there are too few, or a file is malformed.
+        """
         found = rfc.read_documents(self._source)
         kept = sorted(number for number, each in found.items() if not each.listing and each.text)
+        if len(kept) < 3:  # one for each split
+            raise DataError(
+                f"{self._source.path}: {len(kept)} RFCs that are no list of others, too few to be "
+                f"split.\n  get: {rfc.WHAT}"
+            )
         self._facts = {"documents": len(kept), "newest": kept[-1]}
         cut = (found[number].text[: self.config.max_characters] for number in kept)
         texts = [with_end(text.encode(), f"{self._source.path}") for text in cut]

@@ -271,6 +271,16 @@ def test_rfcs_as_bytes_are_split_by_document_without_boilerplate(tmp_path: Path)
     assert not task.meta.stand_in
 
 
+@pytest.mark.parametrize("own", [0, 2])
+def test_rfcs_that_are_too_few_to_be_split_are_said(tmp_path: Path, own: int) -> None:
+    rows, links = made(5)
+    for number, row in enumerate(rows):
+        row["listing"] = number >= own
+    write_packed(tmp_path / "rfc", rows, links)
+    with pytest.raises(DataError, match=rf"rfc: {own} RFCs that are no list(.|\n)*get: "):
+        prepared(RfcBytes, tmp_path, length=16)
+
+
 def test_a_context_leaves_something_to_score() -> None:
     with pytest.raises(ValueError, match="try context=4"):
         WindowsConfig(length=8, context=8)

@@ -6,11 +6,14 @@ import pytest
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import OmegaConf
 
+from chela.bench import throughput
 from chela.config.schema import parse
 from chela.errors import ConfigError, RunError
+from chela.launch.search import Search, SearchConfig
 from chela.launch.sweep import SweepCallback, _keeps_the_cell
 from chela.launch.turns import FOLDER
 from chela.training.distributed import as_started, environment, is_started_outside
+from chela.training.engine import Engine
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2", "RANK": "2"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "2"}
@@ -63,6 +66,17 @@ def test_a_sweep_is_not_one_run(variables: dict[str, str], monkeypatch: pytest.M
         SweepCallback().on_multirun_start(OmegaConf.create())
     assert isinstance(refused.value.__cause__, ConfigError)
     assert "-m in 4 processes that are one run" in str(refused.value)
+    with pytest.raises(ConfigError, match="a search in 4 processes that are one run"):
+        Search(SearchConfig({}, 1, 0, 0), [])
+
+
+def test_a_benchmarks_tokens_are_those_of_all_nodes(
+    composed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput, "resolve", lambda _: Engine(devices=2, nodes=2))
+    monkeypatch.setattr(throughput, "measure", lambda config, spec, engine, data, *_, **__: data)
+    data = throughput.measure_at_length(parse(composed()), length=8, tokens=64, steps=1)
+    assert data.batch.values.shape == (2, 8)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

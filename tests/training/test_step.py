@@ -93,6 +93,13 @@ def test_what_is_not_trained_gets_no_gradient() -> None:
     assert [each.grad is None for each in blocks.parameters()] == [True, True, False, False]
 
 
+def test_a_step_in_which_no_linear_map_has_a_part_leaves_them_without_gradients() -> None:
+    blocks = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    with NarrowWeights(blocks, torch.bfloat16)():
+        blocks[1](torch.ones(2, 4)).sum().backward()
+    assert [each.grad is None for each in blocks.parameters()] == [True, True, False, False]
+
+
 def test_a_step_casts_as_often_whatever_the_depth() -> None:
     casts = []
     for depth in (1, 3):
