@@ -7,7 +7,8 @@ dead holder make the same file, so one of them does not; nobody removes what a l
 
 On the machine of its holder a lease ends with that process, whatever ended it. Elsewhere it lapses
 when it was not renewed for ``LAPSE``: a machine that lost its power, or its network. A process that
-comes back from there, and finds its lease gone, ends at once: another one has taken over.
+comes back from there, and finds its lease gone, ends at once: another one has taken over. That is so unless the lease only
+says who is there, see ``hold``.
 """
 
 from __future__ import annotations
@@ -107,12 +108,15 @@ def holder_of(place: Path, now: float | None = None) -> Holder | None:
 
 
 @contextmanager
-def hold(place: Path, wait: Callable[[Holder], bool] = lambda _: False) -> Iterator[None]:
+def hold(
+    place: Path, wait: Callable[[Holder], bool] = lambda _: False, vital: bool = True
+) -> Iterator[None]:
     """Hold a place while the body runs; the folders above it are made.
 
     Args:
         place: a path that nothing else has.
         wait: asked about a living holder, now and then: whether to wait for its end.
+        vital: whether this process ends if it loses it, since it writes where the next one will.
 
     Raises:
         Taken: it is not to be waited for.
@@ -125,7 +129,7 @@ def hold(place: Path, wait: Callable[[Holder], bool] = lambda _: False) -> Itera
         time.sleep(pause)
         pause = min(1.0, 1.5 * pause)
     process, over = os.getpid(), threading.Event()
-    threading.Thread(target=_renew, args=(lease, over), daemon=True).start()
+    threading.Thread(target=_renew, args=(lease, over, vital), daemon=True).start()
     try:
         yield
     finally:
@@ -288,14 +292,16 @@ def _is_hidden(pid: int) -> bool:
     return False
 
 
-def _renew(lease: _Lease, over: threading.Event) -> None:
-    """In a thread: signs of life, until the end."""
+def _renew(lease: _Lease, over: threading.Event, vital: bool) -> None:
+    """In a thread: signs of life, until the end or the loss."""
     while not over.wait(RENEW):
         with suppress(OSError):  # a disk that is away for a while
             if lease.is_ours():
                 os.utime(lease.file)
-            elif not over.is_set():
-                _end(lease)
+            else:
+                if vital and not over.is_set():
+                    _end(lease)
+                return
 
 
 def _end(lease: _Lease) -> None:

@@ -87,7 +87,7 @@ class SweepCallback(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         command = typed(sys.argv)
         try:
-            self._lease.enter_context(hold(folder / sweeps.LEASE))
+            self._lease.enter_context(hold(folder / sweeps.LEASE, vital=False))
         except Taken:  # another process is at the same sweep: the plan is its
             return
         cells = planned_cells(config)
