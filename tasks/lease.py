@@ -7,8 +7,8 @@ dead holder make the same file, so one of them does not; nobody removes what a l
 
 On the machine of its holder a lease ends with that process, whatever ended it. Elsewhere it lapses
 when it was not renewed for ``LAPSE``: a machine that lost its power, or its network. A process that
-comes back from there, and finds its lease gone, ends at once: another one has taken over. That is so unless the lease only
-says who is there, see ``hold``.
+comes back from there, and finds its lease gone, ends at once: another one has taken over.
+A lease that only says who is there may be lost (``hold``, ``vital``).
 """
 
 from __future__ import annotations

@@ -5,24 +5,29 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import shutil
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from chela.errors import ConfigError
 from chela.launch import launcher, turns
 from chela.launch.sweep import SweepCallback
 from chela.launch.turns import FOLDER, TurnLauncher, Turns
+from chela.records import sweeps
 from chela.records.state import lease_of
 from chela.records.sweeps import NAME, Plan, SweepCell, read_cells, write_cell, write_plan
 from chela.signals import StoppingSignals
+from tasks import lease
 from tasks.lease import hold
-from tests.test_lease import ELSEWHERE, write
+from tests.test_lease import ELSEWHERE, wait_for, write
 
 CELLS = [["seed=0"], ["seed=1"], ["seed=2"]]
 
@@ -66,6 +71,23 @@ def test_what_others_ended_since_is_not_begun_again(folder: Path) -> None:
     assert not given.waiting
     assert [each.return_value for each in given.returned()[:2]] == [0.5, 0.5]
     assert math.isnan(given.returned()[2].return_value)
+
+
+def test_what_finished_without_a_number_is_shown_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that never validated the best value is NaN, which equals no other NaN."""
+    monkeypatch.setattr(sweeps, "read_cells", lambda _: {0: cell(0, best=float("nan"))})
+    first = Turns(folder, CELLS, 0).next()
+    assert first is not None
+    assert first.number == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "why"), [("", "it gave no reason"), ("\n", "it gave no reason"), ("a\nb", "a")]
+)
+def test_why_a_cell_failed_is_one_line(error: str, why: str) -> None:
+    assert cell(0, error=error).why == why
 
 
 def test_a_cell_without_a_word_waits_again(folder: Path) -> None:
@@ -176,6 +198,42 @@ def test_a_cell_on_another_machine_has_the_sweeps_environment_and_command(
     pickle.loads(sent).on_job_start(config)
     assert sys.argv == ["train.py", "-m", "seed=0,1,2"]
     assert read_cells(Path(os.environ[FOLDER])) == {0: SweepCell([])}
+
+
+def test_a_sweep_whose_folder_is_removed_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its runs have leases of their own, and are elsewhere."""
+    ended: list[int] = []
+    monkeypatch.setattr(lease, "RENEW", 0.01)
+    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr("chela.launch.sweep.planned_cells", lambda _: CELLS[:1])
+    monkeypatch.setattr("chela.track.wandb_table.log_table", lambda *_: None)
+    for name in (FOLDER, NAME):
+        monkeypatch.setenv(name, "")  # which the sweep sets; put back after the test
+    section = {
+        "sweep": {"dir": str(folder.parents[1])},
+        "runtime": {"choices": {}, "cwd": str(Path.cwd())},
+        "overrides": {"task": CELLS[0]},
+        "sweeper": {},
+        "job": {"num": 0},
+        "mode": "MULTIRUN",
+    }
+    config, callback, before = OmegaConf.create({"hydra": section}), SweepCallback(), threads()
+    callback.on_multirun_start(config)
+    callback.on_job_start(config)
+    shutil.rmtree(os.environ[FOLDER])
+    wait_for(lambda: threads() <= before)  # who renews the lease has seen it
+    finished = JobReturn(status=JobStatus.COMPLETED)
+    finished.return_value = 0.5
+    callback.on_job_end(config, finished)
+    callback.on_multirun_end(config)
+    assert not ended
+    assert "0.5000" in capsys.readouterr().out
+
+
+def threads() -> set[threading.Thread]:
+    return set(threading.enumerate())
 
 
 def test_a_launcher_whose_package_is_missing_says_what_to_install() -> None:

@@ -211,7 +211,7 @@ class ProcessLauncher(Launcher):
             known = replace(known, error=error)
             sweeps.write_cell(self.folder, cell.number, known)
         if known.error is not None:
-            became = f"failed after {seconds:.0f} s: {known.error.splitlines()[0]}"
+            became = f"failed after {seconds:.0f} s: {known.why}"
         elif known.best is not None:
             became = f"best validation {known.best:.4f} after {seconds:.0f} s"
         else:

@@ -68,7 +68,7 @@ class RayLauncher(ray_launcher.RayLauncher):
                     sweeps.write_cell(turns.folder, cell.number, known)
             known = turns.known(cell)
             if known.error is not None:
-                became = f"failed: {known.error.splitlines()[0]}"
+                became = f"failed: {known.why}"
             elif known.best is not None:
                 became = f"best validation {known.best:.4f}"
             Screen().say(f"{cell.label}: {became}")

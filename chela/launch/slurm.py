@@ -67,7 +67,7 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
                     known = replace(known, error=f"job {job} left no word of its end; see {log}")
                     sweeps.write_cell(turns.folder, cell.number, known)
                 best = "" if known.best is None else f"best validation {known.best:.4f}"
-                became = f"failed: {known.error.splitlines()[0]}" if known.error else best
+                became = best if known.error is None else f"failed: {known.why}"
                 screen.say(f"{cell.label}: {became or 'another process runs it'}")
         return turns.returned()
 

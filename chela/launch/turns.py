@@ -49,7 +49,9 @@ class Turns:
         self.waiting = list(self.cells)
         self._look_again = 0.0  # time.monotonic()
         # failed since the sweep began, or finished before it did, which is to be shown
-        self._known = {n: each for n, each in sweeps.read_cells(folder).items() if not each.error}
+        self._known = {
+            n: each for n, each in sweeps.read_cells(folder).items() if each.error is None
+        }
 
     def next(self) -> Cell | None:
         """The next cell that nobody runs, which waits no more; None: there is none now."""
@@ -62,7 +64,8 @@ class Turns:
                 continue
             self.waiting.remove(cell)
             ended = known is not None and (known.error is not None or known.best is not None)
-            if not ended or known == self._known.get(cell.number):
+            # in words, since the NaN of a run that never validated does not equal itself
+            if not ended or repr(known) == repr(self._known.get(cell.number)):
                 return cell
         self._look_again = time.monotonic() + PAUSE
         return None

@@ -111,7 +111,7 @@ def _cell_state(folder: Path, cell: SweepCell | None) -> RunState:
         return RunState("waiting")
     state = run_state(_run(folder, cell)) if cell.folder else RunState("waiting")
     if cell.error is not None and state.status not in ("running", "preparing", "finished"):
-        return replace(state, status="failed", note=cell.error.partition("\n")[0])
+        return replace(state, status="failed", note=cell.why)
     return state
 
 

@@ -43,6 +43,11 @@ class SweepCell:
     error: str | None = None
     best: float | None = None  # what selects, of the best validation, when it finished
 
+    @property
+    def why(self) -> str:
+        """The first line of its error."""
+        return (self.error or "").strip().partition("\n")[0] or "it gave no reason"
+
 
 def sweep_name() -> str | None:
     """The sweep that this process is a part of: its group in Weights & Biases; None outside one."""
