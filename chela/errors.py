@@ -11,6 +11,8 @@ from tasks.screen import visible
 class ChelaError(Exception):
     """Something the user can put right; the message says what and how."""
 
+    STATUS = 1  # that a command ends with
+
     def __str__(self) -> str:
         return visible(super().__str__())  # it may quote a file of anyone's
 

@@ -24,7 +24,7 @@ from chela.config.choices import CONFIGS, SWEEP, offered, own_folders
 from chela.config.identity import flat
 from chela.config.mistakes import in_a_file, refuse_mistyped, while_composing
 from chela.disk import disk_error, explain_disk
-from chela.errors import ChelaError, ConfigError, InUse, suggestion
+from chela.errors import ChelaError, ConfigError, suggestion
 from chela.launch import launcher
 from tasks.errors import DataError
 from tasks.screen import Screen, settle_streams
@@ -43,7 +43,7 @@ TRAILER = re.compile(r"\s+(full_key: |(object|reference)_type=)")
 def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> Iterator[None]:
     """Print errors that the user can put right as one message, and exit with status 1.
 
-    The status of a run that another process is at is ``InUse.STATUS``.
+    The status is the error's own: of a run that another process is at ``InUse.STATUS``.
 
     Anything else is a defect of ours and keeps its traceback. ``CHELA_TRACEBACK=1`` shows the
     traceback of every error.
@@ -65,7 +65,7 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
         if not plain or os.environ.get("CHELA_TRACEBACK") == "1":
             raise
         Screen(stderr=True).say(f"error: {explain(error)}")
-        sys.exit(InUse.STATUS if isinstance(error, InUse) else 1)
+        sys.exit(error.STATUS if isinstance(error, ChelaError) else 1)
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
         Screen(stderr=True).say("interrupted; what was prepared stays, repeat the command to go on")
         sys.exit(130)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from chela.config.schema import RunConfig
-from chela.errors import RunError
+from chela.errors import ChelaError, RunError
 from chela.layers.processes import processes
 
 T = TypeVar("T")
@@ -87,14 +87,29 @@ def agreed(decide: Callable[[], T], device: torch.device) -> T:
     Args:
         decide: asked in that one alone, while the others wait.
         device: of the run.
+
+    Raises:
+        Exception: what ``decide`` raised, in the leading process, which says it.
+        SystemExit: in the others then, with the same status.
     """
     found = environment()
     if device.type == "cuda":
         torch.cuda.set_device(found.local_rank())
     _init_dist_connection(found, "nccl" if device.type == "cuda" else "gloo")
-    box = [decide() if is_leader() else None]
-    dist.broadcast_object_list(box)
-    return box[0]  # type: ignore[return-value]
+    box: list[Any] = [None, 1]  # what was decided, and the status to end with
+    if not is_leader():
+        dist.broadcast_object_list(box)
+        if box[1]:
+            raise SystemExit(box[1])
+        return cast("T", box[0])
+    try:
+        box = [decide(), 0]
+    except ChelaError as error:
+        box[1] = error.STATUS
+        raise
+    finally:
+        dist.broadcast_object_list(box)
+    return cast("T", box[0])
 
 
 def is_leader() -> bool:

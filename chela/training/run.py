@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,18 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
     console = Screen(quiet=not leads)
     folder = RunFolder(config)
     build.quiet_lightning()
-    with folder.held(console.say) if leads else nullcontext(), disk_errors(folder, leads):
+    with ExitStack() as held:
+
+        def begin() -> Start:
+            held.enter_context(folder.held(console.say))
+            with disk_errors(folder, leads):
+                return folder.start()
+
         if is_started_outside():
-            start = agreed(folder.start, engine.device)
+            start = agreed(begin, engine.device)
         else:
-            start = folder.start() if leads else folder.join()
+            start = begin() if leads else folder.join()
+        held.enter_context(disk_errors(folder, leads))
         if start.finished is not None:
             _same_data(config, start.finished)
             console.say(f"{config.run_id} is finished; resume=false runs it anew.")

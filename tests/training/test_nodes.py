@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from chela.bench import throughput
 from chela.config.schema import parse
-from chela.errors import ConfigError, RunError
+from chela.errors import ConfigError, InUse, RunError
 from chela.launch.search import Search, SearchConfig
 from chela.launch.sweep import SweepCallback, _keeps_the_cell
 from chela.launch.turns import FOLDER
-from chela.training.distributed import as_started, environment, is_started_outside
+from chela.records.state import lease_of
+from chela.training.distributed import as_started, environment, is_leader, is_started_outside
 from chela.training.engine import Engine
+from chela.training.folder import RunFolder
+from chela.training.run import run
+from tasks.lease import hold
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2", "RANK": "2"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "2"}
@@ -57,6 +64,34 @@ def test_one_process_starts_the_others_itself(
     assert as_started(config) is config
     with pytest.raises(RunError, match=r"torchrun or srun(.|\n)*docs/cluster.md"):
         as_started(parse(composed("trainer.num_nodes=2")))
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "status"), [([], InUse, 75), (["resume=nowhere"], RunError, 1)]
+)
+def test_what_the_first_process_cannot_begin_ends_all_and_it_alone_says_why(
+    words: list[str], error: type[RunError], status: int, composed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+
+    def broadcast(box: list[object]) -> None:
+        if is_leader():
+            sent[:] = box
+        else:
+            box[:] = sent
+
+    config = composed(*words)
+    folder = RunFolder(parse(config)).path
+    started_by(monkeypatch, {**TORCHRUN, "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"})
+    monkeypatch.setattr("chela.training.distributed._init_dist_connection", lambda *_: None)
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    with hold(lease_of(folder)) if error is InUse else nullcontext(), pytest.raises(error):
+        run(config)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    with pytest.raises(SystemExit) as ended:
+        run(config)
+    assert ended.value.code == status
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
