@@ -102,16 +102,10 @@ def continuation(
 
     Raises:
         RunError: see there.
-        DataError: the prompt has a sign that the task has no token for.
+        DataError: see ``Task.prompt_of``.
     """
     model = check(run.model)
-    tokens = [int(each) for each in run.task.tokens_of(prompt)]
-    longest = run.task.spec.max_length
-    if len(tokens) > longest:
-        raise RunError(
-            f"the prompt has {len(tokens):,} tokens, but the model was built for {longest:,}.\n"
-            f"  try: its last {longest:,}"
-        )
+    tokens = [int(each) for each in run.task.prompt_of(prompt)]
     said, shown = [*tokens], run.task.text_of(tokens)
     for (token,) in generate(model, [tokens], count, temperature, top_k, seed):
         said.append(int(token))

@@ -108,6 +108,22 @@ class Task(ABC):
             f"one.\n  try: methods tokens_of and text_of in {type(self).__name__}"
         )
 
+    def prompt_of(self, text: str) -> NDArray[Any]:
+        """``tokens_of`` of a text that a model of this task can go on from.
+
+        Raises:
+            DataError: see there; or there is no token, or there are more than a sample can have.
+        """
+        tokens, longest = self.tokens_of(text), self.spec.max_length
+        if not len(tokens):
+            raise DataError("the prompt is empty, but a model goes on from a token at least")
+        if len(tokens) > longest:
+            raise DataError(
+                f"the prompt has {len(tokens):,} tokens, but the model was built for {longest:,}.\n"
+                f"  try: its last {longest:,}"
+            )
+        return tokens
+
     def text_of(self, tokens: Sequence[int]) -> str:
         """The text that tokens stand for, see ``tokens_of``."""
         return " ".join(map(str, tokens))

@@ -221,7 +221,7 @@ class Run:
                 "  try: bring those data back, or resume=false"
             )
         if prompt := getattr(self.config.task.config, "prompt", None):
-            task.tokens_of(prompt)  # what it refuses is told now, not when all is trained
+            task.prompt_of(prompt)  # what it refuses is told now, not when all is trained
         processes = self.config.trainer.processes
         for name in (task.selecting, "test"):
             if (samples := len(task.samples(name))) < processes:

@@ -140,6 +140,8 @@ def test_words_are_numbered_by_their_frequency_and_lines_end(tmp_path: Path) -> 
     found = text_of(task, "test").replace(" \n", "\n")
     assert found == expected.replace(" a ", " <unk> ")
     assert len(task.test[0]["values"]) == 5 + 3  # words and line ends
+    with pytest.raises(DataError, match="the prompt is empty"):
+        task.prompt_of(" ")
     assert task.text_of(task.tokens_of("the dog\nnever saw")) == "the dog \n<unk> saw"
 
 

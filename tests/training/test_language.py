@@ -152,14 +152,23 @@ def test_the_demo_goes_on_from_its_prompt(language, tmp_path: Path, capsys) -> N
     assert "goes on" not in capsys.readouterr().out
 
 
-def test_a_prompt_with_an_unknown_sign_is_refused_before_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("The cat", "byte 0 is 0x54"),
+        ("the cat saw a dog and then the end", r"has 34 tokens, but the model(.|\n)*its last 32"),
+    ],
+)
+def test_a_prompt_that_cannot_be_read_is_refused_before_training(
+    prompt: str, said: str, tmp_path: Path
+) -> None:
     file = tmp_path / "text8" / "text8"
     file.parent.mkdir()
     file.write_text("the cat saw a dog " * 200)
     places = [f"data_dir={tmp_path}", f"output_dir={tmp_path / 'outputs'}"]
-    chosen = ["task=text8", "task.stand_in=cats", "task.length=32", "task.prompt=The cat"]
+    chosen = ["task=text8", "task.stand_in=cats", "task.length=32", f"task.prompt={prompt}"]
     kept = [each for each in OWN if not each.startswith("task")]
-    with pytest.raises(DataError, match="byte 0 is 0x54"):
+    with pytest.raises(DataError, match=said):
         run(composed_of(*kept, *chosen, *places))
     assert not [*tmp_path.glob("outputs/*/seed0/*")]
 
