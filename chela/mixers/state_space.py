@@ -78,10 +78,11 @@ class StateSpaceKernel(LongKernel):
     def forward(self, length: int) -> Tensor:
         """The first ``length`` taps, (directions, D, length).
 
-        All are computed whatever the length, so that a compiler makes one program for every length.
+        In plain PyTorch all are computed whatever the length, so that a compiler makes one program
+        for every length; of an operator it need not know the length.
         """
-        modes = self._modes()
-        taps = exponential_sums(*modes, self.max_length, implementation=self.implementation)
+        built = length if self.implementation == "triton" else self.max_length
+        taps = exponential_sums(*self._modes(), built, implementation=self.implementation)
         return taps.narrow(-1, 0, length)
 
     def modes(self) -> Modes:
