@@ -79,9 +79,8 @@ def _refuse_unknown_within(schema: Any, values: Mapping[str, Any], path: str) ->
 
 def require(values: Mapping[str, Any], names: Iterable[str], path: str) -> None:
     """Refuse to go on without some keys."""
-    missing = [joined(path, name) for name in names if name not in values]
-    if missing:
-        raise ConfigError(f"missing: {', '.join(missing)}")
+    if without := [_missing(joined(path, name)) for name in names if name not in values]:
+        raise ConfigError("\n".join(without))
 
 
 def validated(build: Callable[[], T], path: str) -> T:
@@ -93,8 +92,14 @@ def validated(build: Callable[[], T], path: str) -> T:
         raise ConfigError("\n".join(lines)) from error
 
 
+def _missing(key: str) -> str:
+    return f"{key} is missing.\n  try: without ~{key}; in a file of your own, a value for it"
+
+
 def _explain(detail: Any, path: str) -> str:
     key = joined(path, ".".join(str(part) for part in detail["loc"]))
+    if detail["type"] == "missing":
+        return _missing(key)
     if detail["type"] == "literal_error":
         return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
     value = detail["input"]
