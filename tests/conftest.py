@@ -23,6 +23,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 # A command in the background ignores Ctrl-C, and hands that down: tests that send it would wait.
@@ -95,12 +96,13 @@ def program(*arguments: object, **environment: str) -> subprocess.CompletedProce
 
 
 @pytest.fixture(autouse=True)
-def _environment() -> Iterator[None]:
-    """What a command sets for the processes that it starts ends with the test."""
-    before = dict(os.environ)
+def _process() -> Iterator[None]:
+    """What a command sets for its own process, and for those that it starts, ends with the test."""
+    before, composed = dict(os.environ), HydraConfig.instance().cfg
     yield
     os.environ.clear()
     os.environ.update(before)
+    HydraConfig.instance().cfg = composed
 
 
 @pytest.fixture(scope="session")
