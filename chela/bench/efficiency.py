@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from chela.bench.lines import draw_lines
 from chela.records.format import human, size
 
 MODEL_OF_REFERENCE = "transformer"  # as in Mega's table (Ma et al. 2023, table 4)
@@ -75,21 +76,16 @@ def as_markdown(costs: Sequence[Cost], facts: str) -> str:
 
 def draw_lengths(costs: Sequence[Cost], file: Path, title: str) -> None:
     """Training speed and memory against length, a line per model."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for model in dict.fromkeys(cost.model for cost in costs):
-        found = [cost for cost in costs if cost.model == model and cost.training]
-        lengths = [cost.length for cost in found]
-        axes[0].plot(lengths, [(c.training or 0) / 1e6 for c in found], marker="o", label=model)
-        axes[1].plot(lengths, [(c.peak_bytes or 0) / 2**30 for c in found], marker="o", label=model)
-    for axis, label in zip(axes, ("training (million tokens/s)", "peak memory (GiB)"), strict=True):
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
-        axis.set(xlabel="length (tokens)", ylabel=label)
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    figure.suptitle(title)
-    figure.savefig(file, dpi=150)
+    points = {
+        model: [
+            (cost.length, cost.training / 1e6, (cost.peak_bytes or 0) / 2**30)
+            for cost in costs
+            if cost.model == model and cost.training
+        ]
+        for model in dict.fromkeys(cost.model for cost in costs)
+    }
+    labels = ("length (tokens)", "training (million tokens/s)", "peak memory (GiB)")
+    draw_lines(points, labels, file, title)
 
 
 def draw_bubbles(

@@ -21,11 +21,11 @@ from typing import TypeVar
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from chela.bench.lengths import numbers
+from chela.bench.lines import draw_lines
 from chela.config.schema import ModelConfig, compose_run
 from chela.errors import RunError
 from chela.model import TokenModel
@@ -163,23 +163,16 @@ def as_markdown(costs: Sequence[Cost], facts: str) -> str:
 
 def draw(costs: Sequence[Cost], file: Path, title: str) -> None:
     """Speed and the state's size against the prompt's length, a line per model."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for model in dict.fromkeys(cost.model for cost in costs):
-        found = [cost for cost in costs if cost.model == model]
-        prompts = [cost.prompt for cost in found]
-        axes[0].plot(prompts, [cost.steps for cost in found], marker="o", label=model)
-        axes[1].plot(prompts, [cost.state_bytes / 2**20 for cost in found], marker="o")
-    for axis, label in zip(
-        axes, ("generated (tokens/s)", "state of a sequence (MiB)"), strict=True
-    ):
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
-        axis.set(xlabel="prompt (tokens)", ylabel=label)
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    figure.suptitle(title)
-    figure.savefig(file, dpi=150)
+    points = {
+        model: [
+            (cost.prompt, cost.steps, cost.state_bytes / 2**20)
+            for cost in costs
+            if cost.model == model
+        ]
+        for model in dict.fromkeys(cost.model for cost in costs)
+    }
+    labels = ("prompt (tokens)", "generated (tokens/s)", "state of a sequence (MiB)")
+    draw_lines(points, labels, file, title)
 
 
 def costs_of(options: argparse.Namespace, overrides: Sequence[str]) -> Iterator[Cost]:
