@@ -10,7 +10,7 @@ PYTEST := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m
 
 CLUSTER := .venv-cluster
 
-.PHONY: demo check test test-cluster env lint types unit format clean help
+.PHONY: demo check test test-cluster env lint types docs unit format clean help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ demo: $(READY) ## the main job in a small form: no data to fetch, no GPU, no acc
 check: lint types ## lint, types, and the tests of what a change usually breaks
 	@$(PYTEST) -q -m 'not (gpu or cluster or $(SLOW))'
 
-test: lint types unit ## everything CI checks: lint, types, tests
+test: lint types docs unit ## everything CI checks: lint, types, documentation, tests
 
 test-cluster: $(CLUSTER)/.ready ## sweeps and runs on a real Slurm, Ray and two nodes in namespaces (Debian, as root)
 	@PYTHONPATH=$(CURDIR) $(CLUSTER)/bin/python -m pytest -v -m cluster tests/cluster --durations 0
@@ -53,6 +53,9 @@ lint: $(READY) ## ruff, formatting included
 types: $(READY) ## mypy
 	@$(BIN)/mypy
 
+docs: $(READY) ## the documentation as a site, in site/; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 unit: $(READY) ## pytest, one thread for each of two processes
 	@$(PYTEST) --durations 15
 
@@ -61,4 +64,4 @@ format: $(READY) ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 
 clean: ## remove the environment and caches, never data or outputs
-	rm -rf $(VENV) $(CLUSTER) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(CLUSTER) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info site
