@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_list_and_a_table_are_apart_from_the_text_before(file) -> None:
     begun = re.compile(r"([-*] |\d+\. |\|)")
     wrong = [
         line
-        for before, line in zip(lines, lines[1:], strict=False)
+        for before, line in itertools.pairwise(lines)
         if begun.match(line) and before and not re.match(r"[-*|# ]|\d+\. ", before)
     ]
     assert not wrong
