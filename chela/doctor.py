@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,45 +46,65 @@ class Finding:
     text: str  # what was found, and what to do about it if it is not fine
 
 
-def diagnose(config: RunConfig) -> Iterator[Finding]:
-    """Look at everything a run of this configuration needs, the quick things first."""
-    found = versions()
-    names = ("python", "torch", "cuda", "triton", "lightning", "datasets", "wandb")
-    yield Finding("versions", True, ", ".join(f"{name} {found[name]}" for name in names))
+def diagnose(
+    config: RunConfig, begins: Callable[[str], object] = id, overfits: bool = False
+) -> Iterator[Finding]:
+    """Look at everything a run of this configuration needs, the quick things first.
+
+    Args:
+        config: of the run.
+        begins: told the subject of each check before the check runs.
+        overfits: whether the model is to learn a few samples by heart, which takes longest.
+    """
+
+    def look(subject: str, check: Callable[..., tuple[bool, str]], *of: Any) -> Finding:
+        begins(subject)
+        return Finding(subject, *check(*of))
+
+    yield look("versions", _versions)
     try:
         engine = resolve(config)
     except ChelaError as error:
-        yield Finding("device", False, str(error))
+        yield look("device", lambda text: (False, text), str(error))
         return
-    yield _device(engine)
-    yield from _kernels(engine)
-    yield _disk(Path(config.output_dir))
-    mode = wandb_mode(config.logger)
-    hint = "" if mode == "online" else "; `wandb login` or WANDB_API_KEY turns it on"
-    yield Finding("W&B", True, f"{mode}{hint}")
+    yield look("device", _device, engine)
+    for name, operation in _operations(engine).items():
+        yield look(name, operation)
+    yield look("disk", _disk, Path(config.output_dir))
+    yield look("W&B", _wandb, config)
     task = build.build_task(config)
-    prepared = _data(task)
-    yield prepared
+    yield (prepared := look("data", _data, task))
     if prepared.fine:
-        task.setup()
-        yield _memory(config, task, engine)
-        yield _overfit(config, task, engine)
+        yield look("memory", _memory, config, task, engine)
+        if overfits:
+            yield look("overfit", _overfit, config, task, engine)
 
 
-def _device(engine: Engine) -> Finding:
+def _versions() -> tuple[bool, str]:
+    found = versions()
+    names = ("python", "torch", "cuda", "triton", "lightning", "datasets", "wandb")
+    return True, ", ".join(f"{name} {found[name]}" for name in names)
+
+
+def _wandb(config: RunConfig) -> tuple[bool, str]:
+    mode = wandb_mode(config.logger)
+    return True, mode if mode == "online" else f"{mode}; `wandb login` or WANDB_API_KEY turns it on"
+
+
+def _device(engine: Engine) -> tuple[bool, str]:
     device, how = engine.device, engine.describe()
     if device.type == "cpu":
-        text = f"CPU, {torch.get_num_threads()} threads, {how}; a GPU is some hundred times faster"
-        return Finding("device", True, text)
+        threads = torch.get_num_threads()
+        return True, f"CPU, {threads} threads, {how}; a GPU is some hundred times faster"
     gpu = torch.cuda.get_device_properties(device)
     free, total = torch.cuda.mem_get_info(device)
     text = f"{gpu.name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, {how}"
     if free < total / 2:
-        return Finding("device", False, f"{text}: another program uses it; see nvidia-smi")
-    return Finding("device", True, text)
+        return False, f"{text}: another program uses it; see nvidia-smi"
+    return True, text
 
 
-def _kernels(engine: Engine) -> Iterator[Finding]:
+def _operations(engine: Engine) -> dict[str, Callable[[], tuple[bool, str]]]:
     """Each operation as ``kernels=auto`` runs it here, against itself in float64."""
     device = engine.device
     how = choose("auto", device)
@@ -95,76 +116,70 @@ def _kernels(engine: Engine) -> Iterator[Finding]:
 
     q, k, v = random(2, 200, 2, 32), random(2, 200, 2, 32), random(2, 200, 2, 64)
     x, taps, kernel = random(2, 200, 48), random(48, 5), random(2, 48, 200) / 10
-    operations: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], dict[str, Any]]] = {
-        "linear_attention": (linear_attention.bidirectional, (q, k, v), {}),
-        "linear_attention, causal": (linear_attention.causal, (q, k, v), {}),
-        "short_conv": (short_conv.convolve, (x, taps), {"causal": False, "activation": "silu"}),
-        "long_conv": (long_conv.convolve, (x, kernel.float()), {}),
+    check = partial(_operation, how, TOLERANCE[dtype])
+    silu = partial(short_conv.convolve, causal=False, activation="silu")
+    return {
+        "linear_attention": partial(check, linear_attention.bidirectional, q, k, v),
+        "linear_attention, causal": partial(check, linear_attention.causal, q, k, v),
+        "short_conv": partial(check, silu, x, taps),
+        "long_conv": partial(check, long_conv.convolve, x, kernel.float()),
     }
-    for name, (function, inputs, choices) in operations.items():
-        yield _kernel(name, how, function, inputs, choices, TOLERANCE[dtype])
 
 
-def _kernel(
-    name: str,
-    how: Implementation,
-    function: Callable[..., Any],
-    inputs: tuple[Tensor, ...],
-    choices: dict[str, Any],
-    tolerance: float,
-) -> Finding:
+def _operation(
+    how: Implementation, tolerance: float, function: Callable[..., Any], *inputs: Tensor
+) -> tuple[bool, str]:
     try:
-        found = _first(function(*inputs, **choices, implementation=how)).double()
+        found = _first(function(*inputs, implementation=how)).double()
     except Exception as error:  # whatever a compiler may raise
-        text = f"{how} fails: {type(error).__name__}: {error}\n  try: kernels=torch"
-        return Finding(name, False, text)
-    exact = _first(function(*(each.double() for each in inputs), **choices))
+        return False, f"{how} fails: {type(error).__name__}: {error}\n  try: kernels=torch"
+    exact = _first(function(*(each.double() for each in inputs)))
     distance = ((found - exact).norm() / exact.norm()).item()
-    text = f"{how}, error against float64 {distance:.1e} (at most {tolerance:.0e})"
+    text = f"{how}, {distance:.1e} from float64 (at most {tolerance:.0e})"
     fine = distance <= tolerance
-    return Finding(name, fine, text if fine else f"{text}\n  try: kernels=torch, and report it")
+    return fine, text if fine else f"{text}\n  try: kernels=torch, and report it"
 
 
 def _first(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path) -> tuple[bool, str]:
     there = folder
     while not there.exists():
         there = there.parent
     free = shutil.disk_usage(there).free
     text = f"{free / 2**30:.0f} GiB free for {folder}"
     if free < FREE:
-        return Finding("disk", False, f"{text}\n  try: output_dir=<a folder with more room>")
-    return Finding("disk", True, text)
+        return False, f"{text}\n  try: output_dir=<a folder with more room>"
+    return True, text
 
 
-def _data(task: Task) -> Finding:
+def _data(task: Task) -> tuple[bool, str]:
     try:
         folder = task.folder
         if not (folder / META).exists():
-            text = "not prepared; run chela prepare with the same arguments, or train"
-            return Finding("data", False, text)
-        return Finding("data", True, load(folder).meta.describe())
+            return False, "not prepared; run chela prepare with the same arguments, or train"
+        task.setup()
+        return True, load(folder).meta.describe()
     except DataError as error:
-        return Finding("data", False, str(error))
+        return False, str(error)
 
 
-def _memory(config: RunConfig, task: Task, engine: Engine) -> Finding:
+def _memory(config: RunConfig, task: Task, engine: Engine) -> tuple[bool, str]:
     model = build.build_model(config.model, task.spec, engine.kernels, engine.device)
     found = estimate(model.to(engine.device), task, config.trainer, engine)
-    return Finding("memory", found.fits, str(found))
+    return found.fits, str(found)
 
 
-def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
+def _overfit(config: RunConfig, task: Task, engine: Engine) -> tuple[bool, str]:
     """A model that cannot learn four samples by heart will not learn a task."""
     sizes = replace(config.trainer, batch_size=SAMPLES, length_window=1, num_workers=0)
     data = DataModule(task, sizes, engine, config.seed, -(-len(task.samples("train")) // SAMPLES))
     batch = with_two_targets(data.train_dataloader())
     if batch is None:
         text = f"the training samples of {task.name} are all of one class"
-        return Finding("overfit", False, f"{text}\n  try: look at the task's labels")
+        return False, f"{text}\n  try: look at the task's labels"
     if task.causal:  # whole windows of a text are too much to be learnt by heart
         values, targets = batch.values[:, :FEW], batch.targets[:, :FEW]
         batch = batch._replace(values=values, targets=targets, lengths=batch.lengths.clamp(max=FEW))
@@ -184,8 +199,8 @@ def _overfit(config: RunConfig, task: Task, engine: Engine) -> Finding:
     text = f"{config.model.name} on {SAMPLES} samples of {task.name}: loss {loss:.3f} after {steps}"
     if loss > LEARNED:
         remedy = "try: more time on a faster machine, or look at the model's keys"
-        return Finding("overfit", False, f"{text} steps, not under {LEARNED}\n  {remedy}")
-    return Finding("overfit", True, f"{text} steps")
+        return False, f"{text} steps, not under {LEARNED}\n  {remedy}"
+    return True, f"{text} steps"
 
 
 def with_two_targets(batches: Iterable[Batch]) -> Batch | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from tests.test_data_commands import LISTOPS, chela
 
 
 def findings(config) -> dict[str, Finding]:
-    return {finding.subject: finding for finding in diagnose(parse(config))}
+    found = diagnose(parse(config), overfits=True)
+    return {finding.subject: finding for finding in found}
 
 
 def test_all_is_well(composed) -> None:
@@ -31,9 +33,34 @@ def test_all_is_well(composed) -> None:
     found = findings(config)
     assert all(finding.fine for finding in found.values()), found
     assert set(found) >= {"versions", "device", "long_conv", "disk", "W&B", "data", "overfit"}
-    assert "torch, error against float64" in found["short_conv"].text
+    assert "from float64 (at most 1e-05)" in found["short_conv"].text
     task.setup()
     assert task.meta.fingerprint[:12] in found["data"].text
+
+
+def test_a_check_is_named_before_it_runs(composed, monkeypatch, tmp_path: Path) -> None:
+    begun, original, during = [], short_conv.convolve, []
+
+    def seen(*given, **choices):
+        during.append(begun[-1])
+        return original(*given, **choices)
+
+    monkeypatch.setattr(short_conv, "convolve", seen)
+    for finding in diagnose(parse(composed(f"data_dir={tmp_path}")), begun.append):
+        assert begun[-1] == finding.subject
+    assert set(during) == {"short_conv"}
+    assert len(begun) == len({*begun}) > 8
+
+
+def test_only_who_asks_waits_for_the_overfit(composed, monkeypatch) -> None:
+    config = parse(composed())
+    build.build_task(config).prepare_data()
+    monkeypatch.setattr(doctor, "SECONDS", 0.0)
+    subjects = [finding.subject for finding in diagnose(config)]
+    assert [finding.subject for finding in diagnose(config, overfits=True)] == [
+        *subjects,
+        "overfit",
+    ]
 
 
 def test_data_that_are_not_prepared_are_told_with_the_command(composed, tmp_path: Path) -> None:
@@ -119,9 +146,9 @@ def test_a_gpu_that_is_not_there_ends_the_visit(composed) -> None:
 
 
 @pytest.mark.process
-def test_the_script_prints_a_line_each_and_exits_with_1(tmp_path: Path) -> None:
-    result = chela("doctor", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
+def test_the_command_prints_a_line_each_and_exits_with_1(tmp_path: Path) -> None:
+    result = chela("doctor", "--overfit", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert "OK    device" in result.stdout
-    assert "WRONG data" in result.stdout
+    assert re.search(r"^device +OK    CPU, ", result.stdout, re.MULTILINE)
+    assert re.search(r"^data +WRONG not prepared", result.stdout, re.MULTILINE)
