@@ -12,6 +12,7 @@ from chela.kernels.exponentials import fused_kernels as kernels
 from chela.kernels.launching import INTERPRETED, no_second_order, on
 
 TILE = 2048  # numbers exp(j s) that a program keeps in registers, twice
+TILES = 16  # of taps that a program makes: few, so that a long kernel fills a GPU
 
 
 def exponential_sums(
@@ -42,9 +43,10 @@ def _forward(rate: Tensor, angle: Tensor, real: Tensor, imag: Tensor, length: in
     given = [each.contiguous() for each in (rate, angle, real, imag)]
     directions, dim, n = real.shape
     out = real.new_empty(directions, dim, length)
+    tile = _tile(n)
     with on(rate):
-        kernels.exponential_sums_forward[(directions * dim,)](
-            *given, out, length, dim, n, **_tile(n)
+        kernels.exponential_sums_forward[(directions * dim, -(-length // (TILES * tile["BL"])))](
+            *given, out, length, dim, n, **tile, TILES=TILES
         )
     return out
 
