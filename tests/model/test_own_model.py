@@ -1,4 +1,4 @@
-"""The mixer that docs/models.md tells to copy, in a folder of one's own."""
+"""The mixer of docs/tutorials/mixer.md, in a folder of one's own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import pytest
 
 from chela.commands import start
 from chela.testing import CHECKS, outputs_see_what_they_may
-from tests.conftest import ROOT, TINY
-from tests.documented import blocks
+from tests.conftest import ROOT
+from tests.documented import titled
 
-DOCUMENT = ("docs/models.md", "A model of one's own")
-OF_THE_MIXER = ["model.mixer.qk_dim=8", "model.mixer.num_heads=2", "model=chela"]  # CHELA's
+FILES = ("my/mine.py", "my/configs/model/mine.yaml")
 README_LINES = re.findall(
     r"^chela .*--config-dir.*", (ROOT / "README.md").read_text(), re.MULTILINE
 )
@@ -26,10 +25,9 @@ OWN = ["model=mine", "--config-dir", "my/configs"]
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The documented files below ``my``, in a folder that is empty but for them."""
-    (code,), (text,) = blocks(*DOCUMENT, "python"), blocks(*DOCUMENT, "yaml")
     (tmp_path / "my" / "configs" / "model").mkdir(parents=True)
-    (tmp_path / "my" / "mine.py").write_text(code)
-    (tmp_path / "my" / "configs" / "model" / "mine.yaml").write_text(text)
+    for file in FILES:
+        (tmp_path / file).write_text(titled("docs/tutorials/mixer.md", file))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("my")
     yield tmp_path
@@ -69,12 +67,3 @@ def test_a_local_mixer_that_does_not_say_so_is_found(mine: Path, monkeypatch, ca
     wrong = [each for each in capsys.readouterr().out.splitlines() if each.startswith("WRONG")]
     name = outputs_see_what_they_may.__name__.replace("_", " ")
     assert len(wrong) == 2 and all(f"{name}: " in each for each in wrong)
-
-
-@pytest.mark.training
-def test_its_file_trains(mine: Path, monkeypatch, shared_data: Path, capsys) -> None:
-    chosen = [each for each in TINY if each not in OF_THE_MIXER]
-    width = ["model.mixer.width=5", "trainer.max_steps=2"]
-    chela(monkeypatch, "train", *OWN, *chosen, *width, f"data_dir={shared_data}")
-    assert list(mine.glob("outputs/listops-mine-*/seed0/record.json"))
-    assert "there is no recipe for task=listops model=mine" in capsys.readouterr().out
