@@ -182,6 +182,11 @@ class Task(ABC):
         return {}
 
     @property
+    def kinds(self) -> Sequence[str]:
+        """What the labels of a task of tokens stand for, if its test tells its kinds apart."""
+        return ()
+
+    @property
     def selecting(self) -> str:
         """The split whose best ``metric`` selects."""
         return "test" if self.protocol == "lra" else "val"

@@ -10,11 +10,12 @@ import torch
 from chela.bench.recall import as_markdown, points, state_numbers
 from chela.commands import start
 from chela.config.schema import compose_run
+from chela.hub import load_run
 from chela.records.collect import collect
 from chela.training.run import run
 from tests.conftest import composed_of
 from tests.test_generation import MQAR
-from tests.training.runs import record_of
+from tests.training.runs import folder_of, record_of
 
 # (batch, what is kept): one head of 8 x 32, or of 4 channels, keys and values of 16 tokens, ...
 STATES = {
@@ -54,11 +55,43 @@ def test_seeds_are_one_point_and_pairs_are_columns(runs: Path, tmp_path: Path, c
     }  # fmt: skip
     table = as_markdown(found)
     assert "| 1 | 2 pairs |" in table
-    assert "| s4d | 16 | 16 | 1,024 | — | " in table
+    assert "| s4d | 16 | each alone | 16 | 1,024 | — | " in table
     start("recall", [str(runs), f"out={tmp_path / 'report'}"])
     assert table in capsys.readouterr().out
     assert (tmp_path / "report" / "recall.png").stat().st_size > 0
     assert (tmp_path / "report" / "recall.md").read_text() == table
+
+
+def test_a_mixture_is_told_apart_in_its_test(tmp_path: Path) -> None:
+    """Each kind's accuracy stands in the record and the table, and together they are the whole."""
+    places = [f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path / 'outputs'}"]
+    kinds = ["task=mqar_mixture", "task.train=[[8,1,40],[16,2,24]]", "task.test=[[8,1],[16,2]]"]
+    mine = [each for each in MQAR if not each.startswith("task")]
+    config = composed_of(
+        *mine, *places, *kinds, "task.vocabulary=8", "task.num_val=6", "task.num_test=10",
+        "trainer.eval_batch_size=7", "trainer.max_steps=30", "optimizer.lr=0.02",
+    )  # fmt: skip
+    run(config)
+    tested = record_of(config)["test"]
+    assert {name: kind["n"] for name, kind in tested["kinds"].items()} == {"1": 10, "2": 20}
+    for name, metric in tested["metrics"].items():
+        if name != "perplexity":
+            parts = [kind["metrics"][name]["value"] for kind in tested["kinds"].values()]
+            assert metric["value"] == pytest.approx((parts[0] * 10 + parts[1] * 20) / 30)
+    loaded = load_run(folder_of(config))
+    batch = next(iter(loaded.task.batches("test", 20)))
+    with torch.no_grad():
+        right = loaded.model(batch.values, batch.lengths).argmax(-1) == batch.targets
+    assert tested["kinds"]["1"]["metrics"]["accuracy"]["value"] == right[:10].sum() / 10
+    one, two = points(collect([tmp_path / "outputs"]).runs)
+    assert (one.task, one.pairs, two.pairs, one.length, one.state) == (
+        "mqar_mixture", 1, 2, 16, STATES["chela"],
+    )  # fmt: skip
+    assert one.accuracy == pytest.approx(100 * tested["kinds"]["1"]["metrics"]["accuracy"]["value"])
+    assert one.error == pytest.approx(
+        100 * tested["kinds"]["1"]["metrics"]["accuracy"]["standard_error"]
+    )
+    assert "| chela | 16 | all at once | 16 |" in as_markdown([one, two])
 
 
 def test_without_runs_of_it_the_sweep_is_named(tmp_path: Path, capsys) -> None:
@@ -69,7 +102,7 @@ def test_without_runs_of_it_the_sweep_is_named(tmp_path: Path, capsys) -> None:
     assert "chela recall FOLDER" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("task", ["mqar", "induction", "selective_copying"])
+@pytest.mark.parametrize("task", ["mqar", "mqar_mixture", "induction", "selective_copying"])
 def test_the_form_of_the_published_figure_fits_each_task(task: str) -> None:
     config = compose_run(["experiment=recall", f"task={task}", "model=s4d"])
     assert config.model.backbone.causal and config.model.backbone.ffn == "none"

@@ -45,7 +45,8 @@ def test_the_sums_are_those_of_the_targets_one_by_one(kind: str) -> None:
         if target != NOTHING:
             losses.append(math.log(sum(map(math.exp, scores.tolist()))) - scores[target].item())
             hits.append(int(scores.argmax()) == target)
-    sums = objective.evaluate(logits, targets)
+    sums = objective.evaluate(logits, targets).sum(0)
+    assert objective.evaluate(logits, targets).shape == (len(targets), 4)
     naive = [sum(losses), sum(hits), len(hits), sum(loss**2 for loss in losses)]
     assert sums.tolist() == pytest.approx(naive, rel=1e-6)
     means = Means.of(sums.tolist())
@@ -55,7 +56,7 @@ def test_the_sums_are_those_of_the_targets_one_by_one(kind: str) -> None:
     assert ACCURACY.error(means) == pytest.approx((right * (1 - right) / len(hits)) ** 0.5)
     for cut in (1, 2, 3, 7):  # also where a part asks nothing
         parts = [slice(0, cut), slice(cut, None)]
-        found = sum(objective.evaluate(logits[part], targets[part]) for part in parts)
+        found = sum(objective.evaluate(logits[part], targets[part]).sum(0) for part in parts)
         assert torch.allclose(found, sums, rtol=1e-14)
 
 
@@ -120,7 +121,7 @@ def test_the_head_reads_no_more_places_than_can_be_asked() -> None:
             model.zero_grad()
             answers = objective.ask(model, values, lengths, targets)
             objective.loss(*answers).backward()
-            sums.append(objective.evaluate(*answers))
+            sums.append(objective.evaluate(*answers).sum(0))
             gradients.append(torch.cat([each.grad.flatten() for each in model.parameters()]))
         assert sums[0][2] == 3
         torch.testing.assert_close(*sums)

@@ -3,6 +3,9 @@
     chela recall outputs                   recall.md and recall.png, of all finished runs of MQAR
     chela recall outputs out=FOLDER
 
+A row of the table is models that were trained for one number of pairs each (``task=mqar``), or one
+model that was trained for all of them (``task=mqar_mixture``), whose test tells them apart.
+
 The state is what a model keeps of a whole sample to go on behind it (``chela.mixers.stepping``), in
 numbers per block: matrices of attention, states of a state space, the latest inputs of a kernel of
 free form, keys and values.
@@ -25,15 +28,18 @@ from chela.hub import built
 from chela.model.stepping import prefill
 from chela.records.collect import Run, collect
 from chela.records.files import write_text
+from chela.records.record import at, number
 from tasks.screen import Screen
 
-TASK = "mqar"
+ALONE, TOGETHER = "mqar", "mqar_mixture"  # tasks
+TRAINED = {ALONE: "each alone", TOGETHER: "all at once"}  # on its numbers of pairs
 
 
 @dataclass(frozen=True)
 class Point:
     """Runs of one model on one number of pairs, which differ in the seed alone."""
 
+    task: str  # in whose training were these pairs alone, or others too
     model: str
     dim: int
     length: int
@@ -44,9 +50,9 @@ class Point:
     seeds: int
 
     @property
-    def row(self) -> tuple[str, int, int, int]:
+    def row(self) -> tuple[str, str, int, int, int]:
         """What all its numbers of pairs have in common."""
-        return self.model, self.dim, self.length, self.state
+        return self.task, self.model, self.dim, self.length, self.state
 
 
 @torch.no_grad()
@@ -67,6 +73,21 @@ def state_numbers(run: Run) -> int:
     return numbers // len(model.backbone.blocks)
 
 
+def accuracies(run: Run) -> dict[int, tuple[float, float]]:
+    """What a run answers by number of pairs: accuracy and its standard error, in %."""
+    if run.task == ALONE:
+        pairs = run.values(["task.pairs"])["task.pairs"]
+        return {pairs: (run.value or 0.0, run.error_of_value)}
+    found = {}
+    for pairs in at(run.record, "test.kinds") or ():
+        metric = ("test", "kinds", pairs, "metrics", run.metric)
+        value = number(run.record, (*metric, "value"))
+        if value is not None:
+            error = number(run.record, (*metric, "standard_error")) or 0.0
+            found[int(pairs)] = 100 * value, 100 * error
+    return found
+
+
 def points(runs: Sequence[Run]) -> list[Point]:
     """The finished runs of MQAR, seeds together.
 
@@ -75,28 +96,23 @@ def points(runs: Sequence[Run]) -> list[Point]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if run.task == TASK and run.value is not None and run.metric == "accuracy":
+        if run.task in TRAINED and run.value is not None and run.metric == "accuracy":
             groups.setdefault(run.identity, []).append(run)
     if not groups:
-        raise RunError(f"there is no finished run of task={TASK}.\n  try: +sweep=recall")
+        raise RunError(f"there is no finished run of task={ALONE}.\n  try: +sweep=recall")
     found = []
     for alike in groups.values():
-        known = alike[0].values(["model.dim", "task.pairs"])
-        values = [run.value or 0.0 for run in alike]
-        over_seeds = torch.tensor(values).std().item() if len(values) > 1 else 0.0
-        tested = math.hypot(*(run.error_of_value for run in alike)) / len(values)
-        found.append(
-            Point(
-                alike[0].model,
-                known["model.dim"],
-                alike[0].longest,
-                known["task.pairs"],
-                state_numbers(alike[0]),
-                mean(values),
-                math.hypot(over_seeds / math.sqrt(len(values)), tested),
-                len(values),
-            )
-        )
+        first, answered = alike[0], [accuracies(run) for run in alike]
+        state = state_numbers(first)
+        dim = first.values(["model.dim"])["model.dim"]
+        for pairs in answered[0]:
+            of_seeds = [each[pairs] for each in answered if pairs in each]
+            values, errors = zip(*of_seeds, strict=True)
+            n = len(values)
+            over_seeds = torch.tensor(values).std().item() if n > 1 else 0.0
+            error = math.hypot(over_seeds / math.sqrt(n), math.hypot(*errors) / n)
+            where = first.task, first.model, dim, first.longest
+            found.append(Point(*where, pairs, state, mean(values), error, n))
     return sorted(found, key=lambda point: (*point.row, point.pairs))
 
 
@@ -106,34 +122,47 @@ def as_markdown(found: Sequence[Point]) -> str:
     lines = [
         "Accuracy on MQAR in % ± standard error; in brackets the seeds.",
         "",
-        f"| model | D | length | state, numbers per block | {' | '.join(map(str, asked))} pairs |",
-        "|---|---|---|---|" + "---|" * len(asked),
+        "| model | D | trained on | length | state, numbers per block | "
+        f"{' | '.join(map(str, asked))} pairs |",
+        "|---|---|---|---|---|" + "---|" * len(asked),
     ]
     for row in dict.fromkeys(point.row for point in found):
         here = {point.pairs: point for point in found if point.row == row}
         cells = [_cell(here.get(pairs)) for pairs in asked]
-        model, dim, length, state = row
-        lines.append(f"| {model} | {dim} | {length:,} | {state:,} | {' | '.join(cells)} |")
+        task, model, dim, length, state = row
+        known = f"{model} | {dim} | {TRAINED[task]} | {length:,} | {state:,}"
+        lines.append(f"| {known} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(found: Sequence[Point], file: Path) -> None:
     """Accuracy against pairs, a line per model and width; and against the size of the state."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
+    models, dims = sorted({p.model for p in found}), sorted({p.dim for p in found})
+    several = len({(point.task, point.length) for point in found}) > 1
+    asked = sorted({point.pairs for point in found})
     for row in dict.fromkeys(point.row for point in found):
         here = [point for point in found if point.row == row]
-        pairs, values = [p.pairs for p in here], [p.accuracy for p in here]
-        name = f"{row[0]}, D {row[1]}, length {row[2]:,}"
-        bars = [point.error for point in here]
-        axes[0].errorbar(pairs, values, yerr=bars, marker="o", capsize=2, label=name)
-        axes[1].plot(row[3], mean(values), marker="o")
-        axes[1].annotate(f"{row[0]} {row[1]}", (row[3], mean(values)), fontsize=8)
+        values, bars = [p.accuracy for p in here], [p.error for p in here]
+        task, model, dim, length, state = row
+        colour, line = f"C{models.index(model)}", ("-", "--", ":", "-.")[dims.index(dim) % 4]
+        name = f"{model}, D {dim}"
+        if several:
+            name = f"{name}, length {length:,}, {TRAINED[task]}"
+        pairs, style = [p.pairs for p in here], {"marker": "o", "capsize": 2, "label": name}
+        axes[0].errorbar(pairs, values, yerr=bars, color=colour, linestyle=line, **style)
+        axes[1].plot(state, mean(values), marker="o", color=colour)
+        axes[1].annotate(f"{model} {dim}", (state, mean(values)), fontsize=8)
     axes[0].set_xscale("log", base=2)
+    axes[0].set_xticks(asked, map(str, asked))
     axes[0].set(xlabel="pairs", ylabel="accuracy on MQAR (%)")
-    axes[1].set_xscale("log")
+    axes[1].set_xscale("log", base=2)
     axes[1].set(xlabel="state (numbers per block)", ylabel="its mean over the pairs (%)")
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
+    if not several:
+        task, _, _, length, _ = found[0].row
+        figure.suptitle(f"length {length:,}, trained on its numbers of pairs {TRAINED[task]}")
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(file, dpi=150)

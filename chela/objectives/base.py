@@ -143,9 +143,10 @@ class Objective:
         return losses.sum() / asked.sum().clamp(min=1)
 
     def evaluate(self, logits: Answers, targets: Tensor) -> Tensor:
-        """``SUMS`` over the targets (4,), float64: the order of adding does not show."""
-        losses, hits, asked = (each.double() for each in self.judge(logits, targets))
-        return torch.stack([losses.sum(), hits.sum(), asked.sum(), losses.square().sum()])
+        """``SUMS`` over each sample's targets (B, 4), float64: the order of adding hides."""
+        judged = self.judge(logits, targets)
+        losses, hits, asked = (each.double().view(len(targets), -1) for each in judged)
+        return torch.stack([losses, hits, asked, losses.square()], dim=-1).sum(1)
 
     def values(self, means: Means) -> dict[str, float]:
         """The value of each metric, by name."""

@@ -50,7 +50,7 @@ KNOWN: dict[str, type] = {
         dict: (
             "best code config.logger data.facts data.parameters departures engine files git "
             "hardware identity implementations initial_weights parameters protocol.evaluation test "
-            "test.metrics training versions wandb_run"
+            "test.kinds test.metrics training versions wandb_run"
         ),
         str: (
             "command data.facts.alphabet error git.commit hardware.cpu hardware.gpu precision "

@@ -180,7 +180,9 @@ def outcome(
     }
 
 
-def test_result(objective: Objective, means: Means, data: Meta) -> dict[str, Any]:
+def test_result(
+    objective: Objective, means: Means, data: Meta, kinds: Mapping[str, Means]
+) -> dict[str, Any]:
     """The test section: each metric with its standard error, and the baseline beside them.
 
     Args:
@@ -188,11 +190,22 @@ def test_result(objective: Objective, means: Means, data: Meta) -> dict[str, Any
         means: what the test came to.
         data: of the task; where a sample has one class, the accuracy of always answering the
             training split's most frequent one belongs to the section.
+        kinds: what it came to for each kind of sample, where they are told apart.
     """
     majority = {"majority_class_accuracy": data.majority_accuracy("test")}
+    apart = {name: _measured(objective, of_kind) for name, of_kind in kinds.items()}
+    return {
+        **_measured(objective, means),
+        "primary": objective.primary.name,
+        **({"kinds": apart} if apart else {}),
+        **(majority if objective.per_sample else {}),
+    }
+
+
+def _measured(objective: Objective, means: Means) -> dict[str, Any]:
+    """How many targets, and each metric of them."""
     return {
         "n": round(means.n),
-        "primary": objective.primary.name,
         "metrics": {
             each.name: {
                 "value": each.value(means),
@@ -202,7 +215,6 @@ def test_result(objective: Objective, means: Means, data: Meta) -> dict[str, Any
             }
             for each in objective.metrics
         },
-        **(majority if objective.per_sample else {}),
     }
 
 

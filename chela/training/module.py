@@ -92,6 +92,8 @@ class TrainingModule(L.LightningModule):
         self.micro_batch_size = micro_batch_size
         self.bad = {}
         self.tested = Means(0.0, 0.0, 0)
+        self.kind_of: Tensor | None = None  # (n,) of the test's samples, where they are told apart
+        self.tested_kinds: list[Means] = []
         self._narrow: NarrowWeights | None = None
         self._graphs: StepGraphs | None = None
         self._eval_graphs: StepGraphs | None = None
@@ -171,17 +173,27 @@ class TrainingModule(L.LightningModule):
         self._evaluate(batch, batch_index)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Add a batch to the test metrics."""
-        self._evaluate(batch, batch_index)
+        """Add a batch to the test metrics, and each sample to those of its kind."""
+        sums = self._evaluate(batch, batch_index)
+        if self.kind_of is not None:
+            self._by_kind.index_add_(0, self.kind_of[batch.index], sums)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the validation metrics to the callbacks."""
         means = self._evaluation()
         self.log_dict({f"val/{name}": x for name, x in self.objective.values(means).items()})
 
+    def on_test_epoch_start(self) -> None:
+        """Begin the sums of each kind at zero."""
+        if self.kind_of is not None:
+            self.kind_of = self.kind_of.to(self.device)
+            self._by_kind = self.evaluated.new_zeros(int(self.kind_of.max()) + 1, len(SUMS))
+
     def on_test_epoch_end(self) -> None:
         """Keep what the test came to."""
         self.tested = self._evaluation()
+        if self.kind_of is not None:
+            self.tested_kinds = [Means.of(sums) for sums in total(self._by_kind).tolist()]
 
     def read_metrics(self) -> dict[str, float]:
         """``{"train/loss": ..., "train/accuracy": ...}`` of the interval, and begin a new one."""
@@ -321,8 +333,8 @@ class TrainingModule(L.LightningModule):
         if self.device.type == "cpu":
             self.check()
 
-    def _evaluate(self, batch: Batch, batch_index: int) -> None:
-        """Add a batch to the sums of an evaluation."""
+    def _evaluate(self, batch: Batch, batch_index: int) -> Tensor:
+        """Add a batch to the sums of an evaluation; those of its samples (B, 4)."""
         if batch_index == 0:
             self._eval_size = len(batch.targets)
         if len(batch.targets) < self._eval_size:  # the last one is not worth compiling for
@@ -334,10 +346,11 @@ class TrainingModule(L.LightningModule):
             sums = self._eval_graphs(batch)
         else:
             sums = self._sums(batch)
-        self.evaluated += sums
+        self.evaluated += sums.sum(0)
+        return sums
 
     def _sums(self, batch: Batch) -> Tensor:
-        """``SUMS`` of a batch (4,)."""
+        """``SUMS`` of each sample of a batch (B, 4)."""
         with self.trainer.precision_plugin.forward_context():
             return self.objective.evaluate(*self._ask(batch))
 

@@ -305,11 +305,14 @@ class Run:
                 f"{best} has the weights of step {found}, but step {step} was selected.\n"
                 "  try: resume=false (what is there is moved aside)"
             )
+        if kinds := data.task.kinds:
+            module.kind_of = torch.tensor(data.task.test["label"])
         trainer.test(module, datamodule=data, ckpt_path=best, verbose=False)
         n, expected = round(module.tested.n), data.task.samples("test").targets
         if n != expected:
             raise RunError(f"{n} targets were tested, but the test split asks for {expected}")
-        return test_result(module.objective, module.tested, data.task.meta)
+        of_kinds = dict(zip(kinds, module.tested_kinds, strict=True))
+        return test_result(module.objective, module.tested, data.task.meta, of_kinds)
 
     def _outcome(self, data: DataModule) -> dict[str, Any]:
         return outcome(

@@ -53,9 +53,9 @@ class Drawn(Task):
     def answers(self) -> int:
         """Places of a sample that are asked."""
 
-    @abstractmethod
     def draw(self, count: int, block: int) -> Rows:
-        """``count`` samples, from the random stream of a block."""
+        """``count`` samples, from the random stream of a block; of a task whose are all alike."""
+        raise NotImplementedError
 
     @property
     def spec(self) -> TaskSpec:
