@@ -184,6 +184,14 @@ class Screen(Console):
         """Print lines as they are, however long."""
         self.print(text, style=style or None, soft_wrap=True)
 
+    def tell(self, text: str) -> None:
+        """Print sentences, whose lines end between words in a terminal.
+
+        What begins with a blank, a remedy to be typed, stays whole for who copies it.
+        """
+        for line in text.split("\n"):
+            self.print(Text(line), soft_wrap=not self.is_terminal or line.startswith(" "))
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Rich's, with control characters shown."""
         return super().render_str(visible(text), **options)

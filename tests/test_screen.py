@@ -201,3 +201,16 @@ def test_control_characters_are_shown_not_sent(hostile: str) -> None:
 def test_text_that_can_be_shown_is_left_as_it_is() -> None:
     for text in ("über ± 0.3 ★ — 日本", "two\nlines\tand a tab", ""):
         assert visible(text) is text
+
+
+def test_sentences_end_between_words_in_a_terminal_and_remedies_stay_whole() -> None:
+    text, remedy = "the loss is that of guessing", "  try: trainer.micro_batch_size=64"
+    for is_terminal, lines in (
+        (True, ["the loss is that of", "guessing", remedy]),
+        (False, [text, remedy]),
+    ):
+        screen = Screen(file=io.StringIO())
+        screen._force_terminal, screen.width = is_terminal, 20
+        with screen.capture() as said:
+            screen.tell(f"{text}\n{remedy}")
+        assert [line.rstrip() for line in said.get().splitlines()] == lines

@@ -46,7 +46,7 @@ def main() -> None:
         lines = [f"  chela {each:<15} {what}" for each, (_, what) in COMMANDS.items()]
         Screen().say("\n".join(["usage: chela COMMAND ...; each has its own --help", "", *lines]))
     else:
-        Screen(stderr=True).say(
+        Screen(stderr=True).tell(
             f"error: there is no command '{name}'. {suggestion(name, COMMANDS)}"
         )
         sys.exit(1)
@@ -73,7 +73,7 @@ def start(name: str, words: Sequence[str]) -> None:
         disk = None if isinstance(error, DataError) else disk_error(error)
         if disk is None and not isinstance(error, DataError):
             raise
-        Screen(stderr=True).say(f"error: {explain_disk(disk) if disk else error}")
+        Screen(stderr=True).tell(f"error: {explain_disk(disk) if disk else error}")
         sys.exit(1)
     except KeyboardInterrupt:  # the way out of `status --watch`
         sys.exit(130)

@@ -42,13 +42,13 @@ def main(arguments: Sequence[str]) -> None:
         raise DataError(f"there is no folder {given.folder}\n  try: the output_dir of your runs")
     console = Screen(140)
     if given.watch is None:
-        console.print(overview(given.folder, given.all))
+        console.print(overview(given.folder, given.all, console.width))
         return
     with (
         Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
     ):
         while not console.gone:
-            shown = overview(given.folder, given.all)
+            shown = overview(given.folder, given.all, console.width)
             if live is None:
                 console.print(shown)
             else:

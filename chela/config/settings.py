@@ -102,6 +102,7 @@ class TrainerConfig:
     # at most this much work is lost to a kill
     checkpoint_every_steps: PositiveInt = field(metadata=APART)
     progress: bool = field(metadata=APART)
+    verbose: bool = field(metadata=APART)  # more lines than four before the first step
 
     @property
     def processes(self) -> int:

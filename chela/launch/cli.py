@@ -64,7 +64,7 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
         plain = is_plain(error) or while_composing(error)
         if not plain or os.environ.get("CHELA_TRACEBACK") == "1":
             raise
-        Screen(stderr=True).say(f"error: {explain(error)}")
+        Screen(stderr=True).tell(f"error: {explain(error)}")
         sys.exit(error.STATUS if isinstance(error, ChelaError) else 1)
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
         Screen(stderr=True).say("interrupted; what was prepared stays, repeat the command to go on")

@@ -34,6 +34,7 @@ from chela.errors import ConfigError, InUse
 from chela.launch.places import Slots, cores, visible_gpus
 from chela.launch.turns import FOLDER, PLUGIN, Cell, TurnLauncher, Turns
 from chela.records import sweeps
+from chela.records.files import as_typed
 from chela.records.sweeps import SweepCell
 from chela.signals import StoppingSignals, exit_status
 from tasks.screen import Screen
@@ -99,6 +100,8 @@ class ProcessLauncher(Launcher):
         self.turns = turns = Turns(self.folder, job_overrides, initial_job_idx)
         slots = Slots(visible_gpus(), self.at_once)
         threads = max(1, cores() // min(sum(slots.free.values()), max(1, len(turns.cells))))
+        logs = as_typed(sweeps.log_file(self.folder, 0).parent)
+        self.console.say(f"what each of {len(turns.cells)} cells prints is in {logs}")
         reader, writer = os.pipe()  # closed with this process, however it ends
         try:
             # a cell gets a signal up to a pause later, and must not take for one what are two here
@@ -174,7 +177,7 @@ class ProcessLauncher(Launcher):
             return False
         self.running[process] = Running(cell, places, time.monotonic())
         where = f"GPU {','.join(places)}" if slots.has_gpus else "the CPU"
-        self.console.say(f"{cell.label}: begins on {where}; {log}")
+        self.console.say(f"{cell.label}: begins on {where}")
         return True
 
     def _command(self) -> list[str]:

@@ -22,6 +22,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +32,7 @@ from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import end_with_the_sweep
 from chela.launch.turns import FOLDER
 from chela.records import sweeps
+from chela.records.progress import notes
 from chela.records.record import primary, read_record
 from chela.records.sweeps import Plan, SweepCell
 from tasks.lease import Taken, hold
@@ -228,21 +230,21 @@ def planned_cells(config: DictConfig) -> list[list[str]]:
     return batch
 
 
-def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> Table:
-    """What became of each cell of a sweep, with the values of those finished."""
+def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> RenderableType:
+    """What became of each cell of a sweep, with the values of those finished, and errors below."""
     table = Table(title=name, title_justify="left")
     table.add_column("cell", overflow="fold")
     table.add_column("best validation", justify="right")
     table.add_column("test", justify="right")
-    table.add_column("error", overflow="fold")
-    varied = sweeps.varied([cell.overrides for cell in cells])
+    varied, said = sweeps.varied([cell.overrides for cell in cells]), []
     for cell, overrides in zip(cells, varied, strict=True):
-        best, error = "failed" if cell.best is None else f"{cell.best:.4f}", cell.error
-        if error is None and (runner := sweeps.runner(folder, cell)):
-            best, error = "running", runner.describe()
-        words = (" ".join(overrides), best, _tested(folder, cell), error or "")
-        table.add_row(*map(Text, words))
-    return table
+        best, note = "failed" if cell.best is None else f"{cell.best:.4f}", cell.error or ""
+        if cell.error is None and (runner := sweeps.runner(folder, cell)):
+            best, note = "running", runner.describe()
+        words = " ".join(overrides)
+        said.append((words, best, note))
+        table.add_row(*map(Text, (words, best, _tested(folder, cell))))
+    return Group(table, *notes(said))
 
 
 def _tested(folder: Path, cell: SweepCell) -> str:

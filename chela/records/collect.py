@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chela.config.identity import flat
+from chela.records.files import as_typed
 from chela.records.record import FILE, check, number, primary, read_json, text
 from tasks.errors import DataError
 
@@ -116,7 +117,7 @@ def collect(folders: Iterable[Path]) -> Collection:
     runs: list[Run] = []
     unread: list[Unread] = []
     for file in files:
-        place = _as_typed(file)
+        place = as_typed(file)
         try:
             _refuse_what_is_no_text(place)
             runs.append(parse(read_json(file), place.parent))
@@ -179,12 +180,6 @@ def _records(folder: Path) -> Iterator[Path]:
             yield Path(path) / FILE
         wanted = (name for name in names if name not in APART and not MOVED_ASIDE.search(name))
         names[:] = sorted(wanted)
-
-
-def _as_typed(file: Path) -> Path:
-    """Relative to the working directory where it is inside it: what a user can paste."""
-    here = Path.cwd()
-    return file.relative_to(here) if file.is_relative_to(here) else file
 
 
 def _refuse_what_is_no_text(place: Path) -> None:

@@ -41,3 +41,9 @@ def write_text(target: Path, text: str) -> None:
     """``text`` as the whole content of ``target``, in UTF-8, atomically."""
     with atomic_file(target) as file:
         file.write(text.encode())
+
+
+def as_typed(file: Path) -> Path:
+    """Relative to the working directory where it is inside it: what a user can paste."""
+    here = Path.cwd()
+    return file.relative_to(here) if file.is_relative_to(here) else file

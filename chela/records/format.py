@@ -30,7 +30,9 @@ def spread(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``3725 -> '1 h 02 min'``."""
+    """``3725 -> '1 h 02 min'``, ``7 -> '7 s'``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ STYLES = {
     "interrupted": "yellow",
 }
 ORDER = tuple(STYLES)
+WIDE = 100  # characters of a terminal that has room for the speed, too
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class SweepState:
 
 
 def sweep_states(root: Path) -> tuple[list[SweepState], set[Path]]:
-    """The sweeps of an output_dir, by name, and the folders of the runs that are theirs.
+    """The sweeps of ``root``, by name, and the folders of the runs that are theirs.
 
     A sweep that stopped before its first cell, as one with a mistake in its overrides does, is left
     out.
     """
     found, theirs = [], set()
-    for folder in sorted((root / sweeps.FOLDER).glob("*")):
+    for folder in _sweep_folders(root.absolute()):
         plan, cells = sweeps.read_plan(folder), sweeps.read_cells(folder)
         leads = holder_of(folder / sweeps.LEASE) is not None
         if plan is None or not (cells or leads):
@@ -64,21 +65,29 @@ def sweep_states(root: Path) -> tuple[list[SweepState], set[Path]]:
     return found, theirs
 
 
-def overview(root: Path, everything: bool = False) -> RenderableType:
+def _sweep_folders(root: Path) -> list[Path]:
+    """Of an output_dir, of the folder of its sweeps, or the one that is a sweep's itself."""
+    if root.parent.name == sweeps.FOLDER:
+        return [root]
+    return sorted((root if root.name == sweeps.FOLDER else root / sweeps.FOLDER).glob("*"))
+
+
+def overview(root: Path, everything: bool = False, width: int = WIDE) -> RenderableType:
     """What one wants to see while a sweep runs.
 
     Args:
-        root: an output_dir.
+        root: an output_dir, or a sweep's folder in it.
         everything: show the cells of sweeps, and the other runs, that are finished too; else they
             are counted.
+        width: of the terminal, in characters.
     """
     states, theirs = sweep_states(root)
     parts: list[RenderableType] = []
     for sweep in states:
         parts.append(_headline(sweep))
         if everything or not sweep.is_finished:
-            parts.append(_table("cell", sweep.cells))
-            if not sweep.alive:
+            parts.append(_table("cell", sweep.cells, width))
+            if not sweep.alive and not sweep.is_finished:
                 parts.append(Text(f"to go on: {sweep.plan.command}", overflow="fold"))
     absolute = {folder: Path(os.path.realpath(folder)) for folder in run_folders(root)}
     others = [
@@ -92,7 +101,7 @@ def overview(root: Path, everything: bool = False) -> RenderableType:
         parts.append(Text(f"other runs: {_counts([state for _, state in others])}", style="bold"))
         shown = [run for run in others if everything or run[1].status != "finished"]
         if shown:
-            parts.append(_table("run", shown))
+            parts.append(_table("run", shown, width))
     return Group(*parts) if parts else Text(f"no runs below {root} yet")
 
 
@@ -130,24 +139,49 @@ def _counts(states: Sequence[RunState]) -> str:
     return ", ".join(f"{counts[each]} {each}" for each in ORDER if counts[each])
 
 
-def _table(what: str, runs: Sequence[tuple[str, RunState]]) -> Table:
+def _table(what: str, runs: Sequence[tuple[str, RunState]], width: int) -> RenderableType:
+    """A row for each run, and their notes below; no column that has nothing in it."""
+    states = [state for _, state in runs]
+    values = [_shown(state.value, "{:.4f}".format) for state in states]
+    metrics = {state.metric for state in states if state.value is not None}
+    if len(metrics) == 1:
+        head = f"val\n{metrics.pop()}"
+    else:
+        head = "validation"
+        values = [value and f"{s.metric} {value}" for value, s in zip(values, states, strict=True)]
+    columns = {
+        "steps": [_steps(state) for state in states],
+        "left": [_shown(state.seconds_left, duration) for state in states],
+        "tokens/s": [_shown(state.tokens_per_second, human) for state in states if width >= WIDE],
+        head: values,
+    }
+    columns = {name: texts for name, texts in columns.items() if any(texts)}
     table = Table()
-    table.add_column(what, overflow="fold", ratio=3)
+    table.add_column(what, overflow="fold")
     table.add_column("state")
-    for name in ("step", "left", "tokens/s", "validation"):
+    for name in columns:
         table.add_column(name, justify="right")
-    table.add_column("", overflow="fold", ratio=2)
-    for name, state in runs:
-        table.add_row(
-            Text(name),
-            Text(state.status, style=STYLES.get(state.status, "")),
-            _steps(state),
-            "" if state.seconds_left is None else duration(state.seconds_left),
-            "" if state.tokens_per_second is None else human(state.tokens_per_second),
-            "" if state.value is None else f"{state.metric} {state.value:.4f}",
-            Text(state.note),
-        )
-    return table
+    for (name, state), *texts in zip(runs, *columns.values(), strict=True):
+        table.add_row(Text(name), Text(state.status, STYLES.get(state.status, "")), *texts)
+    return Group(table, *notes((name, state.status, state.note) for name, state in runs))
+
+
+def notes(said: Iterable[tuple[str, str, str]]) -> Iterator[Text]:
+    """Lines below a table for what no column holds: once where it is the same.
+
+    Args:
+        said: of each run its name, its status and the note, which may be empty.
+    """
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, status, note in said:
+        if note:
+            found.setdefault((status, note), []).append(name)
+    for (status, note), names in found.items():
+        yield Text.assemble(f"{', '.join(names)} ", (status, STYLES.get(status, "")), f": {note}")
+
+
+def _shown(value: float | None, form: Callable[[float], str]) -> str:
+    return "" if value is None else form(value)
 
 
 def _steps(state: RunState) -> str:
@@ -155,4 +189,4 @@ def _steps(state: RunState) -> str:
         return ""
     if state.status == "finished":
         return f"{state.steps:,}"
-    return f"{state.step:,}/{state.steps:,} ({100 * state.step // state.steps} %)"
+    return f"{100 * state.step // state.steps} % of {state.steps:,}"

@@ -9,6 +9,7 @@ from typing import Any
 from chela.config.settings import LoggerConfig
 from chela.errors import ChelaError
 from chela.records.collect import collect
+from chela.records.files import as_typed
 from chela.records.record import FILE
 from chela.report.frame import Report
 from chela.report.published import published
@@ -46,7 +47,7 @@ def log_table(name: str, folder: Path, runs: Sequence[Path], console: Screen) ->
         where = _log(report, name, logger, folder)
     except (ChelaError, DataError) as error:
         where = f"not in W&B ({error})"
-    console.say(f"the sweep's table: {where}; its files: {folder}")
+    console.say(f"the sweep's table: {where}\nits files: {as_typed(folder)}")
 
 
 def _log(report: Report, name: str, logger: LoggerConfig, folder: Path) -> str:

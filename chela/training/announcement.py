@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from chela.config.schema import RunConfig
+from chela.records.record import FILE
 from chela.training.data import DataModule
 from chela.training.evidence import implementations
 from chela.training.folder import RunFolder, Start
@@ -19,9 +20,8 @@ def opening(
     data: DataModule,
     model: nn.Module,
     initial: dict[str, Any] | None,
-    wandb: str,
-) -> str:
-    """What will be computed, a line for each part.
+) -> list[tuple[str, str]]:
+    """What will be computed, in four lines, each behind its name, and what it begins with.
 
     Args:
         config: of the run.
@@ -30,26 +30,41 @@ def opening(
         data: that it is trained on.
         model: that is trained.
         initial: what the record says of the weights it began with; None: drawn at random.
-        wandb: what becomes of it in W&B.
     """
-    engine, steps = data.engine, data.steps
-    used = ", ".join(f"{name}: {how}" for name, how in implementations(model, engine.dtype).items())
+    steps, batch, backbone = data.steps, config.trainer.batch_size, config.model.backbone
     count = sum(p.numel() for p in model.parameters())
+    epochs = steps * batch / len(data.task.samples("train"))
     lines = [
-        f"{config.run_id} in {folder.path}",
-        f"  data       {data.task.meta.describe()}",
-        f"  model      {config.model.name}, {count:,} parameters; {used}",
-        f"  training   {steps:,} steps of {config.trainer.batch_size} on "
-        f"{engine.describe()}; data {data.place}",
-        f"  W&B        {wandb}",
+        ("data", data.task.meta.headline()),
+        (
+            "model",
+            f"{config.model.name}, depth {backbone.depth}, {backbone.dim} channels, "
+            f"{count:,} parameters",
+        ),
+        (
+            "training",
+            f"{steps:,} steps of {batch:,} samples ({epochs:.3g} epochs) on {data.engine.place}",
+        ),
+        ("record", str(folder.path / FILE)),
     ]
     if initial is not None:
-        lines.append(
-            f"  begins     with the weights of {initial['run_id']}, step {initial['step']:,}"
-        )
+        what = f"with the weights of {initial['run_id']}, step {initial['step']:,}"
+        lines.append(("begins", what))
     if start.checkpoint is not None:
-        lines.append(f"  resuming   at step {start.step:,} of {steps:,} from {start.checkpoint}")
-    return "\n".join(lines)
+        lines.append(("resuming", f"at step {start.step:,} of {steps:,} from {start.checkpoint}"))
+    return lines
+
+
+def rest(config: RunConfig, data: DataModule, model: nn.Module) -> list[tuple[str, str]]:
+    """What ``trainer.verbose=true`` adds to ``opening``."""
+    engine = data.engine
+    used = (f"{name}: {how}" for name, how in implementations(model, engine.dtype).items())
+    return [
+        ("id", config.run_id),
+        ("details", data.task.meta.details()),
+        ("operations", ", ".join(used)),
+        ("engine", f"{engine.describe()}; data {data.place}"),
+    ]
 
 
 def warm_up_note(config: RunConfig, steps: int) -> str | None:

@@ -122,7 +122,7 @@ class Ending:
         end = self._left_alone(what)
         if isinstance(end, SystemExit):
             return int(end.code or 0)
-        Screen(stderr=True).say(f"error: {end}")
+        Screen(stderr=True).tell(f"error: {end}")
         return 1
 
     def _whats_there(self) -> str:

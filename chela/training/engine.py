@@ -39,11 +39,15 @@ class Engine:
         """In which the model's activations are."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
+    @property
+    def place(self) -> str:
+        """``"1 x cuda, bf16"``."""
+        nodes = f"{self.nodes} nodes with " if self.nodes > 1 else ""
+        return f"{nodes}{self.devices} x {self.device.type}, {self.precision}"
+
     def describe(self) -> str:
         """``"1 x cuda, bf16; step one CUDA graph, compiled"``."""
-        nodes = f"{self.nodes} nodes with " if self.nodes > 1 else ""
-        device = f"{self.devices} x {self.device.type}, {self.precision}"
-        return f"{nodes}{device}; step {FORMS[self.step]}"
+        return f"{self.place}; step {FORMS[self.step]}"
 
 
 def resolve(config: RunConfig) -> Engine:

@@ -128,6 +128,7 @@ class TrainingProgress(ProgressBar):
         """What is known, the most important first."""
         latest, step = self.history.latest, trainer.global_step
         metric = self.history.objective.primary.name
+        loss, trained, validated = "train/loss", f"train/{metric}", f"val/{metric}"
         parts = [f"step {step}/{trainer.max_steps}"]
         seconds = time.monotonic() - self._began
         done, left = step - self._first_step, trainer.max_steps - step
@@ -135,11 +136,12 @@ class TrainingProgress(ProgressBar):
             parts.append(f"{duration(time_left)} left")
         if validates:
             parts.append("validates")
-        if "train/loss" in latest:
-            shown = dict.fromkeys(("loss", metric))
-            parts.append(" ".join(f"{name} {latest[f'train/{name}']:.3f}" for name in shown))
-        if f"val/{metric}" in latest:
-            parts.append(f"val {metric} {latest[f'val/{metric}']:.3f}")
+        if loss in latest:
+            parts.append(f"loss {latest[loss]:.3f}")
+        if validated in latest:
+            parts.append(f"val {metric} {latest[validated]:.3f}")
+        if trained in latest and trained != loss:
+            parts.append(f"train {metric} {latest[trained]:.3f}")
         if "tokens_per_second" in latest:
             parts.append(f"{human(latest['tokens_per_second'])} tokens/s")
         return parts

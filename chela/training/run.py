@@ -27,7 +27,7 @@ from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
 from chela.track.wandb_run import final_numbers, open_wandb, wandb_mode
 from chela.training import build
-from chela.training.announcement import opening, warm_up_note
+from chela.training.announcement import opening, rest, warm_up_note
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.data import DataModule
 from chela.training.distributed import agreed, as_started, is_leader, is_started_outside
@@ -342,21 +342,19 @@ class Run:
         if not self.leads:
             return
         initial = self.provenance.fixed["initial_weights"]
-        said = opening(
-            self.config,
-            self.folder,
-            self.start,
-            data,
-            model,
-            initial,
-            self.wandb.describe(),
-        )
-        self.console.say(said)
+        lines = opening(self.config, self.folder, self.start, data, model, initial)
+        verbose = self.config.trainer.verbose
+        if verbose:
+            lines += rest(self.config, data, model)
+        if verbose or self.wandb.mode == "online":  # its address
+            lines.append(("W&B", self.wandb.describe()))
         notices = [self.without_recipe, self.start.notice, *self.provenance.notices]
         notices.append(self.wandb.notice)
         notices.append(warm_up_note(self.config, data.steps))
+        for name, said in lines:
+            self.console.say(f"{name:<10} {said}")
         for note in filter(None, notices):
-            self.console.say(f"  note       {note}")
+            self.console.tell(f"{'note':<10} {note}")
 
     def _keep(self, error: NonFinite) -> Path:
         """Save what is needed to look at a step again that was not finite."""

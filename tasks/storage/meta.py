@@ -76,16 +76,23 @@ class Meta:
         right = counts[answer] if answer < len(counts) else 0
         return right / self.splits[split].rows
 
-    def describe(self) -> str:
-        """One line for the terminal."""
+    def headline(self) -> str:
+        """What they are and how many: ``"listops (generated): 96,000 train / ..."``."""
         sizes = " / ".join(f"{split.rows:,} {name}" for name, split in self.splits.items())
-        train = self.splits["train"]
         source = f"{self.source}, a stand-in" if self.stand_in else self.source
+        return f"{self.task} ({source}): {sizes}"
+
+    def details(self) -> str:
+        """What else is known of them, in a line."""
+        train = self.splits["train"]
         return (
-            f"{self.task} ({source}): {sizes}; length {train.min_length} to "
-            f"{train.max_length}, mean {train.mean_length:.0f}; fingerprint {self.fingerprint[:12]}"
-            f"{self._to_beat()}"
+            f"length {train.min_length} to {train.max_length}, mean {train.mean_length:.0f}; "
+            f"fingerprint {self.fingerprint[:12]}{self._to_beat()}"
         )
+
+    def describe(self) -> str:
+        """One line, however long."""
+        return f"{self.headline()}; {self.details()}"
 
     def _to_beat(self) -> str:
         baselines = self.facts.get("baselines", {}).items()

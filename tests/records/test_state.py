@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,9 @@ def signs(folder: Path, step: int, now: float = 100.0) -> None:
     (folder / PROGRESS).write_text(json.dumps(content | more))
 
 
-def shown(root: Path, **options: bool) -> str:
-    console = Console(width=160, file=io.StringIO())
-    console.print(overview(root, **options))
+def shown(root: Path, width: int = 160, **options: bool) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(overview(root, width=width, **options))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -205,6 +206,38 @@ def test_what_is_finished_is_counted_and_listed_on_demand(tmp_path: Path) -> Non
     assert "other runs: 1 finished" in text
     assert "other/seed0" not in text
     assert "other/seed0" in shown(tmp_path, everything=True)
+
+
+def test_a_sweep_is_found_by_its_own_folder_and_by_that_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = sweep(tmp_path, 1)
+    run_of(tmp_path, "a", "finished")
+    write_cell(folder, 0, SweepCell(["seed=0"], "../../a/seed0", best=0.5))
+    for place in (folder, folder.parent):
+        monkeypatch.chdir(place)
+        for named in (place, Path()):
+            assert shown(named) == "table-1 finished: 1 finished\n"
+
+
+def test_eighty_columns_show_each_number_whole(tmp_path: Path) -> None:
+    """Also beside a name and above a note that are longer than that."""
+    run, name = run_of(tmp_path, "a", "running"), "model.mixer.long_conv_kernel=multiscale"
+    folder, why = tmp_path / "sweeps" / "table-1", " ".join(["the memory would not suffice"] * 4)
+    cells = [[name, "seed=0"], [name.replace("multiscale", "cosine"), "seed=1"]]
+    write_plan(folder, Plan("table-1", "python train.py", cells))
+    write_cell(folder, 0, SweepCell(cells[0], "../../a/seed0"))
+    write_cell(folder, 1, SweepCell(cells[1], error=why))
+    sign = {"step": 123_000, "steps": 137_500, "time": time.time(), "first_step": 0}
+    sign |= {"first_time": time.time() - 1e6, "metric": "bits_per_byte", "value": 1.25}
+    (run / PROGRESS).write_text(json.dumps(sign))
+    with hold(lease_of(run)):
+        text = shown(tmp_path, width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    (row,) = [line for line in text.splitlines() if "running" in line and "│" in line]
+    parts = [part.strip() for part in row.split("│")]
+    assert parts[2:-1] == ["running", "89 % of 137,500", "32 h 44 min", "1.2500"]
+    assert f"failed: {why}" in " ".join(text.split())
 
 
 def test_a_sweep_that_never_began_is_left_out(tmp_path: Path) -> None:

@@ -264,6 +264,8 @@ def test_the_unit_fits_the_rounded_number(value, text) -> None:
     assert human(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(59.6, "1 min 00 s"), (3725, "1 h 02 min")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(59.4, "59 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min")]
+)
 def test_durations(value, text) -> None:
     assert duration(value) == text

@@ -221,6 +221,23 @@ def test_a_slow_run_shows_that_it_lives(composed, monkeypatch, capsys) -> None:
     assert "step 1/12" in capsys.readouterr().out
 
 
+def test_four_lines_say_what_will_run(composed, monkeypatch, capsys, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    short = ["output_dir=outputs", "trainer.max_steps=2", "schedule.warmup_steps=1"]
+    run(composed(*short))
+    *lines, end = capsys.readouterr().out.splitlines()[:5]
+    assert [line.split()[0] for line in lines] == ["data", "model", "training", "record"]
+    assert max(map(len, lines)) <= 80
+    assert (tmp_path / lines[-1].split()[1]).is_file()
+    assert end.startswith("listops-chela-")  # the table of what came out
+    run(composed(*short, "trainer.verbose=true", "resume=false"))
+    said = capsys.readouterr().out
+    assert said.startswith("\n".join(lines))
+    for part in ("fingerprint ", "short_conv: torch", "step eager; data read from disk", "-seed0"):
+        assert part in said.partition("\nW&B")[0]
+        assert part not in "\n".join(lines)
+
+
 def test_sequences_of_one_length_need_no_mask(composed, monkeypatch, tmp_path) -> None:
     """Pictures are all equally long: the model is told so, and computes the same."""
     overrides = [

@@ -107,9 +107,7 @@ def call(arguments: list[str], environment: dict[str, str]) -> str:
 
 def do_as_told(shown: str, environment: dict[str, str]) -> str:
     """Run the command that uploads, as the run printed it."""
-    (command,) = re.findall(
-        r"(?:to upload it:|upload with) (.+?)(?:; its files.*)?$", shown, re.MULTILINE
-    )
+    (command,) = re.findall(r"(?:to upload it:|upload with) (.+?)$", shown, re.MULTILINE)
     program, *arguments = shlex.split(command)
     return call(["-m", program, *arguments], environment)
 
@@ -162,7 +160,7 @@ def test_a_sweep_is_a_run_per_cell_and_one_with_the_table(
     report = server.runs[f"{sweep}-report"]
     assert (report.group, report.job_type, report.exit_code) == (sweep, "report", 0)
     folder = tmp_path / "outputs" / "sweeps" / sweep
-    assert f"/runs/{report.name}); its files: {folder}" in shown
+    assert f"/runs/{report.name})\nits files: {folder}\n" in shown
     table = json.loads(report.files[report.summary["table"]["path"]])
     assert table["columns"][0] == "model"
     ((model, cell),) = table["data"]
