@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from chela.bench.profiling import Profile, profiled
 from chela.config.schema import RunConfig
+from chela.layers.sequence import parts, replicas
 from chela.training import build
 from chela.training.data import DataModule
 from chela.training.engine import Engine, resolve
@@ -103,7 +104,7 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
         torch.OutOfMemoryError: the model does not fit at this length.
     """
     engine = resolve(config)
-    size, device = max(1, tokens // length // engine.processes), engine.device
+    size, device = max(1, tokens // length // engine.replicas), engine.device
     spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
     batch = Batch(
         values=torch.randint(1, 20, (size, length), device=device),
@@ -186,14 +187,14 @@ class _Stopwatch(Callback):
             evaluation = _seconds(lambda: module.validation_step(val, 0), steps, device)
         module.train()
         self.speed = Speed(
-            loop=trainer.world_size * self.tokens / loop,
-            step=trainer.world_size * size / step,
-            evaluation=trainer.world_size * _positions(val) / evaluation,
+            loop=replicas() * self.tokens / loop,
+            step=replicas() * size / step,
+            evaluation=replicas() * _positions(val) / evaluation,
             true_share=float(self.true_tokens) / self.tokens,
             peak_bytes=peak,
             compile_seconds=self.warm - self.began,
             profile=profile,
-            floor_bytes=_least_passes(module) * size * self.token_bytes,
+            floor_bytes=_least_passes(module) * size * self.token_bytes // parts(),
         )
 
 

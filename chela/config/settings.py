@@ -89,6 +89,8 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = field(metadata=APART)
     devices: PositiveInt = field(metadata=APART)  # of each node
     num_nodes: PositiveInt = field(metadata=APART)
+    # in a row, of which each holds a share of every sequence's positions
+    sequence_devices: PositiveInt = field(metadata=APART)
     # how a step runs; the same step, but for rounding and the draws of dropout
     step: Step = field(metadata=APART)
     deterministic: bool = field(metadata=APART)  # the same bits in every run on one GPU; slower
@@ -108,6 +110,11 @@ class TrainerConfig:
     def processes(self) -> int:
         """Of the run, one for each device of each node."""
         return self.devices * self.num_nodes
+
+    @property
+    def replicas(self) -> int:
+        """Groups of processes among which the samples of a batch are divided."""
+        return self.processes // self.sequence_devices
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})

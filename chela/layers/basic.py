@@ -33,6 +33,12 @@ class Dropout(nn.Dropout):
         """The probability in force: 0 in evaluation."""
         return self.p if self.training else 0.0
 
+    def split_obstacle(self) -> str | None:
+        """Why its tokens cannot be those of several devices, and what to do; None: they can."""
+        if self.tied and self.p > 0:
+            return "tied dropout draws once for all tokens of a sequence; set tie_dropout=false"
+        return None
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, C) to (B, L, C)."""
         return dropout(x, self.p, self.tied) if self.training else x

@@ -19,6 +19,11 @@ def processes() -> int:
     return dist.get_world_size() if several else 1
 
 
+def is_alone() -> bool:
+    """Whether this is computed inside ``alone``."""
+    return _alone
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """What is computed inside concerns this process only: the others would not answer."""

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from chela.kernels import long_conv, zero_padding
 from chela.kernels.precision import without_autocast
 from chela.layers.basic import Dropout, compute_dtype, linear
+from chela.layers.sequence import own_channels
 from chela.mixers.chela.long_conv import Convolves
-from chela.mixers.long_kernels import LongKernel
+from chela.mixers.long_kernels import LongKernel, of_channels
+from chela.mixers.over_shares import convolve_long
 from chela.mixers.stepping import Filter, FilterState, causal_only
 
 
@@ -26,10 +28,15 @@ class Convolving(Convolves):
         Raises:
             ValueError: L exceeds max_length.
         """
-        length = self.checked_length(h)
+        length, mine = self.checked_length(h), own_channels(h.shape[-1])
         with without_autocast(h):
-            taps = kernel(length)  # (directions, D, L)
-        return long_conv.convolve(h, taps, skip, implementation=self.implementation)
+            taps = kernel(length, mine)  # (directions, D, L)
+        beside = None if skip is None else of_channels(skip, mine)
+
+        def convolve(x: Tensor) -> Tensor:
+            return long_conv.convolve(x, taps, beside, implementation=self.implementation)
+
+        return convolve_long(h, length, convolve)
 
     def filter(self, kernel: LongKernel, skip: Tensor | None) -> Filter:
         """``convolve`` a token at a time."""

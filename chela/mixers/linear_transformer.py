@@ -21,6 +21,8 @@ from chela.kernels import linear_attention, zero_padding
 from chela.kernels.choice import Implementation
 from chela.kernels.precision import accumulation_dtype, without_autocast
 from chela.layers.basic import compute_dtype, linear
+from chela.layers.sequence import part, parts, sum_before, sum_of_all, true_counts
+from chela.mixers.over_shares import bidirectional_attention, causal_attention
 from chela.mixers.positions import Positions, check_heads, rotate
 from chela.mixers.stepping import causal_only, token_counts
 
@@ -87,6 +89,9 @@ class LinearTransformerMixer(nn.Module):
         """Why the kernels cannot serve these heads; None where they can."""
         return linear_attention.obstacle(self.head_dim, self.head_dim)
 
+    def split_obstacle(self) -> None:
+        """Its tokens can be those of several devices, which exchange states."""
+
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
         q, k, v = self._qkv(x, lengths)
@@ -94,7 +99,7 @@ class LinearTransformerMixer(nn.Module):
             return self._causal(q, k, v, lengths)[0]
         denominator = self._denominator(q, k, lengths)  # (B, L, H, 1)
         how = self.implementation  # both are divided by the length
-        o = linear_attention.bidirectional(*self._turned(q, k), v, lengths, implementation=how)
+        o = bidirectional_attention(*self._turned(q, k), v, lengths, implementation=how)
         return self._leave(o / denominator, v)
 
     def prefill(
@@ -126,8 +131,11 @@ class LinearTransformerMixer(nn.Module):
         q, k, v = self.qkv(h).unflatten(-1, (3, self.config.num_heads, -1)).unbind(2)
         return elu1(q), zero_padding(elu1(k), lengths), v
 
-    def _turned(self, q: Tensor, k: Tensor, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (rotate(q, first), rotate(k, first)) if self.config.positions == "rotary" else (q, k)
+    def _turned(self, q: Tensor, k: Tensor, first: Tensor | int = 0) -> tuple[Tensor, Tensor]:
+        if self.config.positions != "rotary":
+            return q, k
+        first = first + part() * q.shape[1]  # those of the shares before this one
+        return rotate(q, first), rotate(k, first)
 
     def _causal(
         self, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None
@@ -135,7 +143,7 @@ class LinearTransformerMixer(nn.Module):
         """The output (B, L, D), and the sum of k^T v behind it, (B, H, d, d)."""
         denominator = self._denominator(q, k, lengths)  # (B, L, H, 1)
         chunk_size, how = self.config.chunk_size, self.implementation
-        o, products = linear_attention.causal(
+        o, products = causal_attention(
             *self._turned(q, k), v, lengths, chunk_size, implementation=how
         )
         return self._leave(o / denominator, v), products
@@ -152,9 +160,13 @@ class LinearTransformerMixer(nn.Module):
             wide = accumulation_dtype(q)
             if self.causal:
                 sums = k.cumsum(1, dtype=wide)  # (B, L, H, d)
+                if parts() > 1:
+                    sums = sums + sum_before(k.sum(1, keepdim=True, dtype=wide))
             else:
-                sums = k.sum(1, keepdim=True, dtype=wide)  # (B, 1, H, d)
-                count = q.shape[1] if lengths is None else lengths.clamp(min=1)[:, None, None, None]
+                sums = sum_of_all(k.sum(1, keepdim=True, dtype=wide))  # (B, 1, H, d)
+                count = true_counts(lengths, q.shape[1])
+                if isinstance(count, Tensor):
+                    count = count.clamp(min=1)[:, None, None, None]
                 sums = sums / count
             return (q * sums).sum(-1, keepdim=True) + EPS
 

@@ -1,7 +1,8 @@
 """Ways to parametrise a convolution kernel as long as the sequence.
 
 Each is called with a length and returns (directions, D, length), the first taps of a kernel that
-is built for ``max_length``: a tap does not depend on how far a batch happens to be padded.
+is built for ``max_length``: a tap does not depend on how far a batch happens to be padded. Given
+``channels`` too, it makes the taps of these alone: a process may convolve some of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from chela.kernels.exponentials import exponential_sums
 from chela.mixers.stepping import Modes
 
 
+def of_channels(x: Tensor, channels: slice | None, axis: int = 0) -> Tensor:
+    """Some channels of x, which are its ``axis``; None: all."""
+    if channels is None:
+        return x
+    return x.narrow(axis, channels.start, channels.stop - channels.start)
+
+
 class LongKernel(nn.Module):
     """A kernel of ``max_length`` taps per channel and direction."""
 
@@ -25,8 +33,13 @@ class LongKernel(nn.Module):
         super().__init__()
         self.max_length = max_length
 
-    def forward(self, length: int) -> Tensor:
-        """The first ``length`` <= ``max_length`` taps, (directions, D, length)."""
+    def forward(self, length: int, channels: slice | None = None) -> Tensor:
+        """The first ``length`` <= ``max_length`` taps, (directions, D, length).
+
+        Args:
+            length: how many.
+            channels: a part of D; None: all of them.
+        """
         raise NotImplementedError
 
     def modes(self) -> Modes | None:
@@ -61,7 +74,7 @@ class MultiscaleKernel(LongKernel):
         with torch.no_grad():
             self.initial_norm.copy_(self(max_length).norm(dim=(0, 2))[:, None])
 
-    def forward(self, length: int) -> Tensor:
+    def forward(self, length: int, channels: slice | None = None) -> Tensor:
         """The first ``length`` taps, (directions, D, length).
 
         Built from the sub-kernels that reach into them; a compiler builds all of them, so that it
@@ -70,8 +83,12 @@ class MultiscaleKernel(LongKernel):
         scales = list(zip(self.sub_kernels, self.stretches, self.weights, strict=True))
         if not torch.compiler.is_compiling():
             scales = scales[: sub_kernels_to(length, self.sub_kernels.shape[-1])]
-        pieces = [weight * stretched(taps, stretch) for taps, stretch, weight in scales]
-        return torch.cat(pieces, dim=-1).narrow(-1, 0, length) / self.initial_norm
+        pieces = [
+            weight * stretched(of_channels(taps, channels, 1), stretch)
+            for taps, stretch, weight in scales
+        ]
+        norm = of_channels(self.initial_norm, channels)
+        return torch.cat(pieces, dim=-1).narrow(-1, 0, length) / norm
 
 
 def sub_kernels_to(length: int, taps: int) -> int:
@@ -144,13 +161,16 @@ class CosineKernel(LongKernel):
         self.register_buffer("series", series.to(torch.get_default_dtype()), persistent=False)
         self.coefficients = nn.Parameter(torch.randn(directions, dim, terms))
 
-    def forward(self, length: int) -> Tensor:
+    def forward(self, length: int, channels: slice | None = None) -> Tensor:
         """The first ``length`` taps, (directions, D, length)."""
         directions, dim, terms = self.coefficients.shape
         groups = self.series.shape[0]
         c = F.pad(self.coefficients, (0, 0, 0, groups * self.per_group - dim))
         c = c.view(directions, groups, self.per_group, terms)
-        return (c @ self.series[..., :length]).flatten(1, 2)[:, :dim]
+        mine = channels or slice(0, dim)
+        first, last = mine.start // self.per_group, -(-mine.stop // self.per_group)
+        taps = (c[:, first:last] @ self.series[first:last, :, :length]).flatten(1, 2)
+        return taps[:, mine.start - first * self.per_group :][:, : mine.stop - mine.start]
 
     def kernel_parameters(self) -> Iterator[nn.Parameter]:
         """None: coefficients are trained like a weight matrix, as a state space's C."""
@@ -173,9 +193,10 @@ class ExplicitKernel(LongKernel):
         self.dropout = dropout
         self.taps = nn.Parameter(torch.randn(directions, dim, max_length) * deviation)
 
-    def forward(self, length: int) -> Tensor:
+    def forward(self, length: int, channels: slice | None = None) -> Tensor:
         """The first ``length`` taps, shrunk towards 0; in training some are dropped."""
-        shrunk = F.softshrink(self.taps.narrow(-1, 0, length), self.threshold)
+        taps = of_channels(self.taps, channels, 1).narrow(-1, 0, length)
+        shrunk = F.softshrink(taps, self.threshold)
         return F.dropout(shrunk, self.dropout, self.training)
 
 
@@ -201,13 +222,14 @@ class EMAKernel(LongKernel):
         self.beta = nn.Parameter(0.02 * torch.randn(shape) + signs)
         self.eta = nn.Parameter(torch.randn(shape))
 
-    def forward(self, length: int) -> Tensor:
+    def forward(self, length: int, channels: slice | None = None) -> Tensor:
         """The first ``length`` taps, (directions, D, length)."""
-        log_decay, amplitudes = (each.flatten(0, 1) for each in self._exponentials())
+        exponentials = (of_channels(each, channels, 1) for each in self._exponentials())
+        log_decay, amplitudes = (each.flatten(0, 1) for each in exponentials)
         still = torch.zeros_like(log_decay)  # none oscillates
         modes = log_decay, still, amplitudes[None], still[None]
         taps = exponential_sums(*modes, length, implementation=self.implementation)
-        return taps.view(*self.alpha.shape[:2], length)
+        return taps.view(len(self.alpha), -1, length)
 
     def modes(self) -> Modes:
         """The damped exponentials themselves."""

@@ -113,6 +113,14 @@ class MegaMixer(Convolving):
         m = self._average(self.convolve(h, self.ema, self.omega))  # (B, L, D)
         return self._leave(h, m, self._attend(*self._qkv(h, m), lengths))
 
+    def split_obstacle(self) -> str:
+        """Why its tokens cannot be those of several devices, and what to do."""
+        return (
+            "Mega's attention looks at the keys and values of the whole sequence, or of a chunk "
+            "that does not end with a device's share; take model=chela, linear_transformer, s4d or "
+            "sgconv"
+        )
+
     def prefill(
         self, x: Tensor, lengths: Tensor | None = None, room: int = 0
     ) -> tuple[Tensor, MegaState]:

@@ -19,7 +19,7 @@ Positions = Literal["rotary", "none"]
 BASE = 10000.0  # Vaswani et al. 2017: the slowest pair turns once in 2 pi BASE > 60,000 tokens
 
 
-def rotate(x: Tensor, first: Tensor | None = None) -> Tensor:
+def rotate(x: Tensor, first: Tensor | int = 0) -> Tensor:
     """Turn each pair of channels by its position times its frequency (Su et al. 2021).
 
     Pair p consists of the channels p and p + d/2; its frequency is BASE^(-2p/d). A product of two
@@ -27,14 +27,16 @@ def rotate(x: Tensor, first: Tensor | None = None) -> Tensor:
 
     Args:
         x: queries or keys (B, L, H, d).
-        first: the position (B,) of each sequence's first; None: 0.
+        first: the position of all sequences' first, or of each (B,).
 
     Returns:
         (B, L, H, d) in the dtype of x, computed in float32 or better.
     """
     positions = torch.arange(x.shape[1], device=x.device)  # (L,)
-    if first is not None:
+    if isinstance(first, Tensor):
         positions = first[:, None] + positions  # (B, L)
+    elif first:
+        positions = first + positions
     cos, sin = turns(positions, x.shape[-1], x)  # (L, d/2) or (B, L, d/2)
     one, other = x.chunk(2, dim=-1)  # (B, L, H, d/2)
     cos, sin = cos[..., None, :], sin[..., None, :]  # (L, 1, d/2) or (B, L, 1, d/2)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from chela.kernels.choice import Implementation
 from chela.kernels.exponentials import exponential_sums
-from chela.mixers.long_kernels import LongKernel
+from chela.mixers.long_kernels import LongKernel, of_channels
 from chela.mixers.stepping import Modes
 
 
@@ -75,14 +75,22 @@ class StateSpaceKernel(LongKernel):
         # Complex normal with variance 1, as real and imaginary parts.
         self.readout = nn.Parameter(0.5**0.5 * torch.randn(directions, dim, pairs, 2))
 
-    def forward(self, length: int) -> Tensor:
+    def forward(self, length: int, channels: slice | None = None) -> Tensor:
         """The first ``length`` taps, (directions, D, length).
 
         In plain PyTorch all are computed whatever the length, so that a compiler makes one program
         for every length; of an operator it need not know the length.
         """
         built = length if self.implementation == "triton" else self.max_length
-        taps = exponential_sums(*self._modes(), built, implementation=self.implementation)
+        rate, angle, real, imag = self._modes()
+        taps = exponential_sums(
+            of_channels(rate, channels),
+            of_channels(angle, channels),
+            of_channels(real, channels, 1),
+            of_channels(imag, channels, 1),
+            built,
+            implementation=self.implementation,
+        )
         return taps.narrow(-1, 0, length)
 
     def modes(self) -> Modes:

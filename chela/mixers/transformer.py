@@ -75,6 +75,13 @@ class TransformerMixer(nn.Module):
         q, k, v = self._qkv(zero_padding(x, lengths))
         return self._attend(q, k, v, self._key_mask(lengths, x.shape[1]), self.causal)
 
+    def split_obstacle(self) -> str:
+        """Why its tokens cannot be those of several devices, and what to do."""
+        return (
+            "softmax attention looks at the keys and values of the whole sequence; take "
+            "model=chela, linear_transformer, s4d or sgconv"
+        )
+
     def prefill(
         self, x: Tensor, lengths: Tensor | None = None, room: int = 0
     ) -> tuple[Tensor, KeyValues]:
@@ -92,7 +99,7 @@ class TransformerMixer(nn.Module):
         seen = (places <= place[:, None])[:, None, None]  # (B, 1, 1, C)
         return self._attend(q, state.keys, state.values, seen, causal=False), state
 
-    def _qkv(self, x: Tensor, first: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, x: Tensor, first: Tensor | int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, L, H, d) of x (B, L, D), ``first`` (B,) its position."""
         h = x.to(compute_dtype(x))
         q, k, v = self.qkv(h).unflatten(-1, (3, self.config.num_heads, -1)).unbind(2)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from chela.layers.norms import BatchNorm
+from chela.layers.sequence import own_share, part
 from chela.model.backbone import Backbone, BackboneConfig
 from chela.model.encoders import TokenEncoder
 from chela.model.head import Unread, make_head, pool, unread
@@ -106,10 +107,13 @@ class Classifier(Model):
 
     def encode(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pooled features (B, D) of single sequences (B, L), before the head."""
-        pooled = pool(self.backbone(values, lengths), lengths, self.pooling)  # (B, D)
+        own, of_own = own_share(values, lengths)
+        pooled = pool(self.backbone(own, of_own), of_own, self.pooling)  # (B, D)
         if self.pooled_norm is None:
             return pooled
         real = None if lengths is None else (lengths > 0)[:, None]  # (B, 1)
+        if part() > 0:  # whoever holds the same sequences has the same features: they count once
+            real = torch.zeros(len(pooled), 1, dtype=torch.bool, device=pooled.device)
         return self.pooled_norm(pooled[:, None], real)[:, 0]
 
 
@@ -144,10 +148,12 @@ class TokenModel(Model):
     ) -> Tensor:
         """Logits (B, L, classes), arbitrary at padded positions; see ``Backbone.forward``.
 
+        Of processes that hold a sequence together each has those of its own positions.
+
         Args:
             values: token ids (B, L), or floats (B, L) or (B, L, C).
             lengths: (B,) true lengths, None when nothing is padded.
-            places: (B, K) positions whose logits (B, K, classes) alone are computed.
+            places: (B, K) positions, of these, whose logits (B, K, classes) alone are computed.
         """
         return self.head(self.features(values, lengths, places))
 
@@ -161,7 +167,7 @@ class TokenModel(Model):
         self, values: Tensor, lengths: Tensor | None = None, places: Tensor | None = None
     ) -> Tensor:
         """What the head reads (B, L, D), or at ``places`` alone (B, K, D)."""
-        features = self.backbone(values, lengths)  # (B, L, D)
+        features = self.backbone(*own_share(values, lengths))  # (B, L, D)
         if places is not None:
             features = features.take_along_dim(places[..., None], dim=1)  # (B, K, D)
         return features

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from chela.kernels.token_loss import token_loss
 from chela.layers.basic import compute_dtype
+from chela.layers.sequence import part
 from chela.model import Model, Unread
 from tasks.storage.rows import NOTHING
 
@@ -109,8 +110,12 @@ class Objective:
     def ask(
         self, model: Any, values: Tensor, lengths: Tensor | None, targets: Tensor
     ) -> tuple[Answers, Tensor]:
-        """What ``model`` answers to a batch: logits (..., classes) and their targets (...)."""
-        return model(values, lengths), targets
+        """What ``model`` answers to a batch: logits (..., classes) and their targets (...).
+
+        Processes that hold a sequence together have one answer: the first of them is asked for it.
+        """
+        answers = model(values, lengths)
+        return answers, targets if part() == 0 else torch.full_like(targets, NOTHING)
 
     def judge(self, logits: Answers, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of each target, 1 where it is hit, and 1 where one is asked.

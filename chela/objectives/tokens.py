@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from chela.layers.sequence import own_positions
 from chela.model import TokenModel
 from chela.objectives.base import ACCURACY, LOSS, Answers, Means, Metric, Objective
 from tasks.storage.rows import NOTHING
@@ -36,8 +37,10 @@ class Tokens(Objective):
     ) -> tuple[Answers, Tensor]:
         """The head reads no more places (B, answers) of a sample than can be asked.
 
-        Scores among ``MANY`` tokens or more are left to whoever reads them, some at a time.
+        Scores among ``MANY`` tokens or more are left to whoever reads them, some at a time. Of
+        processes that hold a sequence together each is asked at its own positions.
         """
+        targets = own_positions(targets, fill=NOTHING)
         answer = model if self.num_classes < MANY else model.unread
         if self.answers is None:
             return answer(values, lengths), targets

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -100,6 +101,35 @@ def build_model(
     return model
 
 
+def refuse_unsplit(model: Model, name: str, devices: int) -> None:
+    """See that each sequence can be held by several devices.
+
+    What mixes tokens says so itself: its ``split_obstacle()`` is None, or why not and what to do.
+
+    Args:
+        model: whose blocks' mixers have the method; other modules may.
+        name: of the model, for the message.
+        devices: that hold a sequence together.
+
+    Raises:
+        ConfigError: a part cannot, or a mixer does not say.
+    """
+    mixers: list[Any] = [block.mixer for block in model.backbone.blocks]
+    reasons = [
+        f"{type(mixer).__name__} does not say whether its tokens can be those of several devices; "
+        "give it a method split_obstacle() that returns None where they can"
+        for mixer in mixers
+        if not hasattr(mixer, "split_obstacle")
+    ]
+    parts: list[Any] = [each for each in model.modules() if hasattr(each, "split_obstacle")]
+    reasons += filter(None, (part.split_obstacle() for part in parts))
+    if reasons:
+        raise ConfigError(
+            f"model={name} cannot have each sequence on {devices} devices: {reasons[0]}, or "
+            "trainer.sequence_devices=1"
+        )
+
+
 def build_module(
     config: RunConfig,
     spec: TaskSpec,
@@ -122,6 +152,8 @@ def build_module(
         ConfigError: the sizes do not fit together.
     """
     model = build_model(config.model, spec, engine.kernels, engine.device)
+    if engine.sequence_devices > 1:
+        refuse_unsplit(model, config.model.name, engine.sequence_devices)
     if engine.step != "eager":
         compile_blocks(model, one_for_all_lengths=padded and not engine.deterministic)
     return TrainingModule(
@@ -183,7 +215,7 @@ def build_trainer(
     return L.Trainer(
         accelerator="gpu" if engine.device.type == "cuda" else "cpu",
         devices=engine.devices,
-        strategy=OneStep() if engine.processes > 1 else "auto",
+        strategy=OneStep(engine.sequence_devices) if engine.processes > 1 else "auto",
         num_nodes=engine.nodes,
         precision={"float32": "32-true", "bf16": "bf16-mixed"}[engine.precision],  # type: ignore[arg-type]
         deterministic=engine.deterministic,

@@ -93,7 +93,11 @@ class DataModule(LightningDataModule):
         return self._readers[name]
 
     def _share(self) -> tuple[int, int]:
-        """This process's rank, and how many there are."""
+        """Whose samples this process is given, and among how many they are divided.
+
+        Processes that hold a sequence together are given the same.
+        """
         if self.trainer is None:
             return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+        together = self.engine.sequence_devices
+        return self.trainer.global_rank // together, self.trainer.world_size // together

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from chela.config.schema import RunConfig
 from chela.errors import ChelaError, RunError
 from chela.layers.processes import processes
+from chela.layers.sequence import share_sequences
 
 T = TypeVar("T")
 PAUSE = 0.5  # seconds between two looks at the other processes
@@ -130,11 +131,19 @@ class OneStep(DDPStrategy):
 
     The model is not wrapped: PyTorch's wrapper adds up gradients on streams of its own, which a
     CUDA graph cannot record, and overlaps what takes a hundredth of a step.
+
+    Args:
+        sequence_devices: processes in a row that hold a sequence together.
     """
+
+    def __init__(self, sequence_devices: int = 1) -> None:
+        super().__init__()
+        self._sequence_devices = sequence_devices
 
     def setup_distributed(self) -> None:
         """Another group beside: what hosts agree on does not wait for their GPUs."""
         super().setup_distributed()
+        share_sequences(self._sequence_devices)
         self._hosts = dist.new_group(backend="gloo")
 
     def configure_ddp(self) -> None:

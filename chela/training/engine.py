@@ -23,6 +23,7 @@ class Engine:
     device: torch.device = CPU
     devices: int = 1  # of each node
     nodes: int = 1
+    sequence_devices: int = 1  # that hold a sequence together
     precision: Literal["float32", "bf16"] = "float32"
     step: Literal["eager", "compile", "graph"] = "eager"
     kernels: Asked = "auto"  # one of a model's modules may do without, see ``use_kernels``
@@ -35,6 +36,11 @@ class Engine:
         return self.devices * self.nodes
 
     @property
+    def replicas(self) -> int:
+        """Groups of processes among which the samples of a batch are divided."""
+        return self.processes // self.sequence_devices
+
+    @property
     def dtype(self) -> torch.dtype:
         """In which the model's activations are."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
@@ -43,7 +49,9 @@ class Engine:
     def place(self) -> str:
         """``"1 x cuda, bf16"``."""
         nodes = f"{self.nodes} nodes with " if self.nodes > 1 else ""
-        return f"{nodes}{self.devices} x {self.device.type}, {self.precision}"
+        together = self.sequence_devices
+        sequences = f", a sequence on {together}" if together > 1 else ""
+        return f"{nodes}{self.devices} x {self.device.type}{sequences}, {self.precision}"
 
     def describe(self) -> str:
         """``"1 x cuda, bf16; step one CUDA graph, compiled"``."""
@@ -67,6 +75,7 @@ def resolve(config: RunConfig) -> Engine:
         device,
         trainer.devices,
         trainer.num_nodes,
+        trainer.sequence_devices,
         _precision(trainer, device),
         step_form(trainer, device),
         config.kernels,
@@ -90,11 +99,17 @@ def step_form(config: TrainerConfig, device: torch.device) -> Literal["eager", "
 
 
 def _device(config: TrainerConfig) -> torch.device:
-    processes = config.processes
-    if config.batch_size % processes:
+    processes, together = config.processes, config.sequence_devices
+    if processes % together:
         raise RunError(
-            f"trainer.batch_size={config.batch_size} cannot be split over {processes} devices."
-            f"\n  try: {-(-config.batch_size // processes) * processes}"
+            f"trainer.sequence_devices={together} does not divide the {processes} devices of the "
+            f"run.\n  try: trainer.devices={-(-processes // together) * together}"
+        )
+    replicas = config.replicas
+    if config.batch_size % replicas:
+        raise RunError(
+            f"trainer.batch_size={config.batch_size} cannot be split over {replicas} devices."
+            f"\n  try: {-(-config.batch_size // replicas) * replicas}"
         )
     if config.micro_batch_size is not None and processes > 1:
         raise RunError(

@@ -67,10 +67,10 @@ def out_of_memory(config: TrainerConfig, length: int, total: int) -> str:
     Activations are what fills it, and they grow in proportion to the tokens computed at once.
     """
     peak = torch.cuda.max_memory_allocated() / 2**30
-    at_once = config.micro_batch_size or config.batch_size // config.processes
+    at_once = config.micro_batch_size or config.batch_size // config.replicas
     half = max(1, at_once // 2)
     if config.processes > 1:  # which have no micro batches
-        smaller = f"trainer.batch_size={half * config.processes}"
+        smaller = f"trainer.batch_size={half * config.replicas}"
     else:
         smaller = f"trainer.micro_batch_size={half}"
     return (

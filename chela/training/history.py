@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from chela.layers.sequence import part
 from chela.objectives.base import Metric, Objective
 from chela.records.files import write_text
 from chela.training.distributed import is_leader, total
@@ -92,7 +93,8 @@ class History(Callback):
     ) -> None:
         """Count tokens; every ``every_steps`` steps write a row."""
         assert isinstance(module, TrainingModule)
-        self._interval_tokens = self._interval_tokens + batch.lengths.sum()
+        if part() == 0:  # of those that hold these sequences together
+            self._interval_tokens = self._interval_tokens + batch.lengths.sum()
         self.step = step = trainer.global_step
         if step % self.every_steps and step < trainer.max_steps:
             return

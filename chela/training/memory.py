@@ -114,7 +114,8 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
         reader, longest = data.on_disk(), int(data.lengths.argmax())
         peaks = []
         for size in (1, 2):
-            some = Batch(*(each.to(device) for each in reader.__getitems__([longest] * size)))
+            whole = Batch(*(each.to(device) for each in reader.__getitems__([longest] * size)))
+            some = _share(whole, config.sequence_devices)
             compute = partial(_compute, model, some, task, engine.dtype, train)
             peak = _peak(compute, device, free)
             if peak is None:  # not even this fits
@@ -125,7 +126,7 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
         each = max(peaks[1] - peaks[0], 0)
         return Need(key, count, fixed + peaks[0] - each, each, split)
 
-    batch = config.batch_size // config.processes
+    batch = config.batch_size // config.replicas
     at_once = min(config.micro_batch_size or batch, batch)
     # the split that selects may be shorter than the one that is tested, in either way
     trained, *others = (task.samples(name) for name in ("train", task.selecting, "test"))
@@ -134,13 +135,23 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
     with _untouched(model, device), alone():
         model.train()
         key = "trainer.micro_batch_size" if config.processes == 1 else "trainer.batch_size"
-        training = line(key, at_once, trained, moments, train=True, split=config.processes)
+        training = line(key, at_once, trained, moments, train=True, split=config.replicas)
         model.eval()
         at_once = min(config.eval_batch_size, rows)
         evaluation = line("trainer.eval_batch_size", at_once, evaluated, 0, train=False)
     length = max(int(data.lengths.max()) for data in (trained, evaluated))
     length = length // task.encoding.channels // task.encoding.documents
     return Estimate((training, evaluation), length, free, shared)
+
+
+def _share(batch: Batch, devices: int) -> Batch:
+    """As long a piece of each sequence as one of the devices that hold it together has."""
+    values, lengths, targets, index = batch
+    axis = lengths.ndim  # of the positions
+    length = -(-values.shape[axis] // devices)
+    if targets.ndim > 1:
+        targets = targets[:, :length]
+    return Batch(values.narrow(axis, 0, length), lengths.clamp(max=length), targets, index)
 
 
 def _compute(model: nn.Module, batch: Batch, task: Task, dtype: torch.dtype, train: bool) -> None:

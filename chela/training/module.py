@@ -17,6 +17,7 @@ from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import RunError
 from chela.layers.basic import compute_dtype
 from chela.layers.processes import processes
+from chela.layers.sequence import replicas
 from chela.model import Unread
 from chela.objectives.base import SUMS, Answers, Means, Objective
 from chela.training.distributed import total
@@ -280,7 +281,10 @@ class TrainingModule(L.LightningModule):
     def _asked(self, batch: Batch) -> Tensor:
         """The targets that a step has in all."""
         asked = self.objective.asked(batch.targets).sum()
-        asked = asked * processes() if self.objective.per_sample else total(asked)
+        if self.objective.per_sample:
+            asked = asked * replicas()
+        else:  # of those that hold a sequence together one counts
+            asked = total(asked) * replicas() / processes()
         return asked.clamp(min=1)
 
     def _loss(self, part: Batch, asked: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,10 @@ class Run:
         initial = None
         if config.start_from is not None and self.start.checkpoint is None:
             initial = load_initial(model, Path(config.output_dir), config.start_from, config.seed)
-        if self.leads:
-            self._check_memory(module.model, task)
+        if is_started_outside():  # the others are there, and would wait
+            agreed(partial(self._check_memory, model, task), self.engine.device)
+        elif self.leads:
+            self._check_memory(model, task)
         self.ending.trainer = trainer = self._trainer(task, module.objective, steps, initial)
         self._announce(data, model)
         record = beginning(config, self.provenance, self.wandb, self.group, data, module)
@@ -222,11 +225,11 @@ class Run:
             )
         if prompt := getattr(self.config.task.config, "prompt", None):
             task.prompt_of(prompt)  # what it refuses is told now, not when all is trained
-        processes = self.config.trainer.processes
+        replicas = self.config.trainer.replicas
         for name in (task.selecting, "test"):
-            if (samples := len(task.samples(name))) < processes:
+            if (samples := len(task.samples(name))) < replicas:
                 raise RunError(
-                    f"{processes} devices share the samples of {name}, which are {samples}: each "
+                    f"{replicas} devices share the samples of {name}, which are {samples}: each "
                     "needs one at least.\n  try: fewer devices"
                 )
 

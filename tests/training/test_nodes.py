@@ -19,6 +19,7 @@ from chela.records.state import lease_of
 from chela.training.distributed import as_started, environment, is_leader, is_started_outside
 from chela.training.engine import Engine
 from chela.training.folder import RunFolder
+from chela.training.memory import Estimate, Need
 from chela.training.run import run
 from tasks.lease import hold
 
@@ -66,21 +67,27 @@ def test_one_process_starts_the_others_itself(
         as_started(parse(composed("trainer.num_nodes=2")))
 
 
+TOO_MUCH = Estimate((Need("trainer.batch_size", 16, 0, 1e9),), 40, 1e6)
+
+
 @pytest.mark.parametrize(
-    ("words", "error", "status"), [([], InUse, 75), (["resume=nowhere"], RunError, 1)]
+    ("words", "error", "status"),
+    [([], InUse, 75), (["resume=nowhere"], RunError, 1), (["seed=3"], RunError, 1)],
+    ids=["in use", "no checkpoint", "too little memory"],
 )
 def test_what_the_first_process_cannot_begin_ends_all_and_it_alone_says_why(
     words: list[str], error: type[RunError], status: int, composed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[object] = []
+    sent: list[list[object]] = []
 
     def broadcast(box: list[object]) -> None:
         if is_leader():
-            sent[:] = box
+            sent.append(list(box))
         else:
-            box[:] = sent
+            box[:] = sent.pop(0)
 
     config = composed(*words)
+    monkeypatch.setattr("chela.training.run.estimate", lambda *_: TOO_MUCH)
     folder = RunFolder(parse(config)).path
     started_by(monkeypatch, {**TORCHRUN, "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"})
     monkeypatch.setattr("chela.training.distributed._init_dist_connection", lambda *_: None)
@@ -92,6 +99,7 @@ def test_what_the_first_process_cannot_begin_ends_all_and_it_alone_says_why(
     with pytest.raises(SystemExit) as ended:
         run(config)
     assert ended.value.code == status
+    assert not sent  # the others were told all that was decided
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from chela.kernels.choice import Implementation
 from chela.kernels.linear_attention import eager
+from chela.kernels.linear_attention.eager import finish, read, state
 from chela.kernels.linear_attention.limits import obstacle
 
-__all__ = ["bidirectional", "causal", "obstacle", "recurrent_step"]
+__all__ = ["bidirectional", "causal", "finish", "obstacle", "read", "recurrent_step", "state"]
 
 
 def bidirectional(

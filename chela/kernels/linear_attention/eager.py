@@ -52,6 +52,20 @@ def causal(
     return out, states[:, :, -1]
 
 
+def state(k: Tensor, v: Tensor, lengths: Tensor | None, chunk: int = 1024) -> Tensor:
+    """The sum of k^T v over all tokens (B, H, dk, dv), chunk by chunk, in float32 or better."""
+    chunk = min(chunk, v.shape[1])
+    k, v = (_chunks(zero_padding(x, lengths), chunk) for x in (k, v))  # (B, H, N, C, d)
+    with without_autocast(k):
+        return (k.mT @ v).to(accumulation_dtype(v)).sum(2)
+
+
+def read(q: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
+    """q S for the state (B, H, dk, dv) of each head, zero at padded positions."""
+    with without_autocast(q):
+        return torch.einsum("blhd,bhde->blhe", zero_padding(q, lengths), state.to(q.dtype))
+
+
 def finish(
     o: Tensor, norm_weight: Tensor | None, gate: Tensor | None, lengths: Tensor | None
 ) -> Tensor:

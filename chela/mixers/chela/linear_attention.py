@@ -13,6 +13,7 @@ from chela.kernels import linear_attention
 from chela.kernels.choice import Implementation
 from chela.layers.norms import RMSNorm, make_norm
 from chela.mixers.chela.query_key import FeatureMap, QueryKey
+from chela.mixers.over_shares import bidirectional_attention, causal_attention
 from chela.mixers.stepping import causal_only
 
 HeadNorm = Literal["rms", "layer", "none"]
@@ -73,6 +74,9 @@ class LinearAttention(nn.Module):
             self.qk_dim // self.num_heads, self.v_dim // self.num_heads
         )
 
+    def split_obstacle(self) -> None:
+        """Its tokens can be those of several devices, which exchange states."""
+
     def forward(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
     ) -> Tensor:
@@ -126,7 +130,7 @@ class LinearAttention(nn.Module):
     def _bidirectional(
         self, lengths: Tensor | None, qkv: QKV, norm_weight: Tensor | None, gate: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        o = linear_attention.bidirectional(
+        o = bidirectional_attention(
             *qkv,
             lengths,
             norm_weight=norm_weight,
@@ -138,7 +142,7 @@ class LinearAttention(nn.Module):
     def _causal(
         self, lengths: Tensor | None, qkv: QKV, norm_weight: Tensor | None, gate: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return linear_attention.causal(
+        return causal_attention(
             *qkv,
             lengths,
             self.chunk_size,

@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import long_conv, short_conv
+from chela.kernels import long_conv
 from chela.kernels.choice import Implementation
 from chela.kernels.precision import without_autocast
 from chela.layers.norms import BatchNorm
-from chela.mixers.long_kernels import LongKernel
+from chela.layers.sequence import own_channels, parts, share
+from chela.mixers.long_kernels import LongKernel, of_channels
+from chela.mixers.over_shares import convolve_long, convolve_short, short_obstacle
 from chela.mixers.stepping import Filter, FilterState, Modes, causal_only
 
 BranchNorm = Literal["none", "batch"]
@@ -63,19 +65,22 @@ class Convolves(nn.Module):
         found = long_conv.scheme(self.max_length, 2, dtype)
         return f"triton ({found})" if found == "monarch" else "torch (fft)"
 
+    def split_obstacle(self) -> str | None:
+        """Why its tokens cannot be those of several devices, and what to do; None: they can."""
+        return None
+
     def checked_length(self, s: Tensor) -> int:
-        """The length L of s (B, L, D).
+        """The length L of the sequences of which s (B, l, D) is this process's share.
 
         Raises:
             ValueError: L exceeds max_length.
         """
-        length = s.shape[1]
-        if length > self.max_length:
+        if s.shape[1] > share(self.max_length):
             raise ValueError(
-                f"a batch of length {length}, but the model was built for max_length="
+                f"a batch of length {s.shape[1] * parts()}, but the model was built for max_length="
                 f"{self.max_length}; build it with the task's longest length"
             )
-        return length
+        return min(s.shape[1] * parts(), self.max_length)  # what is held beyond is padding
 
 
 class LongStage(Convolves):
@@ -152,16 +157,25 @@ class LongConv(LongStage):
         if self.training and not self.sums_branches_first:
             return self.unmerged(s, mask)
         length = self.checked_length(s)
-        return _convolve(s, *self.merged(length), self.implementation)
+        mine = own_channels(s.shape[-1])
+        return _convolve(s, *self.merged(length, mine), self.implementation)
+
+    def split_obstacle(self) -> str | None:
+        """Why its tokens cannot be those of several devices, and what to do; None: they can."""
+        if self.sums_branches_first:
+            return None
+        widths = [taps.shape[1] for taps in self.branches]
+        return next(filter(None, (short_obstacle(each, self.causal) for each in widths)), None)
 
     def unmerged(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
         """The same, branch by branch: what the definition says, and BatchNorm needs to train."""
+        length, mine = self.checked_length(s), own_channels(s.shape[-1])
         with without_autocast(s):
-            long = self.kernel(self.checked_length(s))
+            long = self.kernel(length, mine)
         how = self.implementation
-        outputs = [long_conv.convolve(s, long, implementation=how)]
+        outputs = [_convolve(s, long, None, how)]
         outputs += [
-            short_conv.convolve(s, taps, causal=self.causal, implementation=how)
+            convolve_short(s, taps, causal=self.causal, implementation=how)
             for taps in self.branches
         ]
         z = s * self.skip.to(s.dtype)
@@ -169,14 +183,19 @@ class LongConv(LongStage):
             z = z + norm(output, mask)
         return z
 
-    def merged(self, length: int) -> tuple[Tensor, Tensor | None]:
+    def merged(self, length: int, channels: slice | None = None) -> tuple[Tensor, Tensor | None]:
         """All branches and the skip as one kernel (directions, D, length) and one bias (D,).
 
         BatchNorms count with their running statistics, as in evaluation; without any there is no
         bias.
+
+        Args:
+            length: how many taps.
+            channels: some of D; None: all.
         """
         with without_autocast(self.skip):
-            kernel, _, bias = self._beside(length, self.kernel(length))
+            long = self.kernel(length, channels)
+            kernel, _, bias = self._beside(length, long, channels)
             return kernel, bias
 
     def filter(self) -> Filter:
@@ -190,22 +209,23 @@ class LongConv(LongStage):
             return Filter(beside[0], bias, Modes(modes.log_decay, scale * modes.amplitude))
 
     def _beside(
-        self, length: int, long_kernel: Tensor | None = None
+        self, length: int, long_kernel: Tensor | None = None, channels: slice | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What is beside the long kernel: the kernel (directions, D, length) of skip and branches.
 
         And the factor (D, 1) of the long kernel, and the bias (D,) of all. A ``long_kernel`` is
         added where it always was, behind the skip: another order is another rounding.
         """
-        kernel = self._as_long(self.skip[:, None], length)
+        kernel = self._as_long(of_channels(self.skip, channels)[:, None], length)
         norms = [cast("ChannelScale | BatchNorm", norm) for norm in self.norms]
-        long, *short = [norm.scale_and_shift() for norm in norms]
+        affine = [norm.scale_and_shift() for norm in norms]
+        long, *short = [of_channels(scale, channels)[:, None] for scale, _ in affine]  # (D, 1)
         if long_kernel is not None:
-            kernel = kernel + long[0][:, None] * long_kernel
-        for (scale, _), taps in zip(short, self.branches, strict=True):
-            kernel = kernel + self._as_long(scale[:, None] * taps, length)
-        biases = [shift for _, shift in (long, *short) if shift is not None]
-        return kernel, long[0][:, None], torch.stack(biases).sum(0) if biases else None
+            kernel = kernel + long * long_kernel
+        for scale, taps in zip(short, self.branches, strict=True):
+            kernel = kernel + self._as_long(scale * of_channels(taps, channels), length)
+        biases = [of_channels(shift, channels) for _, shift in affine if shift is not None]
+        return kernel, long, torch.stack(biases).sum(0) if biases else None
 
     def fold(self) -> FoldedLongConv:
         """The stage in evaluation as constants: one kernel and one bias, nothing to train."""
@@ -238,8 +258,10 @@ class FoldedLongConv(LongStage):
 
     def forward(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
         """Convolve s (B, L, D), zero at padded positions."""
-        length = self.checked_length(s)
-        return _convolve(s, self.kernel[..., :length], self.bias, self.implementation)
+        length, mine = self.checked_length(s), own_channels(s.shape[-1])
+        kernel = of_channels(self.kernel, mine, 1)[..., :length]
+        bias = None if self.bias is None else of_channels(self.bias, mine)
+        return _convolve(s, kernel, bias, self.implementation)
 
     def filter(self) -> Filter:
         """The stage, as it is applied to one token: all taps of its kernel."""
@@ -249,5 +271,10 @@ class FoldedLongConv(LongStage):
 def _convolve(
     s: Tensor, kernel: Tensor, bias: Tensor | None, implementation: Implementation
 ) -> Tensor:
-    z = long_conv.convolve(s, kernel, implementation=implementation)
-    return z if bias is None else z + bias.to(z.dtype)
+    """z (B, l, D) of s (B, l, D) with the kernel and the bias of ``own_channels``."""
+
+    def convolve(s: Tensor) -> Tensor:
+        z = long_conv.convolve(s, kernel, implementation=implementation)
+        return z if bias is None else z + bias.to(z.dtype)
+
+    return convolve_long(s, kernel.shape[-1], convolve)

@@ -162,6 +162,9 @@ class ChelaMixer(nn.Module):
         h, z, v = self._streams(x, NO_NORM, lengths)
         return self._leave(h, z, self._attend(z, v, self._gate(z), lengths), lengths)
 
+    def split_obstacle(self) -> None:
+        """Its tokens can be those of several devices, unless a part says why not."""
+
     def prefill(
         self, x: Tensor, lengths: Tensor | None = None, room: int = 0
     ) -> tuple[Tensor, ChelaState]:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import short_conv
 from chela.kernels.choice import Implementation
+from chela.mixers.over_shares import convolve_short, short_obstacle
 from chela.mixers.stepping import Filter, FilterState, causal_only
 
 
@@ -32,7 +32,7 @@ class ShortConv(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, L, D), zero at padded positions, to (B, L, D), which is not."""
-        return short_conv.convolve(
+        return convolve_short(
             h,
             self.weight,
             self.bias,
@@ -40,6 +40,10 @@ class ShortConv(nn.Module):
             activation="silu",
             implementation=self.implementation,
         )
+
+    def split_obstacle(self) -> str | None:
+        """Why its tokens cannot be those of several devices, and what to do; None: they can."""
+        return short_obstacle(self.weight.shape[1], self.causal)
 
     def prefill(self, h: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, FilterState]:
         """``forward``, and the state behind each true length."""

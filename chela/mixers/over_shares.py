@@ -1,0 +1,130 @@
+"""The operations that look across tokens, whoever holds these: one process, or several a share.
+
+With one process each is the operation itself; what several exchange for it is
+``chela.layers.sequence``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from chela.kernels import linear_attention, short_conv
+from chela.kernels.choice import Implementation
+from chela.kernels.short_conv import Activation
+from chela.layers.sequence import (
+    SHORTEST,
+    by_channel,
+    by_time,
+    parts,
+    sum_before,
+    sum_of_all,
+    true_counts,
+    with_halo,
+)
+
+
+def convolve_short(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    causal: bool,
+    activation: Activation | None = None,
+    implementation: Implementation = "torch",
+) -> Tensor:
+    """``short_conv.convolve`` of x (B, l, D): neighbours exchange what it looks at."""
+    before, after = _reach(weight.shape[1], causal)
+    seen = x if parts() == 1 else with_halo(x, before, after)
+    y = short_conv.convolve(
+        seen, weight, bias, causal=causal, activation=activation, implementation=implementation
+    )
+    return y if parts() == 1 else y[:, before : before + x.shape[1]]
+
+
+def short_obstacle(width: int, causal: bool) -> str | None:
+    """Why its tokens cannot be those of several devices, and what to do; None: they can."""
+    reach = max(_reach(width, causal))
+    if reach <= SHORTEST:
+        return None
+    widest = SHORTEST + 1 if causal else 2 * SHORTEST + 1
+    return (
+        f"a short convolution of width {width} looks at {reach} tokens of the next device, which "
+        f"may hold {SHORTEST}; make its width {widest} at most"
+    )
+
+
+def _reach(width: int, causal: bool) -> tuple[int, int]:
+    """How many tokens before and after a token are looked at."""
+    after = 0 if causal else (width - 1) // 2
+    return width - 1 - after, after
+
+
+def convolve_long(x: Tensor, length: int, convolve: Callable[[Tensor], Tensor]) -> Tensor:
+    """A convolution of whole sequences: each process has all positions of its own channels.
+
+    Args:
+        x: (B, l, D).
+        length: L, of the whole sequences; what is held beyond is padding.
+        convolve: (B, L, d) to (B, L, d), of ``own_channels(D)``.
+
+    Returns:
+        (B, l, D).
+    """
+    if parts() == 1:
+        return convolve(x)
+    padding = x.shape[1] * parts() - length
+    y = convolve(by_channel(x)[:, :length])
+    return by_time(F.pad(y, (0, 0, 0, padding)) if padding else y, x.shape[-1])
+
+
+def bidirectional_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    norm_weight: Tensor | None = None,
+    gate: Tensor | None = None,
+    implementation: Implementation = "torch",
+) -> Tensor:
+    """``linear_attention.bidirectional`` of (B, l, H, d): the states of all shares are added up."""
+    if parts() == 1:
+        return linear_attention.bidirectional(
+            q, k, v, lengths, norm_weight=norm_weight, gate=gate, implementation=implementation
+        )
+    state = sum_of_all(linear_attention.state(k, v, lengths))  # (B, H, dk, dv)
+    count = true_counts(lengths, v.shape[1])
+    if isinstance(count, Tensor):
+        count = count.clamp(min=1)[:, None, None, None]
+    o = linear_attention.read(q, state / count, lengths)
+    return linear_attention.finish(o, norm_weight, gate, lengths)
+
+
+def causal_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None = None,
+    chunk_size: int = 64,
+    *,
+    norm_weight: Tensor | None = None,
+    gate: Tensor | None = None,
+    implementation: Implementation = "torch",
+) -> tuple[Tensor, Tensor]:
+    """``linear_attention.causal`` of (B, l, H, d): each share goes on from those before it.
+
+    The state that a share starts from is known when all have been through their own, and is read
+    then: no process waits for another one's tokens.
+    """
+    if parts() == 1:
+        return linear_attention.causal(
+            q, k, v, lengths, chunk_size,
+            norm_weight=norm_weight, gate=gate, implementation=implementation,
+        )  # fmt: skip
+    o, state = linear_attention.causal(q, k, v, lengths, chunk_size, implementation=implementation)
+    first = sum_before(state)  # (B, H, dk, dv)
+    o = o + linear_attention.read(q, first, lengths)
+    return linear_attention.finish(o, norm_weight, gate, lengths), first + state

@@ -1,0 +1,71 @@
+"""Sequences that several processes hold together are computed as one computes them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from torch import nn
+
+from chela.errors import ConfigError
+from chela.training.build import refuse_unsplit
+from tests.conftest import program
+from tests.model.baseline_variants import NAMES, subject
+from tests.model.shares import SPLIT
+from tests.model.variants import MIXERS, make_model
+
+# the number of processes, and how many of them hold a sequence
+WORLDS = ("2/2", "4/4", "4/2")
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, dict[str, float]]:
+    """Of each number of processes and each case the largest relative error against one process."""
+    result = program("-m", "tests.model.shares", OMP_NUM_THREADS="1")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("world", WORLDS)
+def test_outputs_and_gradients_are_those_of_one_process(
+    world: str, errors: dict[str, dict[str, float]]
+) -> None:
+    assert {name: error for name, error in errors[world].items() if not error < 1e-10} == {}
+    assert len(errors[world]) > (20 if world.startswith("4") else len(MIXERS) + len(SPLIT))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_mixer_says_whether_it_can_be_split(name: str) -> None:
+    model = subject(name).make_model()
+    if name in SPLIT or name == "chela":
+        refuse_unsplit(model, name, 2)
+        return
+    with pytest.raises(ConfigError) as refused:
+        refuse_unsplit(model, name, 2)
+    assert f"model={name} cannot have each sequence on 2 devices: " in str(refused.value)
+    assert "attention looks at" in str(refused.value)
+    assert "take model=chela, linear_transformer, s4d or sgconv" in str(refused.value)
+
+
+class Silent(nn.Identity):
+    """A mixer that says nothing."""
+
+
+@pytest.mark.parametrize(
+    ("mixer", "backbone", "reason"),
+    [
+        ({"short_conv_width": 19}, {}, "width 19 looks at 9 tokens .* make its width 17 at most"),
+        ({"branch_norm": "batch", "branch_widths": (21,)}, {}, "width 21 looks at 10 tokens"),
+        ({}, {"tie_dropout": True, "dropout": 0.1}, "tied dropout .* set tie_dropout=false"),
+        (None, {}, r"Silent does not say .* give it a method split_obstacle\(\)"),
+    ],
+)
+def test_what_cannot_be_split_says_what_to_do(
+    mixer: dict | None, backbone: dict, reason: str
+) -> None:
+    model = make_model(mixer or {}, backbone)
+    if mixer is None:
+        model.backbone.blocks[0].mixer = Silent()  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=f"{reason}.*, or trainer.sequence_devices=1"):
+        refuse_unsplit(model, "x", 2)
