@@ -11,6 +11,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from chela.records.collect import Run
+from chela.records.format import human
 from chela.records.record import is_number
 from chela.report.frame import Report
 
@@ -20,8 +21,10 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 26, 12, 44
 MOST_POINTS = 160  # of a line: more cannot be told apart at this width, and would fill the page
 SAME = 1e-6  # relative: values closer than this are one value to an axis
 DOTTED = 12  # a line of at most so many points shows where they are
-COLORS = 10  # that the page's style defines, .line0 to .line9; further lines are dashed
+COLORS = 5  # that anyone can tell apart (page.css, .line0 to .line4); further lines are dashed
 APART = 12  # units between the numbers at the ends of lines
+BESIDE = 20  # units; ends that are farther apart do not hide each other's number
+CROWD = 5  # lines; the bands of more cover each other, and are drawn for who points at one
 
 Point = tuple[float, float]
 
@@ -152,8 +155,8 @@ def chart(lines: Sequence[Line], x_label: str, y_label: str, description: str) -
     for value in xs:
         x, y = place(value, ys[0])
         anchor = "end" if value == xs[-1] else "middle"
-        marks.append(f'<text x="{x:.1f}" y="{y + 17}" text-anchor="{anchor}">{value:g}</text>')
-    heights = spread([place(*points[-1])[1] for _, points in kept], APART)
+        marks.append(f'<text x="{x:.1f}" y="{y + 17}" text-anchor="{anchor}">{human(value)}</text>')
+    heights = _heights([place(*points[-1]) for _, points in kept])
     for (line, points), height in zip(kept, heights, strict=True):
         marks.append(f'<g class="series k{line.number or 0}">')
         if line.band:
@@ -177,6 +180,24 @@ def chart(lines: Sequence[Line], x_label: str, y_label: str, description: str) -
         f'<text transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text></svg>"
     )
+
+
+def _heights(ends: Sequence[Point]) -> list[float]:
+    """Of the numbers at the ends of lines: those beside each other keep apart, inside the chart."""
+    order = sorted(range(len(ends)), key=lambda index: ends[index])
+    groups: list[list[int]] = []
+    for index in order:
+        if not groups or ends[index][0] - ends[groups[-1][-1]][0] > BESIDE:
+            groups.append([])
+        groups[-1].append(index)
+    found = [0.0] * len(ends)
+    for group in groups:
+        apart = min(APART, (HEIGHT - TOP - BOTTOM) / len(group))
+        moved = spread([ends[index][1] for index in group], apart)
+        inside = max(0.0, TOP - min(moved)) + min(0.0, HEIGHT - BOTTOM - max(moved))
+        for index, height in zip(group, moved, strict=True):
+            found[index] = height + inside
+    return found
 
 
 def spread(places: Sequence[float], apart: float) -> list[float]:
@@ -223,7 +244,10 @@ def _figure(title: str, lines: Sequence[Line], label: str, description: str) -> 
         for line in lines
     )
     legend = f'<ul class="legend">{items}</ul>'
-    return f"<figure><figcaption>{escape(title)}</figcaption>{drawn}{legend}</figure>" * bool(drawn)
+    if not drawn:
+        return ""
+    crowded = ' class="crowded"' if len(lines) > CROWD else ""
+    return f"<figure{crowded}><figcaption>{escape(title)}</figcaption>{drawn}{legend}</figure>"
 
 
 def _charts(figures: Sequence[str]) -> Markup:

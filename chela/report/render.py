@@ -27,13 +27,16 @@ from tasks.screen import visible
 
 COSTS = ("Model", "Task", "Parameters", "Tokens/s", "Peak memory", "Steps", "Time", "Hardware")
 COST_LEGEND = (
-    "Tokens/s in training, padding not counted. Time of one run, with validation and saving."
+    "Tokens/s in training, padding not counted. Time of one run, with validation and saving. Peak "
+    "memory: of GPU allocations on a GPU, of the whole process on a CPU."
 )
 LEGEND = (
     "{}: best, {}: second best of our own rows, each with all that lies within "
     f"{ERRORS} standard errors of it; nothing, where that is so of all. ★ best, ☆ second best of "
     "all rows, the published ones included. — : not run, or no number in the source."
 )
+# Columns beside each other, and up to which width of the page (in rem) more of them are too many.
+BLOCKS = ((2, 30), (3, 40), (4, 52), (6, 64))
 LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -157,8 +160,7 @@ def costs(report: Report) -> list[list[str]]:
             cell.column,
             _or_dash(cell.parameters, "{:,}".format),
             _or_dash(cell.tokens_per_second, human),
-            _or_dash(cell.peak_memory_bytes, size)
-            + (f" ({cell.peak_memory_of})" if cell.peak_memory_of else ""),
+            _or_dash(cell.peak_memory_bytes, size),
             _or_dash(cell.steps, "{:,}".format),
             _or_dash(cell.seconds, duration),
             cell.hardware or "—",
@@ -212,6 +214,7 @@ def _template(name: str, escaped: Callable[[str], str]) -> Template:
     environment.globals |= {
         "COSTS": COSTS,
         "COST_LEGEND": COST_LEGEND,
+        "BLOCKS": BLOCKS,
         "LEGEND": LEGEND,
         "configuration": configuration,
         "facts": facts,

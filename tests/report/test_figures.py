@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from itertools import pairwise
+from importlib.resources import files
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chela.report.figures import (
     BOTTOM,
+    COLORS,
     HEIGHT,
     LEFT,
     MOST_POINTS,
@@ -111,6 +114,58 @@ def test_numbers_at_the_ends_of_lines_keep_apart_and_their_order(places) -> None
     assert all(moved[b] - moved[a] >= 12 - 1e-9 for a, b in pairwise(order))
     if all(places[b] - places[a] >= 12 for a, b in pairwise(order)):
         assert moved == pytest.approx(places)
+
+
+def numbers_of(ends) -> list[tuple[float, float]]:
+    """Where the numbers of lines with these ends stand, across and down."""
+    lines = [Line("x", n, [(0, 0), end], number=n) for n, end in enumerate(ends, start=1)]
+    root = ElementTree.fromstring(chart(lines, "step", "%", "what"))
+    texts = [each for each in root.iter("text") if (each.get("class") or "")[:3] == "end"]
+    return [(float(each.get("x")), float(each.get("y"))) for each in texts]
+
+
+def test_a_number_gives_way_to_those_beside_it_alone() -> None:
+    (_, early), (_, late) = numbers_of([(10, 99), (100, 100)])
+    assert early - late == pytest.approx((HEIGHT - TOP - BOTTOM) / 100, abs=0.11)
+    (_, one), (_, other) = numbers_of([(99, 99), (100, 100)])
+    assert one - other == pytest.approx(12, abs=0.11)
+
+
+def test_the_numbers_of_many_lines_stay_in_the_chart() -> None:
+    heights = [y - 4 for _, y in numbers_of([(100, 100 - n / 100) for n in range(30)])]
+    assert heights == sorted(heights)
+    assert len({*heights}) == 30
+    assert TOP <= heights[0] < heights[-1] <= HEIGHT - BOTTOM
+
+
+def test_bands_that_would_cover_each_other_wait_to_be_pointed_at() -> None:
+    for models, crowded in ((5, False), (6, True)):
+        runs = [run(f"m{n}", seed=seed, accuracy=0.5) for n in range(models) for seed in (0, 1)]
+        assert ("crowded" in learning_curves(build(found(*runs)))) == crowded
+
+
+# Machado, Oliveira and Fernandes 2009, the whole of a deficiency, on linear RGB; then to OKLab
+# (Ottosson 2020).
+EYES = {
+    "usual": np.eye(3),
+    "no red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "no green": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "no blue": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+CONES = [[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]]
+OKLAB = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_every_eye_tells_the_colours_of_lines_apart(eye: str, scheme: int) -> None:
+    css = files("chela.report").joinpath("templates/page.css").read_text()
+    colors = re.findall(r"--c\d: #(\w{6})", css)[COLORS * scheme : COLORS * (scheme + 1)]
+    assert len(colors) == COLORS
+    linear = (np.array([[*bytes.fromhex(each)] for each in colors]) / 255) ** 2.2
+    seen = np.clip(linear @ np.transpose(EYES[eye]), 0, 1)
+    lab = np.cbrt(seen @ np.transpose(CONES)) @ np.transpose(OKLAB)
+    assert min(np.linalg.norm(a - b) for a, b in combinations(lab, 2)) > 0.12
 
 
 def test_the_seeds_of_a_row_are_one_line_in_the_band_between_them() -> None:

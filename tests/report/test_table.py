@@ -298,7 +298,7 @@ def test_costs_are_of_the_finished_runs() -> None:
     assert line[2:] == [
         "123,456",
         "1.5M",
-        "2 GB (GPU allocations)",
+        "2 GB",
         "900",
         "1 h 02 min",
         "NVIDIA H200",
