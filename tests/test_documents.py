@@ -34,6 +34,7 @@ OBJECTS = {
         "encode",
         "tokens_of",
         "text_of",
+        "spec.num_classes",
     },
     "model": {"fold"},
 }

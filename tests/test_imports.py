@@ -17,6 +17,7 @@ ROOMS = [
     "chela.layers",
     "chela.mixers",
     "chela.model",
+    "chela.inside",
     "chela.testing",
     "chela.objectives",
     "chela.config",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ SMALL = {
     "task": [*SAMPLES, *STEPS],
     "sweep": ["task=gratings", "seed=0", *SAMPLES, *STEPS],
     "language": ["trainer.max_steps=4", "logger=csv", "trainer.progress=false"],
+    "inside": ["task.num_train=64", "task.num_val=16", "task.num_test=160", *STEPS],
     "cluster": ["task=listops", "model=chela", "seed=0", *TINY_MODEL, *TINY[1:8], *STEPS],
 }
 
@@ -82,6 +84,17 @@ def test_a_language_model(follow, tmp_path: Path, capsys) -> None:
         (tmp_path / name).symlink_to(ROOT / name)
     assert follow("language").ran == ["train", "generate", "train"]
     assert "The data" in capsys.readouterr().out
+
+
+@pytest.mark.training
+def test_looking_inside(follow) -> None:
+    reader = follow("inside")
+    plt.close("all")
+    assert reader.names["confusion"].sum() == 160
+    assert reader.names["seen"].shape == (144,)
+    (folder,) = Path("outputs").glob("inside-*/seed0")
+    assert (folder / "context.png").exists()
+    assert all(Path(f"{name}.png").exists() for name in ("wrong", "kernels", "field"))
 
 
 @pytest.mark.training

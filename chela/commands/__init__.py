@@ -28,6 +28,7 @@ COMMANDS = {
     "bench-training": ("chela.bench.training", "speed of a model on a task"),
     "bench-generation": ("chela.bench.generation", "speed of generation behind prompts that grow"),
     "recall": ("chela.bench.recall", "accuracy on MQAR against pairs and size of the state"),
+    "context": ("chela.bench.context", "the test of a run with less of each sample's past"),
     "efficiency": ("chela.bench.lengths", "speed and memory of every model at growing lengths"),
 }
 LIGHT = ("report", "status")  # read files alone, and start at once: without Hydra and torch
