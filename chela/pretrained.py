@@ -48,7 +48,7 @@ def shared(record: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: record[key] for key in KEPT if key in record}
     config = {**record["config"], **{k: v for k, v in PRIVATE.items() if k in record["config"]}}
     config["task"] = {
-        key: Path(value).name if key == "path" and isinstance(value, str) else value
+        key: Path(value).name if isinstance(value, str) and key != "prompt" else value
         for key, value in config["task"].items()
     }
     config["logger"] = {**config["logger"], "project": None, "entity": None, "tags": []}

@@ -152,7 +152,8 @@ class Task(ABC):
         Args:
             data: ``Meta.summary`` of them; ``spec`` raises KeyError for a fact that is not in it.
         """
-        self._expected = {"facts": data.get("facts") or {}, "fingerprint": data["fingerprint"]}
+        known = {each: data.get(each) or {} for each in ("facts", "parameters")}
+        self._expected = {**known, "fingerprint": data["fingerprint"]}
 
     @property
     def known_facts(self) -> Mapping[str, Any]:

@@ -75,8 +75,10 @@ def test_what_is_nobodys_business_stays(trained: Path, saved: Path) -> None:
     for secret in (str(trained.parent.parent), record["config"]["data_dir"], "secret-project"):
         assert secret not in written
     assert "command" not in json.loads((saved / "config.json").read_text())["chela"]
-    private = {"config": {**record["config"], "task": {"path": "/home/me/book.txt"}}}
-    assert shared({**record, **private})["config"]["task"] == {"path": "book.txt"}
+    own = {"path": "/home/me/book.txt", "tokenizer": "me/t.json", "prompt": "and/or", "pairs": 4}
+    private = {"config": {**record["config"], "task": own}}
+    known = {"path": "book.txt", "tokenizer": "t.json", "prompt": "and/or", "pairs": 4}
+    assert shared({**record, **private})["config"]["task"] == known
 
 
 def test_a_folded_model_is_not_saved(trained: Path, tmp_path: Path) -> None:

@@ -24,9 +24,16 @@ class Unreachable(Exception):
 
 
 def locate(
-    task: str, data_dir: Path, places: Sequence[str], repository: str | None, ask: Ask, what: str
+    task: str,
+    data_dir: Path,
+    places: Sequence[str],
+    repository: str | None,
+    ask: Ask,
+    what: str,
+    edition: str | None = None,
+    splits: Sequence[str] = ("train", "test"),
 ) -> Source | dict[str, Dataset]:
-    """The official files below ``data_dir``, or the splits ``train`` and ``test`` of the hub.
+    """The official files below ``data_dir``, or splits of the hub.
 
     Args:
         task: its name, for the message.
@@ -35,6 +42,8 @@ def locate(
         repository: ``owner/name`` on the hub; None: it has no such data.
         ask: which of the two.
         what: what to get when there is nothing: its name, size, checksum and author.
+        edition: which of the repository's data sets, where it has several.
+        splits: of it.
 
     Raises:
         DataError: there is nothing; it names all places and what to do.
@@ -49,14 +58,14 @@ def locate(
         remedy = "" if repository is None else "task.source=hub, with a network"
         raise nothing_found(task, looked_for, what, remedy)
     try:
-        return {split: load_split(repository, split) for split in ("train", "test")}
+        return {split: load_split(repository, split, edition) for split in splits}
     except Unreachable as error:
         looked_for.append(f"{repository} on the Hugging Face hub ({error})")
         network = "give it a network, and not HF_HUB_OFFLINE=1, to fetch from the hub"
         raise nothing_found(task, looked_for, what, network) from error
 
 
-def load_split(repository: str, split: str) -> Dataset:
+def load_split(repository: str, split: str, edition: str | None = None) -> Dataset:
     """One split of a dataset, downloaded if the hub's cache on this machine has none.
 
     With ``HF_HUB_OFFLINE=1`` only the cache is asked.
@@ -68,7 +77,8 @@ def load_split(repository: str, split: str) -> Dataset:
         if not datasets.config.HF_HUB_OFFLINE:
             # Without a network the download tries for minutes; this call fails at once.
             HfApi().dataset_info(repository, timeout=TIMEOUT)
-        return datasets.load_dataset(repository, split=split)
+        which = [] if edition is None else [edition]
+        return datasets.load_dataset(repository, *which, split=split)
     except Exception as error:  # of the library, its HTTP client or the system: the same to us
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise Unreachable(lines[0]) from error

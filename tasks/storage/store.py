@@ -1,7 +1,7 @@
 """Prepared data on disk: one folder per dataset, whole or absent, read memory-mapped.
 
-``<folder>/{train,val,test}.arrow`` and ``<folder>/meta.json``; a vocabulary that is too long for
-the latter is one more table, ``words.arrow``. The folder is written under another
+``<folder>/{train,val,test}.arrow`` and ``<folder>/meta.json``; what is too long for the latter, a
+vocabulary or a tokenizer, is one more table, ``words.arrow``. The folder is written under another
 name and renamed when it is complete, by one process at a time; whoever finds it under its own name
 needs neither lease nor write access. A task with two inputs stores them one after the other in a
 row, told apart by the end symbol of the first.
@@ -42,7 +42,7 @@ from tasks.storage.rows import NOTHING, Rows
 
 META = "meta.json"
 CHUNK = 1 << 21  # bytes read at once for a checksum: what a processor's cache holds
-SPLITS = ("train", "val", "test", "words")  # in the order in which they are shown
+SPLITS = ("train", "val", "test")  # in the order in which they are shown; other tables follow
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,9 @@ def _write(partial: Path, recipe: Recipe, console: Screen) -> None:
         parameters=origin.parameters,
         fingerprint=fingerprint(origin.version, counts),
         splits={
-            name: _split_meta(partial, name, counts[name]) for name in SPLITS if name in counts
+            name: _split_meta(partial, name, counts[name])
+            for name in (*SPLITS, *(each for each in counts if each not in SPLITS))
+            if name in counts
         },
         libraries=library_versions(),
         seconds=round(seconds, 1),

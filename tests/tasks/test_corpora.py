@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tasks.base import Task
 from tasks.errors import DataError
 from tasks.language.corpus import WindowsConfig
 from tasks.language.hutter import Enwik8, Text8
 from tasks.language.own import Bytes
+from tasks.language.pieces import WikiText103Pieces
 from tasks.language.rfc import RfcBytes
+from tasks.language.wikitext import HELD_OUT
 from tasks.language.words import WikiText2, WikiText103
 from tasks.show.pictures import draw_sheet
 from tests.tasks.rfcs import made, write_packed
@@ -116,7 +120,9 @@ def test_a_zip_is_read_as_far_as_it_is_sound(tmp_path: Path) -> None:
         prepared(Enwik8, tmp_path, stand_in="other")
 
 
-@pytest.mark.parametrize("task", [Enwik8, Text8, WikiText103, WikiText2, RfcBytes])
+@pytest.mark.parametrize(
+    "task", [Enwik8, Text8, WikiText103, WikiText2, WikiText103Pieces, RfcBytes]
+)
 def test_what_is_missing_is_said_once_and_whole(tmp_path: Path, task: type[Any]) -> None:
     name = task.Config().name
     with pytest.raises(DataError) as caught:
@@ -161,6 +167,110 @@ def test_a_folder_of_words_is_no_official_set_and_neither_is_any_zip(tmp_path: P
     with pytest.raises(DataError, match=r"is not the official wikitext-2-v1\.zip: its sha256"):
         prepared(WikiText2, tmp_path)
     assert prepared(WikiText2, tmp_path, stand_in="two").meta.source == "two"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What the hub has of WikiText: a list of lines for each split; the numbers of them pass."""
+    found = {
+        split: [line and f"{line}\n" for line in text.split("\n")[:-1]]
+        for split, text in (
+            ("train", LINES["train"]),
+            ("validation", LINES["valid"]),
+            ("test", LINES["test"]),
+        )
+    }
+    found = {
+        split: [line if line.strip() else "" for line in lines] for split, lines in found.items()
+    }
+
+    def load_split(repository: str, split: str, edition: str | None) -> Dataset:
+        assert (repository, edition) == ("Salesforce/wikitext", "wikitext-2-v1")
+        return Dataset.from_dict({"text": found[split]})
+
+    monkeypatch.setattr("tasks.sources.locate.load_split", load_split)
+    monkeypatch.setattr(WikiText2, "train_lines", len(found["train"]))
+    monkeypatch.setitem(HELD_OUT, "val", len(found["validation"]))
+    monkeypatch.setitem(HELD_OUT, "test", len(found["test"]))
+    monkeypatch.setattr(WikiText2, "official_words", len({*LINES["train"].split()}) + 1)
+    return found
+
+
+def test_the_hub_has_the_words_of_the_zip(tmp_path: Path, hub: dict[str, list[str]]) -> None:
+    words(tmp_path, LINES)
+    files = prepared(WikiText2, tmp_path, stand_in="two", length=4)
+    task = prepared(WikiText2, tmp_path, length=4)
+    assert task.meta.fingerprint == files.meta.fingerprint
+    assert task.meta.source == "official"
+    assert task.folder == prepared(WikiText2, tmp_path, source="hub", length=4).folder
+
+
+@pytest.mark.parametrize("keys", [{}, {"source": "hub"}])
+def test_another_set_of_the_hub_is_refused(
+    tmp_path: Path, hub: dict[str, list[str]], keys: dict[str, str]
+) -> None:
+    hub["validation"].append("more")
+    with pytest.raises(
+        DataError, match=r"val has 3 lines of text instead of 2(.|\n)*wikitext-2-v1.zip"
+    ):
+        prepared(WikiText2, tmp_path, **keys)
+    with pytest.raises(ValueError, match="leave out source=hub"):
+        WikiText2.Config(stand_in="two", source="hub")
+
+
+def tokenizer(file: Path) -> Tokenizer:
+    """A small one of GPT-2's kind, in a file."""
+    found = Tokenizer(models.BPE())
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=270, initial_alphabet=alphabet, show_progress=False)
+    found.train_from_iterator(LINES.values(), trainer)
+    found.save(str(file))
+    return found
+
+
+def test_pieces_are_those_of_the_tokenizer_line_by_line(tmp_path: Path) -> None:
+    lines = {split: text.replace("dog", "dög") for split, text in LINES.items()}
+    members = {f"wikitext-103-raw/wiki.{split}.raw": text.encode() for split, text in lines.items()}
+    zipped(tmp_path / "wikitext-103-raw-v1.zip", members)
+    cutter = tokenizer(tmp_path / "tokenizer.json")
+    keys = {"stand_in": "mine", "tokenizer": str(tmp_path / "tokenizer.json"), "length": 4}
+    task = prepared(WikiText103Pieces, tmp_path, **keys)
+    assert task.spec.vocab_size == task.spec.num_classes == cutter.get_vocab_size()
+    for split, name in (("train", "train"), ("val", "valid"), ("test", "test")):
+        kept = [f"{line}\n" for line in lines[name].split("\n")[:-1] if line.strip()]
+        found = [number for row in task.split(split)["values"] for number in row]
+        assert found == [number for line in kept for number in cutter.encode(line).ids]
+        assert task.text_of(found) == "".join(kept)
+    (tmp_path / "tokenizer.json").rename(tmp_path / "moved.json")
+    again = prepared(
+        WikiText103Pieces, tmp_path, **{**keys, "tokenizer": str(tmp_path / "moved.json")}
+    )
+    assert again.folder == task.folder
+    assert again.text_of(again.tokens_of("the cät")) == "the cät"
+    loaded = WikiText103Pieces(WikiText103Pieces.Config(**{**keys, "tokenizer": "gone"}), tmp_path)
+    loaded.expect(task.meta.summary())  # as of a run: the prepared text has the tokenizer
+    assert loaded.tokens_of("the dog").tolist() == cutter.encode("the dog").ids
+    assert loaded.spec.vocab_size == cutter.get_vocab_size()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no such file"),
+        ("{}", "the tokenizer cannot be read"),
+        ("", "cannot be read"),
+    ],
+)
+def test_a_tokenizer_that_is_none_is_said(tmp_path: Path, content: str | None, said: str) -> None:
+    zipped(tmp_path / "wikitext-103-raw-v1.zip", {"wikitext-103-raw/wiki.train.raw": b"a b"})
+    if content is not None:
+        (tmp_path / "t.json").write_text(content)
+    with pytest.raises(DataError, match=said):
+        prepared(WikiText103Pieces, tmp_path, stand_in="x", tokenizer=str(tmp_path / "t.json"))
+    with pytest.raises(DataError, match=r"gpt2 on the Hugging Face hub: (.|\n)*task.tokenizer="):
+        prepared(WikiText103Pieces, tmp_path, stand_in="x")
 
 
 @pytest.mark.parametrize(
