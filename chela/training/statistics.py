@@ -1,7 +1,7 @@
 """BatchNorm's running averages, taken anew before each validation.
 
 A running average of training lags behind the weights, and where batches are sorted by length it
-depends on which lengths came last; early in training that costs points (docs/results.md). So the
+depends on which lengths came last; early in training that costs points (docs/tried.md). So the
 latest batches of training are looked at once more, with the weights as they are: the plain mean of
 their means, and of their variances (which training divides by, too), is what evaluation uses
 ("precise BN", Wu & Johnson 2021).

@@ -84,7 +84,7 @@ class ChelaConfig:
     head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
     gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
     # The convolutions' own way to the residual stream, so that attention cannot silence them:
-    # without one, a seed of three failed on Text (docs/results.md).
+    # without one, a seed of three failed on Text (docs/tried.md).
     conv_path: Literal["glu", "linear", "none"] = field(default="glu", metadata={"neutral": "none"})
     chunk_size: PositiveInt = 64  # causal attention's tile; speed only
     dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
