@@ -85,11 +85,11 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("model=[1]", ["a run has one"]),
         ("model=[chela,s4d]", ["a run has one", "-m model=chela,s4d"]),
         ("hydra/launcher=1", ["there is no hydra/launcher=1"]),
-        ("~task", ["a run needs a task. Choices: "]),
+        ("~task", ["task cannot be left out. Choices: "]),
         ("~seed", ["seed is missing", "try: without ~seed"]),
         ("~model.mixer", ["model.mixer is missing", "try: without ~model.mixer"]),
         ("~trainer.max_epochs", ["trainer.max_epochs is missing", "~trainer.max_epochs"]),
-        ("~model=3", ["a run needs a model. Choices: chela"]),
+        ("~model=3", ["model cannot be left out. Choices: chela"]),
         ("+model=s4d", ["try: model=s4d"]),
         ("++optimizer=adam", ["try: optimizer=adam"]),
         (

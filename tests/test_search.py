@@ -234,15 +234,23 @@ command = partial(program, "-m", "chela", "search")
 
 @pytest.mark.process
 def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: Path) -> None:
-    space = tmp_path / "space.yaml"
-    space.write_text(
-        "space: {model.mixer.num_heads: {choices: [2]}}\n"
-        "startup_trials: 1\nwarmup_validations: 0\nseed: 0\n"
-    )
-    places = [f"data_dir={shared_data}", f"output_dir={tmp_path}"]
-    result = command(f"search={space}", "trials=1", f"write={tmp_path}/f.yaml", *COMMON, *places)
+    """From a space and an experiment in a folder of one's own."""
+    own = tmp_path / "my configs"
+    for file, text in (
+        ("search/space", "space: {model.mixer.num_heads: {choices: [2]}}\nseed: 0\n"),
+        ("experiment/mine", "# @package _global_\nname: mine\n"),
+    ):
+        (own / file).parent.mkdir(parents=True)
+        (own / f"{file}.yaml").write_text(text)
+    with (own / "search/space.yaml").open("a") as space:
+        space.write("startup_trials: 1\nwarmup_validations: 0\n")
+    places = [f"data_dir={shared_data}", f"output_dir={tmp_path}", "--config-dir", str(own)]
+    chosen = ["search=space", "trials=1", f"write={tmp_path}/f.yaml", "experiment=mine"]
+    result = command(*chosen, *COMMON, *places)
     assert result.returncode == 0, result.stderr
-    assert "chela train task=listops" in result.stdout
+    assert "chela train experiment=mine task=listops" in result.stdout
+    assert f"--config-dir '{own}'" in result.stdout
+    assert [*tmp_path.glob("search/mine-*")]
     assert result.stdout.rstrip().endswith(f"written to {tmp_path}/f.yaml")
     assert "num_heads: 2" in (tmp_path / "f.yaml").read_text()
 

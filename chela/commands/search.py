@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra import initialize_config_dir
 from rich.table import Table
 
-from chela.config.choices import CONFIGS
+from chela.config.choices import CONFIGS, OWN, hydra_with, own_folders, without_own
 from chela.config.mistakes import refuse_mistyped
 from chela.errors import ConfigError
 from chela.records.files import write_text
@@ -26,7 +25,7 @@ usage: chela search search=NAME [trials=20] [write=FILE] [group=choice] [key=val
   trials=20     of the study in all; the same command again goes on until there are so many, and
                 several processes with the same command share the study
   write=FILE    the best trial as an experiment, e.g. configs/experiment/found.yaml
-  the rest      as for chela train, the same for all trials
+  the rest      as for chela train, the same for all trials; --config-dir FOLDER too
 """
 
 
@@ -58,10 +57,12 @@ def main(arguments: Sequence[str]) -> None:
         raise ConfigError(f"search=NAME is missing.\n{USAGE}")
     if not own["trials"].isdecimal() or int(own["trials"]) < 1:
         raise ConfigError(f"trials={own['trials']} is not a whole number from 1 on")
-    named = Path(own["search"])
-    file = named if named.suffix == ".yaml" else CONFIGS / "search" / f"{named}.yaml"
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        search = Search(read_search(file), overrides)
+    named, folders = Path(own["search"]), own_folders(overrides)
+    if named.suffix != ".yaml":
+        files = [folder / "search" / f"{named}.yaml" for folder in (*folders, CONFIGS)]
+        named = next((file for file in files if file.is_file()), files[-1])
+    with hydra_with(folders):
+        search = Search(read_search(named), without_own(overrides))
         Screen().say(f"{search.name} in {search.folder}")
         if search.selects_on_test:
             Screen().say(
@@ -69,10 +70,11 @@ def main(arguments: Sequence[str]) -> None:
                 "on the test split; the command of the best has your protocol again"
             )
         search.run(int(own["trials"]))
-        _show(search, own["write"])
+        flags = [word for folder in folders for word in (OWN[0], str(folder))]
+        _show(search, own["write"], flags)
 
 
-def _show(search: Search, write: str) -> None:
+def _show(search: Search, write: str, flags: Sequence[str]) -> None:
     from chela.config.recipe import experiment
 
     console = Screen(120)
@@ -91,7 +93,7 @@ def _show(search: Search, write: str) -> None:
         raise ConfigError("no trial is finished, so there is no best one; see why above")
     overrides = [*search.asked_for, *search.overrides_of(best.params)]
     console.say(f"the best is trial {best.number}, validation {search.metric} {best.value:.4f}:")
-    console.say(shlex.join(["chela", "train", *overrides]))
+    console.say(shlex.join(["chela", "train", *overrides, *flags]))
     if write:
         comment = (
             f"The best of {len(search.trials())} trials of the search {search.name}: validation\n"

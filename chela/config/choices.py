@@ -5,11 +5,17 @@ from __future__ import annotations
 import codecs
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -19,6 +25,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = _PACKAGE / "configs"  # in a wheel
 if not CONFIGS.is_dir():  # a checkout has them beside the package
     CONFIGS = _PACKAGE.parent / "configs"
+OWN = ("--config-dir", "-cd")  # the flag before one's own folder
 SWEEP = "sweep"  # the group that is added: +sweep=lra_table
 EXPERIMENT = "experiment"
 # Its folders whose files are named <task>-<model>, or <task>:
@@ -174,9 +181,28 @@ def own_folders(words: Sequence[str]) -> list[Path]:
     """The folder of one's own that a command line adds with ``--config-dir``, if it does."""
     for word, following in zip(words, [*words[1:], ""], strict=False):
         flag, equals, value = word.partition("=")
-        if flag in ("--config-dir", "-cd"):
+        if flag in OWN:
             return [Path(value if equals else following)]
     return []
+
+
+def without_own(words: Sequence[str]) -> list[str]:
+    """The words of a command line but for ``--config-dir`` and its folder."""
+    pairs = zip(words, ["", *words], strict=False)  # each word and the one before it
+    return [word for word, last in pairs if word.partition("=")[0] not in OWN and last not in OWN]
+
+
+@contextmanager
+def hydra_with(folders: Sequence[Path]) -> Iterator[None]:
+    """Hydra's ``compose`` reads the shipped configuration, and before it one's own ``folders``."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        path = create_config_search_path(str(CONFIGS))
+        for folder in folders:
+            own = f"file://{folder.absolute()}"
+            path.prepend("command-line", own, SearchPathQuery(provider="main"))
+        GlobalHydra.instance().clear()
+        Hydra.create_main_hydra2("app", path)
+        yield
 
 
 def groups_help() -> str:

@@ -19,7 +19,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from chela.config.choices import CONFIGS, EXPERIMENT, SWEEP, offered, own_folders
+from chela.config.choices import CONFIGS, EXPERIMENT, SWEEP, offered, own_folders, without_own
 from chela.errors import ConfigError, suggestion
 
 HOW = "key=value, without blanks around =; --help lists the keys"
@@ -31,7 +31,7 @@ def refuse_mistyped(words: Sequence[str], with_flags: bool = True) -> None:
 
     Args:
         words: flags, ``group=choice``, ``key=value``.
-        with_flags: whether there may be flags.
+        with_flags: whether there may be others than ``--config-dir``.
 
     Raises:
         ConfigError: Hydra cannot read a word, or would not say what is wrong with it.
@@ -53,7 +53,7 @@ def refuse_mistyped(words: Sequence[str], with_flags: bool = True) -> None:
     for word in unknown:
         if word.startswith("-"):
             raise ConfigError(_unknown_flag(word, words, choices))
-    if not with_flags and (known := [word for word in words if word.startswith("-")]):
+    if not with_flags and (known := [word for word in without_own(words) if word[:1] == "-"]):
         raise ConfigError(
             f"{known[0]} is a flag of chela train.\n  try: group=choice and key=value alone"
         )
@@ -94,7 +94,9 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
         remedy = _quoted(f"{group}={os.path.expandvars(value)}")
         raise ConfigError(f"{word}: only the shell knows {variable[0]}.\n  try: {remedy}")
     if group in choices and override.is_delete():
-        raise ConfigError(f"{word}: a run needs a {group}. Choices: {', '.join(choices[group])}")
+        raise ConfigError(
+            f"{word}: {group} cannot be left out. Choices: {', '.join(choices[group])}"
+        )
     if group in choices and (override.is_add() or override.is_force_add()) and group != SWEEP:
         bare = _quoted(word.lstrip("+"))
         raise ConfigError(f"{word}: + is for what is not there yet.\n  try: {bare}")

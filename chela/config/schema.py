@@ -16,13 +16,13 @@ from typing import Annotated, Any, cast
 
 import pydantic
 from annotated_types import Ge, Lt
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from chela.config import resolvers
 from chela.config.checking import checked, fields_of, keys_of, refuse_unknown, require, validated
-from chela.config.choices import CONFIGS, Chosen
+from chela.config.choices import CONFIGS, Chosen, hydra_with, own_folders, without_own
 from chela.config.identity import counts, digest, flat
 from chela.config.mistakes import refuse_mistyped
 from chela.config.settings import LoggerConfig, Name, OptimizerConfig, ScheduleConfig, TrainerConfig
@@ -98,12 +98,14 @@ class RunConfig(RunSettings):
 def compose_run(overrides: Sequence[str]) -> RunConfig:
     """The checked configuration of a command line like train.py's, ``group=choice`` and so on.
 
+    Of its flags there may be ``--config-dir``.
+
     Raises:
         ConfigError: see ``parse``; Hydra has errors of its own for what cannot be composed.
     """
     refuse_mistyped(overrides, with_flags=False)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return parse(compose("config", list(overrides), return_hydra_config=True))
+    with hydra_with(own_folders(overrides)):
+        return parse(compose("config", without_own(overrides), return_hydra_config=True))
 
 
 def parse(composed: DictConfig) -> RunConfig:
