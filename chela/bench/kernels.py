@@ -1,6 +1,6 @@
 """Error and speed of every implementation of every operation, beside the floor and the peers.
 
-    chela bench-kernels                              the shapes of four LRA tasks
+    chela bench-kernels                              the shapes of four LRA tasks, and longer ones
     chela bench-kernels --operation causal           those whose name contains it
     chela bench-kernels --shape 8x2048x512           one shape: batch, length, channels
     chela bench-kernels --plot lengths.png           time against length, 1K to 1M
@@ -30,6 +30,7 @@ from chela.model.ffn import MLP
 
 BLOCKS = ("64x2048x128", "50x1024x160")  # the residual streams of ListOps at D 128, of Image
 TASKS = ("64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256")  # Image to Path-X
+LONGEST = ("1x65536x128", "1x1048576x128")  # where a convolution has three factors
 LENGTHS = [f"1x{2**power}x128" for power in range(10, 21, 2)]  # 1K to 1M
 
 
@@ -106,7 +107,7 @@ REGISTRY = [
     Operation(bench_cases.causal_attention, heads=(32, 64)),
     Operation(bench_cases.bidirectional_attention, heads=(32, 64)),
     Operation(bench_cases.short_convolution),
-    Operation(bench_cases.long_convolution),
+    Operation(bench_cases.long_convolution, sizes=TASKS + LONGEST),
     Operation(bench_cases.feed_forward, sizes=BLOCKS, plotted=False),
     Operation(bench_cases.output_gate, sizes=BLOCKS, plotted=False),
     Operation(bench_cases.norm_and_value, sizes=BLOCKS, plotted=False),

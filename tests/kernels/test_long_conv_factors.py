@@ -14,7 +14,7 @@ from torch import Tensor
 from chela.kernels.long_conv import naive, scheme
 from chela.kernels.long_conv.factors import LARGEST_TILE, factors
 from chela.kernels.long_conv.monarch import factor_sizes, room_bound, room_for
-from chela.kernels.long_conv.scheme import MAX_LENGTH
+from chela.kernels.long_conv.scheme import MAX_LENGTH, TWO_FACTORS
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -93,7 +93,7 @@ def test_the_factors_multiply_to_the_transform(rows, columns):
     assert_close(matrices @ matrices.mT, identity, 1e-3)
 
 
-@given(st.integers(1, MAX_LENGTH))
+@given(st.integers(1, TWO_FACTORS))
 def test_sizes_cover_the_length_and_waste_at_most_a_quarter(length):
     rows, columns = factor_sizes(length)
     assert length <= rows * columns <= max(columns, 1.25 * (length + columns))
@@ -101,13 +101,15 @@ def test_sizes_cover_the_length_and_waste_at_most_a_quarter(length):
 
 
 def test_there_are_few_sizes():
-    sizes = {factor_sizes(length) for length in range(1, MAX_LENGTH + 1)}
+    sizes = {factor_sizes(length) for length in range(1, TWO_FACTORS + 1)}
     assert len(sizes) <= 80
 
 
 def test_the_scheme_is_announced():
     assert scheme(1024, 2, torch.bfloat16) == "monarch"
-    assert scheme(MAX_LENGTH, 1, torch.float16) == "monarch"
+    assert scheme(TWO_FACTORS, 1, torch.float16) == "monarch"
+    assert scheme(TWO_FACTORS + 1, 1, torch.bfloat16) == "deep monarch"
+    assert scheme(MAX_LENGTH, 2, torch.float16) == "deep monarch"
     assert scheme(MAX_LENGTH + 1, 1, torch.bfloat16) == "fft"
     assert scheme(1024, 2, torch.float32) == "fft"
     with pytest.raises(ValueError, match="give 1"):
@@ -115,4 +117,4 @@ def test_the_scheme_is_announced():
 
 
 def test_the_room_for_a_symbolic_length_is_enough_for_every_length():
-    assert all(room_bound(length) >= room_for(length) for length in range(1, MAX_LENGTH + 1))
+    assert all(room_bound(length) >= room_for(length) for length in range(1, TWO_FACTORS + 1))

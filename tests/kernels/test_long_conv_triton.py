@@ -161,7 +161,7 @@ def test_a_cpu_names_the_remedy(monkeypatch):
         convolve(x, kernel, skip, implementation="triton")
 
 
-LENGTHS = [1, 63, 64, 500, 1000, 1024, 1213, 2048, 4000, 4096, 6000, 16384, 20000]
+LENGTHS = [1, 63, 64, 500, 1000, 1024, 1213, 2048, 4000, 4096, 6000, 16384]
 
 
 @pytest.mark.parametrize("dim", [60, 80, 128, 200])
@@ -170,12 +170,3 @@ def test_full_sizes(length, dim):
     for dtype in TOLERANCES:
         for batch, directions in [(1, 1), (5, 2)]:
             check(inputs(batch, length, dim, length, directions, dtype), eager.convolve)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU")
-def test_a_million_tokens():
-    leaves = inputs(1, 2**20, 128, 2**20, 2, torch.bfloat16)
-    y = convolve(*leaves, implementation="triton")
-    for gradient in torch.autograd.grad(y, leaves, torch.randn_like(y)):
-        assert torch.isfinite(gradient).all()

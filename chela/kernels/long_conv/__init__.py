@@ -36,8 +36,8 @@ def convolve(
         skip: (D,) or None.
         implementation: ``torch`` takes cuFFT or its like in float32, O(L log L). ``triton`` takes
             what ``scheme`` says: tensor cores for bfloat16 and float16 x up to its MAX_LENGTH, with
-            an error of about 3e-4 of the norm before rounding and no second-order gradients;
-            else the same FFT as ``torch``.
+            an error before rounding of about 3e-4 of the norm, 1e-3 in three factors, and no
+            second-order gradients; else the same FFT as ``torch``.
 
     Returns:
         (B, L, D) in the dtype of x, accumulated in float32 (float64 for float64 x).
@@ -54,8 +54,9 @@ def convolve(
         raise ValueError(
             f"a kernel {tuple(kernel.shape)}: give 1 direction (causal) or 2, and a tap at least"
         )
-    if implementation == "torch" or scheme(x.shape[1], kernel.shape[0], x.dtype) == "fft":
+    found = scheme(x.shape[1], kernel.shape[0], x.dtype)
+    if implementation == "torch" or found == "fft":
         return eager.convolve(x, kernel, skip)
-    from chela.kernels.long_conv import monarch  # Triton exists on Linux only
+    from chela.kernels.long_conv import deep, monarch  # Triton exists on Linux only
 
-    return monarch.convolve(x, kernel, skip)
+    return (monarch if found == "monarch" else deep).convolve(x, kernel, skip)

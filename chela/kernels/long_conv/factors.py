@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 LARGEST_TILE = 128  # rows of F that a kernel may take at once; smaller tiles divide it
-_cache: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor, Tensor]] = {}  # few sizes exist
+_Made = tuple[Tensor, ...]
+_cache: dict[tuple[int, int, torch.device], _Made] = {}  # few sizes exist
 
 
 def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,11 +27,16 @@ def factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tens
         exp(-2 pi i n / 4 N) (N, 2) float32.
     """
     key = (rows, columns, device)
+    outer, inner, turns = _kept(key, lambda: _factors(rows, columns, device))
+    return outer, inner, turns
+
+
+def _kept(key: tuple[int, int, torch.device], make: Callable[[], _Made]) -> _Made:
     found = _cache.get(key)
     if found is None:
-        found = _factors(rows, columns, device)
+        found = make()
         # What a CUDA graph records exists after a replay only, so it is not kept for others.
-        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+        if key[2].type != "cuda" or not torch.cuda.is_current_stream_capturing():
             _cache[key] = found
     return found
 
@@ -46,13 +53,25 @@ def _factors(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Ten
     r = torch.arange(columns, device=device)
     steps = shifted[:, None, None] * r + 4 * rows * r[:, None] * r  # (M, C, C): f, g, r
     inner = _turns(steps, 4 * rows * columns) * columns**-0.5
-    upper = torch.cat([inner.real, -inner.imag], dim=-1)  # (M, C, 2 C)
-    lower = torch.cat([inner.imag, inner.real], dim=-1)
-    eights = [half.unflatten(1, (columns // 8, 8)) for half in (upper, lower)]
     turns = torch.view_as_real(
         _turns(torch.arange(rows * columns, device=device), 4 * rows * columns)
     )
-    return padded, torch.stack(eights, dim=2).flatten(1, 3).half(), turns.float()
+    return padded, _in_eights(inner), turns.float()
+
+
+def fourier_matrix(size: int, device: torch.device) -> Tensor:
+    """exp(-2 pi i g r / C) / sqrt(C) as (2 C, 2 C) float16, its rows in alternating eights."""
+    key = (0, size, device)  # no F has zero rows
+    g = torch.arange(size, device=device)
+    return _kept(key, lambda: (_in_eights(_turns(g[:, None] * g, size) * size**-0.5),))[0]
+
+
+def _in_eights(values: Tensor) -> Tensor:
+    """Complex matrices (..., C, C) as real ones (..., 2 C, 2 C), float16."""
+    upper = torch.cat([values.real, -values.imag], dim=-1)  # (..., C, 2 C)
+    lower = torch.cat([values.imag, values.real], dim=-1)
+    eights = [half.unflatten(-2, (-1, 8)) for half in (upper, lower)]
+    return torch.stack(eights, dim=-3).flatten(-4, -2).half()
 
 
 def padded_rows(rows: int) -> int:

@@ -59,11 +59,11 @@ class Convolves(nn.Module):
         self.max_length = max_length
 
     def implementation_in(self, dtype: torch.dtype) -> str:
-        """What computes in ``dtype``: the kernels leave float32 and long sequences to the FFT."""
+        """What computes in ``dtype``: the kernels leave float32 and the longest to the FFT."""
         if self.implementation == "torch":
             return "torch"
         found = long_conv.scheme(self.max_length, 2, dtype)
-        return f"triton ({found})" if found == "monarch" else "torch (fft)"
+        return "torch (fft)" if found == "fft" else f"triton ({found})"
 
     def split_obstacle(self) -> str | None:
         """Why its tokens cannot be those of several devices, and what to do; None: they can."""
