@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +95,10 @@ def test_looking_inside(follow) -> None:
     assert reader.names["seen"].shape == (144,)
     (folder,) = Path("outputs").glob("inside-*/seed0")
     assert (folder / "context.png").exists()
+    record = json.loads((folder / "record.json").read_text())
+    rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "records.md").read_text(), re.M)
+    told = {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+    assert told == {*record, "error", "pruned"}  # which a finished run does not have
     assert all(Path(f"{name}.png").exists() for name in ("wrong", "kernels", "field"))
 
 
