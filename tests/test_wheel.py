@@ -29,9 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile"]
     offline = ["--no-index", "--no-deps", "--no-build-isolation"]
     pip = [sys.executable, "-m", "pip", "install", *quiet, *offline]
-    done = subprocess.run(
-        [*pip, "--target", str(site), str(sdist)], capture_output=True, text=True
-    )
+    done = subprocess.run([*pip, "--target", str(site), str(sdist)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return site
 

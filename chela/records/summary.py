@@ -91,4 +91,4 @@ def _baselines(record: dict[str, Any]) -> str:
 def _device(record: dict[str, Any]) -> str:
     processor = text(record, "hardware.cpu") or "hardware that is not recorded"
     threads = _number(record, "hardware.torch_threads", ", {:.0f} threads")
-    return text(record, "hardware.gpu") or processor + threads
+    return text(record, "hardware.gpu") or processor + threads.replace(", 1 threads", ", 1 thread")
