@@ -65,7 +65,7 @@ def test_equals_the_fft_with_every_gradient(sizes, case, cut):
 @pytest.mark.parametrize("sizes", [(17, 8, 8), (1, 16, 8)], ids=["outer", "middle"])
 def test_several_blocks_of_rows_and_of_channels(sizes, cut):
     cut(*sizes, rows=32 if sizes[0] > 16 else 16, channels=16)
-    check(inputs(1, 120, 20, 120, 2, torch.bfloat16), eager.convolve)
+    check(inputs(1, 120, 20 if sizes[0] == 1 else 9, 120, 2, torch.bfloat16), eager.convolve)
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e-8])

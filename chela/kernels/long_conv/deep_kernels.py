@@ -4,7 +4,7 @@
 j = f + P (g + M h). Between the kernels lie, all in float16,
 
     (B, P, 2, Q, D)         after the outer factor, which mixes over p for each s
-    (B, M P, 2, C, D)       after the middle one, which mixes over c for each f and r
+    (B, P M, 2, C, D)       after the middle one, which mixes over c for each f and r
 
 and the inner factor mixes over r where frequencies are multiplied. A value is what is stored times
 2^e; whoever writes a tile gives it an exponent, whoever reads tiles aligns them to the largest
@@ -127,7 +127,7 @@ def _turns(frequency, r, step):
 def mix_middle(
     mixed,  # (B, P, 2, Q, D) float16
     matrices,  # (P, 2 M, 2 M) float16, their rows in alternating eights
-    out,  # (B, M P, 2, C, D) float16
+    out,  # (B, P M, 2, C, D) float16
     exponents,  # (B, channel blocks, Q) int32
     aligned,  # (B, channel blocks, C) int32, of ``out``
     step,
@@ -146,13 +146,13 @@ def mix_middle(
     f, chunk = tl.program_id(1), tl.program_id(0) % CHUNKS
     block = tl.program_id(0) // CHUNKS % blocks
     row, c = tl.arange(0, 2 * M), tl.arange(0, 2 * M) % M
-    frequency = (chunk * H + tl.arange(0, H)) * P + f
+    g = chunk * H + tl.arange(0, H)
     d = block * BN + tl.arange(0, BN)
     valid = (d < D)[None, :]
     w = chunk * BR + tl.arange(0, BR)
     w = tl.load(matrices + f * (4 * M * M) + w[:, None] * (2 * M) + row[None, :])  # (BR, 2 M)
     source = (f * 2 + row // M).to(tl.int64) * (M * C * D) + c * (C * D)
-    target = frequency.to(tl.int64) * (2 * C * D)
+    target = (f * M + g).to(tl.int64) * (2 * C * D)
     for item in tl.range(tl.program_id(0) // (CHUNKS * blocks), B * C, starts):
         b, r = item // C, item % C
         place = b * blocks + block
@@ -162,7 +162,7 @@ def mix_middle(
         align = _two_to(exponent - largest).to(tl.float16)[:, None]
         x = tl.load(mixed + size + source[:, None] + d[None, :], valid, 0.0) * align  # (2 M, BN)
         re, im = _transform(w, x, H)  # (H, BN)
-        cos, sin = _turns(frequency, r, step)
+        cos, sin = _turns(f + P * g, r, step)
         cos, sin = cos[:, None], sin[:, None]
         cells = out + size + target[:, None] + d[None, :]
         tl.store(cells, (re * cos + im * sin).to(tl.float16), valid)
@@ -173,10 +173,10 @@ def mix_middle(
 
 @triton.jit
 def unmix_middle(
-    mixed,  # (B, M P, 2, C, D) float16
+    mixed,  # (B, P M, 2, C, D) float16
     matrices,
     out,  # (B, P, 2, Q, D) float16
-    exponents,  # (B, channel blocks, M P) int32
+    exponents,  # (B, channel blocks, P M) int32
     aligned,  # (B, channel blocks, P) int32, of ``out``
     step,
     B,
@@ -193,24 +193,24 @@ def unmix_middle(
     f, chunk = tl.program_id(1), tl.program_id(0) % CHUNKS
     block = tl.program_id(0) // CHUNKS % blocks
     row = chunk * BR + tl.arange(0, BR)
-    frequency = tl.arange(0, M) * P + f
+    g = tl.arange(0, M)
     d = block * BN + tl.arange(0, BN)
     valid = (d < D)[None, :]
     w = tl.arange(0, 2 * M)
     w = tl.load(matrices + f * (4 * M * M) + w[:, None] * (2 * M) + row[None, :])  # (2 M, BR)
-    source = frequency.to(tl.int64) * (2 * C * D)
+    source = (f * M + g).to(tl.int64) * (2 * C * D)
     target = (f * 2 + row // M).to(tl.int64) * (M * C * D) + row % M * (C * D)
     for item in tl.range(tl.program_id(0) // (CHUNKS * blocks), B * C, starts):
         b, r = item // C, item % C
         place = b * blocks + block
         size = tl.cast(b, tl.int64) * 2 * P * M * C * D + r * D
-        exponent = tl.load(exponents + place * (M * P) + frequency)
+        exponent = tl.load(exponents + place * (M * P) + f * M + g)
         largest = tl.max(exponent, axis=0)
         align = _two_to(exponent - largest)
         cells = mixed + size + source[:, None] + d[None, :]
         re = tl.load(cells, valid, 0.0).to(tl.float32)  # (M, BN)
         im = tl.load(cells + C * D, valid, 0.0).to(tl.float32)
-        cos, sin = _turns(frequency, r, step)
+        cos, sin = _turns(f + P * g, r, step)
         cos, sin = (cos * align)[:, None], (sin * align)[:, None]
         z = _transform_back(w, re * cos - im * sin, im * cos + re * sin, M)  # (BR, BN)
         tl.store(out + size + target[:, None] + d[None, :], z, valid)
@@ -251,11 +251,11 @@ def multiply_spectra(
     exponents,  # (B or more, channel blocks, F) int32, of ``out``
     B,
     D,
-    F,  # M P
+    F,  # P M
     C: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """out = W^T K W x, where K = W taps, for M P-th of the frequencies and all b."""
+    """out = W^T K W x, where K = W taps, for one f and g and all b."""
     blocks = tl.cdiv(D, BN)
     frequency, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks
     d = block * BN + tl.arange(0, BN)
