@@ -122,7 +122,7 @@ def test_a_cell_that_a_run_outside_of_the_sweep_has_is_left_to_it(
 
 
 def test_the_silent_are_waited_for_and_their_cells_taken(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The machine that ran the second cell is gone; another process is at the third."""
     monkeypatch.setenv(FOLDER, str(folder))
@@ -130,6 +130,7 @@ def test_the_silent_are_waited_for_and_their_cells_taken(
         write_cell(folder, number, cell(number))
     silent = write(run_of(folder, 1), ELSEWHERE, age=60)
     ran: list[int] = []
+    labelled = Turns(folder, CELLS, 0).cells[:2]
 
     def launch(_: object, overrides: Sequence[Sequence[str]], number: int) -> list[object]:
         ran.append(number)
@@ -147,6 +148,8 @@ def test_the_silent_are_waited_for_and_their_cells_taken(
     with hold(run_of(folder, 2)):
         returned = TurnLauncher().launch(CELLS, 0)
     assert ran == [0, 1]
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("[")] == [each.label for each in labelled]
     assert [each.return_value for each in returned[:2]] == [0.25, 0.25]
 
 

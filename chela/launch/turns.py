@@ -129,6 +129,7 @@ class TurnLauncher(BasicLauncher):
         while turns.waiting:
             cell = turns.next()
             if cell is not None:
+                Screen().say(cell.label, "bold")
                 super().launch([cell.overrides], cell.number)
                 turns.put_back(cell)
             elif turns.may_become_free():
