@@ -10,10 +10,10 @@ from triton.runtime.jit import JITFunction
 from chela.kernels.long_conv import deep, monarch
 
 
-def both_directions(length: int, dim: int, directions: int) -> None:
+def both_directions(batch: int, length: int, dim: int, directions: int) -> None:
     """Forward and backward at the cut of a length; its memory is never touched."""
     short = length <= 16384
-    x = torch.empty(1, length, dim, dtype=torch.bfloat16)
+    x = torch.empty(batch, length, dim, dtype=torch.bfloat16)
     kernel, skip = torch.empty(directions, dim, length), torch.empty(dim)
     form = monarch if short else deep
     y, *kept = form._forward(x, kernel, skip, form.room_for(length))
@@ -23,10 +23,10 @@ def both_directions(length: int, dim: int, directions: int) -> None:
 def main() -> None:
     driver.set_active(Hopper())
     JITFunction.__getitem__ = compile_instead
-    both_directions(64, 40, 2)
+    both_directions(1, 64, 40, 2)
     for length in (20000, 65536, 131072, 1 << 20):
-        both_directions(length, 128, 2)
-    both_directions(20000, 40, 1)
+        both_directions(3, length, 128, 2)
+    both_directions(1, 20000, 40, 1)
 
 
 if __name__ == "__main__":
