@@ -37,7 +37,7 @@ PARTS = {
     "matrix products": r"nvjet|gemm|cutlass|cublas|aten\.\w*mm",
     "optimizer": r"multi_tensor|lpnorm|aten\._f(oreach|used)",
     "compiled element-wise": r"^triton_",
-    "all-reduce": r"^nccl|allreduce",
+    "between devices": r"^nccl|allreduce|chela\.(by_|with_halo|halo_|sum_|of_all)",
     "other": r"",
 }
 

@@ -13,9 +13,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
+from chela.bench.exchange import exchanged, least_of_a_step
 from chela.bench.profiling import Profile, profiled
 from chela.config.schema import RunConfig
-from chela.layers.sequence import parts, replicas
+from chela.layers.sequence import parts, replicas, sum_of_all
+from chela.mixers.over_shares import Shares
 from chela.training import build
 from chela.training.data import DataModule
 from chela.training.engine import Engine, resolve
@@ -40,6 +42,8 @@ class Speed:
     compile_seconds: float  # of the first steps: compilers and the recording of graphs
     profile: Profile  # of a step
     floor_bytes: int  # that a step moves at least; 0 where its mixer does not say
+    sent_bytes: int  # in a step, to devices that hold parts of the same sequences; of all of these
+    least_bytes: int  # that they send at least, see ``least_of_a_step``
 
 
 def measure(
@@ -66,7 +70,7 @@ def measure(
     L.seed_everything(config.seed, workers=True, verbose=False)
     total = warm_up + steps
     module = build.build_module(config, spec, engine, total, padded)
-    watch = _Stopwatch(warm_up, total, config.model.backbone.dim * engine.dtype.itemsize)
+    watch = _Stopwatch(warm_up, total, config.model.backbone.dim, engine.dtype.itemsize)
     build.quiet_lightning()
     quiet = replace(config.trainer, progress=False)
     trainer = build.build_trainer(quiet, engine, Path(), total, total + 1, [watch])
@@ -137,9 +141,9 @@ class _Stopwatch(Callback):
 
     speed: Speed
 
-    def __init__(self, warm_up: int, total: int, token_bytes: int) -> None:
+    def __init__(self, warm_up: int, total: int, dim: int, number_bytes: int) -> None:
         self.warm_up, self.total = warm_up, total
-        self.token_bytes = token_bytes  # of an activation
+        self.dim, self.number_bytes = dim, number_bytes  # of activations
         self.tokens = 0
         self.true_tokens = torch.zeros((), dtype=torch.int64)
         self.began = self.warm = 0.0
@@ -180,6 +184,10 @@ class _Stopwatch(Callback):
         step = _seconds(train, steps, device)
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         profile = profiled(train, whole, device)
+        with exchanged() as sent:
+            whole()
+        sequences, length = batch.lengths.numel(), batch.values.shape[batch.lengths.ndim]
+        shares = Shares(sequences, length, parts(), self.number_bytes)
         val = next(iter(trainer.datamodule.val_dataloader()))  # type: ignore[attr-defined]
         val = Batch(*(each.to(device) for each in val))
         module.eval()
@@ -194,7 +202,9 @@ class _Stopwatch(Callback):
             peak_bytes=peak,
             compile_seconds=self.warm - self.began,
             profile=profile,
-            floor_bytes=_least_passes(module) * size * self.token_bytes // parts(),
+            floor_bytes=_least_passes(module) * size * self.dim * self.number_bytes // parts(),
+            sent_bytes=round(sum_of_all(torch.tensor(sent.sequences, device=device)).item()),
+            least_bytes=least_of_a_step(module.model, shares),
         )
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "upload": ("chela.commands.upload", "send to W&B what it does not have of local runs"),
     "bench-kernels": ("chela.bench.kernels", "error and speed of every kernel"),
     "bench-training": ("chela.bench.training", "speed of a model on a task"),
+    "bench-sequence": ("chela.bench.sequence", "speed of sequences that several devices hold"),
     "bench-generation": ("chela.bench.generation", "speed of generation behind prompts that grow"),
     "recall": ("chela.bench.recall", "accuracy on MQAR against pairs and size of the state"),
     "context": ("chela.bench.context", "the test of a run with less of each sample's past"),

@@ -12,7 +12,7 @@ from chela.layers.basic import Dropout, compute_dtype, linear
 from chela.layers.sequence import own_channels
 from chela.mixers.chela.long_conv import Convolves
 from chela.mixers.long_kernels import LongKernel, of_channels
-from chela.mixers.over_shares import convolve_long
+from chela.mixers.over_shares import Shares, convolve_long
 from chela.mixers.stepping import Filter, FilterState, causal_only
 
 
@@ -60,6 +60,8 @@ class GatedConvolution(Convolving):
         dropout: before the output map.
     """
 
+    causal: bool
+
     def __init__(self, kernel: LongKernel, dim: int, dropout: float) -> None:
         super().__init__(kernel.max_length)
         self.kernel = kernel
@@ -71,6 +73,10 @@ class GatedConvolution(Convolving):
         """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""
         h = zero_padding(x.to(compute_dtype(x)), lengths)  # (B, L, D)
         return self._leave(self.convolve(h, self.kernel, self.skip))
+
+    def least_exchange(self, shares: Shares) -> int:
+        """Bytes that the devices of ``shares`` send at least, forward."""
+        return shares.channels(len(self.skip), self.causal)
 
     def prefill(
         self, x: Tensor, lengths: Tensor | None = None, room: int = 0

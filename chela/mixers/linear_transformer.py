@@ -22,7 +22,7 @@ from chela.kernels.choice import Implementation
 from chela.kernels.precision import accumulation_dtype, without_autocast
 from chela.layers.basic import compute_dtype, linear
 from chela.layers.sequence import part, parts, sum_before, sum_of_all, true_counts
-from chela.mixers.over_shares import bidirectional_attention, causal_attention
+from chela.mixers.over_shares import Shares, bidirectional_attention, causal_attention
 from chela.mixers.positions import Positions, check_heads, rotate
 from chela.mixers.stepping import causal_only, token_counts
 
@@ -91,6 +91,11 @@ class LinearTransformerMixer(nn.Module):
 
     def split_obstacle(self) -> None:
         """Its tokens can be those of several devices, which exchange states."""
+
+    def least_exchange(self, shares: Shares) -> int:
+        """Bytes that the devices of ``shares`` send at least, forward."""
+        heads, width = self.config.num_heads, self.head_dim
+        return shares.states(heads * width * (width + 1), self.causal)  # and the sums of the keys
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix the tokens of each sequence, see ``ChelaMixer.forward``."""

@@ -7,6 +7,7 @@ With one process each is the operation itself; what several exchange for it is
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +25,45 @@ from chela.layers.sequence import (
     true_counts,
     with_halo,
 )
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A batch whose sequences P devices hold together, and what these have to send at least.
+
+    All are bytes that leave a device in a forward pass, of all devices together; a backward pass
+    sends as many. A lower bound by linear algebra: what a device does not have, and its outputs
+    depend on, it must be sent, in as many numbers as that dependence has rank.
+    """
+
+    batch: int
+    length: int  # L, of the whole sequences
+    parts: int  # P
+    size: int  # bytes of an activation's number
+
+    def halos(self, width: int, dim: int) -> int:
+        """Of a short convolution: (P - 1) B (width - 1) D numbers. Ours sends no more."""
+        return (self.parts - 1) * self.batch * (width - 1) * dim * self.size
+
+    def channels(self, dim: int, causal: bool) -> int:
+        """Of a convolution as long as the sequences: B L D numbers, causal (P - 1) / P of them.
+
+        Each share depends on all others through L / P numbers a channel, the first of a causal one
+        on none. An all-to-all to channels and back sends 2 (P - 1) / P times B L D numbers: with
+        two devices the least, twice as much at most; of a causal one always twice, for which each
+        device convolves as much as the others.
+        """
+        receiving = 0 if self.parts == 1 else self.parts - causal
+        return receiving * self.batch * self.length * dim * self.size // self.parts
+
+    def states(self, numbers: int, causal: bool) -> int:
+        """Of linear attention, with ``numbers`` in a sequence's state, in float32 or better.
+
+        A running sum needs (P - 1) B states, a sum that all have twice as many. Ours sends P / 2
+        times the former, in one exchange instead of P - 1 after each other, and just the latter.
+        """
+        rounds = 1 if causal else 2
+        return rounds * (self.parts - 1) * self.batch * numbers * max(self.size, 4)
 
 
 def convolve_short(

@@ -1,16 +1,20 @@
 """``python -m tests.model.shares``: models whose sequences several processes hold, beside one.
 
 All processes are forks of one that has imported everything. Printed is a line of JSON: of each
-number of processes and each case the largest error of outputs and of any gradient.
+number of processes and each case the largest error of outputs and of any gradient; and what they
+sent to each other, and the least there is. ``torchrun ... -m tests.model.shares rounding`` holds
+the kernels in bf16 against float64, those of one process and of all.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chela.bench.exchange import exchanged, least_of_a_step
+from chela.kernels.choice import use_kernels
 from chela.layers.processes import alone, processes
 from chela.layers.sequence import own_positions, part, parts, replicas, share_sequences
-from chela.mixers import ChelaMixer
-from chela.model import BackboneConfig, TokenModel
+from chela.mixers import ChelaConfig, ChelaMixer
+from chela.mixers.over_shares import Shares
+from chela.model import BackboneConfig, Classifier, TokenModel
 from chela.objectives.base import Objective
 from chela.objectives.classification import Classification
 from chela.objectives.tokens import Tokens
@@ -145,6 +152,76 @@ def compared(case: tuple[Any, ...]) -> float:
     return max(errors)
 
 
+def traffic() -> dict[str, list[int]]:
+    """Of operations by themselves, bytes that all sent, forward and backward, and the least."""
+    found = {}
+    length = 64
+    for causal in (False, True):
+        for name in ("only-short-conv", "only-long-conv", "only-attention", "branch-batchnorm"):
+            model = make_mixer_alone(name, causal, length)
+            x = torch.randn(2, length // parts(), DIM, dtype=torch.float64, requires_grad=True)
+            with exchanged() as counted:
+                model(x).sum().backward()
+            sent = torch.tensor(counted.sequences)
+            dist.all_reduce(sent)
+            least = least_of_a_step(model, Shares(2, length, parts(), x.element_size()))
+            found[f"{name}, {'causal' if causal else 'both ways'}"] = [sent.item(), least]
+    return found
+
+
+def make_mixer_alone(name: str, causal: bool, length: int) -> nn.Module:
+    only_short = {"use_long_conv": False, "use_attention": False}
+    choices = MIXERS.get(name, only_short)
+    torch.manual_seed(0)
+    return unsettled(ChelaMixer(DIM, length, causal, mixer_config(**choices)))
+
+
+def rounding() -> None:
+    """Print of each form the largest error in bf16 against float64, on one device and on all."""
+    on_gpu = torch.cuda.is_available()
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo", rank=rank, world_size=world)
+    share_sequences(world)
+    dim, length = (128, 4096) if on_gpu else (16, 64)
+    found = {}
+    for causal, norm in itertools.product((False, True), ("layer", "batch")):
+        torch.manual_seed(0)
+        config = BackboneConfig(dim=dim, depth=2, dropout=0.0, causal=causal, norm=norm)
+        choices = ChelaConfig(branch_norm="batch" if norm == "batch" else "none")
+        model = Classifier(
+            config,
+            partial(ChelaMixer, dim, length, causal, choices),
+            vocab_size=VOCAB,
+            input_dim=1,
+            num_classes=CLASSES,
+        ).to(device)
+        batch = torch.randint(0, VOCAB, (2, length), device=device)
+        lengths = torch.tensor([length, 3 * length // 4 + 5], device=device)
+        targets = torch.tensor([0, 2], device=device)
+        case = Classification(CLASSES), batch, lengths, targets
+        use_kernels(model, "auto", device)
+        with alone(), torch.autocast(device.type, torch.bfloat16):
+            one = answers(model, *case)
+        with torch.autocast(device.type, torch.bfloat16):
+            several = answers(model, *case)
+        use_kernels(model, "torch", device)
+        with alone():
+            exact = answers(model.double(), *case)
+        pairs = [
+            (error(a, c), error(b, c))
+            for a, b, c in zip(one[2], several[2], exact[2], strict=True)
+            if c.norm() > 1e-6
+        ]
+        of_logits = tuple(error(each[0].double(), exact[0]) for each in (one, several))
+        found[f"{norm}, causal {causal}"] = [of_logits, *pairs]
+    if rank == 0:
+        print(json.dumps(found))
+    dist.destroy_process_group()
+
+
 def process(rank: int, world: int, devices: int, place: Path) -> None:
     store = f"file://{place}/store-{world}-{devices}"
     dist.init_process_group("gloo", store, rank=rank, world_size=world)
@@ -156,8 +233,9 @@ def process(rank: int, world: int, devices: int, place: Path) -> None:
         largest = torch.tensor(compared(case), dtype=torch.float64)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         worst[case[0]] = largest.item()
+    found = {"errors": worst, "traffic": traffic()}
     if rank == 0:
-        (place / f"{world}-{devices}.json").write_text(json.dumps(worst))
+        (place / f"{world}-{devices}.json").write_text(json.dumps(found))
     assert part() == rank % devices
     dist.destroy_process_group()
 
@@ -188,4 +266,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    rounding() if "rounding" in sys.argv else main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from torch import nn
 
 from chela.errors import ConfigError
@@ -19,8 +20,8 @@ WORLDS = ("2/2", "4/4", "4/2")
 
 
 @pytest.fixture(scope="module")
-def errors() -> dict[str, dict[str, float]]:
-    """Of each number of processes and each case the largest relative error against one process."""
+def measured() -> dict[str, dict[str, dict]]:
+    """What ``tests.model.shares`` prints."""
     result = program("-m", "tests.model.shares", OMP_NUM_THREADS="1")
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
@@ -28,11 +29,44 @@ def errors() -> dict[str, dict[str, float]]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("world", WORLDS)
-def test_outputs_and_gradients_are_those_of_one_process(
-    world: str, errors: dict[str, dict[str, float]]
-) -> None:
-    assert {name: error for name, error in errors[world].items() if not error < 1e-10} == {}
-    assert len(errors[world]) > (20 if world.startswith("4") else len(MIXERS) + len(SPLIT))
+def test_outputs_and_gradients_are_those_of_one_process(world: str, measured: dict) -> None:
+    errors = measured[world]["errors"]
+    assert {name: error for name, error in errors.items() if not error < 1e-10} == {}
+    assert len(errors) > (20 if world.startswith("4") else len(MIXERS) + len(SPLIT))
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("world", WORLDS)
+def test_what_is_sent_is_known_and_near_the_least(world: str, measured: dict) -> None:
+    """Counted where collectives are called; ``Shares`` has the formulas and the reasons."""
+    parts = int(world[-1])
+    exchanged = measured[world]["traffic"]
+    groups = int(world[0]) // parts
+    for name, (sent, least) in exchanged.items():
+        several = {
+            "only-short-conv, both ways": 1,
+            "only-short-conv, causal": 1,
+            "only-long-conv, both ways": 2 * (parts - 1) / parts,
+            "only-long-conv, causal": 2,
+            "only-attention, both ways": 1,
+            "only-attention, causal": parts / 2,
+        }.get(name)
+        if several is not None:
+            assert sent == several * least * groups > 0, name
+        assert least * groups <= sent <= 2 * least * groups, name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+def test_two_gpus_round_as_one_does() -> None:
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    result = program("-m", *torchrun, "-m", "tests.model.shares", "rounding")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert len(found) == 4
+    for name, pairs in found.items():
+        for one, two in pairs:
+            assert two < 2 * max(one, 2**-8), (name, one, two)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,7 +13,7 @@ from chela.kernels import linear_attention
 from chela.kernels.choice import Implementation
 from chela.layers.norms import RMSNorm, make_norm
 from chela.mixers.chela.query_key import FeatureMap, QueryKey
-from chela.mixers.over_shares import bidirectional_attention, causal_attention
+from chela.mixers.over_shares import Shares, bidirectional_attention, causal_attention
 from chela.mixers.stepping import causal_only
 
 HeadNorm = Literal["rms", "layer", "none"]
@@ -76,6 +76,10 @@ class LinearAttention(nn.Module):
 
     def split_obstacle(self) -> None:
         """Its tokens can be those of several devices, which exchange states."""
+
+    def least_exchange(self, shares: Shares) -> int:
+        """Bytes that the devices of ``shares`` send at least, forward."""
+        return shares.states(self.qk_dim * self.v_dim // self.num_heads, self.causal)
 
     def forward(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None

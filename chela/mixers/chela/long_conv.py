@@ -21,7 +21,7 @@ from chela.kernels.precision import without_autocast
 from chela.layers.norms import BatchNorm
 from chela.layers.sequence import own_channels, parts, share
 from chela.mixers.long_kernels import LongKernel, of_channels
-from chela.mixers.over_shares import convolve_long, convolve_short, short_obstacle
+from chela.mixers.over_shares import Shares, convolve_long, convolve_short, short_obstacle
 from chela.mixers.stepping import Filter, FilterState, Modes, causal_only
 
 BranchNorm = Literal["none", "batch"]
@@ -166,6 +166,14 @@ class LongConv(LongStage):
             return None
         widths = [taps.shape[1] for taps in self.branches]
         return next(filter(None, (short_obstacle(each, self.causal) for each in widths)), None)
+
+    def least_exchange(self, shares: Shares) -> int:
+        """Bytes that the devices of ``shares`` send at least, forward."""
+        dim = len(self.skip)
+        apart = 0
+        if not self.sums_branches_first:
+            apart = sum(shares.halos(taps.shape[1], dim) for taps in self.branches)
+        return shares.channels(dim, self.causal) + apart
 
     def unmerged(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
         """The same, branch by branch: what the definition says, and BatchNorm needs to train."""

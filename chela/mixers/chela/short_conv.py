@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels.choice import Implementation
-from chela.mixers.over_shares import convolve_short, short_obstacle
+from chela.mixers.over_shares import Shares, convolve_short, short_obstacle
 from chela.mixers.stepping import Filter, FilterState, causal_only
 
 
@@ -44,6 +44,11 @@ class ShortConv(nn.Module):
     def split_obstacle(self) -> str | None:
         """Why its tokens cannot be those of several devices, and what to do; None: they can."""
         return short_obstacle(self.weight.shape[1], self.causal)
+
+    def least_exchange(self, shares: Shares) -> int:
+        """Bytes that the devices of ``shares`` send at least, forward."""
+        dim, width = self.weight.shape
+        return shares.halos(width, dim)
 
     def prefill(self, h: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, FilterState]:
         """``forward``, and the state behind each true length."""
