@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from chela.kernels import zero_padding
-from chela.layers.basic import linear
+from chela.layers.basic import compute_dtype, linear
 
 
 class TokenEncoder(nn.Module):
@@ -32,7 +32,8 @@ class TokenEncoder(nn.Module):
                 "for real values build the model with vocab_size=None"
             )
         ids = zero_padding(values, lengths)  # padding may hold ids beyond the vocabulary
-        return zero_padding(self.embedding(ids), lengths)
+        x = self.embedding(ids)
+        return zero_padding(x.to(compute_dtype(x)), lengths)  # as a linear map of values gives them
 
 
 class ValueEncoder(nn.Module):
