@@ -4,12 +4,14 @@
 #   bash scripts/evidence.sh FOLDER                      all of them, about half an hour
 #   bash scripts/evidence.sh FOLDER kernels training     some: tests kernels sanitizer training
 #                                                        lengths efficiency listops
+#   bash scripts/evidence.sh FOLDER sequence             on two GPUs: what they do with a sequence
 #
 # The tests need `pip install -e '.[dev]'`. The exit status is 1 if a command failed.
 set -u
-known="tests kernels sanitizer training lengths efficiency listops"
+one="tests kernels sanitizer training lengths efficiency listops"
+known="$one sequence"
 folder=$(realpath -m "${1:?name a folder for the logs}"); shift
-parts=${*:-$known}
+parts=${*:-$one}
 for part in $parts; do
   case " $known " in
     *" $part "*) ;;
@@ -72,6 +74,12 @@ for part in $parts; do
     efficiency)
       keep efficiency python -m chela efficiency --lengths 1024,4096,16384 \
         --output "$folder/efficiency"
+      ;;
+    sequence)
+      keep sequence python -m pytest tests/model/test_shares.py \
+        tests/training/test_sequence_devices.py -m gpu -q
+      keep sequence python -m chela bench-sequence --profile
+      keep sequence python -m chela bench-sequence --lengths 262144 --profile model.causal=true
       ;;
     listops)
       keep listops python train.py task=listops model=chela $d128 trainer.max_epochs=3 \
