@@ -114,10 +114,10 @@ class Task(ABC):
         Raises:
             DataError: see there; or there is no token, or there are more than a sample can have.
         """
-        tokens, longest = self.tokens_of(text), self.spec.max_length
+        tokens = self.tokens_of(text) if text else np.empty(0)
         if not len(tokens):
             raise DataError("the prompt is empty, but a model goes on from a token at least")
-        if len(tokens) > longest:
+        if len(tokens) > (longest := self.spec.max_length):
             raise DataError(
                 f"the prompt has {len(tokens):,} tokens, but the model was built for {longest:,}.\n"
                 f"  try: its last {longest:,}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chela.bench.generation import Cost, as_markdown
 from chela.commands import start
 
 pytestmark = pytest.mark.long
@@ -25,8 +26,16 @@ def test_a_state_grows_with_the_prompt_or_does_not(tmp_path: Path, capsys) -> No
     assert {name for name, _ in bytes_of} == {*MODELS.split(",")}
     assert (tmp_path / "generation.png").stat().st_size > 0
     table = (tmp_path / "generation.md").read_text()
-    assert "3 new tokens" in table and "| transformer | 128 |" in table
+    assert "3 new tokens" in table and table.count("| prompt (tokens) | 64 | 128 |") == 4
+    assert table.count("| transformer |") == 4 and "—" not in table
     assert "transformer" in capsys.readouterr().out
+
+
+def test_what_did_not_fit_is_a_dash() -> None:
+    costs = [Cost("a", 64, 5e3, 20.0, 100, 0), Cost("a", 128, 1e3, 10.0, 200, 0)]
+    table = as_markdown([*costs, Cost("b", 64, 1e3, 30.0, 400, 0)], "facts")
+    assert table.startswith("facts\n\n**Generated, tokens/s**\n\n| prompt (tokens) | 64 | 128 |\n")
+    assert "| a | 20 | 10 |\n| b | 30 | — |\n" in table
 
 
 def test_a_gpu_that_is_not_there_is_one_message(capsys, monkeypatch) -> None:

@@ -7,7 +7,8 @@
 Models are causal, of bytes, with the sizes of ``configs/model/`` and the keys given, and have the
 weights they start with. ``NAME/KERNEL`` is CHELA with that long kernel. Each reads a prompt of
 random bytes, all at once, and then as many more as ``--tokens``, each the most likely one, in
-bfloat16 on a GPU, where a step is one CUDA graph. Written are generation.{csv,md,png}.
+bfloat16 on a GPU, where a step is one CUDA graph. Written are generation.{csv,md,png}, the second
+for docs/generation.md as it is.
 """
 
 import argparse
@@ -53,6 +54,14 @@ class Cost:
     steps: float  # new tokens per second, of all sequences together
     state_bytes: int  # of a sequence
     weight_bytes: int  # that stepping has prepared beside the model's own
+
+
+MEASURES: dict[str, Callable[[Cost], str]] = {
+    "Generated, tokens/s": lambda cost: human(cost.steps),
+    "Prompt read, tokens/s": lambda cost: human(cost.prefill),
+    "State of a sequence": lambda cost: size(cost.state_bytes),
+    "Weights prepared for steps, beside the model's own": lambda cost: size(cost.weight_bytes),
+}
 
 
 def composed(name: str, overrides: Sequence[str]) -> ModelConfig:
@@ -146,18 +155,16 @@ def _seconds(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
 
 
 def as_markdown(costs: Sequence[Cost], facts: str) -> str:
-    """A row per model and prompt."""
-    lines = [
-        facts,
-        "",
-        "| model | prompt | prompt read, tokens/s | generated, tokens/s | state of a sequence | "
-        "weights prepared |",
-        "|---|---|---|---|---|---|",
-    ]
-    for cost in costs:
-        speeds = f"{human(cost.prefill)} | {human(cost.steps)}"
-        memory = f"{size(cost.state_bytes)} | {size(cost.weight_bytes)}"
-        lines.append(f"| {cost.model} | {cost.prompt:,} | {speeds} | {memory} |")
+    """For each measure a table: a row per model, a column per prompt; — where it did not fit."""
+    prompts = sorted({cost.prompt for cost in costs})
+    head = f"| prompt (tokens) | {' | '.join(f'{each:,}' for each in prompts)} |"
+    lines = [facts]
+    for title, show in MEASURES.items():
+        lines += ["", f"**{title}**", "", head, "|---|" + "---|" * len(prompts)]
+        for model in dict.fromkeys(cost.model for cost in costs):
+            known = {cost.prompt: show(cost) for cost in costs if cost.model == model}
+            cells = " | ".join(known.get(each, "—") for each in prompts)
+            lines.append(f"| {model} | {cells} |")
     return "\n".join(lines) + "\n"
 
 

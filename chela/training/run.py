@@ -223,7 +223,8 @@ class Run:
                 f"({task.meta.fingerprint[:12]} now, {before['fingerprint'][:12]} then).\n"
                 "  try: bring those data back, or resume=false"
             )
-        if prompt := getattr(self.config.task.config, "prompt", None):
+        prompt = getattr(self.config.task.config, "prompt", None)
+        if prompt is not None:
             task.prompt_of(prompt)  # what it refuses is told now, not when all is trained
         replicas = self.config.trainer.replicas
         for name in (task.selecting, "test"):

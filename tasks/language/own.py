@@ -92,7 +92,7 @@ class Bytes(Corpus):
         if not path.exists():
             raise DataError(
                 f"task.path={path}: there is no such file or folder (seen from {Path.cwd()}).\n"
-                "  try: the path of a text, or of a folder of texts"
+                "  try: task.path=<a text, or a folder of texts>"
             )
         for content in self._folder(path) if path.is_dir() else self._file(path):
             found = found or bool(content)
@@ -101,7 +101,7 @@ class Bytes(Corpus):
         if not found:
             what = f"has no file {self.config.pattern} with anything in it"
             what = what if path.is_dir() else "is empty"
-            raise DataError(f"task.path={path} {what}.\n  try: the path of a text")
+            raise DataError(f"task.path={path} {what}.\n  try: task.path=<another text>")
 
     def _file(self, path: Path) -> Iterator[bytes]:
         with opened(path, LARGEST) as stream:

@@ -288,6 +288,12 @@ def _says_where(folder: Path) -> Iterator[None]:
     except (OSError, MemoryError) as error:
         if out_of_memory(error):
             raise memory_is_short(f"{folder} cannot be prepared") from error
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            file = next((each for each in folder.parents if each.is_file()), folder)
+            raise DataError(
+                f"{file} is a file, but the prepared data need a folder of that name.\n"
+                "  try: move it elsewhere, or data_dir=<another folder>"
+            ) from error
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"the prepared data cannot be written to {folder.parent}: {reason}.\n"

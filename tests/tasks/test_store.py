@@ -51,6 +51,15 @@ def run(script: str, *arguments: object, **options) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize("at", ["data", "data/toy"])
+def test_a_file_where_a_folder_has_to_be_is_said(tmp_path: Path, at: str) -> None:
+    """As `unzip enwik8.zip` leaves one."""
+    (tmp_path / at).parent.mkdir(exist_ok=True)
+    (tmp_path / at).write_bytes(b"a")
+    with pytest.raises(DataError, match=rf"{at} is a file(.|\n)*move it elsewhere"):
+        prepare(tmp_path / "data" / "toy" / "made-1", recipe(rows_of_samples))
+
+
 def test_what_is_there_is_not_prepared_again(folder: Path) -> None:
     prepare(folder, recipe())
     before = contents(folder)

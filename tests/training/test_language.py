@@ -156,6 +156,7 @@ def test_the_demo_goes_on_from_its_prompt(language, tmp_path: Path, capsys) -> N
     ("prompt", "said"),
     [
         ("The cat", "byte 0 is 0x54"),
+        ("", "the prompt is empty"),
         ("the cat saw a dog and then the end", r"has 34 tokens, but the model(.|\n)*its last 32"),
     ],
 )
