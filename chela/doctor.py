@@ -94,8 +94,9 @@ def _wandb(config: RunConfig) -> tuple[bool, str]:
 def _device(engine: Engine) -> tuple[bool, str]:
     device, how = engine.device, engine.describe()
     if device.type == "cpu":
-        threads = torch.get_num_threads()
-        return True, f"CPU, {threads} threads, {how}; a GPU is some hundred times faster"
+        count = torch.get_num_threads()
+        threads = f"{count} thread{'s' * (count > 1)}"
+        return True, f"CPU, {threads}, {how}; a GPU is some hundred times faster"
     gpu = torch.cuda.get_device_properties(device)
     free, total = torch.cuda.mem_get_info(device)
     text = f"{gpu.name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free, {how}"
