@@ -80,7 +80,9 @@ class Convolves(nn.Module):
                 f"a batch of length {s.shape[1] * parts()}, but the model was built for max_length="
                 f"{self.max_length}; build it with the task's longest length"
             )
-        return min(s.shape[1] * parts(), self.max_length)  # what is held beyond is padding
+        # What is held beyond is padding. No min(): a compiler would go on with a formula.
+        length = s.shape[1] * parts()
+        return length if length <= self.max_length else self.max_length
 
 
 class LongStage(Convolves):
