@@ -47,6 +47,11 @@ def smaller(words: Sequence[str], small: Sequence[str]) -> tuple[str, ...]:
     return (*(word for word in words if word.partition("=")[0] not in sizes), *added)
 
 
+def expanded(word: str) -> list[str]:
+    """A word of a shell as the files that it stands for, if it stands for some."""
+    return sorted(map(str, Path().glob(word))) if "*" in word and "=" not in word else [word]
+
+
 @dataclass
 class Reader:
     """Follows a tutorial block by block, in the current folder and in this process.
@@ -59,6 +64,7 @@ class Reader:
     words: Sequence[str] = ()
     names: dict[str, Any] = field(default_factory=dict)  # of the Python so far
     ran: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)  # what the tutorial says that is printed
 
     def follow(self, tutorial: str) -> None:
         """Every block of ``docs/tutorials/<tutorial>.md``, in order."""
@@ -80,10 +86,12 @@ class Reader:
                     self.type(LAUNCHER.sub("", line))
             else:
                 assert language in SHOWN
+                self.shown += code.splitlines() if language == "text" else []
 
     def type(self, line: str) -> None:
         """One line of a shell."""
-        program, *words = shlex.split(os.path.expandvars(line), comments=True)
+        program, *given = shlex.split(os.path.expandvars(line), comments=True)
+        words = [word for each in given for word in expanded(each)]
         act: Callable[..., None] = getattr(self, program, self.unknown)
         act(*words) if act != self.unknown else act(program)
 
