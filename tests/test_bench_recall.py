@@ -10,8 +10,10 @@ import torch
 from chela.bench.recall import as_markdown, points, state_numbers
 from chela.commands import start
 from chela.config.schema import compose_run
+from chela.errors import RunError
 from chela.hub import load_run
 from chela.records.collect import collect
+from chela.records.record import write_record
 from chela.training.run import run
 from tests.conftest import composed_of
 from tests.test_generation import MQAR
@@ -92,6 +94,19 @@ def test_a_mixture_is_told_apart_in_its_test(tmp_path: Path) -> None:
         100 * tested["kinds"]["1"]["metrics"]["accuracy"]["standard_error"]
     )
     assert "| chela | 16 | all at once | 16 |" in as_markdown([one, two])
+    record = record_of(config)
+    record["test"]["kinds"] = {"few": record["test"]["kinds"]["1"], "2": {"n": 20}}
+    write_record(folder_of(config), record)
+    with pytest.raises(RunError, match="no finished run of task=mqar"):
+        points(collect([tmp_path / "outputs"]).runs)
+
+
+@pytest.mark.parametrize("model", ["chela", "transformer", "linear_transformer", "s4d"])
+def test_the_sweep_composes_at_each_width_with_one_head(model: str) -> None:
+    config = compose_run(["+sweep=recall", f"model={model}", "model.dim=256", "seed=0"])
+    assert [kind[:2] for kind in config.task.config.train] == [*config.task.config.test]
+    assert config.model.backbone.dim == 256 and config.model.backbone.ffn == "none"
+    assert getattr(config.model.mixer.config, "num_heads", 1) == 1
 
 
 def test_without_runs_of_it_the_sweep_is_named(tmp_path: Path, capsys) -> None:

@@ -65,6 +65,11 @@ def test_a_bad_value_is_named_with_its_choices(composed, key, value, parts) -> N
         assert part in str(caught.value)
 
 
+def test_a_list_that_is_too_short_is_named_as_a_whole() -> None:
+    with pytest.raises(ConfigError, match=r"task\.train\.1=\[64, 4\] has too few values"):
+        compose_run(["task=mqar_mixture", "task.train=[[64,4,9],[64,4]]"])
+
+
 @pytest.mark.parametrize(
     "section",
     [

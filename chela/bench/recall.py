@@ -82,7 +82,7 @@ def accuracies(run: Run) -> dict[int, tuple[float, float]]:
     for pairs in at(run.record, "test.kinds") or ():
         metric = ("test", "kinds", pairs, "metrics", run.metric)
         value = number(run.record, (*metric, "value"))
-        if value is not None:
+        if value is not None and pairs.isdecimal():
             error = number(run.record, (*metric, "standard_error")) or 0.0
             found[int(pairs)] = 100 * value, 100 * error
     return found
@@ -98,8 +98,6 @@ def points(runs: Sequence[Run]) -> list[Point]:
     for run in runs:
         if run.task in TRAINED and run.value is not None and run.metric == "accuracy":
             groups.setdefault(run.identity, []).append(run)
-    if not groups:
-        raise RunError(f"there is no finished run of task={ALONE}.\n  try: +sweep=recall")
     found = []
     for alike in groups.values():
         first, answered = alike[0], [accuracies(run) for run in alike]
@@ -113,6 +111,8 @@ def points(runs: Sequence[Run]) -> list[Point]:
             error = math.hypot(over_seeds / math.sqrt(n), math.hypot(*errors) / n)
             where = first.task, first.model, dim, first.longest
             found.append(Point(*where, pairs, state, mean(values), error, n))
+    if not found:
+        raise RunError(f"there is no finished run of task={ALONE}.\n  try: -m +sweep=recall")
     return sorted(found, key=lambda point: (*point.row, point.pairs))
 
 

@@ -99,6 +99,8 @@ def _missing(key: str) -> str:
 def _explain(detail: Any, path: str) -> str:
     key = joined(path, ".".join(str(part) for part in detail["loc"]))
     if detail["type"] == "missing":
+        if isinstance(detail["loc"][-1], int):  # of a list whose places have kinds of their own
+            return f"{key.rpartition('.')[0]}={detail['input']} has too few values"
         return _missing(key)
     if detail["type"] == "literal_error":
         return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
