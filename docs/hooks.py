@@ -26,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         (page.parent / to).resolve() for page in pages for to in LINK.findall(page.read_text())
     }
     inside = (each for each in linked if each.is_file() and each.is_relative_to(ROOT))
-    wanted = sorted({page.relative_to(ROOT) for page in (*pages, *(inside))}, key=str)
+    wanted = sorted({each.relative_to(ROOT) for each in (*pages, *inside, ROOT / "docs/site.css")})
 
     def file(path: Path) -> File:
         return File(str(path), str(ROOT), config.site_dir, config.use_directory_urls)

@@ -1,7 +1,7 @@
 """How much of the past a trained model uses: its test again, with less of each sample.
 
     chela context run=outputs/<run>/seed0
-    chela context run=outputs/<run>/seed0 keep=[16,64,256] samples=5000 device=cuda
+    chela context run=outputs/<run>/seed0 'keep=[16,64,256]' samples=5000 device=cuda
 
 Only the last `keep` tokens of a sample stay as they are. Those before them are
 
