@@ -28,6 +28,7 @@ COMMANDS = {
     "bench-training": ("chela.bench.training", "speed of a model on a task"),
     "bench-sequence": ("chela.bench.sequence", "speed of sequences that several devices hold"),
     "bench-generation": ("chela.bench.generation", "speed of generation behind prompts that grow"),
+    "costs": ("chela.bench.costs", "GPU hours of the recipes, from records and measured speeds"),
     "recall": ("chela.bench.recall", "accuracy on MQAR against pairs and size of the state"),
     "context": ("chela.bench.context", "the test of a run with less of each sample's past"),
     "efficiency": ("chela.bench.lengths", "speed and memory of every model at growing lengths"),
