@@ -20,6 +20,7 @@ from chela.kernels.norm_linear import norm_linear
 from chela.kernels.query_key import Affines, query_key
 from chela.kernels.token_mlp import Weights, mlp
 from chela.kernels.tokens import TokenNorm
+from chela.training.build import inductor_options
 
 Form = Callable[..., Tensor | tuple[Tensor, ...]]
 QK_DIM = 64  # channels of queries and keys in a block; its hidden channels are twice its own
@@ -244,7 +245,8 @@ def token_cases(
     """The plain form compiled, as training has it on a GPU, and the kernels."""
     forms = {"torch": form("torch")}
     if device.type == "cuda":
-        forms = {"torch.compile": torch.compile(form("torch"), dynamic=False)}
+        compiled = torch.compile(form("torch"), dynamic=False, options=inductor_options())
+        forms = {"torch.compile": compiled}
     if choose("auto", device) == "triton":
         forms["triton"] = form("triton")
     return cases(operation, forms, form("torch"), inputs, passes, shape, TOKEN_ERROR)

@@ -27,6 +27,7 @@ from chela.mixers import ChelaConfig, ChelaMixer
 from chela.model.backbone import BackboneConfig
 from chela.model.block import Block
 from chela.model.ffn import MLP
+from chela.training.build import inductor_options
 
 BLOCKS = ("64x2048x128", "50x1024x160")  # the residual streams of ListOps at D 128, of Image
 TASKS = ("64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256")  # Image to Path-X
@@ -68,11 +69,11 @@ def chela_block(shape: Shape, device: torch.device) -> list[Case]:
         parameters = [p.detach().clone().requires_grad_() for p in plain.parameters()]
         return [bench_cases.activation(shape, device), *parameters]
 
-    forms = {"torch": eager}
+    forms, options = {"torch": eager}, inductor_options()
     if device.type == "cuda":
-        forms["torch.compile"] = torch.compile(eager, dynamic=False)
+        forms["torch.compile"] = torch.compile(eager, dynamic=False, options=options)
     if choose("auto", device) == "triton":
-        forms["triton"] = torch.compile(block("auto")[1], dynamic=False)
+        forms["triton"] = torch.compile(block("auto")[1], dynamic=False, options=options)
     return [
         Case(
             "CHELA block",

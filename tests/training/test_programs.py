@@ -28,7 +28,7 @@ def programs_of(name: str, one_for_all_lengths: bool, monkeypatch: pytest.Monkey
     own = torch.nn.Module.compile
     monkeypatch.setattr(
         "torch.nn.Module.compile",
-        lambda module, dynamic: own(module, dynamic=dynamic, backend=counter),
+        lambda module, dynamic, options: own(module, dynamic=dynamic, backend=counter),
     )
     config = compose_run([f"model={name}", *SMALL])
     model = build_model(config.model, SPEC, "triton", DEVICE).to(DEVICE)
@@ -59,6 +59,22 @@ def test_one_program_serves_batches_of_every_length(name, monkeypatch):
 def test_else_each_length_has_its_own(monkeypatch):
     # which is asked of the compiler alone: the model that it compiles fastest will do
     assert programs_of("transformer", False, monkeypatch) == [6, 10]
+
+
+def test_sums_over_channels_and_over_tokens_are_no_kernel_in_common(monkeypatch):
+    """Whatever Inductor's default is: it is told so for every part that is compiled."""
+    patched = []
+
+    def compiler(graph, _, config_patches, **__):
+        patched.append(config_patches)
+        return graph.forward
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compiler)
+    model = build_model(compose_run(["model=transformer", *SMALL]).model, SPEC)
+    compile_blocks(model, one_for_all_lengths=True)
+    model(torch.ones(2, 8, dtype=torch.long))
+    known = hasattr(torch._inductor.config.triton, "mix_order_reduction")
+    assert patched == 2 * [{"triton.mix_order_reduction": False} if known else {}]
 
 
 @pytest.mark.parametrize("padded", [True, False])
