@@ -16,6 +16,7 @@ from torch import Tensor
 from chela.bench.measure import MAX_ERROR, Case, Shape
 from chela.kernels import choose, linear_attention, long_conv, short_conv
 from chela.kernels.choice import Implementation
+from chela.kernels.linear_attention.eager import finish
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.query_key import Affines, query_key
 from chela.kernels.token_mlp import Weights, mlp
@@ -221,6 +222,23 @@ def queries_and_keys(shape: Shape, device: torch.device) -> list[Case]:
 
     passes = 3 + 4 * QK_DIM / shape.channels
     return token_cases("queries and keys", form, inputs, passes, shape, device)
+
+
+def head_norm_and_gate(shape: Shape, device: torch.device) -> list[Case]:
+    """Of one head that is wider than attention's kernels: 2 in and 1 out, then 3 in and 2 out."""
+
+    def form(implementation: Implementation) -> Callable[..., Tensor]:
+        if implementation == "torch":
+            return lambda o, gate, weight: finish(o, weight, gate, None)
+        from chela.kernels.linear_attention.epilogue import attention_epilogue
+
+        return lambda o, gate, weight: attention_epilogue(o, weight, gate, None)
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        two = [activation(shape, device).detach()[:, :, None] for _ in range(2)]  # (B, L, 1, dv)
+        return [*[x.requires_grad_() for x in two], *vectors(1, two[0])]
+
+    return token_cases("head norm and gate", form, inputs, 8, shape, device)
 
 
 def vectors(count: int, like: Tensor) -> list[Tensor]:

@@ -32,6 +32,7 @@ from chela.training.build import inductor_options
 BLOCKS = ("64x2048x128", "50x1024x160")  # the residual streams of ListOps at D 128, of Image
 TASKS = ("64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256")  # Image to Path-X
 LONGEST = ("1x65536x128", "1x1048576x128")  # where a convolution has three factors
+VALUES = ("50x1024x320", "64x1024x192", "32x4096x768")  # of one wide head
 LENGTHS = [f"1x{2**power}x128" for power in range(10, 21, 2)]  # 1K to 1M
 
 
@@ -113,6 +114,7 @@ REGISTRY = [
     Operation(bench_cases.output_gate, sizes=BLOCKS, plotted=False),
     Operation(bench_cases.norm_and_value, sizes=BLOCKS, plotted=False),
     Operation(bench_cases.queries_and_keys, sizes=BLOCKS, plotted=False),
+    Operation(bench_cases.head_norm_and_gate, sizes=VALUES, plotted=False),
     Operation(chela_block, heads=(64, 128, 256), sizes=BLOCKS[:1], plotted=False),
 ]
 

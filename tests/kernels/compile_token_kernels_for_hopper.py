@@ -1,4 +1,4 @@
-"""Compile the token-wise kernels, and those of taps, for a Hopper GPU without one; a script."""
+"""Compile the kernels of tokens, wide heads and taps for a Hopper GPU without one; a script."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from chela.kernels.exponentials import fused as exponentials
+from chela.kernels.linear_attention import epilogue
 from chela.kernels.norm_linear import fused as norm_linear
 from chela.kernels.query_key import fused as query_key
 from chela.kernels.token_mlp import fused as token_mlp
@@ -48,6 +49,13 @@ def taps(dim: int, n: int, directions: int, length: int) -> None:
     exponentials._backward(out, modes, modes, amplitudes, amplitudes)
 
 
+def heads(dim: int, dtype: torch.dtype) -> None:
+    """Both directions of the norm and gate of a wide head."""
+    o, weight, lengths = torch.zeros(2, 50, 1, dim, dtype=dtype), torch.ones(dim), torch.ones(2)
+    epilogue.attention_epilogue(o, weight, o, lengths.long())
+    epilogue.attention_epilogue_backward(o, o, weight, o, lengths.long())
+
+
 def main() -> None:
     driver.set_active(Hopper())
     JITFunction.__getitem__ = compile_instead
@@ -57,6 +65,8 @@ def main() -> None:
     mlp("gate", 80, 160, FP32, 0.0)
     others(128, 64, BF16)
     others(160, 320, BF16)
+    heads(320, BF16)
+    heads(768, FP32)
     taps(256, 32, 2, 1024)
     taps(512, 16, 1, 4096)
 

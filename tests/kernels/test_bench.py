@@ -103,4 +103,4 @@ def test_the_script_prints_a_line_per_case():
     shapes = [line.split()[-5] for line in lines[2:]]
     heads = ["2x100x64/32", "2x100x64/64"] * 2  # causal and bidirectional attention
     blocks = ["2x100x64/64", "2x100x64/128"]  # of the values, 128 in all
-    assert shapes == [*heads, *["2x100x64"] * 6, *blocks]  # two convolutions, four token by token
+    assert shapes == [*heads, *["2x100x64"] * 7, *blocks]  # two convolutions, five token by token

@@ -46,6 +46,8 @@ SMALL = [
         (200, {"batch": 1, "heads": 1, "dv": 32, "ragged": True}),
         (70, {"batch": 1, "heads": 1, "dv": 160}),  # wide values, in two parts
         (70, {"batch": 4, "dv": 136, "ragged": True, "norm": True, "gate": True}),
+        (20, {"batch": 1, "dv": 320, "gate": True}),  # an epilogue of its own
+        (20, {"batch": 4, "heads": 1, "dv": 384, "ragged": True, "norm": True}),
     ]
 ]
 
@@ -68,6 +70,7 @@ def test_causal_continues_from_a_state(batch, epilogue, short_parts):
 def test_narrow_dtypes(causal, dtype, short_parts):
     check(Case(causal, 150, 32, 16, 4, 1, dtype, ragged=True, norm=True, gate=True))
     check(Case(causal, 150, 16, 48, 1, 1, dtype, state=causal))
+    check(Case(causal, 20, 16, 192, 3, 2, dtype, ragged=True, norm=True, gate=True))
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e-8])

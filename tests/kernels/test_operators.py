@@ -81,6 +81,12 @@ OPERATIONS = {  # leaves in a dtype and of a length, and what is called with the
         lambda dtype, length: test_query_key.case(dtype, length=length),
         lambda t: query_key(*test_query_key.arguments(t), **TRITON),
     ),
+    "wide_head": (
+        lambda dtype, length: Case(
+            False, length, 16, 136, heads=1, dtype=dtype, norm=True, gate=True
+        ).leaves(),
+        lambda t: fused(Case(False, t["q"].shape[1]), t, None),
+    ),
     **{
         part: (
             lambda dtype, length, part=part: mlp_case.case(part, "layer", dtype, length=length),

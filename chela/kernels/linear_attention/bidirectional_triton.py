@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from chela.kernels.launching import on
-from chela.kernels.linear_attention import launching, tuning
+from chela.kernels.linear_attention import epilogue, launching, tuning
 from chela.kernels.linear_attention.bidirectional_kernels import (
     bidirectional_backward_key,
     bidirectional_backward_query,
@@ -87,7 +87,7 @@ def bidirectional_attention_backward(
     """The gradients of q, k, v, norm weight and gate; the last two may be empty."""
     dweight, dgate = v.new_empty(0), v.new_empty(0)
     if norm_weight is not None or gate is not None:
-        dout, dgate, dweight = launching.finish_backward(dout, raw, gate, norm_weight, lengths)
+        dout, dweight, dgate = epilogue.gradients(dout, raw, norm_weight, gate, lengths)
     gradients = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     together = launching.heads_side_by_side(k, v)
     q, k, v, dout = (launching.packed(x, together) for x in (q, k, v, dout))
@@ -133,7 +133,7 @@ def _(
     raw: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dweight, dgate = launching.epilogue_gradients(v, norm_weight, gate)
+    dweight, dgate = epilogue.empty_gradients(v, norm_weight, gate)
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dweight, dgate
 
 

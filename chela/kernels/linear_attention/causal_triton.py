@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from chela.kernels.launching import on
-from chela.kernels.linear_attention import launching, tuning
+from chela.kernels.linear_attention import epilogue, launching, tuning
 from chela.kernels.linear_attention.causal_kernels import causal_backward, causal_forward
 from chela.kernels.linear_attention.state_kernels import part_states, running_sums
 
@@ -82,7 +82,7 @@ def causal_attention_backward(
     q, k, v = (launching.rows(x) for x in (q, k, v))
     dweight, dgate = v.new_empty(0), v.new_empty(0)
     if norm_weight is not None or gate is not None:
-        dout, dgate, dweight = launching.finish_backward(dout, raw, gate, norm_weight, lengths)
+        dout, dweight, dgate = epilogue.gradients(dout, raw, norm_weight, gate, lengths)
     dout = launching.rows(dout)
     dq, dk, dv, dinitial = _gradients(q, k, v)
     batch, length, heads, _ = v.shape
@@ -118,7 +118,7 @@ def _(
     raw: Tensor,
     saved: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dweight, dgate = launching.epilogue_gradients(v, norm_weight, gate)
+    dweight, dgate = epilogue.empty_gradients(v, norm_weight, gate)
     return *_gradients(q, k, v), dweight, dgate
 
 

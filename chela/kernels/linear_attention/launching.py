@@ -1,17 +1,14 @@
-"""What the launches of the Triton kernels share: sizes, strides, precision, the epilogue."""
+"""What the launches of the Triton kernels share: sizes, strides, precision."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-import triton
 from torch import Tensor
 
 from chela.kernels import launching
-from chela.kernels.launching import INTERPRETED, on, padded
+from chela.kernels.launching import INTERPRETED, padded
 from chela.kernels.linear_attention import tuning
-from chela.kernels.linear_attention.epilogue_kernels import epilogue_backward
 
 EPS = 1e-6  # of the norm per head; as the model's RMSNorm
 BLOCK = 512  # numbers of a state per program where states are summed elementwise
@@ -64,42 +61,3 @@ def packed(x: Tensor, together: int) -> Tensor:
     if x.stride(-1) != 1 or (together > 1 and x.stride(2) != d):
         x = x.contiguous()
     return x.view(batch, length, heads // together, together * d) if together > 1 else x
-
-
-def epilogue_gradients(
-    v: Tensor, norm_weight: Tensor | None, gate: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Tensors like the gradients of norm weight and gate; empty where there is none."""
-    dweight = v.new_empty(0) if norm_weight is None else torch.empty_like(norm_weight)
-    dgate = v.new_empty(0) if gate is None else gate.new_empty(gate.shape)
-    return dweight, dgate
-
-
-def finish_backward(
-    dout: Tensor,
-    o: Tensor,
-    gate: Tensor | None,
-    norm_weight: Tensor | None,
-    lengths: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The epilogue's gradients of o and gate (B, L, H, dv) and norm_weight (dv,).
-
-    Those that do not exist come back empty.
-    """
-    dout, gate = dout.contiguous(), None if gate is None else gate.contiguous()
-    batch, length, heads, dv = o.shape
-    num_rows = batch * length * heads
-    do = torch.empty_like(o)
-    dgate = o.new_empty(0) if gate is None else gate.new_empty(gate.shape)
-    width = padded(dv)
-    block = 4096 // width  # 32 numbers of each tensor per thread: wide loads, few registers
-    programs = min(triton.cdiv(num_rows, block), 2048)
-    shares = o.new_empty((programs, dv), dtype=torch.float32)
-    with on(o):
-        epilogue_backward[(programs,)](
-            dout, o, gate, norm_weight, lengths, do, dgate, shares, heads, length, num_rows,
-            EPS=EPS, DV=dv, BV=width, ROWS=block, RAGGED=lengths is not None,
-            NORM=norm_weight is not None, GATE=gate is not None, WIDE=INTERPRETED, num_warps=4,
-        )  # fmt: skip
-    dweight = o.new_empty(0) if norm_weight is None else shares.sum(0).to(norm_weight.dtype)
-    return do, dgate, dweight

@@ -9,6 +9,7 @@ from chela.kernels.launching import INTERPRETED
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
 from chela.kernels.linear_attention.eager import finish
+from chela.kernels.linear_attention.epilogue import MAX_WIDTH, attention_epilogue
 from chela.kernels.linear_attention.limits import obstacle, value_parts
 from chela.kernels.masking import zero_padding
 
@@ -93,9 +94,11 @@ def _cut(q: Tensor, k: Tensor, v: Tensor, parts: int) -> tuple[Tensor, Tensor, T
 def _finished(
     o: Tensor, norm_weight: Tensor | None, gate: Tensor | None, lengths: Tensor | None
 ) -> Tensor:
-    """The epilogue in plain PyTorch; whatever comes back at padded positions stays there."""
+    """The epilogue as a pass of its own; without one, what is at padded positions stays there."""
     if norm_weight is None and gate is None:
         return o
+    if o.shape[-1] <= MAX_WIDTH:
+        return attention_epilogue(o, norm_weight, gate, lengths)
     return zero_padding(finish(o, norm_weight, gate, lengths), lengths)
 
 
