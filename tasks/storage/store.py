@@ -215,7 +215,7 @@ def _write(partial: Path, recipe: Recipe, console: Screen) -> None:
         text.write(meta.to_json())
         _sync(text)
     _sync_folder(partial)
-    console.say(f"prepared {meta.describe()}; {seconds:.0f} s")
+    console.say(f"prepared {meta.headline()} in {seconds:.0f} s")
 
 
 def _columns() -> list[ProgressColumn]:
