@@ -82,6 +82,7 @@ def test_the_help_names_every_command_and_a_mistyped_one_its_neighbour(monkeypat
     main()
     shown = capsys.readouterr().out
     assert all(f"chela {name} " in shown for name in COMMANDS)
+    assert max(map(len, shown.splitlines())) <= 80
     monkeypatch.setattr(sys, "argv", ["chela", "reprot"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -28,7 +28,7 @@ COMMANDS = {
     "bench-training": ("chela.bench.training", "speed of a model on a task"),
     "bench-sequence": ("chela.bench.sequence", "speed of sequences that several devices hold"),
     "bench-generation": ("chela.bench.generation", "speed of generation behind prompts that grow"),
-    "costs": ("chela.bench.costs", "GPU hours of the recipes, from records and measured speeds"),
+    "costs": ("chela.bench.costs", "GPU hours of the recipes, as measured"),
     "recall": ("chela.bench.recall", "accuracy on MQAR against pairs and size of the state"),
     "context": ("chela.bench.context", "the test of a run with less of each sample's past"),
     "efficiency": ("chela.bench.lengths", "speed and memory of every model at growing lengths"),
@@ -46,7 +46,8 @@ def main() -> None:
 
         Screen().say(f"chela {chela.__version__}")
     elif name in ("-h", "--help"):
-        lines = [f"  chela {each:<15} {what}" for each, (_, what) in COMMANDS.items()]
+        wide = max(map(len, COMMANDS))
+        lines = [f"  chela {each:<{wide}} {what}" for each, (_, what) in COMMANDS.items()]
         Screen().say("\n".join(["usage: chela COMMAND ...; each has its own --help", "", *lines]))
     else:
         Screen(stderr=True).tell(
