@@ -69,14 +69,18 @@ def out_of_memory(config: TrainerConfig, length: int, total: int) -> str:
     peak = torch.cuda.max_memory_allocated() / 2**30
     at_once = config.micro_batch_size or config.batch_size // config.replicas
     half = max(1, at_once // 2)
-    if config.processes > 1:  # which have no micro batches
+    share = half / at_once
+    if at_once == 1:
+        devices, together = 2 * config.devices, 2 * config.sequence_devices
+        smaller, share = f"trainer.devices={devices} trainer.sequence_devices={together}", 0.5
+    elif config.processes > 1:  # which have no micro batches
         smaller = f"trainer.batch_size={half * config.replicas}"
     else:
         smaller = f"trainer.micro_batch_size={half}"
     return (
         f"the GPU's memory ({total / 2**30:.0f} GiB) is too small for {at_once} samples of length "
         f"{length:,} at once; {peak:.1f} GiB were in use.\n"
-        f"  try: {smaller} (about {peak * half / at_once:.1f} GiB), trainer.step=compile (a graph "
+        f"  try: {smaller} (about {peak * share:.1f} GiB), trainer.step=compile (a graph "
         "keeps its memory), a smaller trainer.eval_batch_size if it was a validation, or a smaller "
         "model.dim"
     )

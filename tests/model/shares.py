@@ -42,6 +42,8 @@ LENGTHS = torch.tensor([17, 9, 1, 0, 12, 17, 3, 8])
 # What four processes could do otherwise than two.
 FEW = ("default", "branch-batchnorm", "linear_transformer", "s4d", "batch-pre", "pooled-norm")
 FEW = (*FEW, "mean", "last", "max", "tokens", "some tokens")
+# Choices of what each token does by itself.
+TOKEN_WISE = ("identity", "elu1", "relu", "mega-gate", "no-gate", "linear-path", "no-path")
 SPLIT = [name for name in BASELINES if not name.startswith(("transformer", "mega"))]
 
 
@@ -50,6 +52,8 @@ def classifiers() -> Iterator[tuple[str, nn.Module]]:
     for causal in (False, True):
         kind = "causal" if causal else "both ways"
         for name, choices in MIXERS.items():
+            if causal and name in TOKEN_WISE:
+                continue
             yield f"{name}, {kind}", make_model(choices, {}, causal=causal)
         for name in SPLIT:
             yield f"{name}, {kind}", subject(name).make_model(causal)

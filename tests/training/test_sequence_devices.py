@@ -10,6 +10,7 @@ import pytest
 from chela.config.schema import parse
 from chela.errors import RunError
 from chela.training.engine import resolve
+from chela.training.guards import out_of_memory
 from chela.training.run import run
 from tests.training.test_distributed import (
     ON_GPU,
@@ -68,6 +69,17 @@ def test_devices_that_do_not_go_together_are_refused(words, message: str, compos
     config = parse(composed(TOGETHER, *words))
     with pytest.raises(RunError, match=message.replace(".*", r"(.|\n)*")):
         resolve(config)
+
+
+def test_a_sequence_that_no_gpu_can_hold_is_to_be_held_by_more(
+    composed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 6 << 30)
+    trainer = parse(composed(TOGETHER, "trainer.devices=2", "trainer.batch_size=1")).trainer
+    said = out_of_memory(trainer, 1 << 20, 7 << 30)
+    assert "try: trainer.devices=4 trainer.sequence_devices=4 (about 3.0 GiB)" in said
+    trainer = parse(composed("trainer.batch_size=3")).trainer
+    assert "try: trainer.micro_batch_size=1 (about 2.0 GiB)" in out_of_memory(trainer, 9, 7 << 30)
 
 
 def test_devices_that_hold_a_sequence_are_no_part_of_what_is_computed(composed) -> None:
