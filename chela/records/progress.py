@@ -29,6 +29,7 @@ STYLES = {
     "interrupted": "yellow",
 }
 ORDER = tuple(STYLES)
+LAST = ("waiting", "finished")  # below all others, where a screen that is watched may be too short
 WIDE = 100  # characters of a terminal that has room for the speed, too
 
 
@@ -141,6 +142,7 @@ def _counts(states: Sequence[RunState]) -> str:
 
 def _table(what: str, runs: Sequence[tuple[str, RunState]], width: int) -> RenderableType:
     """A row for each run, and their notes below; no column that has nothing in it."""
+    runs = sorted(runs, key=lambda run: (run[1].status in LAST, run[1].status == "finished"))
     states = [state for _, state in runs]
     values = [_shown(state.value, "{:.4f}".format) for state in states]
     metrics = {state.metric for state in states if state.value is not None}

@@ -187,6 +187,16 @@ def test_a_sweep_shows_each_cell(tmp_path: Path) -> None:
         assert "table-1 runs:" in shown(tmp_path)
 
 
+def test_what_runs_or_failed_stands_above_what_waits_or_is_finished(tmp_path: Path) -> None:
+    folder = sweep(tmp_path, 4)
+    for number, status in enumerate(["finished", "failed", "running"]):
+        run = run_of(tmp_path, f"r{number}", status)
+        write_cell(folder, number, SweepCell([f"seed={number}"], f"../../r{number}/seed0"))
+    with hold(lease_of(run)):
+        rows = [line.split() for line in shown(tmp_path).splitlines() if line.startswith("│")]
+    assert [row[1] for row in rows] == ["seed=1", "seed=2", "seed=3", "seed=0"]
+
+
 def test_a_cell_that_runs_again_is_not_failed(tmp_path: Path) -> None:
     folder = sweep(tmp_path, 1)
     run = run_of(tmp_path, "a", "running")
