@@ -32,7 +32,7 @@ def go_on(composed: DictConfig) -> None:
 
     config = parse(composed)
     prompt = getattr(config.task.config, "prompt", None)
-    if not prompt or not is_leader():
+    if prompt is None or not is_leader():
         return
     loaded = load_run(RunFolder(config).path, resolve(config).device)
     said = continuation(loaded, prompt, TOKENS, TEMPERATURE, seed=config.seed)

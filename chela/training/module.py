@@ -94,6 +94,7 @@ class TrainingModule(L.LightningModule):
         self.bad = {}
         self.tested = Means(0.0, 0.0, 0)
         self.kind_of: Tensor | None = None  # (n,) of the test's samples, where they are told apart
+        self.kinds = 0  # how many there are
         self.tested_kinds: list[Means] = []
         self._narrow: NarrowWeights | None = None
         self._graphs: StepGraphs | None = None
@@ -188,7 +189,7 @@ class TrainingModule(L.LightningModule):
         """Begin the sums of each kind at zero."""
         if self.kind_of is not None:
             self.kind_of = self.kind_of.to(self.device)
-            self._by_kind = self.evaluated.new_zeros(int(self.kind_of.max()) + 1, len(SUMS))
+            self._by_kind = self.evaluated.new_zeros(self.kinds, len(SUMS))
 
     def on_test_epoch_end(self) -> None:
         """Keep what the test came to."""

@@ -77,7 +77,7 @@ class WikiText103Pieces(WikiText):
         """The tokenizer's file as a row of bytes; then the text, in numbers."""
         self.check_source()
         self._tokenizer = tokenizer_of(self._file)
-        pieces = self._tokenizer.get_vocab_size()
+        pieces = pieces_of(self._tokenizer)
         if self.config.tokenizer is None and pieces != GPT2_PIECES:
             raise DataError(f"{GPT2} has {pieces:,} pieces instead of {GPT2_PIECES:,}")
         yield "tokenizer", as_rows([as_bytes(self._file, "").astype(np.int32)])
@@ -93,7 +93,7 @@ class WikiText103Pieces(WikiText):
 
     def facts(self) -> dict[str, Any]:
         """How many pieces there are."""
-        return {"pieces": self._tokenizer.get_vocab_size()}
+        return {"pieces": pieces_of(self._tokenizer)}
 
     def tokens_of(self, text: str) -> Tokens:
         """The pieces of a text of one's own."""
@@ -143,9 +143,17 @@ def tokenizer_of(content: bytes) -> Any:
             "task=wikitext103_bpe needs tokenizers.\n  try: pip install 'chela[bpe]'"
         ) from error
     try:
-        return Tokenizer.from_str(content.decode())
+        found = Tokenizer.from_str(content.decode())
     except Exception as error:  # the library's own has no other name
         raise DataError(
             f"the tokenizer cannot be read: {error}\n  try: a tokenizer.json of the library "
             "tokenizers"
         ) from error
+    found.no_truncation()  # which a model's file may ask for, so that it fits into that model
+    found.no_padding()
+    return found
+
+
+def pieces_of(tokenizer: Any) -> int:
+    """How many there are: up to the highest number, and some below it may be of none."""
+    return 1 + max(tokenizer.get_vocab().values(), default=-1)

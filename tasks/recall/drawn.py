@@ -82,7 +82,7 @@ class Drawn(Task):
         try:
             tokens = [int(each) for each in text.split()]
         except ValueError as error:
-            raise DataError(f"{error}: symbols are numbers, such as 3 17 0") from error
+            raise DataError("symbols are numbers with blanks between them: 3 17 0") from error
         for token in tokens:
             if not 0 <= token < self.config.vocabulary:
                 raise DataError(

@@ -19,7 +19,7 @@ from tasks.errors import DataError
 from tasks.language.corpus import WindowsConfig
 from tasks.language.hutter import Enwik8, Text8
 from tasks.language.own import Bytes
-from tasks.language.pieces import WikiText103Pieces
+from tasks.language.pieces import WikiText103Pieces, pieces_of, tokenizer_of
 from tasks.language.rfc import RfcBytes
 from tasks.language.wikitext import HELD_OUT
 from tasks.language.words import WikiText2, WikiText103
@@ -226,8 +226,18 @@ def tokenizer(file: Path) -> Tokenizer:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=270, initial_alphabet=alphabet, show_progress=False)
     found.train_from_iterator(LINES.values(), trainer)
+    found.add_tokens(["@-@"])
+    found.enable_truncation(3)  # as the files of some models have it; a corpus is not cut
+    found.enable_padding()
     found.save(str(file))
+    found.no_truncation(), found.no_padding()
     return found
+
+
+def test_pieces_are_counted_to_the_highest_number() -> None:
+    vocabulary = {"a": 0, "b": 7}
+    content = Tokenizer(models.WordLevel(vocabulary, unk_token="a")).to_str()
+    assert pieces_of(tokenizer_of(content.encode())) == 8
 
 
 def test_pieces_are_those_of_the_tokenizer_line_by_line(tmp_path: Path) -> None:
