@@ -139,6 +139,12 @@ class Report:
         ]
 
     @property
+    def title(self) -> str:
+        """Of the whole: the benchmark's name is for its own data alone."""
+        is_lra = any(column.kind == "lra" for column in self.columns)
+        return "Long Range Arena" if is_lra else "Results"
+
+    @property
     def metric(self) -> str:
         """``"accuracy (%)"`` where all columns have that one; else their titles must say it."""
         found = {f"{each.metric} ({each.unit})" for each in self.columns}

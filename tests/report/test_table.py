@@ -257,6 +257,11 @@ def test_numbers_within_the_error_of_the_best_are_not_told_apart() -> None:
     assert list(build(found(*runs, run("c", accuracy=0.8))).cells["rank_ours"]) == [0, 0, 1]
 
 
+def test_only_the_benchmarks_data_bear_its_name() -> None:
+    assert build(found(run(), run(task="adding"))).title == "Long Range Arena"
+    assert build(found(run(sizes=(9, 9, 9, 9)), run(task="adding"))).title == "Results"
+
+
 def test_a_column_says_its_metric_where_there_are_several() -> None:
     report = build(found(run(), run(task="adding")))
     assert report.metric == "accuracy (%)"
