@@ -140,7 +140,9 @@ def bidirectional_attention(
     if isinstance(count, Tensor):
         count = count.clamp(min=1)[:, None, None, None]
     o = linear_attention.read(q, state / count, lengths)
-    return linear_attention.finish(o, norm_weight, gate, lengths)
+    return linear_attention.finish(
+        o, lengths, norm_weight=norm_weight, gate=gate, implementation=implementation
+    )
 
 
 def causal_attention(
@@ -167,4 +169,7 @@ def causal_attention(
     o, state = linear_attention.causal(q, k, v, lengths, chunk_size, implementation=implementation)
     first = sum_before(state)  # (B, H, dk, dv)
     o = o + linear_attention.read(q, first, lengths)
-    return linear_attention.finish(o, norm_weight, gate, lengths), first + state
+    out = linear_attention.finish(
+        o, lengths, norm_weight=norm_weight, gate=gate, implementation=implementation
+    )
+    return out, first + state

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from chela.kernels.choice import Implementation
 from chela.kernels.linear_attention import eager
-from chela.kernels.linear_attention.eager import finish, read, state
+from chela.kernels.linear_attention.eager import read, state
 from chela.kernels.linear_attention.limits import obstacle
 
 __all__ = ["bidirectional", "causal", "finish", "obstacle", "read", "recurrent_step", "state"]
@@ -106,6 +106,30 @@ def causal(
         return triton.causal(q, k, v, lengths, initial_state, norm_weight, gate)
     out, state = eager.causal(q, k, v, lengths, chunk_size, initial_state)
     return eager.finish(out, norm_weight, gate, lengths), state
+
+
+def finish(
+    o: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    norm_weight: Tensor | None = None,
+    gate: Tensor | None = None,
+    implementation: Implementation = "torch",
+) -> Tensor:
+    """What both forms do with o (B, L, H, dv) at last, for an o that was put together otherwise.
+
+    Args:
+        o: zero at padded positions.
+        lengths: (B,).
+        norm_weight: (dv,), see there.
+        gate: (B, L, H, dv), see there.
+        implementation: see there.
+    """
+    if implementation == "triton" and o.numel():
+        from chela.kernels.linear_attention import triton
+
+        return triton.finished(o, norm_weight, gate, lengths)
+    return eager.finish(o, norm_weight, gate, lengths)
 
 
 def recurrent_step(

@@ -33,7 +33,7 @@ def bidirectional(
     parts = value_parts(v.shape[-1]) or 1
     if parts > 1:
         o = bidirectional(*_cut(q, k, v, parts), lengths, None, None)
-        return _finished(_joined(o, parts), norm_weight, gate, lengths)
+        return finished(_joined(o, parts), norm_weight, gate, lengths)
     save = _needs_gradient(q, k, v, norm_weight, gate)
     out, *_ = bidirectional_attention(q, k, v, lengths, norm_weight, gate, save)
     return out
@@ -60,10 +60,21 @@ def causal(
             initial_state = initial_state.unflatten(-1, (parts, -1)).movedim(3, 2).flatten(1, 2)
         o, final = causal(*_cut(q, k, v, parts), lengths, initial_state, None, None)
         final = final.unflatten(1, (-1, parts)).movedim(2, 3).flatten(3)
-        return _finished(_joined(o, parts), norm_weight, gate, lengths), final
+        return finished(_joined(o, parts), norm_weight, gate, lengths), final
     save = _needs_gradient(q, k, v, initial_state, norm_weight, gate)
     out, final, *_ = causal_attention(q, k, v, lengths, initial_state, norm_weight, gate, save)
     return out, final
+
+
+def finished(
+    o: Tensor, norm_weight: Tensor | None, gate: Tensor | None, lengths: Tensor | None
+) -> Tensor:
+    """The epilogue as a pass of its own; without one, what is at padded positions stays there."""
+    if norm_weight is None and gate is None:
+        return o
+    if o.shape[-1] <= MAX_WIDTH:
+        return attention_epilogue(o, norm_weight, gate, lengths)
+    return zero_padding(finish(o, norm_weight, gate, lengths), lengths)
 
 
 def _check(k: Tensor, v: Tensor) -> None:
@@ -89,17 +100,6 @@ def _cut(q: Tensor, k: Tensor, v: Tensor, parts: int) -> tuple[Tensor, Tensor, T
         return x[:, :, :, None].expand(-1, -1, -1, parts, -1).flatten(2, 3)
 
     return shared(q), shared(k), v.unflatten(-1, (parts, -1)).flatten(2, 3)
-
-
-def _finished(
-    o: Tensor, norm_weight: Tensor | None, gate: Tensor | None, lengths: Tensor | None
-) -> Tensor:
-    """The epilogue as a pass of its own; without one, what is at padded positions stays there."""
-    if norm_weight is None and gate is None:
-        return o
-    if o.shape[-1] <= MAX_WIDTH:
-        return attention_epilogue(o, norm_weight, gate, lengths)
-    return zero_padding(finish(o, norm_weight, gate, lengths), lengths)
 
 
 def _joined(o: Tensor, parts: int) -> Tensor:
