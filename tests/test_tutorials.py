@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from chela.testing import CHECKS
 from tests.conftest import ROOT, TINY
 from tests.documented import Reader
 
@@ -23,7 +24,7 @@ SMALL = {
     "mixer": ["task=gratings", "seed=0", *TINY_MODEL, *SAMPLES, *STEPS],
     "task": [*SAMPLES, *STEPS],
     "sweep": ["task=gratings", "seed=0", *SAMPLES, *STEPS],
-    "language": ["trainer.max_steps=4", "logger=csv", "trainer.progress=false"],
+    "language": [*TINY_MODEL, "trainer.max_steps=2", "logger=csv", "trainer.progress=false"],
     "inside": ["task.num_train=64", "task.num_val=16", "task.num_test=160", *STEPS],
     "cluster": ["task=listops", "model=chela", "seed=0", *TINY_MODEL, *TINY[1:8], *STEPS],
 }
@@ -55,6 +56,7 @@ def test_a_mixer(follow, capsys) -> None:
     reader = follow("mixer")
     said = capsys.readouterr().out
     assert reader.shown and all(line in said for line in reader.shown if line != "...")
+    assert len(re.findall("^(?:OK|NONE) ", said, re.M)) == 2 * len(CHECKS)
     assert "there is no recipe for task=listops model=mine" in said
     assert "mine (width=7)" in said
     assert list(Path("outputs").glob("listops-mine-*/seed0/record.json"))

@@ -1,4 +1,4 @@
-"""The mixer of docs/tutorials/mixer.md, in a folder of one's own."""
+"""The mixer of docs/tutorials/mixer.md; a test follows the whole page (tests/test_tutorials.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chela.commands import start
-from chela.testing import CHECKS, outputs_see_what_they_may
+from chela.testing import outputs_see_what_they_may
 from tests.conftest import ROOT
 from tests.documented import titled
 
@@ -37,17 +37,6 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def chela(monkeypatch: pytest.MonkeyPatch, name: str, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["chela", name, *words])
     start(name, words)
-
-
-def test_it_passes_the_tests_that_all_share(mine: Path, monkeypatch, capsys) -> None:
-    chela(monkeypatch, "test-model", *OWN)
-    what, *lines = capsys.readouterr().out.splitlines()
-    assert what == "model=mine: mine.MyMixer, 8 channels"
-    assert len(lines) == 2 * len(CHECKS)
-    *kept, whole, steps = lines
-    assert all(line.startswith("OK ") for line in kept), lines
-    assert whole.startswith("NONE ") and whole.endswith("it sees the whole sequence")
-    assert steps.startswith("NONE ") and "it has no prefill and step" in steps
 
 
 @pytest.mark.parametrize("line", README_LINES)
