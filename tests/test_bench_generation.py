@@ -38,6 +38,26 @@ def test_what_did_not_fit_is_a_dash() -> None:
     assert "| a | 20 | 10 |\n| b | 30 | — |\n" in table
 
 
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        ("bench-generation", ["--prompts", "8,0"], "argument --prompts: '0' is no number from 1"),
+        ("bench-generation", ["--tokens=-2"], "'-2' is no number from 1 up"),
+        ("bench-generation", ["--batch", "x"], "'x' is no number from 1 up"),
+        ("bench-generation", [*SMALL, "model.causal=false"], "this model cannot generate"),
+        ("bench-training", ["--lengths", "64,"], "argument --lengths: '' is no number"),
+        ("bench-sequence", ["--devices", "0"], "argument --devices: '0' is no number"),
+        ("efficiency", ["--steps", "1.5"], "argument --steps: '1.5' is no number"),
+    ],
+)
+def test_numbers_from_1_up_and_causal_models_alone(
+    command: str, words: list[str], said: str, capsys
+) -> None:
+    with pytest.raises(SystemExit):
+        start(command, words)
+    assert said in capsys.readouterr().err
+
+
 def test_a_gpu_that_is_not_there_is_one_message(capsys, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(SystemExit):

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from chela.bench.lengths import numbers
+from chela.bench.counts import count, counts
 from chela.bench.lines import draw_lines
 from chela.config.schema import ModelConfig, compose_run
 from chela.errors import RunError
+from chela.generation import check
 from chela.model import TokenModel
 from chela.model.recorded import RecordedStep
 from chela.model.stepping import prefill, step
@@ -76,9 +77,7 @@ def built(config: ModelConfig, length: int, device: torch.device) -> TokenModel:
     """A causal model of bytes, for ``length`` tokens."""
     spec = TaskSpec("bytes", BYTES, length, BYTES, input_dim=1, objective="tokens")
     torch.manual_seed(0)
-    found = build_model(config, spec, "auto", device).to(device).eval()
-    assert isinstance(found, TokenModel)
-    return found
+    return check(build_model(config, spec, "auto", device).to(device).eval())
 
 
 @torch.no_grad()
@@ -209,9 +208,9 @@ def main(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--models", default=MODELS, help="some of them")
-    parser.add_argument("--prompts", type=numbers, default=PROMPTS, help="in tokens, ascending")
-    parser.add_argument("--tokens", type=int, default=128, help="that follow")
-    parser.add_argument("--batch", type=int, default=1, help="sequences at the same time")
+    parser.add_argument("--prompts", type=counts, default=PROMPTS, help="in tokens, ascending")
+    parser.add_argument("--tokens", type=count, default=128, help="that follow")
+    parser.add_argument("--batch", type=count, default=1, help="sequences at the same time")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--output", type=Path, default=Path("outputs/generation"))
     options, overrides = parser.parse_known_args(arguments)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from chela.bench.counts import count, counts
 from chela.bench.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths, from_csv
 from chela.bench.throughput import measure_at_length
 from chela.config.choices import CONFIGS
@@ -38,11 +39,6 @@ MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 LENGTHS = [2**power for power in range(10, 21)]  # 1K to 1M, if the memory does not end before
 BUBBLES = 4096  # tokens; Text's length, as in the tables of Mega and of the arena
 BUBBLES_TASK = "text"
-
-
-def numbers(text: str) -> list[int]:
-    """``"1024,4096"`` as numbers."""
-    return [int(each) for each in text.split(",")]
 
 
 def composed(model: str, overrides: Sequence[str]) -> RunConfig:
@@ -86,9 +82,9 @@ def main(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--models", default=",".join(MODELS), help="some of them")
-    parser.add_argument("--lengths", type=numbers, default=LENGTHS, help="in tokens, ascending")
-    parser.add_argument("--tokens", type=int, default=2**17, help="of a batch")
-    parser.add_argument("--steps", type=int, default=20, help="that are timed")
+    parser.add_argument("--lengths", type=counts, default=LENGTHS, help="in tokens, ascending")
+    parser.add_argument("--tokens", type=count, default=2**17, help="of a batch")
+    parser.add_argument("--steps", type=count, default=20, help="that are timed")
     parser.add_argument("--results", type=Path, help="a folder with runs of Text, for the bubbles")
     parser.add_argument("--costs", type=Path, help="efficiency.csv to go on from")
     parser.add_argument("--output", type=Path, default=Path("outputs/efficiency"))

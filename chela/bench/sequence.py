@@ -17,6 +17,7 @@ from functools import partial
 
 import torch
 
+from chela.bench.counts import count, counts
 from chela.bench.throughput import Speed, measure_at_length
 from chela.config.schema import RunConfig, compose_run
 from chela.records.environment import hardware, versions
@@ -61,12 +62,12 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--lengths", default="262144,1048576", help="in tokens")
-    parser.add_argument("--devices", type=int, default=2, help="that hold a sequence together")
-    parser.add_argument("--steps", type=int, default=10, help="that are timed")
+    parser.add_argument("--lengths", type=counts, default="262144,1048576", help="in tokens")
+    parser.add_argument("--devices", type=count, default=2, help="that hold a sequence together")
+    parser.add_argument("--steps", type=count, default=10, help="that are timed")
     parser.add_argument("--profile", action="store_true", help="say where a step's time goes, too")
     options, overrides = parser.parse_known_args(arguments)
-    lengths = [int(each) for each in options.lengths.split(",")]
+    lengths = options.lengths
     asked = compose_run([*MODEL, *overrides])
     together = {"devices": options.devices, "sequence_devices": options.devices, "num_nodes": 1}
     several = replace(asked, trainer=replace(asked.trainer, **together))

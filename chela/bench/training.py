@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from chela.bench.counts import count, counts
 from chela.bench.measure import copy_bandwidth
 from chela.bench.throughput import Speed, measure_at_length, measure_on_task
 from chela.config.schema import RunConfig, compose_run
@@ -96,9 +97,14 @@ def main(arguments: Sequence[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--steps", type=int, default=50, help="that are timed")
-    parser.add_argument("--lengths", help="random tokens of these lengths instead of a task")
-    parser.add_argument("--tokens", type=int, default=2**18, help="of a random batch")
+    parser.add_argument("--steps", type=count, default=50, help="that are timed")
+    parser.add_argument(
+        "--lengths",
+        type=counts,
+        default=[],
+        help="random tokens of these lengths instead of a task",
+    )
+    parser.add_argument("--tokens", type=count, default=2**18, help="of a random batch")
     parser.add_argument("--plot", type=Path, help="draw the speed against --lengths")
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="write the table of kernels, and print its top"
@@ -114,12 +120,11 @@ def main(arguments: Sequence[str]) -> None:
     title = f"{asked.model.name}, {engine.processes} x {where}, torch {versions()['torch']}"
     say = partial(print, flush=True) if is_leader() else lambda *_: None
     say(f"{title}, {engine.precision}\n{HEADER}")
-    lengths = [int(each) for each in options.lengths.split(",")] if options.lengths else []
     speeds: dict[str, dict[int, float]] = {}
     tables: list[str] = []
     bandwidth = copy_bandwidth(engine.device) if is_leader() else 0.0
     for config in forms:
-        for length in lengths or [0]:
+        for length in options.lengths or [0]:
             try:
                 if length:
                     speed = measure_at_length(config, length, options.tokens, options.steps)
