@@ -71,7 +71,8 @@ types: $(READY) ## mypy
 	@$(BIN)/mypy
 
 docs: $(READY) ## the documentation as a site, in site/; a link that leads nowhere is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@# without --quiet, by which --strict would not see the warnings
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 unit: $(READY) ## pytest, one thread for each of two processes
 	@$(PYTEST) --durations 15
