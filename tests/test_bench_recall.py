@@ -57,7 +57,9 @@ def test_seeds_are_one_point_and_pairs_are_columns(runs: Path, tmp_path: Path, c
     }  # fmt: skip
     table = as_markdown(found)
     assert "| 1 | 2 pairs |" in table
-    assert "| s4d | 16 | each alone | 16 | 1,024 | — | " in table
+    assert "| s4d | 16 | each alone | 2 | 16 | 1,024 | — | " in table
+    points_of = {point.row for point in found}
+    assert len(points_of) == len(STATES)  # seeds and pairs are one row
     start("recall", [str(runs), f"out={tmp_path / 'report'}"])
     assert table in capsys.readouterr().out
     assert (tmp_path / "report" / "recall.png").stat().st_size > 0
@@ -93,8 +95,14 @@ def test_a_mixture_is_told_apart_in_its_test(tmp_path: Path) -> None:
     assert one.error == pytest.approx(
         100 * tested["kinds"]["1"]["metrics"]["accuracy"]["standard_error"]
     )
-    assert "| chela | 16 | all at once | 16 |" in as_markdown([one, two])
+    assert "| chela | 16 | all at once | 30 | 16 |" in as_markdown([one, two])
     record = record_of(config)
+    (other := tmp_path / "more" / "other-00000000" / "seed0").mkdir(parents=True)
+    rate = {**record["identity"], "optimizer.lr": 1}
+    run_id = f"{record['config']['name']}-00000000-seed0"
+    write_record(other, {**record, "identity": rate, "run_id": run_id})
+    both = as_markdown(points(collect([tmp_path]).runs))  # none takes the other's place
+    assert both.count("| chela | 16 |") == 2
     record["test"]["kinds"] = {"few": record["test"]["kinds"]["1"], "2": {"n": 20}}
     write_record(folder_of(config), record)
     with pytest.raises(RunError, match="no finished run of task=mqar"):

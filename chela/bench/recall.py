@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from chela.config.identity import digest
 from chela.errors import RunError
 from chela.generation import check
 from chela.hub import built
@@ -43,6 +44,8 @@ class Point:
     model: str
     dim: int
     length: int
+    steps: int  # of training
+    others: str  # a digest of all that was configured beside the pairs
     pairs: int
     state: int  # numbers per block
     accuracy: float  # %, the mean over seeds
@@ -50,9 +53,10 @@ class Point:
     seeds: int
 
     @property
-    def row(self) -> tuple[str, str, int, int, int]:
+    def row(self) -> tuple[str, str, int, int, int, int, str]:
         """What all its numbers of pairs have in common."""
-        return self.task, self.model, self.dim, self.length, self.state
+        known = self.task, self.model, self.dim, self.length, self.state, self.steps
+        return *known, self.others
 
 
 @torch.no_grad()
@@ -109,7 +113,9 @@ def points(runs: Sequence[Run]) -> list[Point]:
             n = len(values)
             over_seeds = torch.tensor(values).std().item() if n > 1 else 0.0
             error = math.hypot(over_seeds / math.sqrt(n), math.hypot(*errors) / n)
-            where = first.task, first.model, dim, first.longest
+            steps = int(first.number("training.steps") or 0)
+            others = digest({k: v for k, v in first.choices.items() if k != "task.pairs"})
+            where = first.task, first.model, dim, first.longest, steps, others
             found.append(Point(*where, pairs, state, mean(values), error, n))
     if not found:
         raise RunError(f"there is no finished run of task={ALONE}.\n  try: -m +sweep=recall")
@@ -122,15 +128,15 @@ def as_markdown(found: Sequence[Point]) -> str:
     lines = [
         "Accuracy on MQAR in % ± standard error; in brackets the seeds.",
         "",
-        "| model | D | trained on | length | state, numbers per block | "
+        "| model | D | trained on | steps | length | state, numbers per block | "
         f"{' | '.join(map(str, asked))} pairs |",
-        "|---|---|---|---|---|" + "---|" * len(asked),
+        "|---|---|---|---|---|---|" + "---|" * len(asked),
     ]
     for row in dict.fromkeys(point.row for point in found):
         here = {point.pairs: point for point in found if point.row == row}
         cells = [_cell(here.get(pairs)) for pairs in asked]
-        task, model, dim, length, state = row
-        known = f"{model} | {dim} | {TRAINED[task]} | {length:,} | {state:,}"
+        task, model, dim, length, state, steps, _ = row
+        known = f"{model} | {dim} | {TRAINED[task]} | {steps:,} | {length:,} | {state:,}"
         lines.append(f"| {known} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -140,16 +146,16 @@ def draw(found: Sequence[Point], file: Path) -> None:
     figure = Figure(figsize=(13, 4.5), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     models, dims = sorted({p.model for p in found}), sorted({p.dim for p in found})
-    several = len({(point.task, point.length) for point in found}) > 1
+    several = len({(point.task, point.length, point.steps) for point in found}) > 1
     asked = sorted({point.pairs for point in found})
     for row in dict.fromkeys(point.row for point in found):
         here = [point for point in found if point.row == row]
         values, bars = [p.accuracy for p in here], [p.error for p in here]
-        task, model, dim, length, state = row
+        task, model, dim, length, state, steps, _ = row
         colour, line = f"C{models.index(model)}", ("-", "--", ":", "-.")[dims.index(dim) % 4]
         name = f"{model}, D {dim}"
         if several:
-            name = f"{name}, length {length:,}, {TRAINED[task]}"
+            name = f"{name}, length {length:,}, {steps:,} steps, {TRAINED[task]}"
         pairs, style = [p.pairs for p in here], {"marker": "o", "capsize": 2, "label": name}
         axes[0].errorbar(pairs, values, yerr=bars, color=colour, linestyle=line, **style)
         axes[1].plot(state, mean(values), marker="o", color=colour)
@@ -161,8 +167,9 @@ def draw(found: Sequence[Point], file: Path) -> None:
     axes[1].set(xlabel="state (numbers per block)", ylabel="its mean over the pairs (%)")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     if not several:
-        task, _, _, length, _ = found[0].row
-        figure.suptitle(f"length {length:,}, trained on its numbers of pairs {TRAINED[task]}")
+        one = found[0]
+        trained = f"trained on its numbers of pairs {TRAINED[one.task]}, {one.steps:,} steps"
+        figure.suptitle(f"length {one.length:,}, {trained}")
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(file, dpi=150)
