@@ -159,12 +159,24 @@ def draw(found: Sequence[Point], file: Path) -> None:
         pairs, style = [p.pairs for p in here], {"marker": "o", "capsize": 2, "label": name}
         axes[0].errorbar(pairs, values, yerr=bars, color=colour, linestyle=line, **style)
         axes[1].plot(state, mean(values), marker="o", color=colour)
-        axes[1].annotate(f"{model} {dim}", (state, mean(values)), fontsize=8)
+        above = 6 if models.index(model) % 2 else -14  # points: models may lie on each other
+        axes[1].annotate(
+            str(dim),
+            (state, mean(values)),
+            xytext=(0, above),
+            textcoords="offset points",
+            ha="center",
+            color=colour,
+            fontsize=8,
+        )
     axes[0].set_xscale("log", base=2)
     axes[0].set_xticks(asked, map(str, asked))
     axes[0].set(xlabel="pairs", ylabel="accuracy on MQAR (%)")
     axes[1].set_xscale("log", base=2)
-    axes[1].set(xlabel="state (numbers per block)", ylabel="its mean over the pairs (%)")
+    axes[1].set(
+        xlabel="state (numbers per block); beside it the width D",
+        ylabel="its mean over the pairs (%)",
+    )
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     if not several:
         one = found[0]

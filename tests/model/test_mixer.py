@@ -201,16 +201,3 @@ def test_something_must_mix_tokens():
 def test_sizes_below_one_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         ChelaMixer(DIM, 0)
-
-
-def test_separate_projections_are_a_query_and_a_key_of_their_own():
-    attend = make_mixer(qk_projection="separate", head_norm="none").attention
-    z = torch.randn(2, 7, DIM, dtype=torch.float64)
-    q, k = attend.query_key(z)
-    for mine, weight, bias in zip(
-        (q, k),
-        attend.query_key.both.weight.chunk(2),
-        attend.query_key.both.bias.chunk(2),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, F.silu(z @ weight.T + bias))

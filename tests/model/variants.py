@@ -35,7 +35,6 @@ MIXERS: dict[str, dict[str, Any]] = {
     "identity": {"feature_map": "identity"},
     "elu1": {"feature_map": "elu1"},
     "relu": {"feature_map": "relu"},
-    "separate": {"qk_projection": "separate"},
     "head-layer": {"head_norm": "layer", "num_heads": 2},
     "head-none": {"head_norm": "none"},
     "mega-gate": {"gate": "mega"},

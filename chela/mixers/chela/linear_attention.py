@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from chela.kernels import linear_attention
 from chela.kernels.choice import Implementation
 from chela.layers.norms import RMSNorm, make_norm
-from chela.mixers.chela.query_key import PROJECTIONS, FeatureMap, Projection
+from chela.mixers.chela.query_key import FeatureMap, QueryKey
 from chela.mixers.over_shares import Shares, bidirectional_attention, causal_attention
 from chela.mixers.stepping import causal_only
 
@@ -21,7 +21,7 @@ QKV = tuple[Tensor, Tensor, Tensor]
 
 
 class LinearAttention(nn.Module):
-    """norm_head(linear_attention(q, k, v)) * silu(gate), q and k from one of ``PROJECTIONS``.
+    """norm_head(linear_attention(q, k, v)) * silu(gate), q and k from ``QueryKey``.
 
     There is no denominator; the norm over each head's output takes its place (our definition).
 
@@ -30,8 +30,7 @@ class LinearAttention(nn.Module):
         qk_dim: channels of q and of k over all heads.
         v_dim: channels of v over all heads.
         num_heads: heads H, each with a state of (qk_dim / H) x (v_dim / H).
-        feature_map: on the projection of q and k.
-        projection: whether q and k share it.
+        feature_map: on the projection that q and k share.
         head_norm: over the channels of each head, with gains that all heads share.
         causal: tokens attend to the past only, chunk by chunk.
         chunk_size: tokens per chunk, for speed alone.
@@ -51,7 +50,6 @@ class LinearAttention(nn.Module):
         v_dim: int,
         num_heads: int,
         feature_map: FeatureMap,
-        projection: Projection,
         head_norm: HeadNorm,
         causal: bool,
         chunk_size: int,
@@ -66,7 +64,7 @@ class LinearAttention(nn.Module):
         self.num_heads, self.qk_dim, self.v_dim = num_heads, qk_dim, v_dim
         self.causal = causal
         self.chunk_size = chunk_size
-        self.query_key = PROJECTIONS[projection](dim, qk_dim, feature_map)
+        self.query_key = QueryKey(dim, qk_dim, feature_map)
         head_dim = v_dim // num_heads
         self.head_norm = None if head_norm == "none" else make_norm(head_norm, head_dim)
 

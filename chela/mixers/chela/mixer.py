@@ -2,7 +2,7 @@
 
     s = silu(shortconv(h))                     local, high frequency
     z = longconv(s) + skip * s                 global, low frequency
-    q, k = scale * phi(z Wz) + shift           both from the convolutions; or phi(z Wq), phi(z Wk)
+    q, k = scale * phi(z Wz) + shift           both from the convolutions
     v = silu(h Wv)                             from the input
     o = norm_head(linear_attention(q, k, v))
     y = Wo (silu(z Wg) * o) + path(z)          path: glu(Wd gelu(z)), Wd silu(z), or none
@@ -29,7 +29,7 @@ from chela.layers.basic import compute_dtype, linear
 from chela.mixers.chela.gates import GluPath, LinearPath, MegaGate, NoGate, SiluGate
 from chela.mixers.chela.linear_attention import HeadNorm, LinearAttention
 from chela.mixers.chela.long_conv import BranchNorm, FoldedLongConv, LongConv
-from chela.mixers.chela.query_key import FeatureMap, Projection
+from chela.mixers.chela.query_key import FeatureMap
 from chela.mixers.chela.short_conv import ShortConv
 from chela.mixers.long_kernels import (
     CosineKernel,
@@ -80,9 +80,7 @@ class ChelaConfig:
     qk_dim: PositiveInt = 64  # of all heads together; Mega's z
     v_dim: PositiveInt | None = None  # of all heads together; null: 2 * dim, as in Mega
     num_heads: PositiveInt = 1  # one head has the largest state for its parameters, as in Mega
-    feature_map: FeatureMap = "silu"  # on the projection, before q's and k's affine maps
-    # shared: Mega's, a matrix less; separate: q can ask for what no k of its own place would say
-    qk_projection: Projection = field(default="shared", metadata={"neutral": "shared"})
+    feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
     head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
     gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
     # The convolutions' own way to the residual stream, so that attention cannot silence them:
@@ -299,7 +297,6 @@ def _attention(dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> Linea
         v_dim,
         config.num_heads,
         config.feature_map,
-        config.qk_projection,
         config.head_norm,
         causal,
         config.chunk_size,

@@ -1,4 +1,4 @@
-"""Queries and keys: two affine views of one projection, or a projection each."""
+"""Queries and keys as two affine views of one projection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from chela.kernels.tokens import drawback, obstacle
 from chela.layers.basic import compute_dtype, linear
 
 FeatureMap = Literal["silu", "identity", "elu1", "relu"]
-Projection = Literal["shared", "separate"]
 
 
 class QueryKey(nn.Module):
@@ -69,35 +68,6 @@ class QueryKey(nn.Module):
         u = _FEATURE_MAPS[self.feature_map](self.shared(z))
         q = u * self.scale_q.to(u.dtype) + self.shift_q.to(u.dtype)
         return q, u * self.scale_k.to(u.dtype) + self.shift_k.to(u.dtype)
-
-
-class SeparateQueryKey(nn.Module):
-    """q = phi(z Wq) and k = phi(z Wk), as in the Transformer.
-
-    What a query looks for need not be what the same token is found by: "what came before a token
-    like this" is a question that one projection of both cannot ask.
-
-    Args:
-        dim: channels of z.
-        qk_dim: channels of q and of k over all heads.
-        feature_map: phi.
-    """
-
-    def __init__(self, dim: int, qk_dim: int, feature_map: FeatureMap) -> None:
-        super().__init__()
-        self.feature_map = feature_map
-        self.both = linear(dim, 2 * qk_dim)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """z (B, L, D) to q and k, (B, L, qk_dim) each."""
-        q, k = _FEATURE_MAPS[self.feature_map](self.both(z)).chunk(2, dim=-1)
-        return q, k
-
-
-PROJECTIONS: dict[Projection, type[QueryKey] | type[SeparateQueryKey]] = {
-    "shared": QueryKey,
-    "separate": SeparateQueryKey,
-}
 
 
 def _elu1(x: Tensor) -> Tensor:
