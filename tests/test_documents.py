@@ -100,6 +100,24 @@ def test_a_document_names_what_is_there(file: Path) -> None:
     assert not missing(file.read_text())
 
 
+def anchors(file: Path) -> set[str]:
+    """What the headings of a page can be linked by."""
+    text = re.sub(r"^```.*?^```$", "", file.read_text(), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_link_leads_to_a_file_and_to_a_heading_in_it(file: Path) -> None:
+    """What `make docs` asks of the site, in a moment."""
+    wrong = []
+    for to, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)", file.read_text()):
+        target = (file.parent / to).resolve() if to else file
+        if not target.is_file() or (anchor and anchor not in anchors(target)):
+            wrong.append(f"{to}#{anchor}")
+    assert not wrong
+
+
 def test_what_is_not_there_is_found() -> None:
     text = (
         "python scripts/no.py, `chela nothing x`, `chela/model/no.py`, `task=none`, model.no=1,\n"
