@@ -66,12 +66,6 @@ def test_the_numbers_of_the_readme_are_those_of_the_results() -> None:
     assert not [each for each in numbers if each not in results]
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
-def test_the_files_that_are_named_exist(file: str) -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / file).read_text()):
-        assert (ROOT / target).exists(), target
-
-
 def test_make_knows_the_two_commands() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text()
     for goal in re.findall(r"(?:^|`)make ([\w-]+)", README + guide, re.M):
