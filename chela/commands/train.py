@@ -25,6 +25,7 @@ def go_on(composed: DictConfig) -> None:
     from chela.config.schema import parse
     from chela.generation import continuation
     from chela.hub import load_run
+    from chela.layers.processes import alone
     from chela.training.distributed import is_leader
     from chela.training.engine import resolve
     from chela.training.folder import RunFolder
@@ -35,8 +36,9 @@ def go_on(composed: DictConfig) -> None:
     if prompt is None or not is_leader():
         return
     loaded = load_run(RunFolder(config).path, resolve(config).device)
-    said = continuation(loaded, prompt, TOKENS, TEMPERATURE, seed=config.seed)
-    Screen().say(f"it goes on: {visible(prompt + ''.join(said))}")
+    with alone():  # the other processes of the run, if it had some, do not generate
+        said = "".join(continuation(loaded, prompt, TOKENS, TEMPERATURE, seed=config.seed))
+    Screen().say(f"it goes on: {visible(prompt + said)}")
 
 
 def main(words: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from chela.commands.train import go_on
 from chela.commands.train import train as train_command
 from chela.config.schema import parse
 from chela.doctor import diagnose
@@ -150,6 +151,18 @@ def test_the_demo_goes_on_from_its_prompt(language, tmp_path: Path, capsys) -> N
     assert '"split": "document"' in file.read_text()
     train_command(language("trainer.max_steps=2", "trainer.validate_every_steps=2"))
     assert "goes on" not in capsys.readouterr().out
+
+
+def test_a_run_of_several_devices_goes_on_in_its_first_process(
+    language, monkeypatch, capsys
+) -> None:
+    """The others do not, so it must ask nothing of them, whoever held the sequences before."""
+    steps = ["trainer.max_steps=2", "trainer.validate_every_steps=2"]
+    config = language(*steps, "task.prompt=cat")
+    run(config)
+    monkeypatch.setattr("chela.layers.sequence._parts", 2)
+    go_on(config)
+    assert "it goes on: cat" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
