@@ -88,8 +88,7 @@ class WikiText103Pieces(WikiText):
         for split in SPLITS:
             lines = (f"{line}\n" for line in self.lines(split) if line.strip())
             while some := [*islice(lines, LINES)]:
-                cut = self._tokenizer.encode_batch(some, add_special_tokens=False)
-                yield split, np.concatenate([np.array(each.ids, dtype=np.int32) for each in cut])
+                yield split, np.concatenate(self._cut(some))
 
     def facts(self) -> dict[str, Any]:
         """How many pieces there are."""
@@ -97,11 +96,26 @@ class WikiText103Pieces(WikiText):
 
     def tokens_of(self, text: str) -> Tokens:
         """The pieces of a text of one's own."""
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+        return self._cut([text])[0]
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """The text that pieces stand for."""
         return str(self._tokenizer.decode([*map(int, tokens)], skip_special_tokens=False))
+
+    def _cut(self, texts: list[str]) -> list[Tokens]:
+        """The pieces of each text.
+
+        Raises:
+            DataError: the tokenizer has none for something in them.
+        """
+        try:
+            found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        except Exception as error:  # the library's own has no other name
+            raise DataError(
+                f"the tokenizer cannot cut the text: {error}\n  try: a tokenizer.json that has a "
+                "piece for what it does not know, or pieces for all bytes"
+            ) from error
+        return [np.array(each.ids, dtype=np.int32) for each in found]
 
     @cached_property
     def _tokenizer(self) -> Any:

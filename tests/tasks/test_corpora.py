@@ -271,6 +271,7 @@ def test_pieces_are_those_of_the_tokenizer_line_by_line(tmp_path: Path) -> None:
         (None, "there is no such file"),
         ("{}", "the tokenizer cannot be read"),
         ("", "cannot be read"),
+        (Tokenizer(models.WordLevel({"a": 0})).to_str(), "the tokenizer cannot cut the text"),
     ],
 )
 def test_a_tokenizer_that_is_none_is_said(tmp_path: Path, content: str | None, said: str) -> None:
