@@ -70,6 +70,11 @@ def test_a_list_that_is_too_short_is_named_as_a_whole() -> None:
         compose_run(["task=mqar_mixture", "task.train=[[64,4,9],[64,4]]"])
 
 
+def test_what_a_list_of_sizes_refuses_is_said_without_its_inside() -> None:
+    with pytest.raises(ConfigError, match=r"^task: length=64 has no room for pairs=400; try"):
+        compose_run(["task=mqar_mixture", "task.test=[[64,400]]"])
+
+
 @pytest.mark.parametrize(
     "section",
     [

@@ -119,6 +119,7 @@ def test_the_script_is_the_command(finished) -> None:
         (["prompt", "3"], "'prompt' is no key=value.\n  try: prompt=..."),
         (["--tokens", "3"], "'--tokens' is no key=value.\n  try: tokens=..."),
         (["The end"], "'The end' is no key=value.\n  try: 'prompt=The end'"),
+        (["prompt=3", "top_k=["], "top_k=[ cannot be read as a value.\n  try: close"),
         (["."], "'.' is no key=value.\n  try: run=."),
     ],
 )

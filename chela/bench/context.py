@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import yaml
 from annotated_types import Ge, Gt
 from matplotlib.figure import Figure
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from chela.config.checking import checked
+from chela.config.checking import checked, value_of
 from chela.errors import ConfigError, RunError
 from chela.hub import LoadedRun, load_run
 from chela.objectives import objective_of
@@ -200,7 +199,7 @@ def main(words: Sequence[str]) -> None:
         raise ConfigError(f"{wrong[0]!r} is no key=value.\n  try: run={wrong[0]}")
     texts = dict(word.split("=", 1) for word in words)
     values = {
-        key: text if key in ("run", "out") else yaml.safe_load(text) for key, text in texts.items()
+        key: text if key in ("run", "out") else value_of(key, text) for key, text in texts.items()
     }
     given = checked(ContextConfig, values, path="")
     there = torch.cuda.is_available() and given.device != "cpu"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from annotated_types import Ge, Gt
 from pydantic.dataclasses import dataclass
 
@@ -47,7 +46,7 @@ def parsed(words: Sequence[str]) -> GenerateConfig:
     Raises:
         ConfigError: a word that is no key=value, an unknown key, or a value that cannot be.
     """
-    from chela.config.checking import checked
+    from chela.config.checking import checked, value_of
 
     values = {}
     for word in words:
@@ -60,7 +59,7 @@ def parsed(words: Sequence[str]) -> GenerateConfig:
                 else shlex.quote(f"{'run' if Path(word).is_dir() else 'prompt'}={word}")
             )
             raise ConfigError(f"{word!r} is no key=value.\n  try: {remedy}")
-        values[key] = value if key in ("run", "prompt", "device") else yaml.safe_load(value)
+        values[key] = value if key in ("run", "prompt", "device") else value_of(key, value)
     if missing := [f"{key}=..." for key in ("run", "prompt") if not values.get(key)]:
         raise ConfigError(f"{' and '.join(missing)} must be given.\n{USAGE}")
     return checked(GenerateConfig, values, path="")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 import pydantic
+import yaml
+from pydantic_core import ArgsKwargs
 
 from chela.config.identity import joined
 from chela.errors import ConfigError, UnknownKey, suggestion
@@ -92,6 +94,19 @@ def validated(build: Callable[[], T], path: str) -> T:
         raise ConfigError("\n".join(lines)) from error
 
 
+def value_of(key: str, text: str) -> Any:
+    """What the text behind ``key=`` means, read as YAML.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        message = f"{key}={text} cannot be read as a value."
+        raise ConfigError(f"{message}\n  try: close its brackets and quotes") from error
+
+
 def _missing(key: str) -> str:
     return f"{key} is missing.\n  try: without ~{key}; in a file of your own, a value for it"
 
@@ -111,6 +126,6 @@ def _explain(detail: Any, path: str) -> str:
     if not all(isinstance(part, str) for part in detail["loc"]):  # inside of a list
         remedy = ""
     message = (detail["msg"][0].lower() + detail["msg"][1:]).removeprefix("value error, ")
-    if isinstance(detail["input"], Mapping):  # a whole section; the message names its keys
+    if isinstance(detail["input"], (Mapping, ArgsKwargs)):  # a section; the message names its keys
         return f"{key}: {message}"
     return f"{key}={value!r}: {message}" + (f"\n  try: {remedy}" if remedy else "")
