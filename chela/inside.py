@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from chela.mixers.chela.long_conv import FoldedLongConv, LongConv
+from chela.mixers.chela.long_conv import FoldedLongConv, LongConv, LongStage
 from chela.mixers.long_kernels import LongKernel
 from chela.model import Model
 
@@ -23,15 +23,23 @@ def long_kernels(model: nn.Module, length: int | None = None) -> dict[str, Tenso
     Returns:
         By the module's name, in the order of the blocks: (directions, D, length), in float32. The
         first direction has lags 0, 1, ..., the second, of a bidirectional model, -1, -2, ...
+
+    Raises:
+        ValueError: more taps than some kernel was built for, or none.
     """
     found: dict[str, Tensor] = {}
     for name, module in model.named_modules():
+        if not isinstance(module, (LongStage, LongKernel)) or name.rpartition(".")[0] in found:
+            continue  # no kernel, or that of a stage which has it
+        taps = module.max_length if length is None else length
+        if not 1 <= taps <= module.max_length:
+            raise ValueError(f"length={taps}, but {name} was built for {module.max_length} taps")
         if isinstance(module, LongConv):
-            found[name] = module.merged(length or module.max_length)[0]
+            found[name] = module.merged(taps)[0]
         elif isinstance(module, FoldedLongConv):
-            found[name] = module.kernel[..., :length]
-        elif isinstance(module, LongKernel) and name.rpartition(".")[0] not in found:
-            found[name] = module(length or module.max_length)
+            found[name] = module.kernel[..., :taps]
+        else:
+            found[name] = module(taps)
     return {name: kernel.float() for name, kernel in found.items()}
 
 
@@ -54,11 +62,13 @@ def receptive_field(
         (L,), with 1 for the token that matters most.
 
     Raises:
-        ValueError: the samples are pairs, or some are shorter than ``place``.
+        ValueError: the samples are pairs, or some have no token at ``place``.
     """
     if model.documents != 1:
         raise ValueError("a sample of this model is a pair; encode one document of it")
     length = values.shape[1]
+    if not -length <= place < length:
+        raise ValueError(f"place={place}, but the batch has {length} tokens")
     shortest = length if lengths is None else int(lengths.min())
     place = place % length
     if place >= shortest:

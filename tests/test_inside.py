@@ -56,6 +56,14 @@ def test_a_baseline_has_its_kernels_too() -> None:
         assert kernel.shape == (2, DIM, 5)
 
 
+@pytest.mark.parametrize("length", [0, MAX_LENGTH + 1])
+@pytest.mark.parametrize("folded", [False, True])
+def test_taps_that_a_kernel_has_not_are_refused(folded: bool, length: int) -> None:
+    model = CHELA.make_model().eval()
+    with pytest.raises(ValueError, match=f"length={length}, but .* for {MAX_LENGTH} taps"):
+        long_kernels(model.fold() if folded else model, length)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_an_output_sees_as_far_as_its_convolutions_reach(causal: bool) -> None:
     parts = {"use_long_conv": False, "use_attention": False, "short_conv_width": 3}
@@ -71,6 +79,9 @@ def test_an_output_sees_as_far_as_its_convolutions_reach(causal: bool) -> None:
 
 def test_a_token_behind_a_sequence_is_refused() -> None:
     ids = torch.zeros(2, 6, dtype=torch.long)
+    for place in (6, -7):
+        with pytest.raises(ValueError, match=f"place={place}, but the batch has 6 tokens"):
+            receptive_field(CHELA.make_model(), ids, place=place)
     with pytest.raises(ValueError, match=r"place=5, but a sequence .* 4 tokens alone"):
         receptive_field(CHELA.make_model(), ids, torch.tensor([6, 4]))
 
