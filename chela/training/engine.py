@@ -63,10 +63,15 @@ def resolve(config: RunConfig) -> Engine:
 
     Raises:
         RunError: a GPU, more GPUs, a precision, kernels or a graph were asked for that this machine
-            has not; or the batch cannot be split over the devices.
+            has not; or the batch or the channels cannot be split over the devices.
     """
-    trainer = config.trainer
+    trainer, dim = config.trainer, config.model.backbone.dim
     device = _device(trainer)
+    if trainer.sequence_devices > dim:
+        raise RunError(
+            f"trainer.sequence_devices={trainer.sequence_devices}, but the model has {dim} "
+            "channels, of which each device takes one at least.\n  try: a larger model.dim"
+        )
     try:
         choose(config.kernels, device)
     except ValueError as error:

@@ -63,6 +63,7 @@ def test_two_gpus_train_as_one(where, precision: str, tmp_path: Path, shared_dat
             "sequence_devices=2 does not divide the 3 .* try: trainer.devices=4",
         ),
         (["trainer.devices=6"], "batch_size=16 cannot be split over 3 devices"),
+        (["trainer.devices=2", "model.dim=1"], "=2, but the model has 1 channels, of which each"),
     ],
 )
 def test_devices_that_do_not_go_together_are_refused(words, message: str, composed) -> None:
