@@ -68,3 +68,8 @@ def test_the_table_has_every_model_and_task(
     one, eight, many = (float(each.replace(",", "")) for each in rows[-1])
     longest = float(out.rsplit("longest run, ", 1)[1].split()[0].replace(",", ""))
     assert longest <= many <= eight <= one
+
+
+def test_where_no_speeds_are_the_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot read .*none.csv(.|\n)*try: .* --speeds <"):
+        costs.main(["--speeds", str(tmp_path / "none.csv")])

@@ -132,7 +132,10 @@ def main(arguments: Sequence[str]) -> None:
     try:
         known = from_csv(options.speeds.read_text())
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {options.speeds}: {error}") from error
+        raise RunError(
+            f"cannot read {options.speeds}: {error}\n  try: in a checkout, or --speeds <the "
+            "efficiency.csv of chela efficiency>"
+        ) from error
     where = known[0].where
     runs = [
         run
