@@ -66,6 +66,16 @@ def test_seeds_are_one_point_and_pairs_are_columns(runs: Path, tmp_path: Path, c
     assert (tmp_path / "report" / "recall.md").read_text() == table
 
 
+def test_a_run_without_a_state_does_not_take_the_others_with_it(runs: Path, tmp_path: Path) -> None:
+    places = [f"data_dir={runs.parent / 'data'}", f"output_dir={tmp_path}"]
+    config = composed_of(*MQAR, *places, "task.pairs=2", "model.causal=false")
+    run(config)
+    told: list[str] = []
+    assert len(points(collect([runs, tmp_path]).runs, told.append)) == len(STATES) + 1
+    (line,) = told
+    assert str(folder_of(config)) in line and "is not causal" in line
+
+
 def test_a_mixture_is_told_apart_in_its_test(tmp_path: Path) -> None:
     """Each kind's accuracy stands in the record and the table, and together they are the whole."""
     places = [f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path / 'outputs'}"]

@@ -12,7 +12,7 @@ free form, keys and values.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -92,8 +92,12 @@ def accuracies(run: Run) -> dict[int, tuple[float, float]]:
     return found
 
 
-def points(runs: Sequence[Run]) -> list[Point]:
+def points(runs: Sequence[Run], tell: Callable[[str], object] = id) -> list[Point]:
     """The finished runs of MQAR, seeds together.
+
+    Args:
+        runs: of any tasks.
+        tell: told of each run that is left out, which has no state to compare: it is not causal.
 
     Raises:
         RunError: there is none.
@@ -105,7 +109,11 @@ def points(runs: Sequence[Run]) -> list[Point]:
     found = []
     for alike in groups.values():
         first, answered = alike[0], [accuracies(run) for run in alike]
-        state = state_numbers(first)
+        try:
+            state = state_numbers(first)
+        except RunError as error:
+            tell(f"left out: {first.folder}: {error}")
+            continue
         dim = first.values(["model.dim"])["model.dim"]
         for pairs in answered[0]:
             of_seeds = [each[pairs] for each in answered if pairs in each]
@@ -198,7 +206,7 @@ def main(words: Sequence[str]) -> None:
     if {"-h", "--help"} & {*words} or not folders or len(outs) > 1:
         Screen().say(f"usage: chela recall FOLDER [FOLDER ...] [out=FOLDER]\n\n{__doc__}")
         return
-    found = points(collect(folders).runs)
+    found = points(collect(folders).runs, Screen(stderr=True).tell)
     target = Path(outs[0]) if outs else folders[0] / "report"
     target.mkdir(parents=True, exist_ok=True)
     table = as_markdown(found)
