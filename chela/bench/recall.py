@@ -111,8 +111,8 @@ def points(runs: Sequence[Run], tell: Callable[[str], object] = id) -> list[Poin
         first, answered = alike[0], [accuracies(run) for run in alike]
         try:
             state = state_numbers(first)
-        except RunError as error:
-            tell(f"left out: {first.folder}: {error}")
+        except RunError as why:
+            tell(f"left out: {first.folder}: {why}")
             continue
         dim = first.values(["model.dim"])["model.dim"]
         for pairs in answered[0]:
