@@ -112,8 +112,14 @@ class Task(ABC):
         """``tokens_of`` of a text that a model of this task can go on from.
 
         Raises:
-            DataError: see there; or there is no token, or there are more than a sample can have.
+            DataError: see there; or it is no UTF-8, has no token, or more than a sample can have.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # what a terminal has sent may be any bytes
+            raise DataError(
+                "the prompt is not written in UTF-8.\n  try: a terminal that is in UTF-8"
+            ) from error
         tokens = self.tokens_of(text) if text else np.empty(0)
         if not len(tokens):
             raise DataError("the prompt is empty, but a model goes on from a token at least")

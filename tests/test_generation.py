@@ -110,6 +110,7 @@ def test_the_script_is_the_command(finished) -> None:
         (["prompt=3 64"], "symbol 64 is unknown: there are 0 to 63"),
         (["prompt=3 x"], "symbols are numbers"),
         (["prompt= "], "the prompt is empty"),
+        (["prompt=\udcff"], "the prompt is not written in UTF-8"),
         (["prompt=" + "3 " * 17], "has 17 tokens, but the model was built for 16"),
         (["prompt=3", "tokens=0"], "tokens=0: input should be greater than 0"),
         (["prompt=3", "temprature=1"], "Did you mean 'temperature'"),
