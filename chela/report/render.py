@@ -36,7 +36,7 @@ LEGEND = (
     "all rows, the published ones included. — : not run, or no number in the source."
 )
 # Columns beside each other, and up to which width of the page (in rem) more of them are too many.
-BLOCKS = ((2, 30), (3, 40), (4, 52), (6, 64))
+BLOCKS = ((2, 30), (3, 40), (4, 52), (5, 64), (6, 84))
 LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",

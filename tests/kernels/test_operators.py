@@ -142,6 +142,7 @@ def test_compiles_as_one_graph(name):
     """With operations before and after it: the same outputs and gradients."""
     form, leaves = operation(name, torch.float32, 21)
     around = lambda *tensors: [3 * out for out in form(*[2 * t for t in tensors])]  # noqa: E731
+    torch.compiler.reset()  # all operations' lambdas are one piece of code, of which few are kept
     # inductor needs a C++ compiler on a CPU
     backend = "inductor" if DEVICE == "cuda" else "aot_eager"
     compiled = torch.compile(around, fullgraph=True, backend=backend)
