@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_long_conv_triton import TOLERANCES, inputs
 
-from chela.kernels.long_conv import convolve, deep, eager, naive
+from chela.kernels.long_conv import convolve, deep, eager, naive, operator
 from chela.kernels.long_conv.scheme import MAX_LENGTH, TWO_FACTORS
 from tests.conftest import program
 
@@ -121,7 +121,7 @@ def test_is_a_well_formed_operator_that_keeps_nothing_without_gradients(cut):
 
 def test_a_cpu_names_the_remedy(monkeypatch):
     x, kernel, skip = (t.cpu() for t in inputs(1, TWO_FACTORS + 1, 1, 5, 1, torch.bfloat16))
-    monkeypatch.setattr(deep, "INTERPRETED", False)
+    monkeypatch.setattr(operator, "INTERPRETED", False)
     with pytest.raises(ValueError, match="needs a GPU; use implementation='torch'"):
         convolve(x, kernel, skip, implementation="triton")
 

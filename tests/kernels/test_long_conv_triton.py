@@ -11,7 +11,7 @@ import torch
 from comparison import DEVICE, assert_close, assert_same, gpu_only, narrowed
 from torch import Tensor
 
-from chela.kernels.long_conv import convolve, eager, monarch, naive
+from chela.kernels.long_conv import convolve, eager, monarch, naive, operator
 
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 2e-3, torch.float32: 1e-5}
 
@@ -156,7 +156,7 @@ def test_float32_and_no_tokens_take_the_fft():
 
 def test_a_cpu_names_the_remedy(monkeypatch):
     x, kernel, skip = (t.cpu() for t in inputs(1, 5, 4, 5, 1, torch.bfloat16))
-    monkeypatch.setattr(monarch, "INTERPRETED", False)
+    monkeypatch.setattr(operator, "INTERPRETED", False)
     with pytest.raises(ValueError, match="needs a GPU; use implementation='torch'"):
         convolve(x, kernel, skip, implementation="triton")
 

@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import INTERPRETED, no_second_order, on
+from chela.kernels.launching import on
 from chela.kernels.long_conv import monarch_kernels as kernels
 from chela.kernels.long_conv.factors import factors
+from chela.kernels.long_conv.operator import convolve_by, register
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
 
 T = TypeVar("T", int, torch.SymInt)
@@ -197,11 +198,7 @@ def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None) -> Tensor:
     Raises:
         ValueError: a device that Triton does not serve.
     """
-    if not x.is_cuda and not INTERPRETED:
-        raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
-    leaves = (x, kernel) if skip is None else (x, kernel, skip)
-    keep = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
-    return _forward(x, kernel, skip, room_for(x.shape[1]) if keep else 0)[0]
+    return convolve_by(_forward, room_for, x, kernel, skip)
 
 
 @torch.library.custom_op("chela::long_conv", mutates_args=())
@@ -280,23 +277,4 @@ def _(
     return dy.new_empty(dy.shape), dkernel, torch.empty_like(scales)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, kernel, skip, _ = inputs
-    ctx.skip_dtype = None if skip is None else skip.dtype
-    ctx.save_for_backward(kernel, *output[1:])
-    ctx.set_materialize_grads(False)
-
-
-def _gradients(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    if dy is None:
-        return None, None, None, None
-    dx, dkernel, dskip = _backward(dy, *ctx.saved_tensors)
-    return dx, dkernel, None if ctx.skip_dtype is None else dskip.to(ctx.skip_dtype), None
-
-
-_forward.register_autograd(_gradients, setup_context=_save)
-_backward.register_autograd(
-    no_second_order(
-        "the Triton long convolution has no second-order gradients; use implementation='torch'"
-    )
-)
+register(_forward, _backward)
