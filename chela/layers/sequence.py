@@ -146,8 +146,15 @@ def of_all(x: Tensor) -> Tensor:
 
 
 def true_counts(lengths: Tensor | None, length: int) -> Tensor | int:
-    """How many tokens the sequences have in all, from those in shares of ``length``."""
-    return length * parts() if lengths is None else sum_of_all(lengths)
+    """How many tokens the sequences have in all, from those in shares of ``length``.
+
+    Returns:
+        What a state (B, H, dk, dv) is divided by for its mean: (B, 1, 1, 1), at least 1; or a
+        number, when nothing is padded.
+    """
+    if lengths is None:
+        return length * parts()
+    return sum_of_all(lengths).clamp(min=1)[:, None, None, None]
 
 
 def _channels(dim: int) -> list[int]:

@@ -169,10 +169,7 @@ class LinearTransformerMixer(nn.Module):
                     sums = sums + sum_before(k.sum(1, keepdim=True, dtype=wide))
             else:
                 sums = sum_of_all(k.sum(1, keepdim=True, dtype=wide))  # (B, 1, H, d)
-                count = true_counts(lengths, q.shape[1])
-                if isinstance(count, Tensor):
-                    count = count.clamp(min=1)[:, None, None, None]
-                sums = sums / count
+                sums = sums / true_counts(lengths, q.shape[1])
             return (q * sums).sum(-1, keepdim=True) + EPS
 
 

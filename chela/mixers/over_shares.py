@@ -136,10 +136,7 @@ def bidirectional_attention(
             q, k, v, lengths, norm_weight=norm_weight, gate=gate, implementation=implementation
         )
     state = sum_of_all(linear_attention.state(k, v, lengths))  # (B, H, dk, dv)
-    count = true_counts(lengths, v.shape[1])
-    if isinstance(count, Tensor):
-        count = count.clamp(min=1)[:, None, None, None]
-    o = linear_attention.read(q, state / count, lengths)
+    o = linear_attention.read(q, state / true_counts(lengths, v.shape[1]), lengths)
     return linear_attention.finish(
         o, lengths, norm_weight=norm_weight, gate=gate, implementation=implementation
     )
