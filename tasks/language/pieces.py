@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -60,13 +61,12 @@ class WikiText103Pieces(WikiText):
 
         Of a run that is loaded its record knows it, and the file need not be there any more.
         """
-        found = super().origin()
         known = (self._expected or {}).get("parameters", {}).get("tokenizer")
         if self.config.tokenizer is None:
             known = "gpt2"
         elif known is None:
             known = hashlib.sha256(self._file).hexdigest()
-        return Origin(found.task, found.version, found.source, {"tokenizer": known}, found.stand_in)
+        return replace(super().origin(), parameters={"tokenizer": known})
 
     def find_source(self) -> None:
         """The articles and the tokenizer."""

@@ -43,7 +43,7 @@ class DrawnConfig:
 
 
 class Drawn(Task):
-    """A task of recall; it has ``answers`` and ``draw``."""
+    """A task of recall; it has ``answers`` and ``blocks``."""
 
     dtype = "uint16"
     config: Any  # a DrawnConfig
@@ -53,9 +53,9 @@ class Drawn(Task):
     def answers(self) -> int:
         """Places of a sample that are asked."""
 
-    def draw(self, count: int, block: int) -> Rows:
-        """``count`` samples, from the random stream of a block; of a task whose are all alike."""
-        raise NotImplementedError
+    @abstractmethod
+    def blocks(self) -> Iterator[Rows]:
+        """The samples of all splits, at most ``BLOCK`` at once."""
 
     @property
     def spec(self) -> TaskSpec:
@@ -69,9 +69,7 @@ class Drawn(Task):
 
     def rows(self) -> Iterator[tuple[str, Rows]]:
         """The samples, block after block."""
-        n = self.expected_rows()
-        blocks = (self.draw(min(BLOCK, n - at), at) for at in range(0, n, BLOCK))
-        return split_rows(blocks, self.config.sizes)
+        return split_rows(self.blocks(), self.config.sizes)
 
     def expected_rows(self) -> int:
         """The sizes asked for."""
@@ -96,6 +94,19 @@ class Drawn(Task):
         pairs = zip(row["values"], row["targets"], strict=True)
         words = [f"{value}" if asked == NOTHING else f"{value}→{asked}" for value, asked in pairs]
         return " ".join("." if word == str(BLANK) else word for word in words)
+
+
+class DrawnAlike(Drawn):
+    """A task of recall whose samples are all of one kind; it has ``answers`` and ``draw``."""
+
+    @abstractmethod
+    def draw(self, count: int, block: int) -> Rows:
+        """``count`` samples, from the random stream of a block."""
+
+    def blocks(self) -> Iterator[Rows]:
+        """A block is named by its first sample."""
+        n = self.expected_rows()
+        return (self.draw(min(BLOCK, n - at), at) for at in range(0, n, BLOCK))
 
 
 def rows_of(values: NDArray[Any], asked: NDArray[Any], answers: NDArray[Any]) -> Rows:

@@ -13,7 +13,7 @@ import numpy as np
 from annotated_types import Ge
 from pydantic.dataclasses import dataclass
 
-from tasks.recall.drawn import Drawn, DrawnConfig, Vocabulary, rows_of
+from tasks.recall.drawn import DrawnAlike, DrawnConfig, Vocabulary, rows_of
 from tasks.storage.rows import Rows
 
 SIGN = 0  # the symbol that comes twice; all others are drawn
@@ -28,7 +28,7 @@ class InductionConfig(DrawnConfig):
     vocabulary: Vocabulary = 16  # the sign among them
 
 
-class Induction(Drawn):
+class Induction(DrawnAlike):
     """The task of the induction head."""
 
     version = 1

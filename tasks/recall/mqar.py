@@ -15,7 +15,7 @@ from annotated_types import Gt, Le
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from tasks.recall.drawn import BLANK, Drawn, DrawnConfig, PositiveInt, Vocabulary, rows_of
+from tasks.recall.drawn import BLANK, DrawnAlike, DrawnConfig, PositiveInt, Vocabulary, rows_of
 from tasks.storage.rows import Rows
 
 # Symbols: the blank, the keys up to half of the vocabulary, then the values.
@@ -43,7 +43,7 @@ class MqarConfig(DrawnConfig):
             )
 
 
-class Mqar(Drawn):
+class Mqar(DrawnAlike):
     """The task of multi-query associative recall."""
 
     version = 1

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from tasks.recall.drawn import BLOCK, Drawn, PositiveInt, Vocabulary
 from tasks.recall.mqar import MqarConfig, draw
-from tasks.storage.rows import Rows, split_rows
+from tasks.storage.rows import Rows
 
 Kind = tuple[PositiveInt, PositiveInt]  # length and pairs
 Share = tuple[PositiveInt, PositiveInt, PositiveInt]  # the same, and how many samples
@@ -109,11 +109,8 @@ class MqarMixture(Drawn):
         """The kinds of validation and test, by their pairs."""
         return [str(pairs) for _, pairs in self.config.test]
 
-    def rows(self) -> Iterator[tuple[str, Rows]]:
+    def blocks(self) -> Iterator[Rows]:
         """Kind after kind; a row's label is the number of its kind in the split."""
-        return split_rows(self._blocks(), self.config.sizes)
-
-    def _blocks(self) -> Iterator[Rows]:
         first = 0  # row of all, which names the random stream of its block
         for kinds in self.config.drawn.values():
             for label, (length, pairs, samples) in enumerate(kinds):

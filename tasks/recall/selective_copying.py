@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from tasks.recall.drawn import BLANK, Drawn, DrawnConfig, PositiveInt, Vocabulary, rows_of
+from tasks.recall.drawn import BLANK, DrawnAlike, DrawnConfig, PositiveInt, Vocabulary, rows_of
 from tasks.storage.rows import Rows
 
 SIGN = 1  # where an answer is asked; symbols to be copied follow
@@ -34,7 +34,7 @@ class SelectiveCopyingConfig(DrawnConfig):
             )
 
 
-class SelectiveCopying(Drawn):
+class SelectiveCopying(DrawnAlike):
     """The task of selective copying."""
 
     version = 1
