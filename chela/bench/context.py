@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from chela.config.checking import checked, value_of
-from chela.errors import ConfigError, RunError
+from chela.config.checking import checked, values_of
+from chela.errors import RunError
 from chela.hub import LoadedRun, load_run
 from chela.objectives import objective_of
 from chela.objectives.base import Means, Metric
@@ -195,12 +195,7 @@ def main(words: Sequence[str]) -> None:
     if not words or {"-h", "--help"} & {*words}:
         screen.say(f"{__doc__}")
         return
-    if wrong := [word for word in words if "=" not in word]:
-        raise ConfigError(f"{wrong[0]!r} is no key=value.\n  try: run={wrong[0]}")
-    texts = dict(word.split("=", 1) for word in words)
-    values = {
-        key: text if key in ("run", "out") else value_of(key, text) for key, text in texts.items()
-    }
+    values = values_of(words, ("run", "out"), "run={}".format)
     given = checked(ContextConfig, values, path="")
     there = torch.cuda.is_available() and given.device != "cpu"
     run = load_run(given.run, "cuda" if there else "cpu")

@@ -46,23 +46,20 @@ def parsed(words: Sequence[str]) -> GenerateConfig:
     Raises:
         ConfigError: a word that is no key=value, an unknown key, or a value that cannot be.
     """
-    from chela.config.checking import checked, value_of
+    from chela.config.checking import checked, values_of
 
-    values = {}
-    for word in words:
-        key, mark, value = word.partition("=")
-        if not mark:
-            bare = word.lstrip("-")
-            remedy = (
-                f"{bare}=..."
-                if bare in GenerateConfig.__dataclass_fields__
-                else shlex.quote(f"{'run' if Path(word).is_dir() else 'prompt'}={word}")
-            )
-            raise ConfigError(f"{word!r} is no key=value.\n  try: {remedy}")
-        values[key] = value if key in ("run", "prompt", "device") else value_of(key, value)
+    values = values_of(words, ("run", "prompt", "device"), _remedy)
     if missing := [f"{key}=..." for key in ("run", "prompt") if not values.get(key)]:
         raise ConfigError(f"{' and '.join(missing)} must be given.\n{USAGE}")
     return checked(GenerateConfig, values, path="")
+
+
+def _remedy(word: str) -> str:
+    """What was meant by a word that is no ``key=value``."""
+    bare = word.lstrip("-")
+    if bare in GenerateConfig.__dataclass_fields__:
+        return f"{bare}=..."
+    return shlex.quote(f"{'run' if Path(word).is_dir() else 'prompt'}={word}")
 
 
 def main(words: Sequence[str]) -> None:

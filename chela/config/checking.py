@@ -7,7 +7,7 @@ missing key or a bad value is a ``ConfigError`` that names what would have been 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 import pydantic
@@ -94,12 +94,29 @@ def validated(build: Callable[[], T], path: str) -> T:
         raise ConfigError("\n".join(lines)) from error
 
 
-def value_of(key: str, text: str) -> Any:
-    """What the text behind ``key=`` means, read as YAML.
+def values_of(
+    words: Iterable[str], texts: Collection[str], remedy: Callable[[str], str]
+) -> dict[str, Any]:
+    """What ``key=value`` words of a command without Hydra say; the last of a key counts.
+
+    Args:
+        words: of the command line.
+        texts: keys whose values are taken as they are; those of the others are read as YAML.
+        remedy: of a word that is no ``key=value``, what to type instead.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: a word is none, or its value cannot be read.
     """
+    found = {}
+    for word in words:
+        key, mark, text = word.partition("=")
+        if not mark:
+            raise ConfigError(f"{word!r} is no key=value.\n  try: {remedy(word)}")
+        found[key] = text if key in texts else _value_of(key, text)
+    return found
+
+
+def _value_of(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
