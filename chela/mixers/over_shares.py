@@ -19,6 +19,8 @@ from chela.layers.sequence import (
     SHORTEST,
     by_channel,
     by_time,
+    of_all,
+    part,
     parts,
     sum_before,
     sum_of_all,
@@ -102,6 +104,13 @@ def _reach(width: int, causal: bool) -> tuple[int, int]:
     return width - 1 - after, after
 
 
+def before(x: Tensor) -> Tensor:
+    """What the token before each has in x (B, l, D); zeros at the first of a sequence."""
+    if parts() == 1:
+        return F.pad(x, (0, 0, 1, -1))
+    return with_halo(x, 1, 0)[:, :-1]
+
+
 def convolve_long(x: Tensor, length: int, convolve: Callable[[Tensor], Tensor]) -> Tensor:
     """A convolution of whole sequences: each process has all positions of its own channels.
 
@@ -149,6 +158,7 @@ def causal_attention(
     lengths: Tensor | None = None,
     chunk_size: int = 64,
     *,
+    log_decay: Tensor | None = None,
     norm_weight: Tensor | None = None,
     gate: Tensor | None = None,
     implementation: Implementation = "torch",
@@ -156,12 +166,13 @@ def causal_attention(
     """``linear_attention.causal`` of (B, l, H, d): each share goes on from those before it.
 
     The state that a share starts from is known when all have been through their own, and is read
-    then: no process waits for another one's tokens.
+    then: no process waits for another one's tokens. With a decay the states are summed up first.
     """
-    if parts() == 1:
+    if parts() == 1 or log_decay is not None:
+        first = None if parts() == 1 else _left_before(k, v, log_decay, lengths)
         return linear_attention.causal(
-            q, k, v, lengths, chunk_size,
-            norm_weight=norm_weight, gate=gate, implementation=implementation,
+            q, k, v, lengths, chunk_size, first,
+            log_decay=log_decay, norm_weight=norm_weight, gate=gate, implementation=implementation,
         )  # fmt: skip
     o, state = linear_attention.causal(q, k, v, lengths, chunk_size, implementation=implementation)
     first = sum_before(state)  # (B, H, dk, dv)
@@ -170,3 +181,13 @@ def causal_attention(
         o, lengths, norm_weight=norm_weight, gate=gate, implementation=implementation
     )
     return out, first + state
+
+
+def _left_before(k: Tensor, v: Tensor, log_decay: Tensor, lengths: Tensor | None) -> Tensor:
+    """The state (B, H, dk, dv) that is left of the shares before this one, where it begins."""
+    state, left = linear_attention.decayed_state(k, v, log_decay, lengths)
+    states, lefts = of_all(state), of_all(left)  # (P, B, H, ...)
+    first = states[0] * 0  # so that each process has gradients to exchange
+    for each in range(part()):
+        first = first * lefts[each, ..., None, None] + states[each]
+    return first

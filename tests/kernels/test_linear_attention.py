@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from chela.kernels.linear_attention import bidirectional, causal, eager, naive, recurrent_step
+from chela.kernels.linear_attention import (
+    bidirectional,
+    causal,
+    decayed_state,
+    eager,
+    naive,
+    recurrent_step,
+)
 
 LENGTHS = [1, 2, 63, 64, 65, 130]
 
@@ -53,6 +60,85 @@ def test_causal_equals_naive(length, chunk_size, padded, with_state):
     reference = naive.causal(*qkv, lengths, initial_state=state)
     leaves = [*qkv, state] if with_state else qkv
     assert_same(ours, reference, leaves, leaves, 1e-10)
+
+
+def decays(length: int, heads: int, reach: float = 30.0) -> Tensor:
+    """Of every size, from what forgets all at once to what forgets nothing."""
+    torch.manual_seed(length + 1)
+    drawn = torch.rand(4, length, heads, dtype=torch.float64)
+    return (-reach * drawn**6).requires_grad_()
+
+
+@pytest.mark.parametrize("shared", [False, True])  # one head of q and k for all of v
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("chunk_size", [1, 7, 64, 500])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_causal_with_a_decay_equals_naive(length, chunk_size, padded, shared):
+    (q, k, v), state = inputs(length, heads=3)
+    if shared:
+        q, k = (x.detach()[:, :, :1].requires_grad_() for x in (q, k))
+    lengths = ragged(length) if padded else None
+    leaves = [q, k, v, state, decays(length, 3)]
+    ours = causal(q, k, v, lengths, chunk_size, state, log_decay=leaves[4])
+    reference = naive.causal(q, k, v, lengths, initial_state=state, log_decay=leaves[4])
+    assert_same(ours, reference, leaves, leaves, 1e-10)
+
+
+def test_many_chunks_with_a_decay_go_in_groups():
+    """Of a long sequence the states go through more than one level of products."""
+    (q, k, v), _ = inputs(300, dk=2, dv=2)
+    leaves = [q, k, v, decays(300, 2)]
+    ours = causal(q, k, v, None, 1, log_decay=leaves[3])
+    reference = naive.causal(q, k, v, log_decay=leaves[3])
+    assert_same(ours, reference, leaves, leaves, 1e-10)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_without_a_decay_one_head_of_q_and_k_may_serve_all(heads):
+    (q, k, v), state = inputs(20)
+    q, k = (x.detach()[:, :, :heads].requires_grad_() for x in (q, k))
+    leaves = [q, k, v, state]
+    assert_same(
+        causal(q, k, v, initial_state=state),
+        naive.causal(q, k, v, initial_state=state),
+        leaves,
+        leaves,
+        1e-10,
+    )
+
+
+def test_a_decay_of_any_size_stays_finite_in_float32():
+    """What forgets all at once, and half lives of a token and of millions."""
+    (q, k, v), _ = inputs(200)
+    narrow, wide = narrowed([q, k, v], torch.float32)
+    for size in (-1e4, -0.7, -1e-7, 0.0):
+        g = torch.full((4, 200, 2), size, requires_grad=True)
+        wide_g = g.detach().double().requires_grad_()
+        ours = causal(*narrow, log_decay=g)
+        reference = naive.causal(*wide, log_decay=wide_g)
+        assert_same(ours, reference, narrow, wide, 1e-5)
+        (gradient,) = torch.autograd.grad(causal(*narrow, log_decay=g)[0].sum(), g)
+        assert torch.isfinite(gradient).all()
+
+
+def test_recurrent_with_a_decay_equals_naive():
+    (q, k, v), state = inputs(20)
+    q, k = (x.detach()[:, :, :1].requires_grad_() for x in (q, k))
+    leaves = [q, k, v, state, decays(20, 2)]
+    outs = []
+    reference = naive.causal(q, k, v, initial_state=state, log_decay=leaves[4])
+    for t in range(20):
+        out, state = recurrent_step(q[:, t], k[:, t], v[:, t], state, log_decay=leaves[4][:, t])
+        outs.append(out)
+    assert_same([torch.stack(outs, 1), state], reference, leaves, leaves, 1e-10)
+
+
+def test_the_state_of_a_decay_and_what_is_left_of_an_earlier_one():
+    (q, k, v), initial = inputs(20)
+    log_decay, lengths = decays(20, 2), ragged(20)
+    own, left = decayed_state(k, v, log_decay, lengths)
+    _, expected = naive.causal(q, k, v, lengths, initial_state=initial, log_decay=log_decay)
+    torch.testing.assert_close(own + left[..., None, None] * initial, expected)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -124,14 +210,15 @@ def test_nothing_later_reaches_an_output():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-@pytest.mark.parametrize("form", ["bidirectional", "causal"])
+@pytest.mark.parametrize("form", ["bidirectional", "causal", "decayed"])
 def test_narrow_dtypes(form, dtype, tolerance):
     qkv, _ = inputs(130, dk=16, dv=32)
     narrow, wide = narrowed(qkv, dtype)
     lengths = ragged(130)
-    if form == "causal":
-        ours, state = causal(*narrow, lengths, 32)
-        reference, _ = naive.causal(*wide, lengths)
+    if form != "bidirectional":
+        g = decays(130, 2).detach() if form == "decayed" else None
+        ours, state = causal(*narrow, lengths, 32, log_decay=None if g is None else g.float())
+        reference, _ = naive.causal(*wide, lengths, log_decay=g)
         assert state.dtype == torch.float32
     else:
         ours, reference = bidirectional(*narrow, lengths), naive.bidirectional(*wide, lengths)
@@ -174,5 +261,8 @@ def test_arguments_that_do_not_fit_name_the_remedy():
         bidirectional(q, k, v.float())
     with pytest.raises(ValueError, match="at least one token"):
         causal(q, k, v, chunk_size=0)
+    for wrong in (torch.zeros(4, 4, 2), torch.zeros(4, 4, 1).double()):
+        with pytest.raises(ValueError, match=r"each token and head, \(4, 4, 2\), in torch.float64"):
+            causal(q, k, v, log_decay=wrong)
     with pytest.raises(ValueError, match=r"give \(B, H, dk, dv\)"):
         causal(q, k, v, initial_state=state[:2])

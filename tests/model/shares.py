@@ -36,11 +36,19 @@ from chela.objectives.tokens import Tokens
 from chela.testing import CLASSES, DIM, MAX_LENGTH, VOCAB, unsettled
 from tasks.storage.rows import NOTHING
 from tests.model.baseline_variants import BASELINES, subject
-from tests.model.variants import BACKBONES, MIXERS, make_model, mixer_config
+from tests.model.variants import BACKBONES, CAUSAL, MIXERS, make_model, mixer_config
 
 LENGTHS = torch.tensor([17, 9, 1, 0, 12, 17, 3, 8])
 # What four processes could do otherwise than two.
-FEW = ("default", "branch-batchnorm", "linear_transformer", "s4d", "batch-pre", "pooled-norm")
+FEW = (
+    "default",
+    "decay-and-shift",
+    "branch-batchnorm",
+    "linear_transformer",
+    "s4d",
+    "batch-pre",
+    "pooled-norm",
+)
 FEW = (*FEW, "mean", "last", "max", "tokens", "some tokens")
 # Choices of what each token does by itself.
 TOKEN_WISE = ("identity", "elu1", "relu", "mega-gate", "no-gate", "linear-path", "no-path")
@@ -51,7 +59,7 @@ def classifiers() -> Iterator[tuple[str, nn.Module]]:
     """Every choice of a mixer that can be split, and of a backbone."""
     for causal in (False, True):
         kind = "causal" if causal else "both ways"
-        for name, choices in MIXERS.items():
+        for name, choices in (MIXERS | (CAUSAL if causal else {})).items():
             if causal and name in TOKEN_WISE:
                 continue
             yield f"{name}, {kind}", make_model(choices, {}, causal=causal)

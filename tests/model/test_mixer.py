@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
-from variants import MIXERS, make_mixer, make_model, mixer_config
+from variants import CAUSAL, MIXERS, make_mixer, make_model, mixer_config
 
 from chela.kernels import use_kernels
 from chela.kernels.linear_attention import naive as attention
@@ -45,6 +48,38 @@ def test_the_mixer_is_its_formula(causal, heads):
     mixer = make_mixer(causal, num_heads=heads)
     h = torch.randn(2, 13, DIM, dtype=torch.float64)
     torch.testing.assert_close(mixer(h), formula(mixer, h, heads, causal))
+
+
+@pytest.mark.parametrize("decay", ["none", "data"])
+@pytest.mark.parametrize("shift", [True, False])
+def test_keys_of_the_token_before_and_a_decay_from_the_data(shift, decay):
+    """The formula on the mixer's own q, k and v; heads that forget share one q and k."""
+    choices = {"key_shift": shift, "attention_decay": decay, "num_heads": 2}
+    attend = make_mixer(True, head_norm="none", **choices).attention
+    z = torch.randn(2, 13, DIM, dtype=torch.float64)
+    v = torch.randn(2, 13, 2, DIM, dtype=torch.float64)
+    q, k = (x.unflatten(-1, (1 if decay == "data" else 2, -1)) for x in attend.query_key(z))
+    if shift:
+        k = torch.cat([torch.zeros_like(k[:, :1]), k[:, :-1]], dim=1)
+    log_decay = None
+    if decay == "data":
+        gate = attend.decay
+        log_decay = torch.log(1 - torch.sigmoid(z @ gate.weight.T + gate.bias))
+    expected, _ = attention.causal(q, k, v, log_decay=log_decay)
+    torch.testing.assert_close(attend(z, v.flatten(2)), expected.flatten(2))
+
+
+@pytest.mark.parametrize("heads", [1, 6])
+def test_memories_begin_with_half_lives_of_every_length(heads):
+    mixer = ChelaMixer(
+        DIM, MAX_LENGTH, True, mixer_config(attention_decay="data", num_heads=heads, v_dim=12)
+    )
+    lives = math.log(0.5) / mixer.attention.decay(torch.randn(1, 3, DIM))
+    assert (lives[0, 0] - lives[0]).abs().max() == 0
+    assert lives[0, 0, 0] >= 16
+    assert lives[0, 0, -1] <= 4096
+    ratios = lives[0, 0, 1:] / lives[0, 0, :-1]
+    torch.testing.assert_close(ratios, torch.full_like(ratios, 256 ** (1 / heads)))
 
 
 def test_a_linear_path_is_added_to_the_gated_attention():
@@ -87,10 +122,12 @@ def test_feature_maps_act_before_the_affine_maps(name, phi):
     torch.testing.assert_close(attend(z, v), expected)
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize(
+    ("name", "causal"),
+    [*itertools.product(MIXERS, [True, False]), *itertools.product(CAUSAL, [True])],
+)
 def test_every_choice_trains_every_parameter(name, causal):
-    model = make_model(MIXERS[name], {}, causal=causal).train()
+    model = make_model((MIXERS | CAUSAL)[name], {}, causal=causal).train()
     ids, lengths = ragged(MAX_LENGTH)
     F.cross_entropy(model(ids, lengths), torch.tensor([0, 1, 2, 0, 1])).backward()
     for parameter_name, parameter in model.named_parameters():
@@ -99,9 +136,10 @@ def test_every_choice_trains_every_parameter(name, causal):
         assert parameter.grad.norm() > 1e-12, parameter_name
 
 
-@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("name", MIXERS | CAUSAL)
 def test_no_output_of_a_causal_mixer_sees_the_future(name):
-    mixer = make_mixer(causal=True, **MIXERS[name]).eval()  # BatchNorm in training sees the batch
+    choices = (MIXERS | CAUSAL)[name]
+    mixer = make_mixer(causal=True, **choices).eval()  # BatchNorm in training sees the batch
     x = torch.randn(1, 12, DIM, dtype=torch.float64, requires_grad=True)
     y = mixer(x)
     for t in range(11):
@@ -180,6 +218,9 @@ def test_the_kernels_compute_the_same_mixer(causal, choices):
     [
         (False, {"qk_dim": 9, "num_heads": 2}, "set qk_dim=10"),
         (False, {"v_dim": 9, "num_heads": 2}, "set v_dim=10"),
+        (True, {"v_dim": 9, "num_heads": 2, "attention_decay": "data"}, "set v_dim=10"),
+        (False, {"key_shift": True}, "bidirectional .* set key_shift=false, or causal=true"),
+        (False, {"attention_decay": "data"}, "set attention_decay=none, or causal=true"),
         (False, {"short_conv_width": 4}, "needs an odd width, e.g. 5"),
         (False, {"branch_widths": (3, 4)}, r"branch_widths has \[4\].* e.g. \[5\]"),
     ],

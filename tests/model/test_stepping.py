@@ -9,7 +9,7 @@ import torch
 from baseline_variants import BASELINES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from variants import BACKBONES, MIXERS, mixer_config
+from variants import BACKBONES, CAUSAL, MIXERS, mixer_config
 
 from chela.kernels import use_kernels
 from chela.mixers import ChelaMixer, TransformerMixer
@@ -27,7 +27,7 @@ from chela.testing import (
 )
 
 EVERY: dict[str, tuple[Any, Any]] = {
-    **{name: (ChelaMixer, mixer_config(**choices)) for name, choices in MIXERS.items()},
+    **{name: (ChelaMixer, mixer_config(**choices)) for name, choices in (MIXERS | CAUSAL).items()},
     **{name: (mixer, mixer.Config(**choices)) for name, (mixer, choices) in BASELINES.items()},
 }
 
@@ -94,7 +94,9 @@ def test_a_folded_model_goes_on_as_well(name: str) -> None:
     torch.testing.assert_close(step(model, ids[:, 11:], state)[0], whole, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["default", "transformer", "mega_chunk", "linear_transformer"])
+@pytest.mark.parametrize(
+    "name", ["default", "decay-and-shift", "transformer", "mega_chunk", "linear_transformer"]
+)
 def test_a_state_is_copied_sequence_by_sequence(name: str) -> None:
     """Two ways on from one state do not disturb each other."""
     model = make_model(name)
@@ -120,7 +122,9 @@ def test_a_cache_has_place_for_every_step(room: int) -> None:
     torch.testing.assert_close(y[:, 0], mixer(x)[:, -1])
 
 
-@pytest.mark.parametrize("name", ["default", "s4d-kernel", "linear_transformer", "mega_chunk"])
+@pytest.mark.parametrize(
+    "name", ["default", "s4d-kernel", "decay-and-shift", "linear_transformer", "mega_chunk"]
+)
 def test_memory_does_not_grow_with_the_length(name: str) -> None:
     model = make_model(name)
 
@@ -180,7 +184,7 @@ def test_what_cannot_go_on_says_why() -> None:
         prefill(TokenModel(config, NoSteps, **sizes).eval(), ids)
     with pytest.raises(ValueError, match=r"in training mode.*model\.eval\(\)"):
         prefill(make_model("default").train(), ids)
-    for name in EVERY:
+    for name in EVERY.keys() - CAUSAL.keys():
         if name != "no-attention":  # the parts that there are say it
             with pytest.raises(ValueError, match=r"not causal.*causal=True"):
                 prefill(make_model(name, causal=False), ids)
@@ -193,7 +197,9 @@ def test_what_cannot_go_on_says_why() -> None:
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize("name", ["default", "no-path", "heads", "linear_transformer", "s4d"])
+@pytest.mark.parametrize(
+    "name", ["default", "no-path", "heads", "key-shift", "linear_transformer", "s4d"]
+)
 def test_the_kernels_go_on_as_plain_pytorch(name: str) -> None:
     """What a GPU computes by itself: prompts by the kernels, and steps of one token by them."""
     subject = Subject(*EVERY[name])

@@ -44,6 +44,17 @@ MIXERS: dict[str, dict[str, Any]] = {
     "cosine": {"long_conv_kernel": "cosine", "long_conv_terms": 5, "long_conv_window_min": 4},
     "width-1": {"short_conv_width": 1},
 }
+# What only causal models have.
+CAUSAL: dict[str, dict[str, Any]] = {
+    "key-shift": {"key_shift": True, "num_heads": 2},
+    "decay": {"attention_decay": "data", "num_heads": 4, "qk_dim": 6, "v_dim": 12},
+    "decay-and-shift": {
+        "attention_decay": "data",
+        "key_shift": True,
+        "num_heads": 2,
+        "head_norm": "layer",
+    },
+}
 BACKBONES: dict[str, dict[str, Any]] = {
     **{
         f"{norm}-{'pre' if prenorm else 'post'}": {"norm": norm, "prenorm": prenorm}

@@ -39,7 +39,7 @@ def causal(
     """
     length = v.shape[1]
     chunk = min(chunk_size, length)
-    q, k, v = (_chunks(zero_padding(x, lengths), chunk) for x in (q, k, v))  # (B, H, N, C, d)
+    q, k, v = (chunks(zero_padding(x, lengths), chunk) for x in (q, k, v))  # (B, H, N, C, d)
     with without_autocast(q):
         updates = (k.mT @ v).to(accumulation_dtype(v))  # (B, H, N, dk, dv)
         if initial_state is None:
@@ -55,7 +55,7 @@ def causal(
 def state(k: Tensor, v: Tensor, lengths: Tensor | None, chunk: int = 1024) -> Tensor:
     """The sum of k^T v over all tokens (B, H, dk, dv), chunk by chunk, in float32 or better."""
     chunk = min(chunk, v.shape[1])
-    k, v = (_chunks(zero_padding(x, lengths), chunk) for x in (k, v))  # (B, H, N, C, d)
+    k, v = (chunks(zero_padding(x, lengths), chunk) for x in (k, v))  # (B, H, N, C, d)
     with without_autocast(k):
         return (k.mT @ v).to(accumulation_dtype(v)).sum(2)
 
@@ -78,15 +78,19 @@ def finish(
     return wide.to(o.dtype)
 
 
-def recurrent_step(q_t: Tensor, k_t: Tensor, v_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """S = S + k_t^T v_t, then o_t = q_t S."""
+def recurrent_step(
+    q_t: Tensor, k_t: Tensor, v_t: Tensor, state: Tensor, log_decay: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """S = exp(log_decay) S + k_t^T v_t, then o_t = q_t S."""
     with without_autocast(q_t):
         q_t, k_t, value = (x.to(state.dtype) for x in (q_t, k_t, v_t))
+        if log_decay is not None:
+            state = state * log_decay.to(state.dtype).exp()[..., None, None]
         state = state + k_t[..., :, None] * value[..., None, :]  # (B, H, dk, dv)
         return torch.einsum("bhd,bhde->bhe", q_t, state).to(v_t.dtype), state
 
 
-def _chunks(x: Tensor, chunk: int) -> Tensor:
+def chunks(x: Tensor, chunk: int) -> Tensor:
     """(B, L, H, d) as (B, H, N, C, d), the last chunk filled up with zeros."""
     x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % chunk))
     return x.unflatten(1, (-1, chunk)).permute(0, 3, 1, 2, 4)

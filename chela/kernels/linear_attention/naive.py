@@ -22,16 +22,26 @@ def causal(
     lengths: Tensor | None = None,
     chunk_size: int = 64,
     initial_state: Tensor | None = None,
+    log_decay: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """o_t = q_t S_0 + sum_{m<=t} (q_t . k_m) v_m and S_0 + sum_m k_m^T v_m; no chunks here."""
+    """o_t = a_t q_t S_0 + sum_{m<=t} a_t / a_m (q_t . k_m) v_m, and the state at the end.
+
+    a_t = exp(sum_{s<=t} log_decay_s), 1 without; no chunks here.
+    """
     _, valid = _lengths_and_pairs(k, lengths)
-    weights = (torch.einsum("bthd,bmhd->bhtm", q, k) * valid).tril()  # (B, H, L, L)
-    out = torch.einsum("bhtm,bmhe->bthe", weights, v)
-    each = valid.diagonal(dim1=-2, dim2=-1)[:, 0, :, None, None]  # (B, L, 1, 1)
-    state = torch.einsum("bmhd,bmhe->bhde", k * each, v)
+    each = valid.diagonal(dim1=-2, dim2=-1)[:, 0, :, None]  # (B, L, 1)
+    q, k = (x.expand(-1, -1, v.shape[2], -1) for x in (q, k))
+    c = each * 0 if log_decay is None else (log_decay * each).cumsum(1)  # (B, L, H) or (B, L, 1)
+    c = c.mT  # (B, H, L)
+    weights = torch.einsum("bthd,bmhd->bhtm", q, k) * valid
+    weights = weights * (c[..., :, None] - c[..., None, :]).tril().exp()
+    out = torch.einsum("bhtm,bmhe->bthe", weights.tril(), v)
+    rest = (c[..., -1:] - c).exp().mT[..., None] * each[..., None]  # (B, L, H, 1)
+    state = torch.einsum("bmhd,bmhe->bhde", k * rest, v)
     if initial_state is not None:
-        out = out + torch.einsum("bthd,bhde->bthe", q, initial_state) * each
-        state = state + initial_state
+        first = torch.einsum("bthd,bhde->bthe", q, initial_state)
+        out = out + first * each[..., None] * c.exp().mT[..., None]
+        state = state + initial_state * c[..., -1].exp()[..., None, None]
     return out, state
 
 

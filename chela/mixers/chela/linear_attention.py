@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import linear_attention
 from chela.kernels.choice import Implementation
+from chela.kernels.precision import accumulation_dtype, without_autocast
 from chela.layers.norms import RMSNorm, make_norm
 from chela.mixers.chela.query_key import FeatureMap, QueryKey
-from chela.mixers.over_shares import Shares, bidirectional_attention, causal_attention
-from chela.mixers.stepping import causal_only
+from chela.mixers.over_shares import Shares, before, bidirectional_attention, causal_attention
+from chela.mixers.stepping import causal_only, recent
 
 HeadNorm = Literal["rms", "layer", "none"]
+AttentionDecay = Literal["none", "data"]
 QKV = tuple[Tensor, Tensor, Tensor]
+HALF_LIVES = (16, 4096)  # tokens, between which the heads' memories begin
+
+
+class AttentionState(NamedTuple):
+    """What is known of all tokens so far."""
+
+    products: Tensor  # (B, H, dk, dv), the sum of k^T v as far as it is not forgotten
+    key: Tensor | None  # (B, 1, qk_dim), the latest token's, where keys are shifted
+
+
+class Decay(nn.Module):
+    """log a = -softplus(z w + b), a number in float32 per token and head: a = sigmoid(-z w - b).
+
+    It is the scalar decay of Mamba-2 (Dao and Gu 2024, arXiv 2405.21060) with A = -1, and a forget
+    gate (Gers et al. 2000) per head. As that gate's bias by Tallec and Ollivier (2018), b begins
+    with memories of every length: half-lives spread geometrically between 16 and 4,096 tokens,
+    while w is zero. Far below, a head forgets nothing.
+
+    Args:
+        dim: channels of z.
+        num_heads: heads H.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        places = (torch.arange(num_heads) + 0.5) / num_heads
+        first, last = (math.log(math.log(2) / tokens) for tokens in HALF_LIVES)
+        rates = torch.exp(first + (last - first) * places)  # of a token: -log a
+        self.weight = nn.Parameter(torch.zeros(num_heads, dim))
+        self.bias = nn.Parameter(rates.expm1().log())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (B, L, D) to log a (B, L, H), in float32 or better, at most 0."""
+        wide = accumulation_dtype(z)
+        by_data = F.linear(z, self.weight.to(z.dtype)).to(wide)
+        with without_autocast(z):
+            return -F.softplus(by_data + self.bias.to(wide))
 
 
 class LinearAttention(nn.Module):
@@ -27,16 +68,20 @@ class LinearAttention(nn.Module):
 
     Args:
         dim: channels of z.
-        qk_dim: channels of q and of k over all heads.
+        qk_dim: channels of q and of k over all heads; with a decay, of the one that all share.
         v_dim: channels of v over all heads.
-        num_heads: heads H, each with a state of (qk_dim / H) x (v_dim / H).
+        num_heads: heads H, each with a state of (qk_dim / H) x (v_dim / H), with a decay of
+            qk_dim x (v_dim / H).
         feature_map: on the projection that q and k share.
         head_norm: over the channels of each head, with gains that all heads share.
         causal: tokens attend to the past only, chunk by chunk.
         chunk_size: tokens per chunk, for speed alone.
+        key_shift: a token's key is the one of the token before, and zero at the first: a query
+            that is like an earlier token reads what came after it.
+        decay: data: heads of v with a ``Decay`` each share one head of q and k, as in Mamba-2.
 
     Raises:
-        ValueError: the heads do not divide qk_dim or v_dim.
+        ValueError: the heads do not divide qk_dim or v_dim, or what looks back is not causal.
     """
 
     operation = "linear_attention"
@@ -53,10 +98,14 @@ class LinearAttention(nn.Module):
         head_norm: HeadNorm,
         causal: bool,
         chunk_size: int,
+        key_shift: bool = False,
+        decay: AttentionDecay = "none",
     ) -> None:
         super().__init__()
-        for name, size in (("qk_dim", qk_dim), ("v_dim", v_dim)):
-            if size % num_heads:
+        _only_causal(causal, key_shift, decay)
+        self.qk_heads = num_heads if decay == "none" else 1
+        for name, size, heads in (("qk_dim", qk_dim, self.qk_heads), ("v_dim", v_dim, num_heads)):
+            if size % heads:
                 raise ValueError(
                     f"{name}={size} is not divisible by num_heads={num_heads}; "
                     f"set {name}={-(-size // num_heads) * num_heads}, or another num_heads"
@@ -64,22 +113,25 @@ class LinearAttention(nn.Module):
         self.num_heads, self.qk_dim, self.v_dim = num_heads, qk_dim, v_dim
         self.causal = causal
         self.chunk_size = chunk_size
+        self.key_shift = key_shift
+        self.decay = None if decay == "none" else Decay(dim, num_heads)
         self.query_key = QueryKey(dim, qk_dim, feature_map)
         head_dim = v_dim // num_heads
         self.head_norm = None if head_norm == "none" else make_norm(head_norm, head_dim)
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve these heads; None where they can."""
-        return linear_attention.obstacle(
-            self.qk_dim // self.num_heads, self.v_dim // self.num_heads
-        )
+        if self.decay is not None:
+            return "there is no kernel for a decay"
+        return linear_attention.obstacle(self.qk_dim // self.qk_heads, self.v_dim // self.num_heads)
 
     def split_obstacle(self) -> None:
         """Its tokens can be those of several devices, which exchange states."""
 
     def least_exchange(self, shares: Shares) -> int:
         """Bytes that the devices of ``shares`` send at least, forward."""
-        return shares.states(self.qk_dim * self.v_dim // self.num_heads, self.causal)
+        states = shares.states(self.qk_dim * self.v_dim // self.qk_heads, self.causal)
+        return states + shares.halos(2, self.qk_dim) if self.key_shift else states
 
     def forward(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
@@ -95,38 +147,51 @@ class LinearAttention(nn.Module):
         Returns:
             (B, L, v_dim).
         """
+        q, k = self.query_key(z)  # (B, L, qk_dim)
         if self.causal:
-            return self._finished(z, v, gate, partial(self._causal, lengths))[0]
-        return self._finished(z, v, gate, partial(self._bidirectional, lengths))[0]
+            attend = partial(self._causal, z, lengths)
+        else:
+            attend = partial(self._bidirectional, lengths)
+        return self._finished(q, self._shifted(k), v, gate, attend)[0]
 
     def prefill(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """``forward``, and the state (B, H, dk, dv) behind each true length."""
+    ) -> tuple[Tensor, AttentionState]:
+        """``forward``, and the state behind each true length."""
         causal_only(self)
-        return self._finished(z, v, gate, partial(self._causal, lengths))
+        q, k = self.query_key(z)  # (B, L, qk_dim)
+        attend = partial(self._causal, z, lengths)
+        o, products = self._finished(q, self._shifted(k), v, gate, attend)
+        return o, AttentionState(products, recent(k, lengths, 1) if self.key_shift else None)
 
     def step(
-        self, z: Tensor, v: Tensor, gate: Tensor | None, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, z: Tensor, v: Tensor, gate: Tensor | None, state: AttentionState
+    ) -> tuple[Tensor, AttentionState]:
         """One more token of each sequence, (B, 1, ...) each, to (B, 1, v_dim)."""
-        return self._finished(z, v, gate, partial(self._step, state))
+        q, k = self.query_key(z)  # (B, 1, qk_dim)
+        key = k if state.key is None else state.key.to(k.dtype)
+        o, products = self._finished(q, key, v, gate, partial(self._step, z, state.products))
+        return o, AttentionState(products, None if state.key is None else k)
+
+    def _shifted(self, k: Tensor) -> Tensor:
+        return before(k) if self.key_shift else k
 
     def _finished(
         self,
-        z: Tensor,
+        q: Tensor,
+        k: Tensor,
         v: Tensor,
         gate: Tensor | None,
         attend: Callable[[QKV, Tensor | None, Tensor | None], tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, Tensor]:
-        q, k = self.query_key(z)  # (B, L, qk_dim)
-        qkv = (self._heads(q), self._heads(k), self._heads(v))  # (B, L, H, d)
-        g = None if gate is None else self._heads(gate)
+        heads = (self.qk_heads, self.qk_heads, self.num_heads)
+        q, k, v = (x.unflatten(-1, (n, -1)) for x, n in zip((q, k, v), heads, strict=True))
+        g = None if gate is None else gate.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)
         if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
             weight = None if self.head_norm is None else self.head_norm.weight
-            o, state = attend(qkv, weight, g)
+            o, state = attend((q, k, v), weight, g)
         else:
-            o, state = attend(qkv, None, None)
+            o, state = attend((q, k, v), None, None)
             o = self.head_norm(o)
             o = o if g is None else o * F.silu(g)
         return o.flatten(2), state  # (B, L, v_dim)
@@ -144,24 +209,47 @@ class LinearAttention(nn.Module):
         return o, o  # there is no state
 
     def _causal(
-        self, lengths: Tensor | None, qkv: QKV, norm_weight: Tensor | None, gate: Tensor | None
+        self,
+        z: Tensor,
+        lengths: Tensor | None,
+        qkv: QKV,
+        norm_weight: Tensor | None,
+        gate: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         return causal_attention(
             *qkv,
             lengths,
             self.chunk_size,
+            log_decay=None if self.decay is None else self.decay(z),
             norm_weight=norm_weight,
             gate=gate,
             implementation=self.implementation,
         )
 
     def _step(
-        self, state: Tensor, qkv: QKV, norm_weight: Tensor | None, gate: Tensor | None
+        self,
+        z: Tensor,
+        state: Tensor,
+        qkv: QKV,
+        norm_weight: Tensor | None,
+        gate: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        q, k, v = (each[:, 0] for each in qkv)  # (B, H, d)
-        g = None if gate is None else gate[:, 0]
-        o, state = linear_attention.recurrent_step(q, k, v, state, norm_weight=norm_weight, gate=g)
+        o, state = linear_attention.recurrent_step(
+            *(each[:, 0] for each in qkv),  # (B, H, d)
+            state,
+            log_decay=None if self.decay is None else self.decay(z)[:, 0],
+            norm_weight=norm_weight,
+            gate=None if gate is None else gate[:, 0],
+        )
         return o[:, None], state
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)
+
+def _only_causal(causal: bool, key_shift: bool, decay: AttentionDecay) -> None:
+    if causal:
+        return
+    for choice, off in ((key_shift, "key_shift=false"), (decay != "none", "attention_decay=none")):
+        if choice:
+            raise ValueError(
+                f"a bidirectional model takes {off} only, since the choice is about what came "
+                f"before a token; set {off}, or causal=true where the task allows it"
+            )

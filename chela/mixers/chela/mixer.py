@@ -2,9 +2,9 @@
 
     s = silu(shortconv(h))                     local, high frequency
     z = longconv(s) + skip * s                 global, low frequency
-    q, k = scale * phi(z Wz) + shift           both from the convolutions
+    q, k = scale * phi(z Wz) + shift           both from the convolutions; k_t perhaps k_(t-1)
     v = silu(h Wv)                             from the input
-    o = norm_head(linear_attention(q, k, v))
+    o = norm_head(linear_attention(q, k, v))   perhaps with a decay per head, from z
     y = Wo (silu(z Wg) * o) + path(z)          path: glu(Wd gelu(z)), Wd silu(z), or none
 
 The order of the pieces is the paper's (arXiv 2406.08128); its body was not available to us, and
@@ -27,7 +27,12 @@ from chela.kernels.norm_linear import norm_linear
 from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
 from chela.layers.basic import compute_dtype, linear
 from chela.mixers.chela.gates import GluPath, LinearPath, MegaGate, NoGate, SiluGate
-from chela.mixers.chela.linear_attention import HeadNorm, LinearAttention
+from chela.mixers.chela.linear_attention import (
+    AttentionDecay,
+    AttentionState,
+    HeadNorm,
+    LinearAttention,
+)
 from chela.mixers.chela.long_conv import BranchNorm, FoldedLongConv, LongConv
 from chela.mixers.chela.query_key import FeatureMap
 from chela.mixers.chela.short_conv import ShortConv
@@ -86,6 +91,10 @@ class ChelaConfig:
     # The convolutions' own way to the residual stream, so that attention cannot silence them:
     # without one, a seed of three failed on Text (docs/tried.md).
     conv_path: Literal["glu", "linear", "none"] = field(default="glu", metadata={"neutral": "none"})
+    # causal: a token's key is the one before it, so that a query reads what came after its like
+    key_shift: bool = field(default=False, metadata={"neutral": False})
+    # causal: data: each head of v forgets as z says; all heads share one q and k of qk_dim channels
+    attention_decay: AttentionDecay = field(default="none", metadata={"neutral": "none"})
     chunk_size: PositiveInt = 64  # causal attention's tile; speed only
     dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
 
@@ -102,7 +111,7 @@ class ChelaState(NamedTuple):
 
     short_conv: FilterState | None
     long_conv: FilterState | None
-    attention: Tensor | None  # (B, H, dk, dv)
+    attention: AttentionState | None
 
 
 class ChelaMixer(nn.Module):
@@ -300,6 +309,8 @@ def _attention(dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> Linea
         config.head_norm,
         causal,
         config.chunk_size,
+        config.key_shift,
+        config.attention_decay,
     )
 
 
