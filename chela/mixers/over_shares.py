@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -169,7 +170,9 @@ def causal_attention(
     then: no process waits for another one's tokens. With a decay the states are summed up first.
     """
     if parts() == 1 or log_decay is not None:
-        first = None if parts() == 1 else _left_before(k, v, log_decay, lengths)
+        first = None
+        if parts() > 1 and log_decay is not None:
+            first = _left_before(k, v, log_decay, lengths)
         return linear_attention.causal(
             q, k, v, lengths, chunk_size, first,
             log_decay=log_decay, norm_weight=norm_weight, gate=gate, implementation=implementation,
@@ -186,8 +189,11 @@ def causal_attention(
 def _left_before(k: Tensor, v: Tensor, log_decay: Tensor, lengths: Tensor | None) -> Tensor:
     """The state (B, H, dk, dv) that is left of the shares before this one, where it begins."""
     state, left = linear_attention.decayed_state(k, v, log_decay, lengths)
-    states, lefts = of_all(state), of_all(left)  # (P, B, H, ...)
-    first = states[0] * 0  # so that each process has gradients to exchange
+    # one exchange, of which each process has a gradient to send back, the first as well
+    states, lefts = of_all(torch.cat([state.flatten(2), left[..., None]], -1)).split(
+        [state[0, 0].numel(), 1], dim=-1
+    )  # (P, B, H, dk * dv), (P, B, H, 1)
+    first = states[0] * 0
     for each in range(part()):
-        first = first * lefts[each, ..., None, None] + states[each]
-    return first
+        first = first * lefts[each] + states[each]
+    return first.view_as(state)

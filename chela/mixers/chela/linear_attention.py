@@ -234,8 +234,11 @@ class LinearAttention(nn.Module):
         norm_weight: Tensor | None,
         gate: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        q, k, v = (each[:, 0] for each in qkv)  # (B, H, d)
         o, state = linear_attention.recurrent_step(
-            *(each[:, 0] for each in qkv),  # (B, H, d)
+            q,
+            k,
+            v,
             state,
             log_decay=None if self.decay is None else self.decay(z)[:, 0],
             norm_weight=norm_weight,
