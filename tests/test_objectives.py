@@ -60,6 +60,15 @@ def test_the_sums_are_those_of_the_targets_one_by_one(kind: str) -> None:
         assert torch.allclose(found, sums, rtol=1e-14)
 
 
+def test_a_smoothed_target_is_a_mean_over_the_classes() -> None:
+    logits, targets = answers("classification")
+    losses = torch.stack([-logits.log_softmax(-1)[i, y] for i, y in enumerate(targets.tolist())])
+    evenly = -logits.log_softmax(-1).mean(-1)
+    found, hits, _ = OBJECTIVES["classification"](CLASSES).judge(logits, targets, 0.1)
+    assert torch.allclose(found, 0.9 * losses + 0.1 * evenly, rtol=1e-5)
+    assert hits.tolist() == (logits.argmax(-1) == targets).float().tolist()
+
+
 def test_where_nothing_is_asked_the_loss_is_zero() -> None:
     logits, targets = torch.randn(2, 3, CLASSES, requires_grad=True), torch.full((2, 3), NOTHING)
     loss = OBJECTIVES["tokens"](CLASSES).loss(logits, targets)

@@ -117,12 +117,16 @@ class Objective:
         answers = model(values, lengths)
         return answers, targets if part() == 0 else torch.full_like(targets, NOTHING)
 
-    def judge(self, logits: Answers, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def judge(
+        self, logits: Answers, targets: Tensor, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of each target, 1 where it is hit, and 1 where one is asked.
 
         Args:
             logits: (..., classes), or what they would be made of.
             targets: (...), ``NOTHING`` where nothing is asked: loss and hit are 0 there.
+            smoothing: share of a target that all classes have alike (Szegedy et al. 2016,
+                arXiv 1512.00567, section 7); of logits alone.
 
         Returns:
             Three float32 tensors (n,), n the number of places in ``targets``.
@@ -134,7 +138,13 @@ class Objective:
             losses, hits = token_loss(x, *last, targets, NOTHING, dtype=compute_dtype(x))
             return losses, hits, self.asked(targets)
         logits = logits.float().flatten(0, -2)
-        losses = F.cross_entropy(logits, targets, reduction="none", ignore_index=NOTHING)
+        losses = F.cross_entropy(
+            logits,
+            targets,
+            reduction="none",
+            ignore_index=NOTHING,
+            label_smoothing=smoothing,
+        )
         hits = (logits.argmax(-1) == targets).float()
         return losses, hits, self.asked(targets)
 

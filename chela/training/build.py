@@ -168,13 +168,21 @@ def build_module(
         refuse_unsplit(model, config.model.name, engine.sequence_devices)
     if engine.step != "eager":
         compile_blocks(model, one_for_all_lengths=padded and not engine.deterministic)
+    objective = objective_of(spec, metric)
+    if config.trainer.label_smoothing and not objective.per_sample:
+        raise ConfigError(
+            f"trainer.label_smoothing={config.trainer.label_smoothing} is for tasks that ask for "
+            f"the class of a sample, and {spec.name} asks for tokens.\n"
+            "  try: trainer.label_smoothing=0"
+        )
     return TrainingModule(
         model,
-        objective_of(spec, metric),
+        objective,
         config.optimizer,
         config.schedule,
         steps,
         config.trainer.max_skipped_steps,
+        config.trainer.label_smoothing,
         padded,
         graph=engine.step == "graph",
         micro_batch_size=config.trainer.micro_batch_size,

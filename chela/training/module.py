@@ -56,6 +56,7 @@ class TrainingModule(L.LightningModule):
         schedule: of the learning rate.
         total_steps: of the run.
         max_skipped_steps: how many steps that are not finite may be skipped.
+        label_smoothing: share of a training target that all classes have alike.
         padded: whether batches hold padding.
         graph: make each step one CUDA graph; on one GPU.
         micro_batch_size: samples of a batch at once, on one device; their gradients add up to those
@@ -77,6 +78,7 @@ class TrainingModule(L.LightningModule):
         schedule: ScheduleConfig,
         total_steps: int,
         max_skipped_steps: int = 0,
+        label_smoothing: float = 0.0,
         padded: bool = True,
         graph: bool = False,
         micro_batch_size: int | None = None,
@@ -88,6 +90,7 @@ class TrainingModule(L.LightningModule):
         self.schedule_config = schedule
         self.total_steps = total_steps
         self.max_skipped_steps = max_skipped_steps
+        self.label_smoothing = label_smoothing
         self.padded = padded
         self.graph = graph
         self.micro_batch_size = micro_batch_size
@@ -290,7 +293,7 @@ class TrainingModule(L.LightningModule):
 
     def _loss(self, part: Batch, asked: Tensor) -> tuple[Tensor, Tensor]:
         """A part's term of a step's mean loss, and its (3,) sums of losses, hits and targets."""
-        losses, hits, mine = self.objective.judge(*self._ask(part))
+        losses, hits, mine = self.objective.judge(*self._ask(part), self.label_smoothing)
         sums = torch.stack([losses.detach().sum(), hits.sum(), mine.sum()])
         return losses.sum() / sums[2].clamp(min=1) * (sums[2] / asked), sums
 

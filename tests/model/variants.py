@@ -35,6 +35,7 @@ MIXERS: dict[str, dict[str, Any]] = {
     "identity": {"feature_map": "identity"},
     "elu1": {"feature_map": "elu1"},
     "relu": {"feature_map": "relu"},
+    "unit-keys": {"qk_norm": "l2", "num_heads": 2},
     "head-layer": {"head_norm": "layer", "num_heads": 2},
     "head-none": {"head_norm": "none"},
     "mega-gate": {"gate": "mega"},
@@ -53,6 +54,7 @@ CAUSAL: dict[str, dict[str, Any]] = {
         "key_shift": True,
         "num_heads": 2,
         "head_norm": "layer",
+        "qk_norm": "l2",
     },
 }
 BACKBONES: dict[str, dict[str, Any]] = {

@@ -16,6 +16,7 @@ from chela.commands.train import go_on
 from chela.commands.train import train as train_command
 from chela.config.schema import parse
 from chela.doctor import diagnose
+from chela.errors import ConfigError
 from chela.hub import load_run
 from chela.objectives import tokens
 from chela.records.collect import collect
@@ -237,3 +238,8 @@ def test_a_graph_of_data_on_the_gpu_trains_as_eager_steps_from_disk_do(
         curves.append([row["train/loss"] for row in rows if "train/loss" in row])
     assert len(curves[0]) == 3
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+def test_tokens_have_no_smoothed_targets(language) -> None:
+    with pytest.raises(ConfigError, match=r"class of a sample.*\n.*label_smoothing=0"):
+        run(language("trainer.label_smoothing=0.1"))

@@ -85,6 +85,21 @@ def test_weights_are_cast_at_once_to_the_same_bits(composed, tmp_path, monkeypat
     assert rows(at_once) == rows(one_by_one)
 
 
+def test_training_alone_smooths_its_targets(composed, tmp_path) -> None:
+    still = ("trainer.max_steps=1", "trainer.log_every_steps=1")
+    still += ("optimizer.lr=1e-30", "optimizer.kernel_lr=1e-30")
+    found = []
+    for share in (0.0, 0.5):
+        config = composed(
+            f"trainer.label_smoothing={share}", f"output_dir={tmp_path}/{share}", *still
+        )
+        run(config)
+        found.append(rows(config))
+    plain, smooth = found
+    assert [row["val/loss"] for row in plain] == [row["val/loss"] for row in smooth]
+    assert plain[0]["train/loss"] != smooth[0]["train/loss"]
+
+
 def test_what_is_not_trained_gets_no_gradient() -> None:
     """It would count in the norm that gradients are clipped by."""
     blocks = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 4))

@@ -21,6 +21,7 @@ from chela.mixers.stepping import causal_only, recent
 
 HeadNorm = Literal["rms", "layer", "none"]
 AttentionDecay = Literal["none", "data"]
+QueryKeyNorm = Literal["none", "l2"]
 QKV = tuple[Tensor, Tensor, Tensor]
 HALF_LIVES = (16, 4096)  # tokens, between which the heads' memories begin
 
@@ -79,6 +80,8 @@ class LinearAttention(nn.Module):
         key_shift: a token's key is the one of the token before, and zero at the first: a query
             that is like an earlier token reads what came after it.
         decay: data: heads of v with a ``Decay`` each share one head of q and k, as in Mamba-2.
+        qk_norm: l2: q and k are divided by their lengths, per head, as in DeltaNet (Yang et al.
+            2024, arXiv 2406.06484).
 
     Raises:
         ValueError: the heads do not divide qk_dim or v_dim, or what looks back is not causal.
@@ -100,6 +103,7 @@ class LinearAttention(nn.Module):
         chunk_size: int,
         key_shift: bool = False,
         decay: AttentionDecay = "none",
+        qk_norm: QueryKeyNorm = "none",
     ) -> None:
         super().__init__()
         _only_causal(causal, key_shift, decay)
@@ -114,6 +118,7 @@ class LinearAttention(nn.Module):
         self.causal = causal
         self.chunk_size = chunk_size
         self.key_shift = key_shift
+        self.qk_norm = qk_norm
         self.decay = None if decay == "none" else Decay(dim, num_heads)
         self.query_key = QueryKey(dim, qk_dim, feature_map)
         head_dim = v_dim // num_heads
@@ -187,6 +192,8 @@ class LinearAttention(nn.Module):
         heads = (self.qk_heads, self.qk_heads, self.num_heads)
         q, k, v = (x.unflatten(-1, (n, -1)) for x, n in zip((q, k, v), heads, strict=True))
         g = None if gate is None else gate.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)
+        if self.qk_norm == "l2":
+            q, k = _of_unit_length(q), _of_unit_length(k)
         if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
             weight = None if self.head_norm is None else self.head_norm.weight
             o, state = attend((q, k, v), weight, g)
@@ -245,6 +252,11 @@ class LinearAttention(nn.Module):
             gate=None if gate is None else gate[:, 0],
         )
         return o[:, None], state
+
+
+def _of_unit_length(x: Tensor) -> Tensor:
+    """x (..., d) over its length, zeros for zeros."""
+    return F.normalize(x.to(accumulation_dtype(x)), dim=-1).to(x.dtype)
 
 
 def _only_causal(causal: bool, key_shift: bool, decay: AttentionDecay) -> None:

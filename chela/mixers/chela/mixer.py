@@ -2,7 +2,8 @@
 
     s = silu(shortconv(h))                     local, high frequency
     z = longconv(s) + skip * s                 global, low frequency
-    q, k = scale * phi(z Wz) + shift           both from the convolutions; k_t perhaps k_(t-1)
+    q, k = scale * phi(z Wz) + shift           both from the convolutions; k_t perhaps k_(t-1);
+                                               perhaps of unit length
     v = silu(h Wv)                             from the input
     o = norm_head(linear_attention(q, k, v))   perhaps with a decay per head, from z
     y = Wo (silu(z Wg) * o) + path(z)          path: glu(Wd gelu(z)), Wd silu(z), or none
@@ -32,6 +33,7 @@ from chela.mixers.chela.linear_attention import (
     AttentionState,
     HeadNorm,
     LinearAttention,
+    QueryKeyNorm,
 )
 from chela.mixers.chela.long_conv import BranchNorm, FoldedLongConv, LongConv
 from chela.mixers.chela.query_key import FeatureMap
@@ -86,6 +88,8 @@ class ChelaConfig:
     v_dim: PositiveInt | None = None  # of all heads together; null: 2 * dim, as in Mega
     num_heads: PositiveInt = 1  # one head has the largest state for its parameters, as in Mega
     feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
+    # l2: queries and keys of unit length per head, so that none is heard louder than another
+    qk_norm: QueryKeyNorm = field(default="none", metadata={"neutral": "none"})
     head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
     gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
     # The convolutions' own way to the residual stream, so that attention cannot silence them:
@@ -311,6 +315,7 @@ def _attention(dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> Linea
         config.chunk_size,
         config.key_shift,
         config.attention_decay,
+        config.qk_norm,
     )
 
 
