@@ -11,7 +11,7 @@ PYTEST := HF_HUB_OFFLINE=1 WANDB_MODE=offline OMP_NUM_THREADS=1 $(BIN)/python -m
 CLUSTER := .venv-cluster
 RELEASE := .venv-release
 
-.PHONY: demo check test test-cluster dist env lint types docs unit format clean help
+.PHONY: demo check test test-cluster debian dist env lint types docs unit format clean help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +22,14 @@ demo: $(READY) ## the main job in a small form: no data to fetch, no GPU, no acc
 check: lint types ## lint, types, and the tests of what a change usually breaks
 	@$(PYTEST) -q -m 'not (gpu or cluster or $(SLOW))'
 
-test: lint types docs unit ## everything CI checks: lint, types, documentation, tests
+test: lint types docs unit ## lint, types, documentation, tests: what CI runs first
 
-test-cluster: $(CLUSTER)/.ready ## sweeps and runs on a real Slurm, Ray and two nodes in namespaces (Debian, as root)
-	@PYTHONPATH=$(CURDIR) $(CLUSTER)/bin/python -m pytest -v -m cluster tests/cluster --durations 0
+test-cluster: debian $(CLUSTER)/.ready ## sweeps and runs on a real Slurm, Ray and two nodes in namespaces (Debian, as root)
+	@# a file for each of two processes: the sweeps and the runs on two nodes
+	@PYTHONPATH=$(CURDIR) $(CLUSTER)/bin/python -m pytest -v -n 2 --dist loadfile -m cluster tests/cluster --durations 0
+
+debian:
+	@bash tests/cluster/debian.sh
 
 # beside $(VENV), whose packages it sees: Ray's launcher wants older ones of some
 $(CLUSTER)/.ready: $(READY)

@@ -14,9 +14,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -28,6 +30,8 @@ from tests.conftest import ROOT, TINY
 from tests.training.test_resume import same, without_speed
 
 pytestmark = pytest.mark.cluster
+
+T = TypeVar("T")
 
 STEPS = 300
 HEADS = "model.mixer.num_heads=1,2,4,3,8,16"
@@ -62,14 +66,16 @@ def begin(place: Path, data: Path, *launcher: str) -> subprocess.Popen[str]:
 
 
 def said(place: Path) -> str:
-    return (place / "output.log").read_text()
+    return "".join(file.read_text() for file in place.glob("output.log"))
 
 
-def wait_for(what: Callable[[], object], place: Path) -> None:
+def wait_for(what: Callable[[], T], place: Path) -> T:
+    """The first true answer."""
     end = time.monotonic() + 240
-    while not what():
+    while not (answer := what()):
         assert time.monotonic() < end, said(place)
         time.sleep(0.1)
+    return answer
 
 
 def training(place: Path) -> dict[str, Holder]:
@@ -85,8 +91,9 @@ def training(place: Path) -> dict[str, Holder]:
 
 def another(place: Path, *known: str) -> tuple[str, Holder]:
     """A run that trains, and is none of those."""
-    wait_for(lambda: training(place).keys() - set(known), place)
-    return next((name, it) for name, it in training(place).items() if name not in known)
+    return wait_for(
+        lambda: next((it for it in training(place).items() if it[0] not in known), None), place
+    )
 
 
 def records(place: Path) -> dict[str, dict]:
@@ -140,15 +147,22 @@ def test_three_processes_share_a_sweep_and_one_is_killed(
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A Slurm of this machine; the folder with its files."""
-    folder = tmp_path / "slurm"
-    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    subprocess.run(["bash", str(ROOT / "tests/cluster/slurm.sh"), str(folder)], check=True)
-    yield folder
-    subprocess.run(["scancel", f"--user={os.getuid()}"])
-    for name in ("slurmd", "slurmctld"):
-        end(folder / f"{name}.pid")
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Slurm of this machine; the folder with its files, whose path is short for its sockets."""
+    from chela.launch.slurm import in_queue  # here, for it needs an extra
+
+    with tempfile.TemporaryDirectory(prefix="slurm") as name:
+        folder = Path(name)
+        monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        try:
+            subprocess.run(["bash", str(ROOT / "tests/cluster/slurm.sh"), name], check=True)
+            yield folder
+            subprocess.run(["scancel", f"--user={os.getuid()}"], check=True)
+            wait_for(lambda: in_queue() == set(), folder)
+        finally:
+            for file in [folder / f"{each}.pid" for each in ("slurmd", "slurmctld", "munged")]:
+                if file.exists():
+                    end(file)
 
 
 def end(file: Path) -> None:
@@ -156,7 +170,8 @@ def end(file: Path) -> None:
     pid = int(file.read_text())
     os.kill(pid, signal.SIGTERM)
     until = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < until, f"{file.stem} does not end"
         time.sleep(0.1)
 
 

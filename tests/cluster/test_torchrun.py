@@ -15,7 +15,8 @@ from tests.training.test_distributed import QUIET, assert_same_curve, record, tr
 
 pytestmark = pytest.mark.cluster
 
-NODES = {"chela0": "10.77.0.1", "chela1": "10.77.0.2"}
+# what a killed run left has other names
+NODES = {f"chela{os.getpid()}-{n}": f"10.77.0.{n}" for n in (1, 2)}
 DIE_AT_7 = """
 import os, signal
 from chela.training.history import History
@@ -59,7 +60,7 @@ def on_two_nodes(place: Path, data: Path, before: str = "", port: int = 29500) -
         f"{before}\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
     )
-    address = [f"--master-addr={NODES['chela0']}", f"--master-port={port}"]
+    address = [f"--master-addr={next(iter(NODES.values()))}", f"--master-port={port}"]
     words = [*TINY, *QUIET, f"data_dir={data}", f"output_dir={place}"]
     started = [
         subprocess.Popen(
