@@ -190,6 +190,23 @@ def test_padding_may_hold_anything_and_gets_zeros(form):
         assert not gradient[padded].any()
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_tokens_have_no_output_and_leave_the_state(padded):
+    (q, k, v), before = inputs(0)
+    lengths = torch.zeros(4, dtype=torch.long) if padded else None
+    none, decay = torch.zeros_like(before), torch.zeros(v.shape[:-1], dtype=v.dtype)
+    assert bidirectional(q, k, v, lengths).shape == v.shape
+    for log_decay in (None, decay):
+        for state, expected in ((None, none), (before, before)):
+            out, after = causal(q, k, v, lengths, initial_state=state, log_decay=log_decay)
+            assert out.shape == v.shape
+            assert torch.equal(after, expected)
+    assert torch.equal(eager.state(k, v, lengths), none)
+    state, left = decayed_state(k, v, decay, lengths)
+    assert torch.equal(state, none)
+    assert torch.equal(left, torch.ones_like(left))
+
+
 def test_the_state_is_that_after_the_true_length():
     (q, k, v), initial = inputs(10)
     _, state = causal(q, k, v, torch.tensor([0, 1, 8, 10]), 4, initial)

@@ -33,7 +33,7 @@ def causal(
     """
     batch, length, heads, _ = v.shape
     shared = q.shape[2]
-    chunk = min(chunk_size, length)
+    chunk = max(1, min(chunk_size, length))
     with without_autocast(q):
         c = _chunks_of(log_decay, lengths, chunk, shared).to(accumulation_dtype(v)).cumsum(3)
         v = _chunks_of(v, lengths, chunk, shared)  # (B, h, N, C, G, dv)
@@ -60,7 +60,7 @@ def state(k: Tensor, v: Tensor, log_decay: Tensor, lengths: Tensor | None) -> tu
         after = g.flip(1).cumsum(1).flip(1)  # (B, L, H), each token's own included
         v = zero_padding(v, lengths) * (after - g).exp()[..., None].to(v.dtype)
         k = zero_padding(k, lengths).expand(-1, -1, v.shape[2], -1)
-        return torch.einsum("blhd,blhe->bhde", k, v).to(g.dtype), after[:, 0].exp()
+        return torch.einsum("blhd,blhe->bhde", k, v).to(g.dtype), g.sum(1).exp()
 
 
 def _chunks_of(x: Tensor, lengths: Tensor | None, chunk: int, shared: int) -> Tensor:

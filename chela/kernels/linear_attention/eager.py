@@ -38,12 +38,12 @@ def causal(
     zero and adds nothing to S, so the last state is the one after the true length.
     """
     length = v.shape[1]
-    chunk = min(chunk_size, length)
+    chunk = max(1, min(chunk_size, length))
     q, k, v = (chunks(zero_padding(x, lengths), chunk) for x in (q, k, v))  # (B, H, N, C, d)
     with without_autocast(q):
         updates = (k.mT @ v).to(accumulation_dtype(v))  # (B, H, N, dk, dv)
         if initial_state is None:
-            initial_state = torch.zeros_like(updates[:, :, 0])
+            initial_state = updates.new_zeros(*updates.shape[:2], *updates.shape[3:])
         first = initial_state.to(updates.dtype)[:, :, None]
         states = torch.cat([first, updates], dim=2).cumsum(dim=2)  # (B, H, N + 1, dk, dv)
         before = states[:, :, :-1].to(v.dtype)  # what each chunk starts from
@@ -54,7 +54,7 @@ def causal(
 
 def state(k: Tensor, v: Tensor, lengths: Tensor | None, chunk: int = 1024) -> Tensor:
     """The sum of k^T v over all tokens (B, H, dk, dv), chunk by chunk, in float32 or better."""
-    chunk = min(chunk, v.shape[1])
+    chunk = max(1, min(chunk, v.shape[1]))
     k, v = (chunks(zero_padding(x, lengths), chunk) for x in (k, v))  # (B, H, N, C, d)
     with without_autocast(k):
         return (k.mT @ v).to(accumulation_dtype(v)).sum(2)
