@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -63,6 +63,18 @@ class LoadedRun:
             raise RunError("the model is folded.\n  try: load the run anew, and save it before")
         write_model(Path(folder), self.record, self.task.spec, self.model)
         return Path(folder)
+
+
+def device_for(asked: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that the key ``device`` of a command names; auto: a GPU where there is one.
+
+    Raises:
+        RunError: cuda, and torch finds no GPU.
+    """
+    there = torch.cuda.is_available()
+    if asked == "cuda" and not there:
+        raise RunError("device=cuda, but torch finds no GPU.\n  try: device=auto")
+    return torch.device("cuda" if there and asked != "cpu" else "cpu")
 
 
 def load_run(

@@ -125,7 +125,9 @@ def test_both_documents_of_a_pair_are_cut() -> None:
 
 @pytest.mark.training
 @pytest.mark.parametrize("words", [TINY, MQAR], ids=["listops", "mqar"])
-def test_with_all_of_each_sample_it_is_the_test_of_the_run(words, tmp_path: Path, capsys) -> None:
+def test_with_all_of_each_sample_it_is_the_test_of_the_run(
+    words, tmp_path: Path, capsys, monkeypatch
+) -> None:
     torch.set_num_threads(1)
     config = composed_of(*words, f"data_dir={tmp_path / 'data'}", f"output_dir={tmp_path}")
     train(config)
@@ -141,6 +143,14 @@ def test_with_all_of_each_sample_it_is_the_test_of_the_run(words, tmp_path: Path
         assert int(row["answers"]) == record_of(config)["test"]["n"]
     assert (folder / "context.png").stat().st_size > 0
     assert f"last {longest:>6,} tokens" in capsys.readouterr().out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for word, message in [
+        (f"keep=[6,{longest + 1}]", f"a sample has {longest} tokens at most"),
+        ("device=cuda", "torch finds no GPU"),
+    ]:
+        with pytest.raises(SystemExit):
+            start("context", [f"run={folder}", word])
+        assert message in capsys.readouterr().err
 
 
 def test_where_nothing_is_asked_the_key_is_named() -> None:

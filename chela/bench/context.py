@@ -26,8 +26,8 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from chela.config.checking import checked, values_of
-from chela.errors import RunError
-from chela.hub import LoadedRun, load_run
+from chela.errors import ConfigError, RunError
+from chela.hub import LoadedRun, device_for, load_run
 from chela.objectives import objective_of
 from chela.objectives.base import Means, Metric
 from chela.records.files import write_text
@@ -189,7 +189,7 @@ def main(words: Sequence[str]) -> None:
 
     Raises:
         ConfigError: an unknown key, or a value that cannot be.
-        RunError: there is no such run; see ``measure``.
+        RunError: there is no such run, or no GPU that is asked for; see ``measure``.
     """
     screen = Screen(100)
     if not words or {"-h", "--help"} & {*words}:
@@ -197,9 +197,11 @@ def main(words: Sequence[str]) -> None:
         return
     values = values_of(words, ("run", "out"), "run={}".format)
     given = checked(ContextConfig, values, path="")
-    there = torch.cuda.is_available() and given.device != "cpu"
-    run = load_run(given.run, "cuda" if there else "cpu")
-    keep = sorted(given.keep or powers_to(run.task.spec.max_length))
+    run = load_run(given.run, device_for(given.device))
+    longest = run.task.spec.max_length
+    keep = sorted(given.keep or powers_to(longest))
+    if keep[-1] > longest:
+        raise ConfigError(f"keep={keep}: a sample has {longest} tokens at most.\n  try: up to that")
     scored = given.scored or keep[0]
     metric, points = measure(run, keep, given.samples, given.batch, scored, given.seed)
     target = Path(given.out or given.run)

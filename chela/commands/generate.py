@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt
 from pydantic.dataclasses import dataclass
 
-from chela.errors import ConfigError, RunError
+from chela.errors import ConfigError
 from chela.launch.cli import plain_errors
 from tasks.screen import Screen, visible
 
@@ -76,12 +76,9 @@ def generate(given: GenerateConfig) -> None:
     import torch
 
     from chela.generation import continuation
-    from chela.hub import load_run
+    from chela.hub import device_for, load_run
 
-    there = torch.cuda.is_available()
-    if given.device == "cuda" and not there:
-        raise RunError("device=cuda, but torch finds no GPU.\n  try: device=auto")
-    device = torch.device("cuda" if there and given.device != "cpu" else "cpu")
+    device = device_for(given.device)
     run = load_run(given.run, device)
     sampling = (given.temperature, given.top_k, given.seed)
     pieces = continuation(run, given.prompt, given.tokens, *sampling)
