@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chela.records import sweeps
+from chela.records.files import as_typed
 from chela.records.format import duration, human
 from chela.records.state import RunState, run_folders, run_state
 from chela.records.sweeps import Plan, SweepCell
@@ -103,7 +104,16 @@ def overview(root: Path, everything: bool = False, width: int = WIDE) -> Rendera
         shown = [run for run in others if everything or run[1].status != "finished"]
         if shown:
             parts.append(_table("run", shown, width))
-    return Group(*parts) if parts else Text(f"no runs below {root} yet")
+    return Group(*parts) if parts else Text(_nothing_below(root))
+
+
+def _nothing_below(root: Path) -> str:
+    """Where there are runs instead: in a folder of this one, or one or two above it."""
+    here = root.absolute()
+    near = [*sorted(each for each in here.iterdir() if each.is_dir()), *here.parents[:2]]
+    place = next((each for each in near if next(run_folders(each), None)), None)
+    remedy = "" if place is None else f"; try: chela status {as_typed(place)}"
+    return f"no runs below {root} yet{remedy}"
 
 
 def _cells(

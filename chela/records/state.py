@@ -11,7 +11,7 @@ from typing import Any
 
 from chela.records.collect import MOVED_ASIDE, SEARCHES
 from chela.records.record import FILE, is_number, number, read_json, read_record, text
-from tasks.lease import Holder, batch_job, holder_of
+from tasks.lease import LAPSE, Holder, batch_job, holder_of
 
 PROGRESS = "progress.json"  # written by the run every few seconds
 
@@ -109,7 +109,11 @@ def _training(folder: Path, holder: Holder | None, now: float) -> RunState:
 def _elsewhere(holder: Holder) -> str:
     """Which process it is, where it is none that this terminal would show."""
     here = holder.host == socket.gethostname() and holder.job == batch_job()
-    return "" if here else f"; {holder.describe()}"
+    said = "" if here else f"; {holder.describe()}"
+    if not holder.is_silent:
+        return said
+    seconds = time.time() - holder.renewed
+    return f"{said}, without a sign of life for {seconds:.0f} s (died after {LAPSE:.0f})"
 
 
 def _count(content: Mapping[str, Any], path: str) -> int | None:

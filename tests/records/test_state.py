@@ -22,6 +22,7 @@ from chela.records.sweeps import LEASE, Plan, SweepCell, read_cells, write_cell,
 from tasks.lease import hold
 from tests.conftest import ROOT, program
 from tests.records.samples import record
+from tests.test_lease import ELSEWHERE, write
 
 
 def run_of(root: Path, name: str, status: str, **more) -> Path:
@@ -54,6 +55,25 @@ def test_running_or_died_is_told_by_the_lease(tmp_path: Path) -> None:
     state = run_state(folder, now=110.0)
     assert (state.status, state.step, state.seconds_left) == ("died", 50, None)
     assert "repeat the command" in state.note
+
+
+@pytest.mark.parametrize(
+    ("age", "status", "said"),
+    [
+        (0, "running", "process 7 on node3"),
+        (60, "running", "process 7 on node3, without a sign of life for 60 s (died after 120)"),
+        (130, "died", "repeat the command"),
+    ],
+)
+def test_a_machine_that_died_is_told_before_its_lease_lapses(
+    tmp_path: Path, age: float, status: str, said: str
+) -> None:
+    folder = run_of(tmp_path, "a", "running")
+    write(lease_of(folder), ELSEWHERE, age)
+    state = run_state(folder)
+    assert state.status == status
+    assert said in state.note
+    assert ("sign of life" in state.note) == ("sign of life" in said)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "x"}', '{"step": NaN, "steps": 1}'])
@@ -254,6 +274,21 @@ def test_a_sweep_that_never_began_is_left_out(tmp_path: Path) -> None:
     sweep(tmp_path)
     assert sweep_states(tmp_path) == ([], set())
     assert "no runs below" in shown(tmp_path)
+
+
+def test_where_no_runs_are_the_folder_that_has_some_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path / "outputs", "a", "finished")
+    run_of(tmp_path / "outputs" / "search" / "s", "b", "finished")
+    sweep(tmp_path / "outputs")
+    monkeypatch.chdir(tmp_path)
+    run = run.relative_to(tmp_path)
+    for place in (run, run.parent, Path("outputs/sweeps"), Path()):
+        assert shown(place) == f"no runs below {place} yet; try: chela status outputs\n"
+    assert shown(Path("outputs/search")).endswith("chela status outputs/search/s\n")
+    (tmp_path / "new" / "er").mkdir(parents=True)
+    assert shown(Path("new/er")) == "no runs below new/er yet\n"
 
 
 def test_beginning_again_forgets_what_failed_and_another_plan(tmp_path: Path) -> None:
