@@ -82,6 +82,14 @@ def test_a_command_refuses_it_too() -> None:
         ("experiment=demo model=s4d", "file of experiment=demo.\n  try: leave out experiment=demo"),
         ("experiment=demo task=gratings", "file of experiment=demo.\n"),
         ("task=text model=s4d ablation=no_gate", "try: leave out ablation=no_gate"),
+        (
+            "+sweep=recall task=mqar model=chela model.dim=64 seed=0",
+            "file of +sweep=recall.\n  try: leave out +sweep=recall, or task=mqar_mixture,",
+        ),
+        (
+            "+sweep=recall model=mega model.dim=64 seed=0 task=listops",
+            "recall, or task=mqar_mixture",
+        ),
         ("experiment=demo model=s4d model.mixer.qk_dim=3", None),
         ("model=s4d +model.mixer.qk_dim=3", None),
     ],

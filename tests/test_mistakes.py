@@ -153,7 +153,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("optimizer.lr=inf", ["optimizer.lr=inf", "finite"]),
         ("trainer.max_epochs=inf", ["trainer.max_epochs=inf", "finite"]),
         ("seed=99999999999999999999", ["less than 4294967296"]),
-        ("model.mixer=3", ["model.mixer=3 stands where the keys of a section"]),
+        ("model.mixer=3", ["model.mixer=3 stands where the keys of a section", "override /model"]),
         ("model.mixer.long_conv_state_space=3", ["long_conv_state_space=3"]),
         ("TASK=listops", ["unknown key 'TASK'", "task"]),
         ("hydra.foo=3", ["unknown key 'hydra.foo'"]),

@@ -189,6 +189,7 @@ def test_a_search_never_selects_on_the_test_split(tmp_path: Path) -> None:
         ({"optimizer.lr": {"choices": []}}, [], "choices is empty"),
         ({}, ["trainer.devices=2"], r"one device(.|\n)*try: trainer\.devices=1"),
         ({"trainer.devices": {"choices": [1, 2]}}, [], "one device"),
+        ({}, ["trainer.num_nodes=2"], r"one device(.|\n)*try: trainer\.num_nodes=1"),
     ],
 )
 def test_a_space_that_does_not_fit_is_one_message(

@@ -48,7 +48,7 @@ def keys_of(values: Any, path: str) -> dict[str, Any]:
     group = path.split(".")[0]
     raise ConfigError(
         f"{path}={values!r} stands where the keys of a section should be.\n"
-        f"  try: {path}.<key>=value; a file of the configuration chooses a {group} by\n"
+        f"  try: {path}.<key>=value; a file of the configuration chooses from the group by\n"
         f"       defaults: [override /{group}: <choice>]"
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import initialize_config_dir
@@ -78,15 +79,19 @@ class Chosen:
                 f"those of a section '{section}'.\n"
                 f"  try: # @package _global_ as the first line of that file{remedy}"
             )
-        added = [group for group in (*ADDED, RECIPE, section) if self.groups.get(group)]
+        added = [group for group in (*ADDED, SWEEP, RECIPE, section) if self._content(group)]
         setting = [group for group in added if self._sets(group, error.key)] or added
         names = [
             f"the recipe {group}/{self.groups[group]}.yaml"
             if group == RECIPE
-            else f"{group}={self.groups[group]}"
+            else f"{'+' * (group == SWEEP)}{group}={self.groups[group]}"
             for group in setting
         ]
-        remedy = f"leave out {names[0]}" if setting[0] in ADDED else f"~{error.key}"
+        remedy = f"leave out {names[0]}" if setting[0] in (*ADDED, SWEEP) else f"~{error.key}"
+        for entry in self._content(setting[0]).get("defaults", []):
+            own = entry.get(f"override /{section}") if isinstance(entry, dict) else None
+            if section in self.typed and own not in (None, self.groups.get(section)):
+                remedy += f", or {section}={own}, of which it is"
         return (
             f"{error}\n  It was not typed; it stands in a file of {' or '.join(names)}.\n"
             f"  try: {remedy}"
@@ -148,14 +153,18 @@ class Chosen:
 
     def _sets(self, group: str, key: str) -> bool:
         """Whether the file that is chosen of a group has a key, itself and not by its defaults."""
-        file = self._file(f"{group}/{self.groups[group]}")
-        content = None if file is None else yaml.safe_load(file.read_text("utf-8"))
+        content: Any = self._content(group)
         section, *parts = key.split(".")
         for part in parts if group == section else (section, *parts):
             if not isinstance(content, dict) or part not in content:
                 return False
             content = content[part]
         return True
+
+    def _content(self, group: str) -> dict[str, Any]:
+        """What the file that is chosen of a group says itself; empty where there is none."""
+        file = self._file(f"{group}/{self.groups.get(group)}")
+        return (None if file is None else yaml.safe_load(file.read_text("utf-8"))) or {}
 
     def _pair(self, name: str) -> dict[str, str]:
         """``listops-s4d`` as ``{"task": "listops", "model": "s4d"}``, as far as there are such."""

@@ -259,12 +259,13 @@ class Search:
                 search's command, and begin it again.
         """
         plain: Any = OmegaConf.to_container(composed, resolve=True)
-        if "trainer.devices" in self.dimensions or plain["trainer"]["devices"] != 1:
-            raise ConfigError(
-                "trainer.devices: a trial of a search has one device.\n"
-                "  try: trainer.devices=1; several processes with the same command, a GPU each, "
-                "share the search"
-            )
+        for key in ("devices", "num_nodes"):
+            if f"trainer.{key}" in self.dimensions or plain["trainer"][key] != 1:
+                raise ConfigError(
+                    f"trainer.{key}: a trial of a search has one device.\n"
+                    f"  try: trainer.{key}=1; several processes with the same command, a GPU each, "
+                    "share the search"
+                )
         given = {each.split("=")[0].lstrip("+~") for each in self.asked_for}
         for key in self.dimensions:
             if key not in flat(plain):
