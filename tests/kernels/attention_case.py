@@ -31,6 +31,7 @@ class Case:
     state: bool = False
     norm: bool = False
     gate: bool = False
+    decay: bool = False
     scale: float = 1.0
 
     def __str__(self) -> str:
@@ -47,7 +48,7 @@ class Case:
         """q, k, v and whatever else is given; q and k are not contiguous."""
         torch.manual_seed(self.length)
         shape = (self.batch, self.length, self.heads)
-        across = (self.batch, self.heads, self.length)
+        across = (self.batch, 1 if self.decay else self.heads, self.length)
         tensors = {
             "q": torch.randn(*across, self.dk).transpose(1, 2),
             "k": torch.randn(*across, 2 * self.dk).transpose(1, 2)[..., : self.dk],
@@ -65,6 +66,8 @@ class Case:
         if self.state:
             scale = self.scale**2
             tensors["initial_state"] = torch.randn(self.batch, self.heads, self.dk, self.dv) * scale
+        if self.decay:  # of every size, from what forgets nothing to what forgets all at once
+            tensors["log_decay"] = -10 * torch.rand(*shape) ** 8
         return {name: x.to(DEVICE).requires_grad_() for name, x in tensors.items()}
 
 
@@ -78,7 +81,9 @@ def specified(case: Case, leaves: dict[str, Tensor], lengths: Tensor | None) -> 
     qkv = [leaves[name] for name in ("q", "k", "v")]
     epilogue = (leaves.get("norm_weight"), leaves.get("gate"))
     if case.causal:
-        out, state = naive.causal(*qkv, lengths, initial_state=leaves.get("initial_state"))
+        before = leaves.get("initial_state")
+        log_decay = leaves.get("log_decay")
+        out, state = naive.causal(*qkv, lengths, initial_state=before, log_decay=log_decay)
         return [naive.finish(out, *epilogue), state]
     return [naive.finish(naive.bidirectional(*qkv, lengths), *epilogue)]
 

@@ -49,6 +49,17 @@ SMALL = [
         (20, {"batch": 1, "dv": 320, "gate": True}),  # an epilogue of its own
         (20, {"batch": 4, "heads": 1, "dv": 384, "ragged": True, "norm": True}),
     ]
+] + [
+    Case(True, length, decay=True, **options)
+    for length, options in [
+        (1, {"state": True}),  # without one nothing is forgotten
+        (37, {"dk": 24, "dv": 40, "norm": True, "heads": 3}),
+        (64, {"dk": 128, "gate": True, "batch": 1}),  # two slices of a state
+        (150, {"dk": 32, "dv": 8, "ragged": True, "batch": 4, "heads": 1}),
+        (130, {"norm": True, "gate": True, "batch": 1}),  # in parts
+        (200, {"ragged": True, "norm": True, "gate": True, "batch": 4, "heads": 3, "state": True}),
+        (20, {"batch": 4, "dv": 136, "ragged": True, "norm": True, "state": True}),  # cut values
+    ]
 ]
 
 
@@ -63,6 +74,7 @@ def test_causal_continues_from_a_state(batch, epilogue, short_parts):
     options = {"state": True, "ragged": batch > 1, "norm": epilogue, "gate": epilogue}
     check(Case(True, 150, 16, 32, batch, heads=1, **options))
     check(Case(True, 70, 16, 136, batch, heads=2, **options))
+    check(Case(True, 150, 16, 32, batch, heads=1, decay=True, **options))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -71,6 +83,9 @@ def test_narrow_dtypes(causal, dtype, short_parts):
     check(Case(causal, 150, 32, 16, 4, 1, dtype, ragged=True, norm=True, gate=True))
     check(Case(causal, 150, 16, 48, 1, 1, dtype, state=causal))
     check(Case(causal, 20, 16, 192, 3, 2, dtype, ragged=True, norm=True, gate=True))
+    if causal:
+        check(Case(causal, 150, 32, 16, 4, 2, dtype, ragged=True, norm=True, gate=True, decay=True))
+        check(Case(causal, 150, 16, 48, 1, 1, dtype, state=True, decay=True))
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e-8])

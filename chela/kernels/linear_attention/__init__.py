@@ -127,7 +127,7 @@ def causal(
     if implementation == "triton" and q.numel() and v.numel():
         from chela.kernels.linear_attention import triton
 
-        return triton.causal(q, k, v, lengths, initial_state, norm_weight, gate)
+        return triton.causal(q, k, v, log_decay, lengths, initial_state, norm_weight, gate)
     if log_decay is None:
         out, state = eager.causal(q, k, v, lengths, chunk_size, initial_state)
     else:

@@ -41,7 +41,7 @@ def causal(
         rest = (c[:, :, :, -1:] - c).exp()[..., None].to(v.dtype)  # (B, h, N, C, G, 1)
         updates = (k.mT @ (v * rest).flatten(-2)).unflatten(-1, v.shape[-2:])
         first = _first(updates, initial_state)
-        states = _running(  # (B, h, N + 1, dk, G, dv)
+        states = running(  # (B, h, N + 1, dk, G, dv)
             torch.cat([first, updates.to(first.dtype)], dim=2),
             F.pad(c[:, :, :, -1], (0, 0, 1, 0)),
         )
@@ -79,7 +79,7 @@ def _first(updates: Tensor, initial_state: Tensor | None) -> Tensor:
     return initial_state.to(wide).unflatten(1, (shared, group)).transpose(2, 3)[:, :, None]
 
 
-def _running(x: Tensor, g: Tensor) -> Tensor:
+def running(x: Tensor, g: Tensor) -> Tensor:
     """y_n = exp(g_n) y_(n-1) + x_n of x (B, h, N, dk, G, dv) and g (B, h, N, G), from y = 0.
 
     A triangular product within each group of states, and then the same over the groups.
@@ -91,7 +91,7 @@ def _running(x: Tensor, g: Tensor) -> Tensor:
     c = F.pad(g, (0, 0, 0, missing)).unflatten(2, (-1, size)).cumsum(3)  # (B, h, M, R, G)
     y = torch.einsum("bhmgrs,bhmsdge->bhmrdge", _weights(c), x)
     if y.shape[2] > 1:
-        ends = _running(y[:, :, :-1, -1], c[:, :, :-1, -1])  # of each group but the last
+        ends = running(y[:, :, :-1, -1], c[:, :, :-1, -1])  # of each group but the last
         more = c[:, :, 1:].exp()[:, :, :, :, None, :, None] * ends[:, :, :, None]
         y = torch.cat([y[:, :, :1], y[:, :, 1:] + more], dim=2)
     return y.flatten(2, 3)[:, :, :count]

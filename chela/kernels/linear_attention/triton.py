@@ -8,6 +8,7 @@ from torch import Tensor
 from chela.kernels.launching import INTERPRETED
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
+from chela.kernels.linear_attention.decayed_triton import decayed_attention
 from chela.kernels.linear_attention.eager import finish
 from chela.kernels.linear_attention.epilogue import MAX_WIDTH, attention_epilogue
 from chela.kernels.linear_attention.limits import obstacle, value_parts
@@ -43,6 +44,7 @@ def causal(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    log_decay: Tensor | None,
     lengths: Tensor | None,
     initial_state: Tensor | None,
     norm_weight: Tensor | None,
@@ -51,18 +53,34 @@ def causal(
     """See the package.
 
     Raises:
-        ValueError: a device, dtype or head dim that the kernels do not have.
+        ValueError: a device, dtype or head dim that the kernels do not have, or a decay of heads
+            that have a q and k each.
     """
     _check(k, v)
+    if log_decay is not None and q.shape[2] > 1:
+        raise ValueError(
+            "the Triton kernels with a decay take one head of q and k for all of v; "
+            "give (B, L, 1, dk), or use implementation='torch'"
+        )
     parts = value_parts(v.shape[-1]) or 1
     if parts > 1:
         if initial_state is not None:  # (B, H, dk, dv) as (B, H * parts, dk, dv / parts)
             initial_state = initial_state.unflatten(-1, (parts, -1)).movedim(3, 2).flatten(1, 2)
-        o, final = causal(*_cut(q, k, v, parts), lengths, initial_state, None, None)
+        if log_decay is None:
+            q, k, v = _cut(q, k, v, parts)
+        else:
+            v = v.unflatten(-1, (parts, -1)).flatten(2, 3)
+            log_decay = log_decay.repeat_interleave(parts, dim=2)
+        o, final = causal(q, k, v, log_decay, lengths, initial_state, None, None)
         final = final.unflatten(1, (-1, parts)).movedim(2, 3).flatten(3)
         return finished(_joined(o, parts), norm_weight, gate, lengths), final
-    save = _needs_gradient(q, k, v, initial_state, norm_weight, gate)
-    out, final, *_ = causal_attention(q, k, v, lengths, initial_state, norm_weight, gate, save)
+    save = _needs_gradient(q, k, v, log_decay, initial_state, norm_weight, gate)
+    if log_decay is None:
+        out, final, *_ = causal_attention(q, k, v, lengths, initial_state, norm_weight, gate, save)
+    else:
+        out, final, *_ = decayed_attention(
+            q, k, v, log_decay, lengths, initial_state, norm_weight, gate, save
+        )
     return out, final
 
 

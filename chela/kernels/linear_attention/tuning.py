@@ -60,6 +60,23 @@ def stream_tiles(x: Tensor, widest: int) -> Tiles:
     return Tiles(64, 4, 4)
 
 
+def decayed_tiles(x: Tensor, widest: int) -> Tiles:
+    """For all kernels of the form that forgets, which share their chunks.
+
+    A state per chunk is written and read: fewer tokens would cost traffic, more of them registers.
+    """
+    if exact(x):
+        return Tiles(16, 4 if widest <= 32 else 8, 1)
+    if x.dtype == torch.float32:
+        return Tiles(32, 4, 1)
+    return Tiles(64, 4, 2)
+
+
+def state_slices(dk: int) -> int:
+    """Over how many programs the rows of a state of the form that forgets are divided."""
+    return dk // 64 if dk % 64 == 0 else 1
+
+
 def _large(x: Tensor, widest: int) -> Tiles:
     """What fills registers and shared memory: exact products, off the tensor cores, and wide heads.
 

@@ -126,8 +126,6 @@ class LinearAttention(nn.Module):
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve these heads; None where they can."""
-        if self.decay is not None:
-            return "there is no kernel for a decay"
         return linear_attention.obstacle(self.qk_dim // self.qk_heads, self.v_dim // self.num_heads)
 
     def split_obstacle(self) -> None:
