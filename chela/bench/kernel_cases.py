@@ -25,6 +25,7 @@ from chela.training.build import inductor_options
 
 Form = Callable[..., Tensor | tuple[Tensor, ...]]
 QK_DIM = 64  # channels of queries and keys in a block; its hidden channels are twice its own
+SHARED_QK_DIM = 128  # of one head of queries and keys for all heads of values
 TOKEN_ERROR = 1e-2  # plain PyTorch rounds to bfloat16 up to six times in a row: 6e-3
 
 
@@ -51,6 +52,38 @@ def causal_attention(shape: Shape, device: torch.device) -> list[Case]:
 
         forms["fla-core"] = lambda q, k, v: chunk_linear_attn(q, k, v, 1.0, normalize=False)[0]
     return attention_cases("causal attention", forms, shape, device)
+
+
+def decayed_attention(shape: Shape, device: torch.device) -> list[Case]:
+    """Causal attention that forgets, of values with one head of 128 queries and keys.
+
+    Forward q, k, v and the output, backward q, k, v, its gradient and three, of which q and k have
+    128 channels, and 3 times the numbers per head and token of the decay, in float32.
+    """
+
+    def form(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda q, k, v, log_decay: linear_attention.causal(
+            q, k, v, log_decay=log_decay, implementation=implementation
+        )[0]
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        one = replace(shape, channels=SHARED_QK_DIM, head=SHARED_QK_DIM)
+        q, k = qkv(one, device)[:2]
+        v = qkv(shape, device)[0]
+        log_decay = -(torch.rand(v.shape[:-1], device=device) ** 8)
+        return [q, k, v, log_decay.requires_grad_()]
+
+    heads = shape.channels // shape.head
+    passes = 5 + 6 * SHARED_QK_DIM / shape.channels + 6 * heads / shape.channels
+    forms: dict[str, Form] = {"torch": form("torch")}
+    if device.type == "cuda":
+        options = inductor_options()
+        compiled = torch.compile(form("torch"), dynamic=False, options=options)
+        forms["torch.compile"] = compiled
+    if choose("auto", device) == "triton":
+        forms["triton"] = form("triton")
+    name = "causal attention that forgets"
+    return cases(name, forms, forms["torch"], inputs, passes, shape)
 
 
 def bidirectional_attention(shape: Shape, device: torch.device) -> list[Case]:

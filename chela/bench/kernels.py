@@ -31,6 +31,7 @@ from chela.training.build import inductor_options
 
 BLOCKS = ("64x2048x128", "50x1024x160")  # the residual streams of ListOps at D 128, of Image
 TASKS = ("64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256")  # Image to Path-X
+LANGUAGE = ("16x4096x384",)  # of the values of a byte model
 LONGEST = ("1x65536x128", "1x1048576x128")  # where a convolution has three factors
 VALUES = ("50x1024x320", "64x1024x192", "32x4096x768")  # of one wide head
 LENGTHS = [f"1x{2**power}x128" for power in range(10, 21, 2)]  # 1K to 1M
@@ -107,6 +108,7 @@ class Operation:
 
 REGISTRY = [
     Operation(bench_cases.causal_attention, heads=(32, 64)),
+    Operation(bench_cases.decayed_attention, heads=(64,), sizes=LANGUAGE),
     Operation(bench_cases.bidirectional_attention, heads=(32, 64)),
     Operation(bench_cases.short_convolution),
     Operation(bench_cases.long_convolution, sizes=TASKS + LONGEST),

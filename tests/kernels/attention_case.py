@@ -66,8 +66,10 @@ class Case:
         if self.state:
             scale = self.scale**2
             tensors["initial_state"] = torch.randn(self.batch, self.heads, self.dk, self.dv) * scale
-        if self.decay:  # of every size, from what forgets nothing to what forgets all at once
-            tensors["log_decay"] = -10 * torch.rand(*shape) ** 8
+        if self.decay:
+            # Of every size, from what forgets nothing to what forgets all at once; but for a norm,
+            # since what has forgotten all is like a first token, whose gradient is rounding alone.
+            tensors["log_decay"] = -(1 if self.norm else 10) * torch.rand(*shape) ** 8
         return {name: x.to(DEVICE).requires_grad_() for name, x in tensors.items()}
 
 

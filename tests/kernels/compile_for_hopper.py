@@ -14,7 +14,11 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from chela.kernels.linear_attention import bidirectional_triton, causal_triton
+from chela.kernels.linear_attention import (
+    bidirectional_triton,
+    causal_triton,
+    decayed_triton,
+)
 
 SHARED_MEMORY = 227 * 1024  # bytes a program may have on a Hopper GPU
 
@@ -55,6 +59,11 @@ def main() -> None:
             state = torch.zeros(1, 2, dk, dv) if full else None
             out, _, *rest = causal_triton.causal_attention(q, k, v, lengths, state, *epilogue, True)
             causal_triton.causal_attention_backward(out, state, q, k, v, lengths, *epilogue, *rest)
+            qkv = (q[:, :, :1], k[:, :, :1], v, torch.zeros(1, 1100, 2))
+            out, _, *rest = decayed_triton.decayed_attention(*qkv, lengths, state, *epilogue, True)
+            if not full:
+                rest[0] = out
+            decayed_triton.decayed_attention_backward(out, state, *qkv, lengths, *epilogue, *rest)
         else:
             out, *rest = bidirectional_triton.bidirectional_attention(
                 q, k, v, lengths, *epilogue, True

@@ -101,6 +101,7 @@ def test_the_script_prints_a_line_per_case():
         "frac",
     ]
     shapes = [line.split()[-5] for line in lines[2:]]
-    heads = ["2x100x64/32", "2x100x64/64"] * 2  # causal and bidirectional attention
+    two = ["2x100x64/32", "2x100x64/64"]
+    heads = [*two, "2x100x64/64", *two]  # attention: causal, one that forgets, bidirectional
     blocks = ["2x100x64/64", "2x100x64/128"]  # of the values, 128 in all
     assert shapes == [*heads, *["2x100x64"] * 7, *blocks]  # two convolutions, five token by token

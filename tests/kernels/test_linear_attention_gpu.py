@@ -30,6 +30,26 @@ def test_every_length_and_head_in_bfloat16(length, dk, dv, causal):
         check(Case(causal, length, dk, dv, dtype=torch.bfloat16, state=causal, **EVERYTHING))
 
 
+@pytest.mark.parametrize(("dk", "dv"), [*HEADS[:6], (128, 64), (128, 384)])
+@pytest.mark.parametrize("length", [2, 63, 64, 500, 1213, 4096])
+def test_every_length_and_head_that_forgets_in_bfloat16(length, dk, dv):
+    check(Case(True, length, dk, dv, 1, 6, torch.bfloat16, state=True, decay=True))
+    check(Case(True, length, dk, dv, dtype=torch.bfloat16, state=True, decay=True, **EVERYTHING))
+
+
+def test_the_form_that_forgets_of_whole_batches():
+    """The shape of the language models, without a split; the plain form in float64 says what is."""
+    torch.manual_seed(0)
+    shapes = [(16, 4096, 1, 128), (16, 4096, 1, 128), (16, 4096, 6, 64)]
+    narrow, wide = narrowed([torch.randn(s, device=DEVICE) for s in shapes], torch.bfloat16)
+    log_decay = -(torch.rand(16, 4096, 6, device=DEVICE) ** 8)
+    for leaves, dtype in ((narrow, torch.float32), (wide, torch.float64)):
+        leaves.append(log_decay.to(dtype).requires_grad_())
+    ours = linear_attention.causal(*narrow[:3], log_decay=narrow[3], implementation="triton")
+    reference = linear_attention.causal(*wide[:3], log_decay=wide[3])
+    assert_same(ours, reference, narrow, wide, 5e-3)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("dk", "dv"), [(32, 32), (64, 64), (128, 128)])
 @pytest.mark.parametrize("length", [64, 1213])
@@ -39,6 +59,8 @@ def test_float32_and_tf32(products, length, dk, dv, causal):
     try:
         tolerance = 1e-5 if products == "highest" else 1e-3
         check(Case(causal, length, dk, dv, state=causal, **EVERYTHING), tolerance)
+        if causal:
+            check(Case(True, length, dk, dv, state=True, decay=True, **EVERYTHING), tolerance)
     finally:
         torch.set_float32_matmul_precision("highest")
 
@@ -48,15 +70,18 @@ def test_float32_and_tf32(products, length, dk, dv, causal):
 @pytest.mark.parametrize("head", [32, 64])
 def test_any_number_of_warps(head, warps, causal, monkeypatch):
     """A miscompiled product showed at particular tiles only: these are all that may be chosen."""
-    for name in ("forward_tiles", "backward_tiles", "stream_tiles"):
+    for name in ("forward_tiles", "backward_tiles", "stream_tiles", "decayed_tiles"):
         monkeypatch.setattr(tuning, name, lambda *_: tuning.Tiles(64, warps, 2))
     check(Case(causal, 1000, head, head, 2, 4, torch.bfloat16))
+    if causal:
+        check(Case(causal, 1000, 2 * head, head, 2, 4, torch.bfloat16, decay=True))
 
 
 @pytest.mark.parametrize("batch", [1, 64])
-@pytest.mark.parametrize("causal", [True, False])
-def test_a_cuda_graph_replays_it(causal, batch):
-    case = Case(causal, 1024, 64, 64, batch, dtype=torch.bfloat16, norm=True, gate=True)
+@pytest.mark.parametrize(("causal", "decay"), [(True, False), (True, True), (False, False)])
+def test_a_cuda_graph_replays_it(causal, decay, batch):
+    options = {"norm": True, "gate": True, "decay": decay}
+    case = Case(causal, 1024, 64, 64, batch, dtype=torch.bfloat16, **options)
     leaves = case.leaves()
     upstream = torch.randn_like(leaves["v"])
 

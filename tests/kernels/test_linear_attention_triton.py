@@ -16,6 +16,7 @@ from chela.kernels import linear_attention
 from chela.kernels.linear_attention import tuning
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
+from chela.kernels.linear_attention.decayed_triton import decayed_attention
 from tests.conftest import program
 
 pytestmark = [
@@ -57,7 +58,7 @@ SMALL = [
         (64, {"dk": 128, "gate": True, "batch": 1}),  # two slices of a state
         (150, {"dk": 32, "dv": 8, "ragged": True, "batch": 4, "heads": 1}),
         (130, {"norm": True, "gate": True, "batch": 1}),  # in parts
-        (200, {"ragged": True, "norm": True, "gate": True, "batch": 4, "heads": 3, "state": True}),
+        (100, {"ragged": True, "norm": True, "gate": True, "batch": 4, "heads": 3, "state": True}),
         (20, {"batch": 4, "dv": 136, "ragged": True, "norm": True, "state": True}),  # cut values
     ]
 ]
@@ -100,15 +101,15 @@ def test_the_norm_keeps_large_outputs_finite():
 
 
 @pytest.mark.parametrize("dv", [16, 136])
-@pytest.mark.parametrize("causal", [True, False])
-def test_padding_may_hold_anything_and_gets_zeros(causal, dv):
-    options = {"batch": 4, "heads": 1, "ragged": True, "norm": True, "gate": True}
+@pytest.mark.parametrize(("causal", "decay"), [(True, False), (True, True), (False, False)])
+def test_padding_may_hold_anything_and_gets_zeros(causal, decay, dv):
+    options = {"batch": 4, "heads": 1, "ragged": True, "norm": True, "gate": True, "decay": decay}
     case = Case(causal, 70, dv=dv, dtype=torch.float16, **options)
     leaves, lengths = case.leaves(), case.lengths
     clean = fused(case, leaves, lengths)
     padded = torch.arange(70, device=DEVICE) >= lengths[:, None]
     with torch.no_grad():
-        for name in ("q", "k", "v", "gate"):
+        for name in leaves.keys() - {"norm_weight"}:
             leaves[name][padded] = float("nan")
     dirty = fused(case, leaves, lengths)
     assert all(torch.equal(a, b) for a, b in zip(clean, dirty, strict=True))
@@ -122,15 +123,16 @@ def test_padding_may_hold_anything_and_gets_zeros(causal, dv):
             assert not gradient[padded].any(), name
 
 
-def test_the_state_alone_has_gradients():
+@pytest.mark.parametrize("decay", [False, True])
+def test_the_state_alone_has_gradients(decay):
     """No gradient arrives at the output: k, v and the first state have theirs, q has zeros."""
-    leaves = Case(True, 70, state=True, batch=1).leaves()
+    leaves = Case(True, 70, state=True, batch=1, decay=decay).leaves()
     wide = {name: x.detach().double().requires_grad_() for name, x in leaves.items()}
     _, ours = fused(Case(True, 70), leaves, None)
     _, reference = specified(Case(True, 70), wide, None)
     upstream = torch.randn_like(ours)
     gradients = torch.autograd.grad(ours, list(leaves.values()), upstream)
-    names = ("k", "v", "initial_state")
+    names = [name for name in leaves if name != "q"]
     expected = torch.autograd.grad(reference, [wide[n] for n in names], upstream.double())
     assert not gradients[0].any()
     for mine, true in zip(gradients[1:], expected, strict=True):
@@ -163,17 +165,20 @@ def test_upstream_of_any_layout_and_no_gradient_at_all(causal):
 
 
 @pytest.mark.parametrize("epilogue", [False, True])
-@pytest.mark.parametrize("causal", [True, False])
-def test_operators_are_registered_well(causal, epilogue):
+@pytest.mark.parametrize("form", ["bidirectional", "causal", "decayed"])
+def test_operators_are_registered_well(form, epilogue):
     """Schema, fake kernel, autograd, and tracing through them, by PyTorch's own examination."""
+    causal, decay = form != "bidirectional", form == "decayed"
     options = {"norm": epilogue, "gate": epilogue, "state": causal and epilogue}
-    case = Case(causal, 20, batch=1, heads=1, **options)
-    leaves = case.leaves()
+    leaves = Case(causal, 20, batch=1, heads=1, decay=decay, **options).leaves()
     qkv = [leaves[name] for name in ("q", "k", "v")]
     rest = [leaves.get("norm_weight"), leaves.get("gate"), True]
     torch.use_deterministic_algorithms(False)  # opcheck compares the memory of unused outputs
-    if causal:
-        torch.library.opcheck(causal_attention, (*qkv, None, leaves.get("initial_state"), *rest))
+    before = leaves.get("initial_state")
+    if decay:
+        torch.library.opcheck(decayed_attention, (*qkv, leaves["log_decay"], None, before, *rest))
+    elif causal:
+        torch.library.opcheck(causal_attention, (*qkv, None, before, *rest))
     else:
         torch.library.opcheck(bidirectional_attention, (*qkv, None, *rest))
 
@@ -187,6 +192,8 @@ def test_arguments_that_do_not_fit_name_the_remedy():
 
     with pytest.raises(ValueError, match="give bfloat16, float16 or float32"):
         call(**{name: x.double() for name, x in leaves.items()})
+    with pytest.raises(ValueError, match=r"give \(B, L, 1, dk\), or use implementation='torch'"):
+        call(log_decay=torch.zeros(v.shape[:3], device=DEVICE))
     with pytest.raises(ValueError, match="take more num_heads"):
         call(v=torch.zeros(*v.shape[:3], 129, device=DEVICE))
     with pytest.raises(ValueError, match=r"norm_weight is \(3,\); give \(dv,\) = \(16,\)"):
@@ -230,6 +237,10 @@ def test_every_kernel_compiles_for_a_hopper_gpu():
         "bidirectional_output",
         "causal_backward",
         "causal_forward",
+        "decayed_backward_query_key",
+        "decayed_backward_value",
+        "decayed_output",
+        "decayed_states",
         "epilogue_backward",
         "mean_state",
         "part_states",

@@ -43,12 +43,22 @@ def short(t: Leaves) -> list[Tensor]:
     return [short_conv.convolve(*t.values(), causal=True, activation="silu", **TRITON)]
 
 
-def attention_case(causal: bool, dtype: torch.dtype, length: int) -> Case:
-    return Case(causal, length, batch=3, heads=1, dtype=dtype, ragged=True, norm=True, gate=True)
+def attention_case(form: str, dtype: torch.dtype, length: int) -> Case:
+    return Case(
+        form != "bidirectional",
+        length,
+        batch=3,
+        heads=1,
+        dtype=dtype,
+        ragged=True,
+        norm=True,
+        gate=True,
+        decay=form == "decayed",
+    )
 
 
-def attention(causal: bool, t: Leaves) -> list[Tensor]:
-    case = attention_case(causal, t["q"].dtype, t["q"].shape[1])
+def attention(form: str, t: Leaves) -> list[Tensor]:
+    case = attention_case(form, t["q"].dtype, t["q"].shape[1])
     return fused(case, t, case.lengths)
 
 
@@ -67,11 +77,11 @@ OPERATIONS = {  # leaves in a dtype and of a length, and what is called with the
         lambda t: [long_conv.convolve(*t.values(), **TRITON)],
     ),
     **{
-        "causal" if causal else "bidirectional": (
-            lambda *size, causal=causal: attention_case(causal, *size).leaves(),
-            partial(attention, causal),
+        form: (
+            lambda *size, form=form: attention_case(form, *size).leaves(),
+            partial(attention, form),
         )
-        for causal in (True, False)
+        for form in ("causal", "decayed", "bidirectional")
     },
     "norm_linear": (
         lambda dtype, length: test_norm_linear.case("layer", dtype, length=length),

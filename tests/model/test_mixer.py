@@ -194,8 +194,14 @@ def test_every_operation_says_which_implementation_runs():
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize("choices", [{}, {"head_norm": "none"}, {"head_norm": "layer"}], ids=str)
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    ("causal", "choices"),
+    [
+        *itertools.product((True, False), ({}, {"head_norm": "none"}, {"head_norm": "layer"})),
+        (True, {"key_shift": True, "attention_decay": "data"}),
+    ],
+    ids=str,
+)
 def test_the_kernels_compute_the_same_mixer(causal, choices):
     """With a length as well as without, and every parameter's gradient."""
     mixer = make_mixer(causal, num_heads=2, **choices).float()

@@ -198,7 +198,7 @@ def test_what_cannot_go_on_says_why() -> None:
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize(
-    "name", ["default", "no-path", "heads", "key-shift", "linear_transformer", "s4d"]
+    "name", ["default", "no-path", "heads", "key-shift", "decay", "linear_transformer", "s4d"]
 )
 def test_the_kernels_go_on_as_plain_pytorch(name: str) -> None:
     """What a GPU computes by itself: prompts by the kernels, and steps of one token by them."""

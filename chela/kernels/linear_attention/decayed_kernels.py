@@ -68,6 +68,22 @@ def _narrow_state(
 
 
 @triton.jit
+def _load_rows(states, index, DK: tl.constexpr, DV: tl.constexpr, rows, columns):
+    """Some rows of state ``index``, in float32."""
+    pointers, mask = state_pointers(states, index, DK, DV, rows, columns)
+    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store_rows(
+    states, index, x, DK: tl.constexpr, DV: tl.constexpr, rows, columns, WIDE: tl.constexpr
+):
+    """Write some rows of state ``index``, rounded to the dtype of ``states``."""
+    pointers, mask = state_pointers(states, index, DK, DV, rows, columns)
+    tl.store(pointers, rounded(x, states.dtype.element_ty, WIDE), mask=mask)
+
+
+@triton.jit
 def decayed_states(
     b,  # k; q, if BACK
     c,  # v; the gradient of the output, if BACK
@@ -107,8 +123,7 @@ def decayed_states(
     rows, columns = slice * BB + tl.arange(0, BB)[:, None], tl.arange(0, BV)[None, :]
     own = bh * tl.num_programs(1) + part
     if INITIAL:
-        pointers, mask = state_pointers(initial, own, DK, DV, rows, columns)
-        state = tl.load(pointers, mask=mask, other=0.0)
+        state = _load_rows(initial, own, DK, DV, rows, columns)
     else:
         state = tl.zeros((BB, BV), tl.float32)
     begin = part * part_tokens
@@ -118,11 +133,9 @@ def decayed_states(
         n = begin // C + (chunks - 1 - chunk if BACK else chunk)
         index = (tl.cast(batch, tl.int64) * places + n) * H + h
         if STORE:
-            pointers, mask = state_pointers(states, index, DK, DV, rows, columns)
-            tl.store(pointers, rounded(state, states.dtype.element_ty, WIDE), mask=mask)
+            _store_rows(states, index, state, DK, DV, rows, columns, WIDE)
             if BACK:
-                pointers, mask = state_pointers(saved, index + H, DK, DV, rows, columns)
-                behind = tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
+                behind = _load_rows(saved, index + H, DK, DV, rows, columns)
                 place = ((slice * (tl.num_programs(0) // H) + batch) * (places - 1) + n) * H + h
                 tl.store(products + place, tl.sum(state * behind))
         b_c = load_tile(b, b_strides[1], n * C, end, C, DB, BB, WIDE)  # (C, BB)
@@ -131,14 +144,12 @@ def decayed_states(
         left = _to_the_end(decay, total, not BACK)
         c_c = (c_c * left[:, None]).to(b_c.dtype)
         state = tl.dot(tl.trans(b_c), c_c, acc=state * tl.exp(total), input_precision=PRECISION)
-    pointers, mask = state_pointers(ends, own, DK, DV, rows, columns)
-    tl.store(pointers, state, mask=mask)
+    _store_rows(ends, own, state, DK, DV, rows, columns, WIDE)
     if STORE and not BACK:  # noqa: SIM102
         # one condition is decided by the compiler, the other by the program
         if part == tl.num_programs(1) - 1:
-            index = (tl.cast(batch, tl.int64) * places + places - 1) * H + h
-            pointers, mask = state_pointers(states, index, DK, DV, rows, columns)
-            tl.store(pointers, rounded(state, states.dtype.element_ty, WIDE), mask=mask)
+            last = (tl.cast(batch, tl.int64) * places + places - 1) * H + h
+            _store_rows(states, last, state, DK, DV, rows, columns, WIDE)
 
 
 @triton.jit
@@ -213,13 +224,15 @@ def decayed_output(
         o_c = _read(scores, q_c, v_c, state, decay, total, False, C, PRECISION)
         if SAVE and (NORM or GATE):
             raw_h = head_start(raw, out_strides, batch, h)
-            store_tile(raw_h, out_strides[1], first, L, o_c, C, DV, BV)
+            raw_c = rounded(o_c, raw.dtype.element_ty, WIDE)
+            store_tile(raw_h, out_strides[1], first, L, raw_c, C, DV, BV)
         if GATE:
             gate_h = head_start(gate, gate_strides, batch, h)
             g_c = load_tile(gate_h, gate_strides[1], first, end, C, DV, BV, WIDE)
         else:
             g_c = 0.0
         o_c = normalise_and_gate(o_c, gain, g_c, EPS, DV, 1, NORM, GATE)
+        o_c = rounded(o_c, out.dtype.element_ty, WIDE)
         store_tile(out_h, out_strides[1], first, L, o_c, C, DV, BV)
 
 

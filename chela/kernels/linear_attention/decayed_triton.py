@@ -222,7 +222,8 @@ def _scan(
     size, tiles = _cut(b, c)
     slices, back = tuning.state_slices(size["DK"]), products is not None
     parts, part_tokens = tuning.forward_parts(batch * heads * slices, length, c)
-    before = None if initial is None else initial.float().reshape(batch * heads, 1, -1, dv)
+    if initial is not None:
+        initial = initial.float().contiguous().view(batch * heads, 1, -1, dv)
 
     def walk(before: Tensor | None, ends: Tensor, store: bool) -> None:
         decayed_states[(batch * heads, parts, slices)](
@@ -235,11 +236,11 @@ def _scan(
 
     with on(c):
         if parts == 1:
-            walk(before, end, store=True)
+            walk(initial, end, store=True)
             return
         ends = end.new_empty((batch * heads, parts, size["DK"], dv))
         walk(None, ends, store=False)
-        before = _boundaries(ends, before, log_decay, lengths, part_tokens, back)
+        before = _boundaries(ends, initial, log_decay, lengths, part_tokens, back)
         walk(before, ends, store=True)
         end.copy_(ends[:, 0 if back else -1].view_as(end))
 
