@@ -12,7 +12,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.loader import Batch, Batches, Encoding, width_for, widths_up_to
+from tasks.loader import Batch, Batches, Encoding, widths_for, widths_up_to
 from tasks.storage.rows import NOTHING, Rows
 from tasks.storage.store import rows_of
 
@@ -31,15 +31,16 @@ class DeviceReader:
         self._device = device
         blocks = [encoding.sequences(rows) for rows in _blocks(dataset)]
         self._values = torch.cat([as_signed(rows.values).to(device) for rows in blocks])  # (all,)
-        self._lengths = np.concatenate([rows.lengths for rows in blocks])  # (n documents,)
+        lengths = np.concatenate([rows.lengths for rows in blocks])  # (n documents,)
         self._labels = torch.from_numpy(np.concatenate([rows.labels for rows in blocks])).to(device)
         asked = [rows.targets for rows in blocks if rows.targets is not None]
         self._targets = torch.from_numpy(np.concatenate(asked)).to(device) if asked else None
-        lengths = torch.from_numpy(self._lengths)
-        self._starts = (lengths.cumsum(0) - lengths).to(device)  # (n documents,)
-        self._device_lengths = lengths.to(device)
-        self._widths = widths_up_to(int(self._lengths.max()))
-        self._places = torch.arange(self._widths[-1], device=device)
+        longest = int(lengths.max())
+        alone = widths_for(lengths, widths_up_to(longest))
+        self.widths = alone.reshape(-1, encoding.documents).max(1)  # (n,), see ``Reader``
+        self._lengths = torch.from_numpy(lengths).to(device)
+        self._starts = self._lengths.cumsum(0) - self._lengths  # (n documents,)
+        self._places = torch.arange(longest, device=device)
 
     def read(self, batches: Batches) -> Iterator[Batch]:
         """The batches of the given rows, in order."""
@@ -49,13 +50,12 @@ class DeviceReader:
         """The batch of the given rows; the host waits for nothing."""
         documents = self._encoding.documents
         host = torch.tensor(rows)
-        longest = int(self._lengths.reshape(-1, documents)[rows].max())
-        width = width_for(longest, self._widths)
+        width = int(self.widths[rows].max())
         if self._device.type == "cuda":
             host = host.pin_memory()  # else the copy would wait
         index = host.to(self._device, non_blocking=True)  # (B,)
         which = (index[:, None] * documents + self._places[:documents]).flatten()
-        places, lengths = self._places[:width], self._device_lengths[which]
+        places, lengths = self._places[:width], self._lengths[which]
         position = self._starts[which, None] + places  # (B documents, W)
         position = position.clamp(max=len(self._values) - 1)
         stored = as_stored(self._values[position])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from chela.training.engine import Engine, resolve
 from chela.training.module import TrainingModule
 from tasks.base import Batch, TaskSpec
 
-WARM_UP = 30  # steps of a task: every usual length of a batch has been met three times by then
+WARM_UP = 30  # steps of a task: whatever is compiled for lengths of some kind has met them by then
 
 
 @dataclass
@@ -35,12 +36,12 @@ class Speed:
     """
 
     loop: float  # tokens per second of training in Lightning's loop
-    step: float  # of the step alone, on one batch again and again
+    step: float  # of the step alone, on the loop's batches
     evaluation: float  # of the evaluation step alone
     true_share: float  # of the loop's tokens that are no padding
     peak_bytes: int  # of GPU memory, 0 on a CPU
     compile_seconds: float  # of the first steps: compilers and the recording of graphs
-    profile: Profile  # of a step
+    profile: Profile  # of a step on the longest of the loop's batches
     floor_bytes: int  # that a step moves at least; 0 where its mixer does not say
     sent_bytes: int  # in a step, to devices that hold parts of the same sequences; of all of these
     least_bytes: int  # that they send at least, see ``least_of_a_step``
@@ -63,7 +64,7 @@ def measure(
         engine: that computes.
         data: ``warm_up + steps`` batches of training, and one at least of validation.
         padded: whether batches hold padding.
-        warm_up: steps that are not timed; enough to meet every shape three times.
+        warm_up: steps that are not timed.
         steps: to be timed.
     """
     build.free_memory(engine.device)
@@ -144,8 +145,7 @@ class _Stopwatch(Callback):
     def __init__(self, warm_up: int, total: int, dim: int, number_bytes: int) -> None:
         self.warm_up, self.total = warm_up, total
         self.dim, self.number_bytes = dim, number_bytes  # of activations
-        self.tokens = 0
-        self.true_tokens = torch.zeros((), dtype=torch.int64)
+        self.batches: list[Batch] = []  # of the timed steps
         self.began = self.warm = 0.0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -155,50 +155,41 @@ class _Stopwatch(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
     ) -> None:
-        """Count tokens; at the last step measure the rest."""
+        """Keep the batch; at the last step measure the rest."""
         assert isinstance(module, TrainingModule)
         if trainer.global_step > self.warm_up:
-            self.tokens += _positions(batch)
-            self.true_tokens = self.true_tokens.to(module.device) + batch.lengths.sum()
+            self.batches.append(batch)
         if trainer.global_step == self.warm_up:
             self.warm = _now(module.device)
         if trainer.global_step == self.total:
             loop = _now(module.device) - self.warm
-            self._finish(trainer, module, batch, loop)
+            self._finish(trainer, module, loop)
 
-    def _finish(
-        self, trainer: L.Trainer, module: TrainingModule, batch: Batch, loop: float
-    ) -> None:
-        steps, device = self.total - self.warm_up, module.device
-
-        def train() -> None:
-            if module.graph:
-                module.training_step(batch, 0)
-            else:
-                whole()
-
-        def whole() -> None:
-            module.whole_step(batch)
-
-        size = _positions(batch)
-        step = _seconds(train, steps, device)
+    def _finish(self, trainer: L.Trainer, module: TrainingModule, loop: float) -> None:
+        device, batches = module.device, self.batches
+        longest = max(batches, key=_positions)
+        size, tokens = _positions(longest), sum(map(_positions, batches))
+        train = partial(module.training_step, batch_index=0)
+        whole = partial(module.whole_step, longest)
+        step = _seconds(train, batches, device)
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
-        profile = profiled(train, whole, device)
+        profile = profiled(partial(train, longest), whole, device)
         with exchanged() as sent:
             whole()
-        sequences, length = batch.lengths.numel(), batch.values.shape[batch.lengths.ndim]
+        sequences, length = longest.lengths.numel(), longest.values.shape[longest.lengths.ndim]
         shares = Shares(sequences, length, parts(), self.number_bytes)
         val = next(iter(trainer.datamodule.val_dataloader()))  # type: ignore[attr-defined]
         val = Batch(*(each.to(device) for each in val))
         module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            evaluation = _seconds(lambda: module.validation_step(val, 0), steps, device)
+            evaluate = partial(module.validation_step, batch_index=0)
+            evaluation = _seconds(evaluate, [val] * len(batches), device)
         module.train()
         self.speed = Speed(
-            loop=replicas() * self.tokens / loop,
-            step=replicas() * size / step,
-            evaluation=replicas() * _positions(val) / evaluation,
-            true_share=float(self.true_tokens) / self.tokens,
+            loop=replicas() * tokens / loop,
+            step=replicas() * tokens / step,
+            evaluation=replicas() * _positions(val) * len(batches) / evaluation,
+            true_share=sum(int(each.lengths.sum()) for each in batches) / tokens,
             peak_bytes=peak,
             compile_seconds=self.warm - self.began,
             profile=profile,
@@ -224,11 +215,13 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _seconds(step: Callable[[], None], n: int, device: torch.device) -> float:
-    """Of one step, as the mean of ``n`` after three that warm up."""
-    for _ in range(3):
-        step()
+def _seconds(
+    step: Callable[[Batch], object], batches: Sequence[Batch], device: torch.device
+) -> float:
+    """Of the steps of ``batches``, after three that warm up."""
+    for batch in batches[:3]:
+        step(batch)
     began = _now(device)
-    for _ in range(n):
-        step()
-    return (_now(device) - began) / n
+    for batch in batches:
+        step(batch)
+    return _now(device) - began

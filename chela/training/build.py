@@ -52,7 +52,7 @@ def compile_blocks(model: Model, one_for_all_lengths: bool) -> None:
     another one first: so where the same bits are asked for, each length needs one of its own.
     """
     torch._dynamo.reset()  # what an earlier run of this process compiled counts towards the limit
-    torch._dynamo.config.recompile_limit = 64  # training, evaluation, Mega by width
+    torch._dynamo.config.recompile_limit = 128  # training, evaluation, Mega by width
     torch._dynamo.config.fail_on_recompile_limit_hit = True  # instead of going on uncompiled
     torch._dynamo.config.specialize_float = True  # rates of dropout do not change
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)

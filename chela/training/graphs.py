@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from tasks.base import Batch
 
 WARM_UP = 2  # steps of each shape before it is recorded: compilers and libraries settle in them
+Rehearsal = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -23,48 +24,65 @@ class _Recorded:
 
 
 class StepGraphs:
-    """A step that is recorded for each shape of batch it meets, and replayed from then on.
+    """A step that is recorded for each shape of batch, and replayed from then on.
 
-    Recording computes nothing: the first replay is the step itself. The graphs share their memory,
-    since one is replayed at a time. They know the weights by their addresses: once a model has been
-    moved they are of no use. Several processes record and replay together what they add up: all
-    meet the same shapes in the same order.
+    Recording computes nothing, and what it rehearses is put back: each step is a replay. The graphs
+    share their memory, since one is replayed at a time. They know the weights by their addresses:
+    once a model has been moved they are of no use. Several processes record and replay together
+    what they add up: all meet the same shapes in the same order.
 
     Args:
         step: from a batch to a tensor. It waits for nothing, and keeps what must last in tensors
             that it changes in place.
+        rehearsal: what steps change inside of this context is at its end what it was; by default
+            they change nothing.
         beside: other graphs, to share the memory of.
     """
 
-    def __init__(self, step: Callable[[Batch], Tensor], beside: StepGraphs | None = None) -> None:
+    def __init__(
+        self,
+        step: Callable[[Batch], Tensor],
+        rehearsal: Rehearsal = nullcontext,
+        beside: StepGraphs | None = None,
+    ) -> None:
         self._step = step
+        self._rehearsal = rehearsal
         self._recorded: dict[torch.Size, _Recorded] = {}
-        self._met: Counter[torch.Size] = Counter()
         self._pool: Any = torch.cuda.graph_pool_handle() if beside is None else beside._pool
         self._stream = torch.cuda.Stream()  # a graph cannot be recorded on the default one
+
+    def record(self, batches: Iterable[Batch]) -> None:
+        """Record the step of each shape that ``batches`` have, the largest first.
+
+        The others then find room in the memory that the largest one took. All are rehearsed before
+        the first one is recorded, as recording gives back the memory that rehearsals share.
+        """
+        new = {batch.values.shape: batch for batch in batches}
+        shapes = sorted(new.keys() - self._recorded.keys(), key=torch.Size.numel, reverse=True)
+        with self._rehearsal():
+            for shape in shapes * WARM_UP:
+                self._beside(new[shape])
+        for shape in shapes:
+            self._recorded[shape] = self._record(new[shape])
 
     def __call__(self, batch: Batch) -> Tensor:
         """The step of ``batch``; the output is overwritten by the next step."""
         shape = batch.values.shape
         if shape not in self._recorded:
-            self._met[shape] += 1
-            if self._met[shape] <= WARM_UP:
-                return self._beside(batch)
-            self._recorded[shape] = self._record(batch)
+            self.record([batch])
         recorded = self._recorded[shape]
         for mine, new in zip(recorded.batch, batch, strict=True):
             mine.copy_(new)
         recorded.graph.replay()
         return recorded.output
 
-    def _beside(self, batch: Batch) -> Tensor:
+    def _beside(self, batch: Batch) -> None:
         """The step, on the stream where it will be recorded."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
-            output = self._step(batch)
+            self._step(batch)
         current.wait_stream(self._stream)
-        return output
 
     def _record(self, batch: Batch) -> _Recorded:
         mine = Batch(*(each.clone() for each in batch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -24,7 +25,9 @@ from chela.training.distributed import total
 from chela.training.graphs import StepGraphs
 from chela.training.narrow import NarrowWeights
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
+from chela.training.rehearsal import put_back
 from tasks.base import Batch
+from tasks.loader import TrainLoader
 
 # What a step is made of, by these names in a profile.
 STAGES = ("forward", "backward", "clip and books", "optimizer")
@@ -125,7 +128,11 @@ class TrainingModule(L.LightningModule):
             return self.whole_step(batch)
         if self._graphs is None:
             follow_the_device(self.trainer.optimizers[0], self.device)
-            self._graphs = StepGraphs(self.whole_step)
+            rehearsal = partial(put_back, self, self.trainer.optimizers[0])
+            self._graphs = StepGraphs(self.whole_step, rehearsal)
+            if isinstance(loader := self.trainer.train_dataloader, TrainLoader):
+                move = self.trainer.strategy.batch_to_device
+                self._graphs.record(move(each, self.device) for each in loader.of_each_width())
         return self._graphs(batch)
 
     def whole_step(self, batch: Batch) -> Tensor:

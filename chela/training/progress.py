@@ -17,6 +17,8 @@ from rich.text import Text
 from chela.records.format import duration, human
 from chela.records.state import seconds_left
 from chela.training.history import History
+from chela.training.module import TrainingModule
+from tasks.loader import TrainLoader
 from tasks.screen import Screen
 
 LINE_EVERY_SECONDS = 20.0  # where there is no terminal: often enough to see that it lives
@@ -67,17 +69,21 @@ class TrainingProgress(ProgressBar):
         self._first_step = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Draw the bar, at the step where the run is."""
+        """Draw the bar, at the step where the run is; say what comes before that step."""
         self._last_line = self._began = time.monotonic()
         self._first_step = trainer.global_step
+        widths = _recorded_widths(trainer, module)
+        records = f"records {widths} widths of batches" if widths > 1 else None
         if not self.console.is_terminal:
+            if records:
+                self._line(trainer, records)
             return
         self._bar = Progress(_Line(self.console), console=self.console)
         self._task = self._bar.add_task(
             "train",
             total=trainer.max_steps,
             completed=trainer.global_step,
-            parts=self._parts(trainer),
+            parts=self._parts(trainer, records),
         )
         self._bar.start()
 
@@ -93,7 +99,7 @@ class TrainingProgress(ProgressBar):
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Say why the bar stands still."""
         if self._bar is not None:
-            self._draw(self._bar, trainer, validates=True)
+            self._draw(self._bar, trainer, "validates")
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Show what the validation came to."""
@@ -116,15 +122,15 @@ class TrainingProgress(ProgressBar):
         """Lightning's way to keep the other processes of a distributed run silent."""
         self.console = Screen(quiet=True)
 
-    def _line(self, trainer: L.Trainer) -> None:
+    def _line(self, trainer: L.Trainer, doing: str | None = None) -> None:
         self._last_line = time.monotonic()
-        self.console.say(GAP.join(self._parts(trainer)))
+        self.console.say(GAP.join(self._parts(trainer, doing)))
 
-    def _draw(self, bar: Progress, trainer: L.Trainer, validates: bool = False) -> None:
-        parts = self._parts(trainer, validates)
+    def _draw(self, bar: Progress, trainer: L.Trainer, doing: str | None = None) -> None:
+        parts = self._parts(trainer, doing)
         bar.update(self._task, completed=trainer.global_step, parts=parts)
 
-    def _parts(self, trainer: L.Trainer, validates: bool = False) -> list[str]:
+    def _parts(self, trainer: L.Trainer, doing: str | None = None) -> list[str]:
         """What is known, the most important first."""
         latest, step = self.history.latest, trainer.global_step
         metric = self.history.objective.primary.name
@@ -134,8 +140,8 @@ class TrainingProgress(ProgressBar):
         done, left = step - self._first_step, trainer.max_steps - step
         if time_left := seconds_left(done, seconds, left):
             parts.append(f"{duration(time_left)} left")
-        if validates:
-            parts.append("validates")
+        if doing:
+            parts.append(doing)
         if loss in latest:
             parts.append(f"loss {latest[loss]:.3f}")
         if validated in latest:
@@ -150,3 +156,11 @@ class TrainingProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _recorded_widths(trainer: L.Trainer, module: L.LightningModule) -> int:
+    """How many graphs are recorded before the first step; 0 where that is not foreseen."""
+    if not (isinstance(module, TrainingModule) and module.graph):
+        return 0
+    loader = trainer.train_dataloader
+    return len(loader.first_of_widths) if isinstance(loader, TrainLoader) else 0

@@ -146,6 +146,8 @@ class DeviceWindows:
         device: where it is kept.
     """
 
+    widths = None  # which nobody needs to know: all windows have the same
+
     def __init__(self, windows: Windows, device: torch.device) -> None:
         self._windows, self._device = windows, device
         blocks = [as_signed(rows.values).to(device) for rows in stored_rows(windows.dataset)]

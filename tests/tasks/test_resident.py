@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.image.pixels import Standardised
-from tasks.loader import DiskReader, Encoding, widths_up_to
+from tasks.loader import DiskReader, Encoding, TrainLoader, TrainOrder, widths_up_to
 from tasks.resident import DeviceReader
 from tasks.retrieval.pairs import Alphabet, Pair, encode, separate
 from tasks.storage.meta import Origin
@@ -86,7 +88,10 @@ def test_few_widths_and_none_beyond_the_longest(longest: int) -> None:
     found = widths_up_to(longest)
     assert found[-1] == longest
     assert found == sorted(set(found))
-    assert len(found) <= 8
+    assert not any(width % 16 for width in found[:-1])
+    # at most an eighth of a batch's longest is padded, or as much as the multiples ask for
+    assert all(b - a <= max(16, b / 9 + 1) for a, b in itertools.pairwise([0, *found]))
+    assert len(found) <= 12 + 6 * math.log2(longest)
 
 
 @settings(deadline=None)
@@ -98,6 +103,27 @@ def test_the_disk_pads_to_the_same_widths_when_asked(tmp_path_factory, rows: lis
     found = DiskReader(dataset, Encoding(), widths=widths).__getitems__(rows)
     expected = DeviceReader(dataset, Encoding(), CPU).batch(rows)
     assert all(torch.equal(mine, true) for mine, true in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("window", [1, 8])
+@pytest.mark.parametrize("case", [*CASES])
+def test_the_widths_of_a_run_are_known_at_its_start(tmp_path, case, window) -> None:
+    rows, encoding = CASES[case]
+    dataset = stored(tmp_path / "widths", rows)
+    lengths = lengths_of(dataset)
+    grid = widths_up_to(int(lengths.max()))
+    for reader in (
+        DiskReader(dataset, encoding, widths=grid),
+        DeviceReader(dataset, encoding, CPU),
+    ):
+        order = TrainOrder(len(dataset), 3, 40, seed=0, window=window, lengths=lengths)
+        loader = TrainLoader(reader, order)
+        shapes = [each.values.shape for each in loader.of_each_width()]
+        if reader.widths is None:  # several sequences in a row, which is not read for it
+            assert not shapes
+            continue
+        assert len(set(shapes)) == len(shapes)
+        assert set(shapes) == {batch.values.shape for batch in loader}
 
 
 def test_a_split_read_in_order(readers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +14,9 @@ from chela.objectives.base import ACCURACY
 from chela.training import progress
 from chela.training.history import History
 from chela.training.progress import TrainingProgress
+from chela.training.run import run
 from tasks.screen import Screen
+from tests.training.replayed import replay_on_cpu
 
 OBJECTIVE = SimpleNamespace(primary=ACCURACY)
 
@@ -32,6 +35,16 @@ def test_a_line_of_a_log_has_the_step_and_the_time_left(monkeypatch: pytest.Monk
         bar.on_train_batch_end(trainer, cast("Any", None), None, None, 0)
     # ten steps took 30 seconds, and 50 were left; nothing is left at the end
     assert file.getvalue().splitlines() == ["step 50/100  2 min 30 s left", "step 100/100"]
+
+
+def test_a_log_says_that_widths_are_recorded_before_the_first_step(
+    composed, tmp_path, monkeypatch, capsys
+) -> None:
+    replay_on_cpu(monkeypatch)
+    ragged = ["task.min_length=30", "trainer.length_window=4", "trainer.max_steps=2"]
+    run(composed("trainer.progress=true", *ragged, f"output_dir={tmp_path}"))
+    said = re.findall(r"^step 0/2  records \d widths of batches$", capsys.readouterr().out, re.M)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(("width", "seen"), [(200, 6), (80, 4), (60, 3), (40, 2), (15, 1)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,9 @@ from chela.training.narrow import NarrowWeights
 from chela.training.optim import follow_the_device, portable
 from chela.training.run import run
 from tests.conftest import TINY
+from tests.training.replayed import Replayed, replay_on_cpu, watch
 from tests.training.runs import record_of
+from tests.training.test_resume import assert_same_run, signal_at
 
 pytestmark = pytest.mark.training
 
@@ -56,22 +58,45 @@ def rows(config) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("more", [[], ["trainer.gradient_clip=null", "model.norm=batch"]])
+RAGGED = ["task.min_length=30", "trainer.length_window=4", "model.norm=batch"]
+
+
+@pytest.mark.parametrize(
+    "more", [["trainer.gradient_clip=null"], RAGGED, [*RAGGED, "optimizer=muon"]]
+)
 def test_the_step_of_a_graph_is_that_without_one(composed, tmp_path, monkeypatch, more) -> None:
-    """Without the graph itself, which a CPU has not: the same bits by the other way."""
+    """Without the graph itself, which a CPU has not: the same bits by the other way.
+
+    Also where what comes before the first step has drawn dropout, averaged and updated weights.
+    """
     plain = composed(*more, f"output_dir={tmp_path}/plain")
     run(plain)
-    graph = lambda config: replace(resolve(config), step="graph")  # noqa: E731
-    monkeypatch.setattr("chela.training.run.resolve", graph)
-    monkeypatch.setattr("chela.training.run.build.compile_blocks", lambda *_, **__: None)
-    # padding changes rounding
-    monkeypatch.setattr("chela.training.data.widths_up_to", lambda longest: ())
-    monkeypatch.setattr("chela.training.module.StepGraphs", lambda step, beside=None: step)
-    monkeypatch.setattr("chela.training.module.follow_the_device", lambda *_: None)
+    replay_on_cpu(monkeypatch)
+    recordings = watch(monkeypatch, Replayed)
     other = composed(*more, f"output_dir={tmp_path}/other")
     run(other)
     assert len(rows(plain)) > 3
     assert rows(plain) == rows(other)
+    (recorded,) = recordings  # at once, before the first step
+    assert len(set(recorded.widths)) == len(recorded.widths) > 5
+    assert not recorded.changed
+
+
+def test_what_records_every_width_anew_goes_on_as_if_it_had_not_stopped(
+    composed, tmp_path, monkeypatch
+) -> None:
+    replay_on_cpu(monkeypatch)
+    whole = composed(*RAGGED, "optimizer=muon", f"output_dir={tmp_path}/whole")
+    run(whole)
+    parts = composed(*RAGGED, "optimizer=muon", f"output_dir={tmp_path}/parts")
+    signal_at(monkeypatch, 7, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(parts)
+    recordings = watch(monkeypatch, Replayed)
+    run(parts)
+    assert_same_run(whole, parts)
+    (recorded,) = recordings
+    assert not recorded.changed
 
 
 @pytest.mark.parametrize("more", [[], ["model.ffn=none", "model.norm=batch", "optimizer=muon"]])

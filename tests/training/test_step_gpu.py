@@ -7,7 +7,9 @@ import signal
 import pytest
 import torch
 
+from chela.training.graphs import StepGraphs
 from chela.training.run import run
+from tests.training.replayed import watch
 from tests.training.runs import record_of
 from tests.training.test_resume import contents, same, signal_at, without_speed
 
@@ -47,6 +49,17 @@ def test_a_graph_trains_as_an_eager_step_does(composed, tmp_path, more) -> None:
     assert plain == pytest.approx(eager, rel=1e-4)
 
 
+@pytest.mark.parametrize("more", [[], ["optimizer=muon"]])
+def test_each_width_is_recorded_at_the_start_and_leaves_no_trace(
+    composed, tmp_path, monkeypatch, more
+) -> None:
+    recordings = watch(monkeypatch, StepGraphs)
+    curve(composed, tmp_path, "graph", "trainer.step=graph", "model.norm=batch", *RAGGED, *more)
+    (recorded,) = recordings
+    assert len(set(recorded.widths)) == len(recorded.widths) > 1
+    assert not recorded.changed
+
+
 def test_a_graph_trains_with_muon_as_an_eager_step_does(composed, tmp_path) -> None:
     same_numbers = ["model.dropout=0", "trainer.precision=float32", "optimizer=muon"]
     eager = curve(composed, tmp_path, "eager", "trainer.step=eager", *same_numbers)
@@ -61,7 +74,7 @@ def test_data_on_the_gpu_train_as_those_on_disk_do(composed, tmp_path) -> None:
     assert on_gpu == pytest.approx(on_disk, rel=2e-2)  # bf16, other padding
 
 
-# Before a graph is recorded, at a validation, and when graphs are replayed.
+# After the first step, at a validation, and later.
 @pytest.mark.parametrize(
     ("step", "stop", "more"),
     [
