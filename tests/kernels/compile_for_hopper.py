@@ -59,7 +59,9 @@ def main() -> None:
             state = torch.zeros(1, 2, dk, dv) if full else None
             out, _, *rest = causal_triton.causal_attention(q, k, v, lengths, state, *epilogue, True)
             causal_triton.causal_attention_backward(out, state, q, k, v, lengths, *epilogue, *rest)
-            qkv = (q[:, :, :1], k[:, :, :1], v, torch.zeros(1, 1100, 2))
+            chunk = decayed_triton.chunk_of(k, v)
+            decays = torch.zeros(1, 2, -(-1100 // chunk), chunk)
+            qkv = (q[:, :, :1], k[:, :, :1], v, decays)
             out, _, *rest = decayed_triton.decayed_attention(*qkv, lengths, state, *epilogue, True)
             if not full:
                 rest[0] = out

@@ -16,7 +16,7 @@ from chela.kernels import linear_attention
 from chela.kernels.linear_attention import tuning
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
-from chela.kernels.linear_attention.decayed_triton import decayed_attention
+from chela.kernels.linear_attention.decayed_triton import chunk_of, decayed_attention
 from tests.conftest import program
 
 pytestmark = [
@@ -176,7 +176,9 @@ def test_operators_are_registered_well(form, epilogue):
     torch.use_deterministic_algorithms(False)  # opcheck compares the memory of unused outputs
     before = leaves.get("initial_state")
     if decay:
-        torch.library.opcheck(decayed_attention, (*qkv, leaves["log_decay"], None, before, *rest))
+        decays = -torch.rand(1, 1, 2, chunk_of(*qkv[1:]), device=DEVICE).cumsum(-1)
+        decays.requires_grad_()
+        torch.library.opcheck(decayed_attention, (*qkv, decays, None, before, *rest))
     elif causal:
         torch.library.opcheck(causal_attention, (*qkv, None, before, *rest))
     else:

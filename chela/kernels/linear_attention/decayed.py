@@ -63,6 +63,12 @@ def state(k: Tensor, v: Tensor, log_decay: Tensor, lengths: Tensor | None) -> tu
         return torch.einsum("blhd,blhe->bhde", k, v).to(g.dtype), g.sum(1).exp()
 
 
+def running_decays(log_decay: Tensor, lengths: Tensor | None, chunk: int) -> Tensor:
+    """The running sums of (B, L, H) within each chunk, (B, H, N, C) in a row in memory."""
+    g = _chunks_of(log_decay, lengths, chunk, 1)[:, 0]  # (B, N, C, H)
+    return g.permute(0, 3, 1, 2).contiguous().cumsum(-1)
+
+
 def _chunks_of(x: Tensor, lengths: Tensor | None, chunk: int, shared: int) -> Tensor:
     """(B, L, H, ...) as (B, h, N, C, G, ...), the last chunk filled up with zeros."""
     x = zero_padding(x, lengths).unflatten(2, (shared, -1))

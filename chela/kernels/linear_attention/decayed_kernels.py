@@ -7,7 +7,8 @@ chunk, so that what they share is loaded once, and the gradients of q and k are 
 registers. With (q, k, v, S) replaced by (k, q, do, dS) and time reversed, the output's formula is
 that of dv, and with (do, v, S, k) by (v, do, dS, q) that of dq is that of dk.
 
-c is the running sum of log_decay within a chunk, T its last. Only differences at most 0 are raised.
+``decays`` (B, H, N, C) are the running sums c of log_decay within each chunk, to which padding adds
+nothing; T is a chunk's last. Only differences at most 0 are raised to a power.
 """
 
 import triton
@@ -25,12 +26,10 @@ from chela.kernels.tokens.tiles import rounded
 
 
 @triton.jit
-def _decays(log_decay, b, h, first, end, H, L, C: tl.constexpr):
-    """c (C,) and T of tokens first .. first + C; tokens from ``end`` on forget nothing."""
-    rows = tl.arange(0, C)
-    start = log_decay + (tl.cast(b, tl.int64) * L + first) * H + h
-    c = tl.cumsum(tl.load(start + rows * H, mask=first + rows < end, other=0.0), 0)
-    return c, tl.sum(tl.where(rows == C - 1, c, 0.0), 0)
+def _decays(decays, b, h, n, H, chunks, C: tl.constexpr):
+    """c (C,) and T of chunk n of head h."""
+    start = decays + ((tl.cast(b, tl.int64) * H + h) * chunks + n) * C
+    return tl.load(start + tl.arange(0, C)), tl.load(start + C - 1)
 
 
 @triton.jit
@@ -87,7 +86,7 @@ def _store_rows(
 def decayed_states(
     b,  # k; q, if BACK
     c,  # v; the gradient of the output, if BACK
-    log_decay,  # (B, L, H)
+    decays,  # (B, H, N, C)
     lengths,  # (B,)
     initial,  # (B * H, parts, DK, DV): the state each part starts from
     saved,  # (B, N + 1, H, DK, DV): the states, of which BACK's are the gradients
@@ -140,7 +139,7 @@ def decayed_states(
                 tl.store(products + place, tl.sum(state * behind))
         b_c = load_tile(b, b_strides[1], n * C, end, C, DB, BB, WIDE)  # (C, BB)
         c_c = load_tile(c, c_strides[1], n * C, end, C, DV, BV, WIDE)  # (C, BV)
-        decay, total = _decays(log_decay, batch, h, n * C, end, H, L, C)
+        decay, total = _decays(decays, batch, h, n, H, places - 1, C)
         left = _to_the_end(decay, total, not BACK)
         c_c = (c_c * left[:, None]).to(b_c.dtype)
         state = tl.dot(tl.trans(b_c), c_c, acc=state * tl.exp(total), input_precision=PRECISION)
@@ -176,7 +175,7 @@ def decayed_output(
     q,
     k,
     v,
-    log_decay,  # (B, L, H)
+    decays,  # (B, H, N, C)
     gate,
     weight,  # (DV,)
     lengths,  # (B,)
@@ -220,7 +219,7 @@ def decayed_output(
         v_h, out_h = head_start(v, v_strides, batch, h), head_start(out, out_strides, batch, h)
         v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, WIDE)
         state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)
-        decay, total = _decays(log_decay, batch, h, first, end, H, L, C)
+        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         o_c = _read(scores, q_c, v_c, state, decay, total, False, C, PRECISION)
         if SAVE and (NORM or GATE):
             raw_h = head_start(raw, out_strides, batch, h)
@@ -243,12 +242,12 @@ def decayed_backward_value(
     v,
     o,
     dout,
-    log_decay,  # (B, L, H)
+    decays,  # (B, H, N, C)
     lengths,  # (B,)
     dstates,  # (B, N + 1, H, DK, DV): the gradient of what each chunk ends with
     products,  # (SLICES, B, N, H): of that with what the chunk ends with
     dv,
-    dlog_decay,  # (B, L, H)
+    ddecays,  # (B, H, N, C)
     q_strides,
     k_strides,
     v_strides,
@@ -267,12 +266,12 @@ def decayed_backward_value(
     WIDE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dv and dlog_decay for all heads of chunk program_id(0), program_id(1)'s.
+    """dv and ddecays for all heads of chunk program_id(0), program_id(1)'s.
 
     A token's c has the gradient o . do - v . dv, of its output's terms and of those that it is in.
-    log_decay_t moves c from t on: in this chunk, and in later ones as much as it moves the state
-    behind the chunk, whose product with its gradient is known. A sum over all later tokens would
-    be the difference of large numbers.
+    A chunk's last moves all that comes later as much as it moves the state behind the chunk, whose
+    product with its gradient is known: a sum over all later tokens would be the difference of large
+    numbers.
     """
     n, batch = tl.program_id(0), tl.program_id(1)
     first = n * C
@@ -287,7 +286,7 @@ def decayed_backward_value(
         o_h, dv_h = head_start(o, o_strides, batch, h), head_start(dv, dv_strides, batch, h)
         do_c = load_tile(do_h, dout_strides[1], first, end, C, DV, BV, WIDE)
         dstate = _narrow_state(dstates, index + h, DK, DV, BK, BV, WIDE)
-        decay, total = _decays(log_decay, batch, h, first, end, H, L, C)
+        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         dv_c = _read(scores, k_c, do_c, dstate, decay, total, True, C, PRECISION)
         dv_c = tl.where((tokens < end)[:, None], dv_c, 0.0)
         store_tile(dv_h, dv_strides[1], first, L, dv_c, C, DV, BV)
@@ -298,9 +297,9 @@ def decayed_backward_value(
         for each in tl.static_range(SLICES):
             chunk = (each * tl.num_programs(1) + batch) * tl.num_programs(0) + n
             later += tl.load(products + tl.cast(chunk, tl.int64) * H + h)
-        dg = later + tl.sum(dc, axis=0) - tl.cumsum(dc, 0) + dc
-        place = (tl.cast(batch, tl.int64) * L + tokens) * H + h
-        tl.store(dlog_decay + place, tl.where(tokens < end, dg, 0.0), mask=tokens < L)
+        dc += tl.where(tl.arange(0, C) == C - 1, later, 0.0)
+        place = ((tl.cast(batch, tl.int64) * H + h) * tl.num_programs(0) + n) * C
+        tl.store(ddecays + place + tl.arange(0, C), dc)
 
 
 @triton.jit
@@ -314,7 +313,7 @@ def _shared_gradient(
     other_strides,
     out_strides,
     states,
-    log_decay,
+    decays,
     batch,
     n,
     end,
@@ -339,7 +338,7 @@ def _shared_gradient(
         a_c = load_tile(a_h, a_strides[1], first, end, C, DV, BV, WIDE)
         b_c = load_tile(b_h, b_strides[1], first, end, C, DV, BV, WIDE)
         state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)
-        decay, total = _decays(log_decay, batch, h, first, end, H, L, C)
+        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         inner = tl.dot(a_c, tl.trans(b_c), input_precision=PRECISION)
         scores += inner * _weights(decay, BACK, C)
         a_c = (a_c * _to_the_end(decay, total, BACK)[:, None]).to(a_c.dtype)
@@ -356,7 +355,7 @@ def decayed_backward_query_key(
     k,
     v,
     dout,
-    log_decay,  # (B, L, H)
+    decays,  # (B, H, N, C)
     lengths,  # (B,)
     states,  # (B, N + 1, H, DK, DV): what each chunk starts from
     dstates,  # (B, N + 1, H, DK, DV): the gradient of what each chunk ends with
@@ -383,11 +382,11 @@ def decayed_backward_query_key(
     end = tl.load(lengths + batch).to(tl.int32) if RAGGED else L
     if tl.program_id(2) == 0:
         _shared_gradient(
-            dout, v, k, dq, dout_strides, v_strides, k_strides, dq_strides, states, log_decay,
+            dout, v, k, dq, dout_strides, v_strides, k_strides, dq_strides, states, decays,
             batch, n, end, H, L, DK, DV, BK, BV, C, False, WIDE, PRECISION,
         )  # fmt: skip
     else:
         _shared_gradient(
-            v, dout, q, dk, v_strides, dout_strides, q_strides, dq_strides, dstates, log_decay,
+            v, dout, q, dk, v_strides, dout_strides, q_strides, dq_strides, dstates, decays,
             batch, n, end, H, L, DK, DV, BK, BV, C, True, WIDE, PRECISION,
         )  # fmt: skip

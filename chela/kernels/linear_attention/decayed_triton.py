@@ -17,7 +17,6 @@ from chela.kernels.linear_attention.decayed_kernels import (
     decayed_output,
     decayed_states,
 )
-from chela.kernels.masking import zero_padding
 
 
 @torch.library.custom_op("chela::decayed_attention", mutates_args=())
@@ -25,24 +24,27 @@ def decayed_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    log_decay: Tensor,
+    decays: Tensor,
     lengths: Tensor | None,
     initial_state: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """out, the final state, the raw output (empty unless ``save`` needs it), the chunks' states."""
-    q, k, v = (launching.rows(x) for x in (q, k, v))
-    log_decay = log_decay.contiguous()
+    """out, the final state, the raw output (empty unless ``save`` needs it), the chunks' states.
+
+    Args:
+        decays: (B, H, N, C), see ``decayed_kernels``, in float32.
+    """
+    q, k, v, decays = (*(launching.rows(x) for x in (q, k, v)), decays.contiguous())
     gate = None if gate is None else launching.rows(gate)
     out, final, raw, states = _outputs(k, v, norm_weight, gate, save)
-    _scan(k, v, log_decay, lengths, initial_state, None, states, final, None)
+    _scan(k, v, decays, lengths, initial_state, None, states, final, None)
     batch, length, heads, _ = v.shape
     size, tiles = _cut(k, v)
     with on(v):
         decayed_output[(triton.cdiv(length, tiles.chunk), batch)](
-            q, k, v, log_decay, gate, norm_weight, lengths, states, out, raw,
+            q, k, v, decays, gate, norm_weight, lengths, states, out, raw,
             launching.strides(q), launching.strides(k), launching.strides(v),
             None if gate is None else launching.strides(gate), launching.strides(out),
             heads, length, EPS=launching.EPS, **size, C=tiles.chunk, RAGGED=lengths is not None,
@@ -57,7 +59,7 @@ def _(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    log_decay: Tensor,
+    decays: Tensor,
     lengths: Tensor | None,
     initial_state: Tensor | None,
     norm_weight: Tensor | None,
@@ -74,27 +76,26 @@ def decayed_attention_backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    log_decay: Tensor,
+    decays: Tensor,
     lengths: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
     raw: Tensor,
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of q, k, v, log_decay, initial state, norm weight, gate; the last two may be empty."""
-    q, k, v = (launching.rows(x) for x in (q, k, v))
-    log_decay = log_decay.contiguous()
+    """Those of q, k, v, decays, initial state, norm weight, gate; the last two may be empty."""
+    q, k, v, decays = (*(launching.rows(x) for x in (q, k, v)), decays.contiguous())
     dweight, dgate = v.new_empty(0), v.new_empty(0)
     if norm_weight is not None or gate is not None:
         dout, dweight, dgate = epilogue.gradients(dout, raw, norm_weight, gate, lengths)
     dout = launching.rows(dout)
-    dq, dk, dv, dlog_decay, dinitial = _gradients(q, k, v, log_decay)
+    dq, dk, dv, ddecays, dinitial = _gradients(q, k, v, decays)
     batch, length, heads, _ = v.shape
     size, tiles = _cut(k, v)
     chunks, slices = triton.cdiv(length, tiles.chunk), tuning.state_slices(k.shape[-1])
     dstates = torch.empty_like(states)
     products = dinitial.new_empty((slices, batch, chunks, heads))
-    _scan(q, dout, log_decay, lengths, dfinal, states, dstates, dinitial, products)
+    _scan(q, dout, decays, lengths, dfinal, states, dstates, dinitial, products)
     shared = {
         **size, "C": tiles.chunk, "RAGGED": lengths is not None, **launching.precision(v),
         **tiles.options,
@@ -102,15 +103,15 @@ def decayed_attention_backward(
     strides = [launching.strides(x) for x in (q, k, v)]
     with on(v):
         decayed_backward_value[(chunks, batch)](
-            q, k, v, raw, dout, log_decay, lengths, dstates, products, dv, dlog_decay,
+            q, k, v, raw, dout, decays, lengths, dstates, products, dv, ddecays,
             *strides, launching.strides(raw), launching.strides(dout), launching.strides(dv),
             heads, length, SLICES=slices, **shared,
         )  # fmt: skip
         decayed_backward_query_key[(chunks, batch, 2)](
-            q, k, v, dout, log_decay, lengths, states, dstates, dq, dk,
+            q, k, v, dout, decays, lengths, states, dstates, dq, dk,
             *strides, launching.strides(dout), launching.strides(dq), heads, length, **shared,
         )  # fmt: skip
-    return dq, dk, dv, dlog_decay, dinitial, dweight, dgate
+    return dq, dk, dv, ddecays, dinitial, dweight, dgate
 
 
 @decayed_attention_backward.register_fake
@@ -120,7 +121,7 @@ def _(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    log_decay: Tensor,
+    decays: Tensor,
     lengths: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
@@ -128,33 +129,33 @@ def _(
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     dweight, dgate = epilogue.empty_gradients(v, norm_weight, gate)
-    return *_gradients(q, k, v, log_decay), dweight, dgate
+    return *_gradients(q, k, v, decays), dweight, dgate
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, log_decay, lengths, initial_state, norm_weight, gate, _ = inputs
+    q, k, v, decays, lengths, initial_state, norm_weight, gate, _ = inputs
     ctx.set_materialize_grads(False)  # no zeros for the two outputs nobody differentiates
     out, _, raw, states = output
     finished = norm_weight is not None or gate is not None
     raw = raw if finished else out
-    ctx.save_for_backward(q, k, v, log_decay, lengths, norm_weight, gate, raw, states)
+    ctx.save_for_backward(q, k, v, decays, lengths, norm_weight, gate, raw, states)
     ctx.state_dtype = None if initial_state is None else initial_state.dtype
 
 
 def _backward(
     ctx: Any, dout: Tensor | None, dfinal: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    q, k, v, log_decay, lengths, norm_weight, gate, raw, states = ctx.saved_tensors
+    q, k, v, decays, lengths, norm_weight, gate, raw, states = ctx.saved_tensors
     if dout is None:
         dout = torch.zeros_like(v)
-    dq, dk, dv, dlog_decay, dinitial, dweight, dgate = decayed_attention_backward(
-        dout, dfinal, q, k, v, log_decay, lengths, norm_weight, gate, raw, states
+    dq, dk, dv, ddecays, dinitial, dweight, dgate = decayed_attention_backward(
+        dout, dfinal, q, k, v, decays, lengths, norm_weight, gate, raw, states
     )
     return (
         dq,
         dk,
         dv,
-        dlog_decay,
+        ddecays,
         None,
         None if ctx.state_dtype is None else dinitial.to(ctx.state_dtype),
         None if norm_weight is None else dweight,
@@ -165,6 +166,11 @@ def _backward(
 
 decayed_attention.register_autograd(_backward, setup_context=_save)
 decayed_attention_backward.register_autograd(launching.no_second_order)
+
+
+def chunk_of(k: Tensor, v: Tensor) -> int:
+    """Tokens C of a chunk, as the operators expect them of ``decays``."""
+    return _cut(k, v)[1].chunk
 
 
 def _cut(k: Tensor, v: Tensor) -> tuple[dict[str, int], tuning.Tiles]:
@@ -183,21 +189,21 @@ def _outputs(
     final = v.new_empty((batch, heads, dk, dv), dtype=torch.float32)
     finished = norm_weight is not None or gate is not None
     raw = v.new_empty(out.shape if save and finished else (0,))
-    chunks = -(-length // _cut(k, v)[1].chunk)
+    chunks = -(-length // chunk_of(k, v))
     return out, final, raw, v.new_empty((batch, chunks + 1, heads, dk, dv))
 
 
 def _gradients(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor
+    q: Tensor, k: Tensor, v: Tensor, decays: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Memory for dq, dk, dv, dlog_decay and the initial state's gradient."""
+    """Memory for dq, dk, dv, ddecays and the initial state's gradient."""
     batch, _, heads, dv = v.shape
     dinitial = v.new_empty((batch, heads, k.shape[-1], dv), dtype=torch.float32)
     return (
         q.new_empty(q.shape),
         k.new_empty(k.shape),
         v.new_empty(v.shape),
-        log_decay.new_empty(log_decay.shape),
+        decays.new_empty(decays.shape),
         dinitial,
     )
 
@@ -205,7 +211,7 @@ def _gradients(
 def _scan(
     b: Tensor,
     c: Tensor,
-    log_decay: Tensor,
+    decays: Tensor,
     lengths: Tensor | None,
     initial: Tensor | None,
     saved: Tensor | None,
@@ -220,6 +226,7 @@ def _scan(
     """
     batch, length, heads, dv = c.shape
     size, tiles = _cut(b, c)
+    walking = tuning.decayed_walk(tiles)
     slices, back = tuning.state_slices(size["DK"]), products is not None
     parts, part_tokens = tuning.forward_parts(batch * heads * slices, length, c)
     if initial is not None:
@@ -227,11 +234,11 @@ def _scan(
 
     def walk(before: Tensor | None, ends: Tensor, store: bool) -> None:
         decayed_states[(batch * heads, parts, slices)](
-            b, c, log_decay, lengths, before, saved, states, ends, products,
+            b, c, decays, lengths, before, saved, states, ends, products,
             launching.strides(b), launching.strides(c), heads, length, part_tokens,
             DK=size["DK"], DV=dv, DB=size["DK"] // slices, BB=size["BK"] // slices, BV=size["BV"],
             C=tiles.chunk, RAGGED=lengths is not None, INITIAL=before is not None, BACK=back,
-            STORE=store, **launching.precision(c), **tiles.options,
+            STORE=store, **launching.precision(c), **walking.options,
         )  # fmt: skip
 
     with on(c):
@@ -240,24 +247,19 @@ def _scan(
             return
         ends = end.new_empty((batch * heads, parts, size["DK"], dv))
         walk(None, ends, store=False)
-        before = _boundaries(ends, initial, log_decay, lengths, part_tokens, back)
+        before = _boundaries(ends, initial, decays, part_tokens // tiles.chunk, back)
         walk(before, ends, store=True)
         end.copy_(ends[:, 0 if back else -1].view_as(end))
 
 
 def _boundaries(
-    ends: Tensor,
-    first: Tensor | None,
-    log_decay: Tensor,
-    lengths: Tensor | None,
-    part_tokens: int,
-    back: bool,
+    ends: Tensor, first: Tensor | None, decays: Tensor, part_chunks: int, back: bool
 ) -> Tensor:
     """(B * H, parts, dk, dv): the state that each part starts from, or going back ends with."""
-    batch, length, heads = log_decay.shape
     parts = ends.shape[1]
-    g = F.pad(zero_padding(log_decay, lengths), (0, 0, 0, parts * part_tokens - length))
-    g = g.view(batch, parts, part_tokens, heads).sum(2).mT.reshape(batch * heads, parts)
+    totals = decays[..., -1].flatten(0, 1)  # (B * H, N)
+    totals = F.pad(totals, (0, parts * part_chunks - totals.shape[1]))
+    g = totals.unflatten(1, (parts, part_chunks)).sum(2)
     if first is None:
         first = torch.zeros_like(ends[:, :1])
     if back:

@@ -8,7 +8,8 @@ from torch import Tensor
 from chela.kernels.launching import INTERPRETED
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
-from chela.kernels.linear_attention.decayed_triton import decayed_attention
+from chela.kernels.linear_attention.decayed import running_decays
+from chela.kernels.linear_attention.decayed_triton import chunk_of, decayed_attention
 from chela.kernels.linear_attention.eager import finish
 from chela.kernels.linear_attention.epilogue import MAX_WIDTH, attention_epilogue
 from chela.kernels.linear_attention.limits import obstacle, value_parts
@@ -78,8 +79,9 @@ def causal(
     if log_decay is None:
         out, final, *_ = causal_attention(q, k, v, lengths, initial_state, norm_weight, gate, save)
     else:
+        decays = running_decays(log_decay, lengths, chunk_of(k, v))
         out, final, *_ = decayed_attention(
-            q, k, v, log_decay, lengths, initial_state, norm_weight, gate, save
+            q, k, v, decays, lengths, initial_state, norm_weight, gate, save
         )
     return out, final
 

@@ -6,7 +6,7 @@ bound by memory; what is chosen here is how many tiles are on their way at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,12 +64,16 @@ def decayed_tiles(x: Tensor, widest: int) -> Tiles:
     """For all kernels of the form that forgets, which share their chunks.
 
     A state per chunk is written and read: fewer tokens would cost traffic, more of them registers.
+    The chunk is known where PyTorch traces, to which the precision of products is not.
     """
-    if exact(x):
-        return Tiles(16, 4 if widest <= 32 else 8, 1)
     if x.dtype == torch.float32:
-        return Tiles(32, 4, 1)
+        return Tiles(16, 4 if widest <= 32 else 8, 1)
     return Tiles(64, 4, 2)
+
+
+def decayed_walk(tiles: Tiles) -> Tiles:
+    """For the scan of states among them: few programs, which would wait for each chunk's tokens."""
+    return tiles if tiles.stages == 1 else replace(tiles, stages=4)
 
 
 def state_slices(dk: int) -> int:
