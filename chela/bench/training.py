@@ -13,8 +13,9 @@ CPU PyTorch's operations take the place of kernels.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,22 @@ def row(config: RunConfig, shape: str, speed: Speed) -> str:
         f"{config.model.name:14} {form:22} {shape:12} {rates} {speed.true_share:5.0%} "
         f"{speed.peak_bytes / 2**30:5.2f}GiB {speed.compile_seconds:6.1f}s"
     )
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a line of the table says of training in the loop."""
+
+    model: str
+    kernels: str  # "auto": ours; "torch": the plain form
+    shape: str  # a task, or "50x1024"
+    rate: float  # tokens per second
+
+
+def loops_in(log: str) -> list[Loop]:
+    """The lines that ``row`` made, among whatever else was printed."""
+    found = re.findall(r"^(\S+) +(auto|torch), \w+ +(\S+) +([\d.]+)M ", log, re.MULTILINE)
+    return [Loop(model, kernels, shape, float(x) * 1e6) for model, kernels, shape, x in found]
 
 
 def details(speed: Speed, bandwidth: float) -> str:
