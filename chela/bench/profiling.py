@@ -32,7 +32,7 @@ PARTS = {
     "long convolution": r"mix_blocks|multiply_freq|align_units|fft|^exponential"
     r"|^(fold|arrange|collect|unfold)$",
     "short convolution": r"^short_conv|conv_depthwise|sum_parts|aten\.conv",
-    "attention": r"bidirectional|causal|_states?$|running_sums|epilogue|flash|fmha",
+    "attention": r"bidirectional|causal|^decayed|_states?$|running_sums|epilogue|flash|fmha",
     "token-wise kernels": r"^token_|^norm_linear|^query_key",
     "matrix products": r"nvjet|gemm|cutlass|cublas|aten\.\w*mm",
     "optimizer": r"multi_tensor|lpnorm|aten\._f(oreach|used)",

@@ -176,7 +176,7 @@ def chunk_of(k: Tensor, v: Tensor) -> int:
 def _cut(k: Tensor, v: Tensor) -> tuple[dict[str, int], tuning.Tiles]:
     """Head dims and tiles, the chunks of which all kernels of a call share."""
     size = launching.sizes(k, v)
-    return size, tuning.decayed_tiles(v, max(size["BK"], size["BV"]))
+    return size, tuning.decayed_tiles(v, size["BV"])
 
 
 def _outputs(

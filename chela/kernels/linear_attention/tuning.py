@@ -60,15 +60,16 @@ def stream_tiles(x: Tensor, widest: int) -> Tiles:
     return Tiles(64, 4, 4)
 
 
-def decayed_tiles(x: Tensor, widest: int) -> Tiles:
-    """For all kernels of the form that forgets, which share their chunks.
+def decayed_tiles(x: Tensor, value_width: int) -> Tiles:
+    """For all kernels of the form that forgets, which share their chunks, with padded heads of v.
 
-    A state per chunk is written and read: fewer tokens would cost traffic, more of them registers.
-    The chunk is known where PyTorch traces, to which the precision of products is not.
+    A state per chunk is written and read: fewer tokens would cost traffic, more of them registers,
+    of which the compiler says that these are enough. Chosen by its figures, not measured yet. The
+    chunk is known where PyTorch traces, to which the precision of products is not.
     """
     if x.dtype == torch.float32:
-        return Tiles(16, 4 if widest <= 32 else 8, 1)
-    return Tiles(64, 4, 2)
+        return Tiles(16, 4 if value_width <= 32 else 8, 1)
+    return Tiles(64, 4 if value_width <= 64 else 8, 2)
 
 
 def decayed_walk(tiles: Tiles) -> Tiles:
