@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -24,20 +24,27 @@ from chela.objectives.base import SUMS, Answers, Means, Objective
 from chela.training.distributed import total
 from chela.training.graphs import StepGraphs
 from chela.training.narrow import NarrowWeights
-from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
+from chela.training.optim import (
+    build_optimizer,
+    build_schedule,
+    follow_the_device,
+    not_finite,
+    portable,
+)
 from chela.training.rehearsal import put_back
 from tasks.base import Batch
 from tasks.loader import TrainLoader
 
 # What a step is made of, by these names in a profile.
 STAGES = ("forward", "backward", "clip and books", "optimizer")
-SHOWN = 3  # rows of a batch in an error, which goes into records and reports
+SHOWN = 3  # rows of a batch, and names, in an error, which goes into records and reports
 
 
 class NonFinite(RunError):
     """The loss or the gradient was not finite; the step has changed no weight.
 
-    ``evidence`` holds what is needed to look at that step again.
+    ``evidence`` holds what is needed to look at that step again: the weights, too, which are those
+    of that step unless a later one was good.
     """
 
     def __init__(self, message: str, evidence: dict[str, Any]) -> None:
@@ -245,12 +252,18 @@ class TrainingModule(L.LightningModule):
         loss, norm = self.bad["loss"].item(), self.bad["norm"].item()
         what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         before = f", after {int(self.skipped) - 1} skipped ones" if self.skipped > 1 else ""
-        some = ", ".join(map(str, rows[:SHOWN])) + (", ..." if len(rows) > SHOWN else "")
+        broken = not_finite(self.model, self.trainer.optimizers[0])
+        held = "all weights, running averages and states of the optimizer are finite"
+        if broken:
+            held = f"not finite since an earlier step: {_some(broken)}"
         raise NonFinite(
             f"{what} at step {step}{before}; it has changed no weight.\n"
-            f"  the batch: {len(rows)} rows of the training split ({some})\n"
+            f"  the batch: {len(rows)} rows of the training split ({_some(rows)})\n"
+            f"  {held}\n"
             "  try: a lower learning rate, a longer warm-up, trainer.precision=float32",
-            {"step": step, "rows": rows, "loss": loss, "gradient_norm": norm},
+            {"step": step, "rows": rows, "loss": loss, "gradient_norm": norm}
+            | {"broken": broken}
+            | {"model": {name: x.cpu() for name, x in self.model.state_dict().items()}},
         )
 
     def configure_optimizers(self) -> Any:
@@ -372,3 +385,7 @@ class TrainingModule(L.LightningModule):
     def _ask(self, batch: Batch) -> tuple[Answers, Tensor]:
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
         return self.objective.ask(self, batch.values, lengths, batch.targets)
+
+
+def _some(things: Sequence[object]) -> str:
+    return ", ".join(map(str, things[:SHOWN])) + (", ..." if len(things) > SHOWN else "")

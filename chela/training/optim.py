@@ -106,6 +106,23 @@ def follow_the_device(optimizer: torch.optim.Optimizer, device: torch.device) ->
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
 
 
+def states(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, str, Tensor]]:
+    """Each tensor of an optimizer's state: the parameter that it is of, its name, itself."""
+    for owner, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                yield owner, name, value
+
+
+def not_finite(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of weights, buffers and the optimizer's states that hold something not finite."""
+    names = {id(each): name for name, each in model.named_parameters()}
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for owner, name, value in states(optimizer):
+        held[f"{name} of {names[id(owner)]}"] = value
+    return [name for name, value in held.items() if not value.isfinite().all()]
+
+
 def portable(state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state as it is without ``follow_the_device``: for any device."""
     groups = [

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from chela.training.optim import states
 
 
 @contextmanager
@@ -22,21 +24,13 @@ def put_back(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
     """
     tensors = [*module.parameters(), *module.buffers()]
     kept = [each.detach().clone() for each in tensors]
-    kept_states = {(id(owner), name): x.clone() for owner, name, x in _states(optimizer)}
+    kept_states = {(id(owner), name): x.clone() for owner, name, x in states(optimizer)}
     device = tensors[0].device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
     with torch.no_grad():
         for each, before in zip(tensors, kept, strict=True):
             each.copy_(before)
-        for owner, name, x in _states(optimizer):
+        for owner, name, x in states(optimizer):
             x.copy_(kept_states.get((id(owner), name), torch.zeros_like(x)))
     optimizer.zero_grad()
-
-
-def _states(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, str, Tensor]]:
-    """Each tensor of an optimizer's state, by the parameter that it is of and its name."""
-    for owner, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor):
-                yield owner, name, value

@@ -194,7 +194,7 @@ class Run:
             if isinstance(error, NonFinite):
                 raise RunError(
                     f"{error}\n  last good checkpoint: {self._last()}\n"
-                    f"  all rows and the random state of that step: {self._keep(error)}"
+                    f"  all rows, the weights and the random state: {self._keep(error)}"
                 ) from error
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 total = torch.cuda.get_device_properties(self.engine.device).total_memory

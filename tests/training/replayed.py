@@ -72,11 +72,11 @@ def watch(monkeypatch: pytest.MonkeyPatch, kind: type[graphs.StepGraphs]) -> lis
         if self._rehearsal is nullcontext:  # of an evaluation
             original(self, batches)
             return
-        before = _state(*self._rehearsal.args)
+        before = state_of(*self._rehearsal.args)
         original(self, batches)
         changed = [
             name
-            for name, x in _state(*self._rehearsal.args).items()
+            for name, x in state_of(*self._rehearsal.args).items()
             if not torch.equal(x, before.get(name, torch.zeros_like(x)))
         ]
         found.append(Recording([each.values.shape[-1] for each in batches], changed))
@@ -85,7 +85,8 @@ def watch(monkeypatch: pytest.MonkeyPatch, kind: type[graphs.StepGraphs]) -> lis
     return found
 
 
-def _state(module, optimizer) -> dict[str, Tensor]:
+def state_of(module, optimizer) -> dict[str, Tensor]:
+    """All that a step can change."""
     found = dict([*module.named_parameters(), *module.named_buffers()])
     for number, state in optimizer.state_dict()["state"].items():
         found |= {f"{number} {name}": x for name, x in state.items()}

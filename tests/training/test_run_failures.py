@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from chela.training.run import run
 from tasks.errors import DataError
 from tasks.lease import holder_of
 from tasks.listops import official
+from tests.conftest import composed_of
+from tests.training.replayed import replay_on_cpu, state_of
 from tests.training.runs import folder_of, record_of
 
 pytestmark = pytest.mark.training
@@ -231,6 +234,80 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(composed, monkeypatch
     assert all(row.get("train/loss", 0.0) is not None for row in record["metrics"])
     with pytest.raises(RunError, match="after 1 skipped"):
         run(composed("trainer.max_skipped_steps=1"))
+
+
+GRATINGS = [
+    *("task=gratings", "task.num_train=64", "task.num_val=16", "task.num_test=16"),
+    *("model.dim=16", "model.depth=2", "model.mixer.qk_dim=8", "trainer.accelerator=cpu"),
+    *("trainer.max_steps=6", "trainer.log_every_steps=1", "trainer.validate_every_steps=3"),
+    *("trainer.batch_size=16", "trainer.max_skipped_steps=1", "trainer.progress=false"),
+    *("logger=csv", "model.dropout=0.1", "schedule.warmup_steps=2"),
+]
+BOOKS = {"steps", "skipped", "gradient_norm", "evaluated"}  # of the module itself
+CHELA = ["model.norm=batch", "model.mixer.branch_norm=batch"]
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["model=chela", *CHELA, "optimizer=muon", "trainer.gradient_clip=null"],
+        ["model=chela", *CHELA, "model.prenorm=false"],
+        ["model=s4d", "model.norm=batch"],
+    ],
+)
+def test_a_batch_that_is_not_finite_leaves_all_that_the_next_step_reads(
+    tmp_path, monkeypatch, more, graph
+) -> None:
+    if graph:
+        replay_on_cpu(monkeypatch)
+    original, changed = TrainingModule.whole_step, []
+
+    def poisoned(self, batch):
+        optimizer = self.trainer.optimizers[0]
+        if self.global_step != 2:
+            return original(self, batch)
+        values = batch.values.clone()
+        values[0, 0] = torch.inf
+        before = state_of(self, optimizer)
+        loss = original(self, batch._replace(values=values))
+        after = state_of(self, optimizer)
+        changed.extend(
+            k for k in after if "random" not in k and not torch.equal(after[k], before[k])
+        )
+        return loss
+
+    monkeypatch.setattr(TrainingModule, "whole_step", poisoned)
+    sizes = [each for each in GRATINGS if "qk_dim" not in each or "model=chela" in more]
+    config = composed_of(*sizes, *more, f"output_dir={tmp_path}", f"data_dir={tmp_path}/data")
+    run(config)
+    record = record_of(config)
+    assert set(changed) == BOOKS - {"evaluated"}
+    assert record["training"]["skipped_steps"] == 1
+    rows = record["metrics"]
+    assert all(math.isfinite(row["gradient_norm"]) for row in rows if row["step"] != 3)
+    assert all(math.isfinite(row["val/loss"]) for row in rows if "val/loss" in row)
+
+
+def test_what_was_broken_before_is_told_and_kept(composed, monkeypatch) -> None:
+    """Else one looks for the fault in a batch that has none."""
+    original, weights = TrainingModule.whole_step, []
+
+    def breaking(self, batch):
+        if self.global_step == 2:
+            weights.extend(name for name, _ in self.model.named_parameters())
+            with torch.no_grad():
+                self.model.get_parameter(weights[-1])[0] = torch.nan
+        return original(self, batch)
+
+    monkeypatch.setattr(TrainingModule, "whole_step", breaking)
+    config = composed()
+    with pytest.raises(RunError, match=r"not finite since an earlier step: ") as error:
+        run(config)
+    assert "all rows, the weights and" in str(error.value)
+    kept = torch.load(folder_of(config) / "nonfinite.pt", weights_only=True)
+    assert kept["broken"] == weights[-1:]
+    assert kept["model"][weights[-1]].isnan().sum() == 1
 
 
 def damage(file: Path) -> bytes:
