@@ -24,8 +24,9 @@ from chela.training.data import DataModule
 from chela.training.engine import Engine, resolve
 from chela.training.module import TrainingModule
 from tasks.base import Batch, TaskSpec
+from tasks.loader import TrainLoader
 
-WARM_UP = 30  # steps of a task: whatever is compiled for lengths of some kind has met them by then
+WARM_UP = 30  # steps of a task; as many as in earlier logs, so that the same batches are timed
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Speed:
     evaluation: float  # of the evaluation step alone
     true_share: float  # of the loop's tokens that are no padding
     peak_bytes: int  # of GPU memory, 0 on a CPU
-    compile_seconds: float  # of the first steps: compilers and the recording of graphs
+    compile_seconds: float  # of the first steps: compilers, the recording of graphs, all lengths
     profile: Profile  # of a step on the longest of the loop's batches
     floor_bytes: int  # that a step moves at least; 0 where its mixer does not say
     sent_bytes: int  # in a step, to devices that hold parts of the same sequences; of all of these
@@ -71,7 +72,7 @@ def measure(
     L.seed_everything(config.seed, workers=True, verbose=False)
     total = warm_up + steps
     module = build.build_module(config, spec, engine, total, padded)
-    watch = _Stopwatch(warm_up, total, config.model.backbone.dim, engine.dtype.itemsize)
+    watch = _Stopwatch(warm_up, total, config.model.backbone.dim, engine)
     build.quiet_lightning()
     quiet = replace(config.trainer, progress=False)
     trainer = build.build_trainer(quiet, engine, Path(), total, total + 1, [watch])
@@ -142,9 +143,10 @@ class _Stopwatch(Callback):
 
     speed: Speed
 
-    def __init__(self, warm_up: int, total: int, dim: int, number_bytes: int) -> None:
+    def __init__(self, warm_up: int, total: int, dim: int, engine: Engine) -> None:
         self.warm_up, self.total = warm_up, total
-        self.dim, self.number_bytes = dim, number_bytes  # of activations
+        self.dim, self.number_bytes = dim, engine.dtype.itemsize  # of activations
+        self.compiled = engine.step == "compile"
         self.batches: list[Batch] = []  # of the timed steps
         self.began = self.warm = 0.0
 
@@ -160,6 +162,10 @@ class _Stopwatch(Callback):
         if trainer.global_step > self.warm_up:
             self.batches.append(batch)
         if trainer.global_step == self.warm_up:
+            loader = trainer.train_dataloader
+            if self.compiled and isinstance(loader, TrainLoader):  # a graph has met them all
+                for each in loader.of_each_width():
+                    module.training_step(trainer.strategy.batch_to_device(each, module.device), 0)
             self.warm = _now(module.device)
         if trainer.global_step == self.total:
             loop = _now(module.device) - self.warm

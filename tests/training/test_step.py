@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from chela.bench.profiling import Operations
+from chela.bench.throughput import measure_on_task
 from chela.commands import start
-from chela.config.schema import parse
+from chela.config.schema import compose_run, parse
 from chela.errors import RunError
 from chela.training.engine import resolve, step_form
 from chela.training.module import TrainingModule
@@ -201,6 +202,26 @@ def test_the_benchmark_on_a_task(shared_data: Path, tmp_path: Path, capsys) -> N
     assert len(re.findall(r"x the \d+\.\d\d ms of the least memory traffic", out)) == 2
     assert "aten.addmm" in out
     assert file.read_text().count("aten.addmm") == 2
+
+
+def test_the_benchmark_times_nothing_that_is_compiled(shared_data: Path, monkeypatch) -> None:
+    """Each length of the run is met before, whether it comes early or late."""
+    met: list[torch.Size] = []
+    original = TrainingModule.whole_step
+
+    def seen(self, batch):
+        met.append(batch.values.shape)
+        return original(self, batch)
+
+    monkeypatch.setattr(TrainingModule, "whole_step", seen)
+    monkeypatch.setattr("chela.training.build.compile_blocks", lambda *_, **__: None)
+    monkeypatch.setattr("chela.training.data.widths_up_to", lambda longest: ())
+    monkeypatch.setattr("chela.bench.throughput.WARM_UP", 2)
+    config = compose_run([*TINY, f"data_dir={shared_data}", "trainer.step=compile"])
+    measure_on_task(config, steps=6)
+    number = len(set(met))
+    assert number > 3
+    assert set(met[2 : 2 + number]) == set(met)
 
 
 def test_the_benchmark_of_lengths(tmp_path: Path, capsys) -> None:
