@@ -44,7 +44,7 @@ def use_kernels(model: nn.Module, asked: Asked, device: torch.device | str) -> N
             where there is a choice.
         asked: see ``choose``; ``auto`` leaves a module on plain PyTorch whose ``kernel_obstacle()``
             says why its kernels cannot serve it, such as very wide heads, or whose
-            ``kernel_drawback()`` says why they are not known to be faster; ``triton`` takes them.
+            ``kernel_drawback()`` says why they are not to be preferred; ``triton`` takes them.
         device: where the model will compute.
 
     Raises:

@@ -128,6 +128,12 @@ class LinearAttention(nn.Module):
         """Why the kernels cannot serve these heads; None where they can."""
         return linear_attention.obstacle(self.qk_dim // self.qk_heads, self.v_dim // self.num_heads)
 
+    def kernel_drawback(self) -> str | None:
+        """Why ``kernels=auto`` leaves heads that forget to torch.compile; None of others."""
+        if self.decay is None:
+            return None
+        return "the kernels of heads that forget have not passed all of their tests on a GPU"
+
     def split_obstacle(self) -> None:
         """Its tokens can be those of several devices, which exchange states."""
 
