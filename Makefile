@@ -31,12 +31,13 @@ test-cluster: debian $(CLUSTER)/.ready ## sweeps and runs on a real Slurm, Ray a
 debian:
 	@bash tests/cluster/debian.sh
 
-# beside $(VENV), whose packages it sees: Ray's launcher wants older ones of some
-$(CLUSTER)/.ready: $(READY)
+# beside $(VENV), whose packages it sees: Ray's launcher wants older ones of some; pinned as those are
+$(CLUSTER)/.ready: $(READY) Makefile
 	@test -x $(CLUSTER)/bin/python || $(BIN)/python -m venv $(CLUSTER)
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 	  $$($(CLUSTER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth
-	@$(CLUSTER)/bin/python -m pip install --quiet --disable-pip-version-check hydra-submitit-launcher hydra-ray-launcher
+	@$(CLUSTER)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  hydra-submitit-launcher==1.2.0 submitit==1.5.4 hydra-ray-launcher==1.2.2 ray==2.60.0
 	@touch $@
 
 dist: $(RELEASE)/.ready ## wheel and sdist in dist/, checked, and the other files of a release
