@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from comparison import assert_same
@@ -14,6 +15,16 @@ from chela.kernels.linear_attention import naive
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
+
+# What a call may have beside q, k and v, each by itself and then all at once.
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "state": {"state": True},
+    "norm": {"norm": True},
+    "gate": {"gate": True},
+    "ragged": {"batch": 4, "ragged": True},
+    "everything": {"batch": 4, "state": True, "norm": True, "gate": True, "ragged": True},
+}
 
 
 @dataclass(frozen=True)
@@ -100,4 +111,5 @@ def check(case: Case, tolerance: float | None = None) -> None:
         list(leaves.values()),
         list(wide.values()),
         tolerance or TOLERANCES[case.dtype],
+        leaves,
     )

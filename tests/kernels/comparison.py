@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 import torch
@@ -24,9 +24,8 @@ def on_a_gpu(test: Callable) -> Callable:
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     """||actual - expected|| <= tolerance ||expected||, and both of one shape."""
-    assert actual.shape == expected.shape
-    error = (actual.double() - expected).norm()
-    assert error <= tolerance * expected.norm(), f"relative error {error / expected.norm():.1e}"
+    fault = _fault(actual, expected, tolerance)
+    assert fault is None, fault
 
 
 def assert_same(
@@ -35,16 +34,35 @@ def assert_same(
     leaves: Sequence[Tensor],
     reference_leaves: Sequence[Tensor],
     tolerance: float,
+    names: Iterable[str] | None = None,
 ) -> None:
-    """The outputs, and the gradient of each leaf through all outputs together."""
-    for mine, true in zip(ours, reference, strict=True):
-        assert_close(mine, true, tolerance)
+    """The outputs, and the gradient of each leaf through all outputs together.
+
+    The message has all that are wrong: one that is known hides no other.
+
+    Args:
+        names: the leaves', for the message; without them their places.
+    """
     upstream = [torch.randn_like(out) for out in ours]
     wide = [u.to(r.dtype) for u, r in zip(upstream, reference, strict=True)]
     gradients = torch.autograd.grad(ours, leaves, upstream)
     expected = torch.autograd.grad(reference, reference_leaves, wide)
-    for mine, true in zip(gradients, expected, strict=True):
-        assert_close(mine, true, tolerance)
+    found = [f"output {place}" for place in range(len(ours))]
+    found += [f"gradient of {name}" for name in names or range(len(leaves))]
+    pairs = zip(found, (*ours, *gradients), (*reference, *expected), strict=True)
+    faults = {name: _fault(mine, true, tolerance) for name, mine, true in pairs}
+    wrong = {name: fault for name, fault in faults.items() if fault is not None}
+    assert not wrong, wrong
+
+
+def _fault(actual: Tensor, expected: Tensor, tolerance: float) -> str | None:
+    """Why the two are not close; None where they are."""
+    if actual.shape != expected.shape:
+        return f"{tuple(actual.shape)} instead of {tuple(expected.shape)}"
+    error = (actual.detach().double() - expected.detach()).norm()
+    if error <= tolerance * expected.norm():
+        return None
+    return f"relative error {error / expected.norm():.1e}"
 
 
 def narrowed(leaves: Sequence[Tensor], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:

@@ -63,8 +63,6 @@ def main() -> None:
             decays = torch.zeros(1, 2, -(-1100 // chunk), chunk)
             qkv = (q[:, :, :1], k[:, :, :1], v, decays)
             out, _, *rest = decayed_triton.decayed_attention(*qkv, lengths, state, *epilogue, True)
-            if not full:
-                rest[0] = out
             decayed_triton.decayed_attention_backward(out, state, *qkv, lengths, *epilogue, *rest)
         else:
             out, *rest = bidirectional_triton.bidirectional_attention(

@@ -67,4 +67,6 @@ def check(
     """Outputs and every gradient against float64; gradients have the dtypes of the leaves."""
     wide = {name: t.detach().double().requires_grad_() for name, t in leaves.items()}
     ours = fused(leaves)
-    assert_same(ours, specified(wide), list(leaves.values()), list(wide.values()), tolerance)
+    assert_same(
+        ours, specified(wide), list(leaves.values()), list(wide.values()), tolerance, leaves
+    )

@@ -50,6 +50,15 @@ def _to_the_end(c, total, BACK: tl.constexpr):
 
 
 @triton.jit
+def _operand(x, dtype: tl.constexpr, WIDE: tl.constexpr):
+    """A float32 tile as the dots read it: rounded to ``dtype``, and widened again if WIDE."""
+    x = rounded(x, dtype, WIDE)
+    if WIDE:
+        x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
 def _narrow_state(
     states,
     index,
@@ -89,10 +98,10 @@ def decayed_states(
     decays,  # (B, H, N, C)
     lengths,  # (B,)
     initial,  # (B * H, parts, DK, DV): the state each part starts from
-    saved,  # (B, N + 1, H, DK, DV): the states, of which BACK's are the gradients
-    states,  # (B, N + 1, H, DK, DV): where they are written
+    saved,  # (B, N, H, DK, DV): what each chunk starts from, if BACK
+    states,  # (B, N, H, DK, DV): where they are written
     ends,  # (B * H, parts, DK, DV)
-    products,  # (slices, B, N, H): if BACK, of each state behind a chunk with its gradient
+    products,  # (slices, B, N, H): if BACK, of what is left of saved behind a chunk with states
     b_strides,
     c_strides,
     H,
@@ -127,47 +136,23 @@ def decayed_states(
         state = tl.zeros((BB, BV), tl.float32)
     begin = part * part_tokens
     stop = tl.minimum(begin + part_tokens, L)
-    chunks, places = tl.cdiv(stop - begin, C), tl.cdiv(L, C) + 1
+    chunks, places = tl.cdiv(stop - begin, C), tl.cdiv(L, C)
     for chunk in range(chunks):
         n = begin // C + (chunks - 1 - chunk if BACK else chunk)
         index = (tl.cast(batch, tl.int64) * places + n) * H + h
+        decay, total = _decays(decays, batch, h, n, H, places, C)
         if STORE:
             _store_rows(states, index, state, DK, DV, rows, columns, WIDE)
             if BACK:
-                behind = _load_rows(saved, index + H, DK, DV, rows, columns)
-                place = ((slice * (tl.num_programs(0) // H) + batch) * (places - 1) + n) * H + h
-                tl.store(products + place, tl.sum(state * behind))
+                before = _load_rows(saved, index, DK, DV, rows, columns) * tl.exp(total)
+                place = ((slice * (tl.num_programs(0) // H) + batch) * places + n) * H + h
+                tl.store(products + place, tl.sum(state * before))
         b_c = load_tile(b, b_strides[1], n * C, end, C, DB, BB, WIDE)  # (C, BB)
         c_c = load_tile(c, c_strides[1], n * C, end, C, DV, BV, WIDE)  # (C, BV)
-        decay, total = _decays(decays, batch, h, n, H, places - 1, C)
         left = _to_the_end(decay, total, not BACK)
-        c_c = (c_c * left[:, None]).to(b_c.dtype)
+        c_c = _operand(c_c * left[:, None], c.dtype.element_ty, WIDE)
         state = tl.dot(tl.trans(b_c), c_c, acc=state * tl.exp(total), input_precision=PRECISION)
     _store_rows(ends, own, state, DK, DV, rows, columns, WIDE)
-    if STORE and not BACK:  # noqa: SIM102
-        # one condition is decided by the compiler, the other by the program
-        if part == tl.num_programs(1) - 1:
-            last = (tl.cast(batch, tl.int64) * places + places - 1) * H + h
-            _store_rows(states, last, state, DK, DV, rows, columns, WIDE)
-
-
-@triton.jit
-def _read(
-    scores,
-    a_c,
-    c_c,
-    state,
-    decay,
-    total,
-    BACK: tl.constexpr,
-    C: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """The output of a head's chunk, (scores * weights) c + left * (a state); of dv, if BACK."""
-    left = _to_the_end(decay, total, BACK)
-    out = tl.dot(a_c, state, input_precision=PRECISION) * left[:, None]
-    scores = scores * _weights(decay, BACK, C)
-    return tl.dot(scores.to(c_c.dtype), c_c, acc=out, input_precision=PRECISION)
 
 
 @triton.jit
@@ -179,7 +164,7 @@ def decayed_output(
     gate,
     weight,  # (DV,)
     lengths,  # (B,)
-    states,  # (B, N + 1, H, DK, DV): what each chunk starts from
+    states,  # (B, N, H, DK, DV): what each chunk starts from
     out,
     raw,  # out before the epilogue, kept for its gradient
     q_strides,
@@ -214,13 +199,16 @@ def decayed_output(
     else:
         gain = 0.0
     scores = tl.dot(q_c, tl.trans(k_c), input_precision=PRECISION)
-    index = (tl.cast(batch, tl.int64) * (tl.num_programs(0) + 1) + n) * H
+    index = (tl.cast(batch, tl.int64) * tl.num_programs(0) + n) * H
     for h in range(H):
         v_h, out_h = head_start(v, v_strides, batch, h), head_start(out, out_strides, batch, h)
         v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, WIDE)
         state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)
         decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
-        o_c = _read(scores, q_c, v_c, state, decay, total, False, C, PRECISION)
+        o_c = tl.dot(q_c, state, input_precision=PRECISION)
+        o_c *= _to_the_end(decay, total, False)[:, None]
+        weighted = _operand(scores * _weights(decay, False, C), v.dtype.element_ty, WIDE)
+        o_c = tl.dot(weighted, v_c, acc=o_c, input_precision=PRECISION)
         if SAVE and (NORM or GATE):
             raw_h = head_start(raw, out_strides, batch, h)
             raw_c = rounded(o_c, raw.dtype.element_ty, WIDE)
@@ -240,18 +228,17 @@ def decayed_backward_value(
     q,
     k,
     v,
-    o,
     dout,
     decays,  # (B, H, N, C)
     lengths,  # (B,)
-    dstates,  # (B, N + 1, H, DK, DV): the gradient of what each chunk ends with
-    products,  # (SLICES, B, N, H): of that with what the chunk ends with
+    states,  # (B, N, H, DK, DV): what each chunk starts from
+    dstates,  # (B, N, H, DK, DV): the gradient of what each chunk ends with
+    products,  # (SLICES, B, N, H): of that with what is left of what the chunk starts from
     dv,
     ddecays,  # (B, H, N, C)
     q_strides,
     k_strides,
     v_strides,
-    o_strides,
     dout_strides,
     dv_strides,
     H,
@@ -268,36 +255,43 @@ def decayed_backward_value(
 ):
     """dv and ddecays for all heads of chunk program_id(0), program_id(1)'s.
 
-    A token's c has the gradient o . do - v . dv, of its output's terms and of those that it is in.
-    A chunk's last moves all that comes later as much as it moves the state behind the chunk, whose
-    product with its gradient is known: a sum over all later tokens would be the difference of large
-    numbers.
+    c_i - c_j weighs what j gives to i, with c_i what the state before the chunk gives to i, and
+    with T - c_j what j gives to the state behind. Each of these terms is made once, in float32: the
+    sums that a token's log_decay takes of them cancel where it has no part. Differences of whole
+    outputs, o . do - v . dv, would leave the rounding of both.
     """
     n, batch = tl.program_id(0), tl.program_id(1)
     first = n * C
     end = tl.load(lengths + batch).to(tl.int32) if RAGGED else L
     q_c = load_tile(head_start(q, q_strides, batch, 0), q_strides[1], first, end, C, DK, BK, WIDE)
     k_c = load_tile(head_start(k, k_strides, batch, 0), k_strides[1], first, end, C, DK, BK, WIDE)
-    scores = tl.dot(k_c, tl.trans(q_c), input_precision=PRECISION)
-    tokens = first + tl.arange(0, C)
-    index = (tl.cast(batch, tl.int64) * (tl.num_programs(0) + 1) + n) * H
+    scores = tl.dot(k_c, tl.trans(q_c), input_precision=PRECISION)  # (C, C) as (j, i)
+    index = (tl.cast(batch, tl.int64) * tl.num_programs(0) + n) * H
     for h in range(H):
         do_h, v_h = head_start(dout, dout_strides, batch, h), head_start(v, v_strides, batch, h)
-        o_h, dv_h = head_start(o, o_strides, batch, h), head_start(dv, dv_strides, batch, h)
+        dv_h = head_start(dv, dv_strides, batch, h)
         do_c = load_tile(do_h, dout_strides[1], first, end, C, DV, BV, WIDE)
+        v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, WIDE)
+        state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)
         dstate = _narrow_state(dstates, index + h, DK, DV, BK, BV, WIDE)
         decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
-        dv_c = _read(scores, k_c, do_c, dstate, decay, total, True, C, PRECISION)
-        dv_c = tl.where((tokens < end)[:, None], dv_c, 0.0)
+        dv_c = tl.dot(k_c, dstate, input_precision=PRECISION)
+        dv_c *= _to_the_end(decay, total, True)[:, None]
+        behind = tl.sum(v_c.to(tl.float32) * dv_c, axis=1)
+        weighted = scores * _weights(decay, True, C)
+        operand = _operand(weighted, v.dtype.element_ty, WIDE)
+        dv_c = tl.dot(operand, do_c, acc=dv_c, input_precision=PRECISION)
+        dv_c = rounded(dv_c, dv.dtype.element_ty, WIDE)
         store_tile(dv_h, dv_strides[1], first, L, dv_c, C, DV, BV)
-        o_c = load_tile(o_h, o_strides[1], first, end, C, DV, BV, True)
-        v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, True)
-        dc = tl.sum(o_c * do_c.to(tl.float32) - v_c * dv_c, axis=1)
-        later = 0.0
+        before = tl.dot(q_c, state, input_precision=PRECISION)
+        before = tl.sum(do_c.to(tl.float32) * before, axis=1) * _to_the_end(decay, total, False)
+        pairs = weighted * tl.dot(v_c, tl.trans(do_c), input_precision=PRECISION)
+        dc = tl.sum(pairs, axis=0) - tl.sum(pairs, axis=1) + before - behind
+        last = tl.sum(behind, axis=0)
         for each in tl.static_range(SLICES):
             chunk = (each * tl.num_programs(1) + batch) * tl.num_programs(0) + n
-            later += tl.load(products + tl.cast(chunk, tl.int64) * H + h)
-        dc += tl.where(tl.arange(0, C) == C - 1, later, 0.0)
+            last += tl.load(products + tl.cast(chunk, tl.int64) * H + h)
+        dc += tl.where(tl.arange(0, C) == C - 1, last, 0.0)
         place = ((tl.cast(batch, tl.int64) * H + h) * tl.num_programs(0) + n) * C
         tl.store(ddecays + place + tl.arange(0, C), dc)
 
@@ -332,7 +326,7 @@ def _shared_gradient(
     first = n * C
     out_c = tl.zeros((C, BK), tl.float32)
     scores = tl.zeros((C, C), tl.float32)
-    index = (tl.cast(batch, tl.int64) * (tl.num_programs(0) + 1) + n) * H
+    index = (tl.cast(batch, tl.int64) * tl.num_programs(0) + n) * H
     for h in range(H):
         a_h, b_h = head_start(a, a_strides, batch, h), head_start(b, b_strides, batch, h)
         a_c = load_tile(a_h, a_strides[1], first, end, C, DV, BV, WIDE)
@@ -341,11 +335,14 @@ def _shared_gradient(
         decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         inner = tl.dot(a_c, tl.trans(b_c), input_precision=PRECISION)
         scores += inner * _weights(decay, BACK, C)
-        a_c = (a_c * _to_the_end(decay, total, BACK)[:, None]).to(a_c.dtype)
+        left = _to_the_end(decay, total, BACK)
+        a_c = _operand(a_c * left[:, None], a.dtype.element_ty, WIDE)
         out_c = tl.dot(a_c, tl.trans(state), acc=out_c, input_precision=PRECISION)
     other = head_start(other, other_strides, batch, 0)
     other_c = load_tile(other, other_strides[1], first, end, C, DK, BK, WIDE)
-    out_c = tl.dot(scores.to(other_c.dtype), other_c, acc=out_c, input_precision=PRECISION)
+    scores = _operand(scores, a.dtype.element_ty, WIDE)
+    out_c = tl.dot(scores, other_c, acc=out_c, input_precision=PRECISION)
+    out_c = rounded(out_c, out.dtype.element_ty, WIDE)
     store_tile(head_start(out, out_strides, batch, 0), out_strides[1], first, L, out_c, C, DK, BK)
 
 
@@ -357,8 +354,8 @@ def decayed_backward_query_key(
     dout,
     decays,  # (B, H, N, C)
     lengths,  # (B,)
-    states,  # (B, N + 1, H, DK, DV): what each chunk starts from
-    dstates,  # (B, N + 1, H, DK, DV): the gradient of what each chunk ends with
+    states,  # (B, N, H, DK, DV): what each chunk starts from
+    dstates,  # (B, N, H, DK, DV): the gradient of what each chunk ends with
     dq,
     dk,
     q_strides,

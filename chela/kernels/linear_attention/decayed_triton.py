@@ -98,18 +98,18 @@ def decayed_attention_backward(
     _scan(q, dout, decays, lengths, dfinal, states, dstates, dinitial, products)
     shared = {
         **size, "C": tiles.chunk, "RAGGED": lengths is not None, **launching.precision(v),
-        **tiles.options,
     }  # fmt: skip
     strides = [launching.strides(x) for x in (q, k, v)]
     with on(v):
         decayed_backward_value[(chunks, batch)](
-            q, k, v, raw, dout, decays, lengths, dstates, products, dv, ddecays,
-            *strides, launching.strides(raw), launching.strides(dout), launching.strides(dv),
-            heads, length, SLICES=slices, **shared,
+            q, k, v, dout, decays, lengths, states, dstates, products, dv, ddecays,
+            *strides, launching.strides(dout), launching.strides(dv), heads, length,
+            SLICES=slices, **shared, **tuning.decayed_values(tiles).options,
         )  # fmt: skip
         decayed_backward_query_key[(chunks, batch, 2)](
             q, k, v, dout, decays, lengths, states, dstates, dq, dk,
             *strides, launching.strides(dout), launching.strides(dq), heads, length, **shared,
+            **tiles.options,
         )  # fmt: skip
     return dq, dk, dv, ddecays, dinitial, dweight, dgate
 
@@ -135,9 +135,7 @@ def _(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, decays, lengths, initial_state, norm_weight, gate, _ = inputs
     ctx.set_materialize_grads(False)  # no zeros for the two outputs nobody differentiates
-    out, _, raw, states = output
-    finished = norm_weight is not None or gate is not None
-    raw = raw if finished else out
+    _, _, raw, states = output
     ctx.save_for_backward(q, k, v, decays, lengths, norm_weight, gate, raw, states)
     ctx.state_dtype = None if initial_state is None else initial_state.dtype
 
@@ -190,7 +188,7 @@ def _outputs(
     finished = norm_weight is not None or gate is not None
     raw = v.new_empty(out.shape if save and finished else (0,))
     chunks = -(-length // chunk_of(k, v))
-    return out, final, raw, v.new_empty((batch, chunks + 1, heads, dk, dv))
+    return out, final, raw, v.new_empty((batch, chunks, heads, dk, dv))
 
 
 def _gradients(

@@ -77,6 +77,14 @@ def decayed_walk(tiles: Tiles) -> Tiles:
     return tiles if tiles.stages == 1 else replace(tiles, stages=4)
 
 
+def decayed_values(tiles: Tiles) -> Tiles:
+    """For the gradients of values and decays among them, which read all there is of a head.
+
+    One stage leaves shared memory for two programs on a processor; chosen by that, not measured.
+    """
+    return replace(tiles, stages=1)
+
+
 def state_slices(dk: int) -> int:
     """Over how many programs the rows of a state of the form that forgets are divided."""
     return dk // 64 if dk % 64 == 0 else 1
