@@ -207,6 +207,13 @@ def test_no_tokens_have_no_output_and_leave_the_state(padded):
     assert torch.equal(left, torch.ones_like(left))
 
 
+def test_no_sequences_have_no_output():
+    q, v = torch.zeros(0, 5, 1, 3), torch.zeros(0, 5, 2, 4)
+    for log_decay in (None, torch.zeros(0, 5, 2)):
+        out, state = causal(q, q, v, log_decay=log_decay)
+        assert (out.shape, state.shape) == (v.shape, (0, 2, 3, 4))
+
+
 def test_the_state_is_that_after_the_true_length():
     (q, k, v), initial = inputs(10)
     _, state = causal(q, k, v, torch.tensor([0, 1, 8, 10]), 4, initial)

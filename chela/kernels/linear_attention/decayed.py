@@ -31,7 +31,7 @@ def causal(
     The heads of v that share a head of q and k lie side by side, G of them: what looks at no decay
     is one product for all. Shapes are (B, h, N, C, ...) for h heads of q and k, and N chunks.
     """
-    batch, length, heads, _ = v.shape
+    length = v.shape[1]
     shared = q.shape[2]
     chunk = max(1, min(chunk_size, length))
     with without_autocast(q):
@@ -49,8 +49,8 @@ def causal(
         out = (q @ before).unflatten(-1, v.shape[-2:]) * c.exp()[..., None].to(v.dtype)
         scores = (q @ k.mT)[:, :, :, None] * _weights(c).to(v.dtype)  # (B, h, N, G, C, C)
         out = out + (scores @ v.transpose(3, 4)).transpose(3, 4)  # (B, h, N, C, G, dv)
-    out = out.permute(0, 2, 3, 1, 4, 5).reshape(batch, -1, heads, v.shape[-1])[:, :length]
-    return out, states[:, :, -1].transpose(2, 3).flatten(1, 2)
+    out = out.permute(0, 2, 3, 1, 4, 5).flatten(3, 4).flatten(1, 2)  # (B, N * C, H, dv)
+    return out[:, :length], states[:, :, -1].transpose(2, 3).flatten(1, 2)
 
 
 def state(k: Tensor, v: Tensor, log_decay: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
