@@ -122,6 +122,26 @@ def test_feature_maps_act_before_the_affine_maps(name, phi):
     torch.testing.assert_close(attend(z, v), expected)
 
 
+def test_unit_queries_and_keys_per_head_and_one_of_zeros_alone():
+    """A ReLU makes such: its slope may not be so steep that nothing else is learned."""
+    choices = {"feature_map": "relu", "qk_norm": "l2", "num_heads": 2, "head_norm": "none"}
+    attend = make_mixer(**choices).attention
+    views = attend.query_key
+    with torch.no_grad():
+        for each in (views.shift_q, views.shift_k, views.shared.bias):
+            each.zero_()
+    z = 1e3 * torch.randn(2, 7, DIM, dtype=torch.float64)
+    z[1, 3] = 0
+    v = torch.randn(2, 7, 2 * DIM, dtype=torch.float64)
+    q, k = (x.unflatten(-1, (2, -1)) for x in views(z))
+    unit = [x / x.norm(dim=-1, keepdim=True).clamp(min=1e-9) for x in (q, k)]
+    expected = attention.bidirectional(*unit, v.unflatten(-1, (2, -1))).flatten(2)
+    found = attend(z, v)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert views.shift_q.grad.norm() < 1e5
+
+
 @pytest.mark.parametrize(
     ("name", "causal"),
     [*itertools.product(MIXERS, [True, False]), *itertools.product(CAUSAL, [True])],

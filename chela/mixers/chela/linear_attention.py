@@ -23,6 +23,7 @@ HeadNorm = Literal["rms", "layer", "none"]
 AttentionDecay = Literal["none", "data"]
 QueryKeyNorm = Literal["none", "l2"]
 QKV = tuple[Tensor, Tensor, Tensor]
+EPS = 1e-6  # added to a squared length
 HALF_LIVES = (16, 4096)  # tokens, between which the heads' memories begin
 
 
@@ -259,8 +260,13 @@ class LinearAttention(nn.Module):
 
 
 def _of_unit_length(x: Tensor) -> Tensor:
-    """x (..., d) over its length, zeros for zeros."""
-    return F.normalize(x.to(accumulation_dtype(x)), dim=-1).to(x.dtype)
+    """x (..., d) over its length, zeros for zeros.
+
+    A ReLU makes such. A gradient grows by 1e3 through them. Where lengths are cut off at 1e-12, as
+    by ``F.normalize``, it grows by 1e12, and clipping leaves nothing else of a step.
+    """
+    wide = x.to(accumulation_dtype(x))
+    return (wide * (wide.square().sum(-1, keepdim=True) + EPS).rsqrt()).to(x.dtype)
 
 
 def _only_causal(causal: bool, key_shift: bool, decay: AttentionDecay) -> None:
