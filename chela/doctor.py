@@ -123,8 +123,12 @@ def _operations(engine: Engine) -> dict[str, Callable[[], tuple[bool, str]]]:
     return {
         "linear_attention": partial(check, linear_attention.bidirectional, q, k, v),
         "linear_attention, causal": partial(check, linear_attention.causal, q, k, v),
-        "linear_attention, forgetting": partial(
-            check, _forgetting, q[:, :, :1], k[:, :, :1], v, log_decay
+        "linear_attention, decay": partial(
+            _operation,
+            "torch" if linear_attention.DECAYED_DRAWBACK else how,
+            TOLERANCE[dtype],
+            _forgetting,
+            *(q[:, :, :1], k[:, :, :1], v, log_decay),
         ),
         "short_conv": partial(check, silu, x, taps),
         "long_conv": partial(check, long_conv.convolve, x, kernel.float()),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 MAX_HEAD_DIM = 128  # a state of 128 x 128 in float32 is what a program can hold
 MIN_PART = 64  # narrower parts of a head would read q and k too often
+# Why kernels=auto leaves the form that forgets to plain PyTorch; None where it does not.
+DECAYED_DRAWBACK: str | None = (
+    "the kernels of heads that forget have not passed all of their tests on a GPU"
+)
 
 
 def obstacle(dk: int, dv: int) -> str | None:

@@ -131,9 +131,7 @@ class LinearAttention(nn.Module):
 
     def kernel_drawback(self) -> str | None:
         """Why ``kernels=auto`` leaves heads that forget to torch.compile; None of others."""
-        if self.decay is None:
-            return None
-        return "the kernels of heads that forget have not passed all of their tests on a GPU"
+        return None if self.decay is None else linear_attention.DECAYED_DRAWBACK
 
     def split_obstacle(self) -> None:
         """Its tokens can be those of several devices, which exchange states."""
