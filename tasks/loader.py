@@ -26,10 +26,12 @@ from tasks.storage.rows import NOTHING, Rows
 from tasks.storage.store import lengths_of, rows_of
 
 # Where a graph is recorded for each width, batches are padded to one of a few: to an eighth more at
-# most. The more widths, the less padding: of what is trained in Text 81 % are tokens with the eight
-# multiples of 512, 89 % with steps of a fifth (16 widths) and 91 % with these (24), in ListOps 87,
-# 90 and 93 % (6, 8 and 12). A width costs the time of a few steps, once, so these pay after half a
-# minute of training; finer ones would not within the minute that Text takes.
+# most, or the next multiple. The more widths, the less padding: of what is trained in Text 81 % are
+# tokens with the eight multiples of 512, 89 % with steps of a fifth (16 widths) and 91 % with these
+# (24), in ListOps 87, 90 and 93 % (6, 8 and 12). A width costs the time of a few steps, once, so
+# these pay after half a minute of training; finer ones would not within the minute that Text takes.
+# Where each has a program of its own (Mega, deterministic runs) it costs a compilation instead,
+# which was not measured for so many.
 GROWTH = 9 / 8  # of a width over the one before
 MULTIPLE = 16  # tokens; tiles and vector loads like round numbers
 

@@ -78,7 +78,7 @@ class TrainerConfig:
     micro_batch_size: PositiveInt | None = field(metadata=NULL)
     eval_batch_size: PositiveInt
     gradient_clip: Positive | None = field(metadata=NULL)  # by global norm
-    # of a training target, spread evenly over all classes; what is reported has none
+    # of a training target, spread evenly over all classes; train/loss has it, val/loss has none
     label_smoothing: Fraction = field(metadata={"neutral": 0.0})
     # whose loss or gradient was not finite; then stop
     max_skipped_steps: Annotated[int, Ge(0)] = field(metadata={"neutral": 0})
