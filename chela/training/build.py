@@ -175,18 +175,7 @@ def build_module(
             f"the class of a sample, and {spec.name} asks for tokens.\n"
             "  try: trainer.label_smoothing=0"
         )
-    return TrainingModule(
-        model,
-        objective,
-        config.optimizer,
-        config.schedule,
-        steps,
-        config.trainer.max_skipped_steps,
-        config.trainer.label_smoothing,
-        padded,
-        graph=engine.step == "graph",
-        micro_batch_size=config.trainer.micro_batch_size,
-    )
+    return TrainingModule(model, objective, config, steps, padded, graph=engine.step == "graph")
 
 
 def free_memory(device: torch.device) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,8 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from chela.config.settings import OptimizerConfig, ScheduleConfig
-from chela.errors import RunError
+from chela.config.schema import RunConfig
 from chela.layers.basic import compute_dtype
 from chela.layers.processes import processes
 from chela.layers.sequence import replicas
@@ -24,32 +23,14 @@ from chela.objectives.base import SUMS, Answers, Means, Objective
 from chela.training.distributed import total
 from chela.training.graphs import StepGraphs
 from chela.training.narrow import NarrowWeights
-from chela.training.optim import (
-    build_optimizer,
-    build_schedule,
-    follow_the_device,
-    not_finite,
-    portable,
-)
+from chela.training.nonfinite import NonFinite
+from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
 from chela.training.rehearsal import put_back
 from tasks.base import Batch
 from tasks.loader import TrainLoader
 
 # What a step is made of, by these names in a profile.
 STAGES = ("forward", "backward", "clip and books", "optimizer")
-SHOWN = 3  # rows of a batch, and names, in an error, which goes into records and reports
-
-
-class NonFinite(RunError):
-    """The loss or the gradient was not finite; the step has changed no weight.
-
-    ``evidence`` holds what is needed to look at that step again: the weights, too, which are those
-    of that step unless a later one was good.
-    """
-
-    def __init__(self, message: str, evidence: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.evidence = evidence
 
 
 class TrainingModule(L.LightningModule):
@@ -62,15 +43,10 @@ class TrainingModule(L.LightningModule):
     Args:
         model: called with values and lengths, the latter None where nothing is padded.
         objective: judges its answers.
-        optimizer: its choices.
-        schedule: of the learning rate.
+        config: of the run: the optimizer, the schedule and how a step is computed.
         total_steps: of the run.
-        max_skipped_steps: how many steps that are not finite may be skipped.
-        label_smoothing: share of a training target that all classes have alike.
         padded: whether batches hold padding.
         graph: make each step one CUDA graph; on one GPU.
-        micro_batch_size: samples of a batch at once, on one device; their gradients add up to those
-            of the whole batch. None: all.
     """
 
     steps: Tensor  # so far, those skipped among them
@@ -78,36 +54,24 @@ class TrainingModule(L.LightningModule):
     sums: Tensor  # (3,) loss, hits and targets of the interval
     evaluated: Tensor  # (4,) ``SUMS`` of the evaluation so far
     gradient_norm: Tensor  # of the latest step, before it was clipped
+    kind_of: Tensor | None  # (n,) of the test's samples, where they are told apart
+    by_kind: Tensor  # (kinds, 4) ``SUMS`` of the test so far
     bad: dict[str, Tensor]  # the last step that was not finite: its number, loss, norm, rows
 
     def __init__(
         self,
         model: nn.Module,
         objective: Objective,
-        optimizer: OptimizerConfig,
-        schedule: ScheduleConfig,
+        config: RunConfig,
         total_steps: int,
-        max_skipped_steps: int = 0,
-        label_smoothing: float = 0.0,
-        padded: bool = True,
-        graph: bool = False,
-        micro_batch_size: int | None = None,
+        padded: bool,
+        graph: bool,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.objective = objective
-        self.optimizer_config = optimizer
-        self.schedule_config = schedule
-        self.total_steps = total_steps
-        self.max_skipped_steps = max_skipped_steps
-        self.label_smoothing = label_smoothing
-        self.padded = padded
-        self.graph = graph
-        self.micro_batch_size = micro_batch_size
+        self.model, self.objective, self.config = model, objective, config
+        self.total_steps, self.padded, self.graph = total_steps, padded, graph
         self.bad = {}
         self.tested = Means(0.0, 0.0, 0)
-        self.kind_of: Tensor | None = None  # (n,) of the test's samples, where they are told apart
-        self.kinds = 0  # how many there are
         self.tested_kinds: list[Means] = []
         self._narrow: NarrowWeights | None = None
         self._graphs: StepGraphs | None = None
@@ -119,6 +83,7 @@ class TrainingModule(L.LightningModule):
         evaluated = torch.zeros(len(SUMS), dtype=torch.float64)
         self.register_buffer("evaluated", evaluated, persistent=False)
         self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
+        self.register_buffer("kind_of", None)
 
     def forward(self, values: Tensor, lengths: Tensor | None, *places: Tensor) -> Tensor:
         """The model's logits of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
@@ -187,6 +152,13 @@ class TrainingModule(L.LightningModule):
         """Lightning's hook around a step; a whole step has updated the weights."""
         optimizer_closure()
 
+    def tell_apart(self, kind_of: Tensor, kinds: int) -> None:
+        """Let the test keep ``tested_kinds``, too: sample i is of kind ``kind_of[i]``."""
+        self.register_buffer("kind_of", kind_of, persistent=False)
+        self.register_buffer(
+            "by_kind", self.evaluated.new_zeros(kinds, len(SUMS)), persistent=False
+        )
+
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the validation metrics."""
         self._evaluate(batch, batch_index)
@@ -195,30 +167,23 @@ class TrainingModule(L.LightningModule):
         """Add a batch to the test metrics, and each sample to those of its kind."""
         sums = self._evaluate(batch, batch_index)
         if self.kind_of is not None:
-            self._by_kind.index_add_(0, self.kind_of[batch.index], sums)
+            self.by_kind.index_add_(0, self.kind_of[batch.index], sums)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the validation metrics to the callbacks."""
-        means = self._evaluation()
-        self.log_dict({f"val/{name}": x for name, x in self.objective.values(means).items()})
-
-    def on_test_epoch_start(self) -> None:
-        """Begin the sums of each kind at zero."""
-        if self.kind_of is not None:
-            self.kind_of = self.kind_of.to(self.device)
-            self._by_kind = self.evaluated.new_zeros(self.kinds, len(SUMS))
+        values = self.objective.values(_means(self.evaluated))
+        self.log_dict({f"val/{name}": value for name, value in values.items()})
 
     def on_test_epoch_end(self) -> None:
         """Keep what the test came to."""
-        self.tested = self._evaluation()
+        self.tested = _means(self.evaluated)
         if self.kind_of is not None:
-            self.tested_kinds = [Means.of(sums) for sums in total(self._by_kind).tolist()]
+            self.tested_kinds = [Means.of(sums) for sums in total(self.by_kind).tolist()]
 
     def read_metrics(self) -> dict[str, float]:
         """``{"train/loss": ..., "train/accuracy": ...}`` of the interval, and begin a new one."""
-        means = Means.of(total(self.sums).tolist())
-        self.sums.zero_()
-        return {f"train/{name}": value for name, value in self.objective.values(means).items()}
+        values = self.objective.values(_means(self.sums))
+        return {f"train/{name}": value for name, value in values.items()}
 
     def teardown(self, stage: str) -> None:
         """Lightning moves the model after each stage: the graphs are of no use any more."""
@@ -246,40 +211,15 @@ class TrainingModule(L.LightningModule):
         Raises:
             NonFinite: with the last of these steps, its batch, and what was not finite.
         """
-        if self.skipped <= self.max_skipped_steps:
-            return
-        step, rows = int(self.bad["step"]), self.bad["rows"].tolist()
-        loss, norm = self.bad["loss"].item(), self.bad["norm"].item()
-        what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
-        before = f", after {int(self.skipped) - 1} skipped ones" if self.skipped > 1 else ""
-        broken = not_finite(self.model, self.trainer.optimizers[0])
-        held = "all weights, running averages and states of the optimizer are finite"
-        if broken:
-            held = f"not finite since an earlier step: {_some(broken)}"
-        raise NonFinite(
-            f"{what} at step {step}{before}; it has changed no weight.\n"
-            f"  the batch: {len(rows)} rows of the training split ({_some(rows)})\n"
-            f"  {held}\n"
-            "  try: a lower learning rate, a longer warm-up, trainer.precision=float32",
-            {"step": step, "rows": rows, "loss": loss, "gradient_norm": norm}
-            | {"broken": broken}
-            | {"model": {name: x.cpu() for name, x in self.model.state_dict().items()}},
-        )
+        if self.skipped > self.config.trainer.max_skipped_steps:
+            skipped = int(self.skipped)
+            raise NonFinite.of(self.bad, skipped, self.model, self.trainer.optimizers[0])
 
     def configure_optimizers(self) -> Any:
         """The optimizer's groups and the schedule, stepped once per optimizer step."""
-        optimizer = build_optimizer(self.model, self.optimizer_config)
-        schedule = build_schedule(optimizer, self.total_steps, self.schedule_config)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _evaluation(self) -> Means:
-        """What the evaluation came to, over all processes; the next one begins at zero."""
-        means = Means.of(total(self.evaluated).tolist())
-        self.evaluated.zero_()
-        return means
+        optimizer = build_optimizer(self.model, self.config.optimizer)
+        schedule = build_schedule(optimizer, self.total_steps, self.config.schedule)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def _narrow_weights(self) -> AbstractContextManager[None]:
         """Those that compute a step under autocast, unless gradients of parts are to be added up.
@@ -288,7 +228,7 @@ class TrainingModule(L.LightningModule):
         """
         with self.trainer.precision_plugin.forward_context():
             dtype = compute_dtype(self.sums)
-        if dtype == self.sums.dtype or self.micro_batch_size is not None:
+        if dtype == self.sums.dtype or self.config.trainer.micro_batch_size is not None:
             return nullcontext()
         if self._narrow is None:
             blocks = self.model.get_submodule("backbone.blocks")
@@ -298,7 +238,7 @@ class TrainingModule(L.LightningModule):
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """What is computed at once in training."""
         size = len(batch.targets)
-        part = self.micro_batch_size or size
+        part = self.config.trainer.micro_batch_size or size
         for start in range(0, size, part):
             yield Batch(*(each[start : start + part] for each in batch))
 
@@ -313,7 +253,8 @@ class TrainingModule(L.LightningModule):
 
     def _loss(self, part: Batch, asked: Tensor) -> tuple[Tensor, Tensor]:
         """A part's term of a step's mean loss, and its (3,) sums of losses, hits and targets."""
-        losses, hits, mine = self.objective.judge(*self._ask(part), self.label_smoothing)
+        smoothing = self.config.trainer.label_smoothing
+        losses, hits, mine = self.objective.judge(*self._ask(part), smoothing)
         sums = torch.stack([losses.detach().sum(), hits.sum(), mine.sum()])
         return losses.sum() / sums[2].clamp(min=1) * (sums[2] / asked), sums
 
@@ -365,15 +306,14 @@ class TrainingModule(L.LightningModule):
         """Add a batch to the sums of an evaluation; those of its samples (B, 4)."""
         if batch_index == 0:
             self._eval_size = len(batch.targets)
-        if len(batch.targets) < self._eval_size:  # the last one is not worth compiling for
-            with torch.compiler.set_stance("force_eager"):
-                sums = self._sums(batch)
-        elif self.graph:
+        last = len(batch.targets) < self._eval_size  # not worth compiling for
+        if self.graph and not last:
             if self._eval_graphs is None:
                 self._eval_graphs = StepGraphs(self._sums, beside=self._graphs)
             sums = self._eval_graphs(batch)
         else:
-            sums = self._sums(batch)
+            with torch.compiler.set_stance("force_eager") if last else nullcontext():
+                sums = self._sums(batch)
         self.evaluated += sums.sum(0)
         return sums
 
@@ -387,5 +327,8 @@ class TrainingModule(L.LightningModule):
         return self.objective.ask(self, batch.values, lengths, batch.targets)
 
 
-def _some(things: Sequence[object]) -> str:
-    return ", ".join(map(str, things[:SHOWN])) + (", ..." if len(things) > SHOWN else "")
+def _means(sums: Tensor) -> Means:
+    """What sums came to, over all processes; they begin anew at zero."""
+    means = Means.of(total(sums).tolist())
+    sums.zero_()
+    return means

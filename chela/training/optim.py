@@ -114,15 +114,6 @@ def states(optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, str, Tens
                 yield owner, name, value
 
 
-def not_finite(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Names of weights, buffers and the optimizer's states that hold something not finite."""
-    names = {id(each): name for name, each in model.named_parameters()}
-    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for owner, name, value in states(optimizer):
-        held[f"{name} of {names[id(owner)]}"] = value
-    return [name for name, value in held.items() if not value.isfinite().all()]
-
-
 def portable(state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state as it is without ``follow_the_device``: for any device."""
     groups = [

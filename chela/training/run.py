@@ -49,7 +49,8 @@ from chela.training.heartbeat import Heartbeat
 from chela.training.history import History
 from chela.training.initial import load_initial
 from chela.training.memory import estimate
-from chela.training.module import NonFinite, TrainingModule
+from chela.training.module import TrainingModule
+from chela.training.nonfinite import NonFinite
 from chela.training.progress import TrainingProgress
 from chela.training.pruning import Pruning
 from chela.training.random_state import RandomState, random_state
@@ -310,7 +311,7 @@ class Run:
                 "  try: resume=false (what is there is moved aside)"
             )
         if kinds := data.task.kinds:
-            module.kind_of, module.kinds = torch.tensor(data.task.test["label"]), len(kinds)
+            module.tell_apart(torch.tensor(data.task.test["label"]), len(kinds))
         trainer.test(module, datamodule=data, ckpt_path=best, verbose=False)
         n, expected = round(module.tested.n), data.task.samples("test").targets
         if n != expected:

@@ -1,0 +1,79 @@
+"""A step that was not finite: what is told of it, and kept to look at it again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chela.errors import RunError
+from chela.training.optim import states
+
+SHOWN = 3  # rows of a batch, and names, in an error, which goes into records and reports
+
+
+class NonFinite(RunError):
+    """The loss or the gradient was not finite; the step has changed no weight.
+
+    ``evidence`` holds what is needed to look at that step again: the weights, too, which are those
+    of that step unless a later one was good.
+    """
+
+    def __init__(self, message: str, evidence: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.evidence = evidence
+
+    @classmethod
+    def of(
+        cls,
+        bad: Mapping[str, Tensor],
+        skipped: int,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+    ) -> NonFinite:
+        """What is to be raised after a step.
+
+        Args:
+            bad: its number ``step``, ``loss``, ``norm`` of the gradient and ``rows`` (B,).
+            skipped: steps of the run that were not finite, with this one.
+            model: as that step, or a later good one, has left it.
+            optimizer: of its parameters.
+        """
+        step, rows = int(bad["step"]), bad["rows"].tolist()
+        loss, norm = bad["loss"].item(), bad["norm"].item()
+        what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        before = f", after {skipped - 1} skipped ones" if skipped > 1 else ""
+        broken = _broken(model, optimizer)
+        held = "all weights, running averages and states of the optimizer are finite"
+        if broken:
+            held = f"not finite since an earlier step: {_some(broken)}"
+        return cls(
+            f"{what} at step {step}{before}; it has changed no weight.\n"
+            f"  the batch: {len(rows)} rows of the training split ({_some(rows)})\n"
+            f"  {held}\n"
+            "  try: a lower learning rate, a longer warm-up, trainer.precision=float32",
+            {
+                "step": step,
+                "rows": rows,
+                "loss": loss,
+                "gradient_norm": norm,
+                "broken": broken,
+                "model": {name: x.cpu() for name, x in model.state_dict().items()},
+            },
+        )
+
+
+def _broken(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of weights, buffers and the optimizer's states that hold something not finite."""
+    names = {id(each): name for name, each in model.named_parameters()}
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for owner, name, value in states(optimizer):
+        held[f"{name} of {names[id(owner)]}"] = value
+    return [name for name, value in held.items() if not value.isfinite().all()]
+
+
+def _some(things: Sequence[object]) -> str:
+    return ", ".join(map(str, things[:SHOWN])) + (", ..." if len(things) > SHOWN else "")
