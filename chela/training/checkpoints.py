@@ -178,9 +178,7 @@ class Checkpointer(Checkpoint):
         if trainer.is_global_zero:
             self._restore_best()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Know whether the step ends in a validation, which may take minutes."""
         step = trainer.global_step + 1
         if not self._validates(trainer, step):
@@ -188,9 +186,7 @@ class Checkpointer(Checkpoint):
         else:
             self.stopping.then = OR_BEFORE if self._loses_one(trainer, step) else AT_VALIDATION
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Save now and then; leave the steps that end in a validation to ``on_validation_end``."""
         step = trainer.global_step
         if step >= trainer.max_steps:
@@ -208,15 +204,7 @@ class Checkpointer(Checkpoint):
         """Start the clock."""
         self._validation_began = time.monotonic()
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Break off what takes too long, if no more than a step is lost.
 
         Raises:
@@ -247,15 +235,7 @@ class Checkpointer(Checkpoint):
         self.stopping.then = AT_TEST if trainer.world_size == 1 else AFTER_TEST
         self.stopping.serve(trainer, "before the test")
 
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop between two batches, unless others wait for this process's share of the test.
 
         Raises:

@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import Callback
 
 from chela.config.settings import TrainerConfig
 from chela.training.history import History
-from tasks.base import Batch
 from tasks.screen import Screen
 
 # A loss within 2 % of that of guessing has learned nothing yet.
@@ -41,9 +40,7 @@ class Plateau(Callback):
         """Go on from the checkpoint's."""
         self.left, self.said = state["left"], state["said"]
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Look at the newest logged loss."""
         if self.left or self.said or "train/loss" not in self.history.latest:
             return

@@ -40,9 +40,7 @@ class Heartbeat(Callback):
         self._first = (trainer.global_step, time.time())
         self._write(trainer)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write when it is time."""
         if time.monotonic() - self._last >= self.every_seconds:
             self._write(trainer)

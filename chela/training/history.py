@@ -130,9 +130,7 @@ class History(Callback):
         self._add(trainer, {name: float(trainer.callback_metrics[name]) for name in names})
         self._mark = time.perf_counter()
 
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: L.Trainer, *_: Any) -> None:
         """The CSV file holds what the checkpoint holds."""
         if trainer.is_global_zero:
             write_text(self.file, self.as_csv())

@@ -87,9 +87,7 @@ class TrainingProgress(ProgressBar):
         )
         self._bar.start()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Move the bar; without a terminal, print a line when it is time."""
         if self._bar is not None:
             self._draw(self._bar, trainer)
@@ -112,9 +110,7 @@ class TrainingProgress(ProgressBar):
         """Leave the finished bar on the screen."""
         self._stop()
 
-    def on_exception(
-        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any) -> None:
         """Leave the bar as it is, and the terminal usable."""
         self._stop()
 

@@ -38,9 +38,7 @@ class Pruning(Callback):
         """Tell the newest one; ``History`` comes first and has it."""
         self._tell()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, index: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         """Stop before the next step: by then the validation's step is saved.
 
         Raises:

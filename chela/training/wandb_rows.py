@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Callback
 
 from chela.track.wandb_run import WandbRun
 from chela.training.history import History
-from tasks.base import Batch
 
 
 class WandbRows(Callback):
@@ -25,9 +24,7 @@ class WandbRows(Callback):
         self.history, self.run = history, run
         self._sent = 0
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Send the rows of the steps before this one."""
         rows = self.history.rows
         while self._sent < len(rows) and rows[self._sent]["step"] < trainer.global_step:
