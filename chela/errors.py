@@ -42,6 +42,11 @@ class InUse(RunError):
     STATUS = 75
 
 
+def first_line(error: Exception) -> str:
+    """Of an error's message; its class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """``Did you mean 'depth'? Choices: depth, dim`` for a word that is none of the choices."""
     known = sorted(choices)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from chela.errors import RunError
+from chela.errors import RunError, first_line
 from chela.records.files import atomic_file, write_text
 from chela.records.record import at, check, read_json, text
 from tasks.base import TaskSpec
@@ -167,9 +167,8 @@ def find(place: str | Path, revision: str | None = None) -> Path:
             str(place), revision=revision, allow_patterns=[CONFIG, WEIGHTS, CARD]
         )
     except Exception as error:  # of the network, of the hub, of what it says of the id
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(
-            f"{place} is no folder here, and cannot be fetched from the hub: {first}\n"
+            f"{place} is no folder here, and cannot be fetched from the hub: {first_line(error)}\n"
             "  try: a folder, or a login (hf auth login) for what is private"
         ) from error
     return Path(found)

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from chela.errors import RunError
+from chela.errors import RunError, first_line
 from chela.objectives.base import Metric
 from chela.records.files import atomic_file
 from chela.training.module import TrainingModule
@@ -81,9 +81,8 @@ def read_checkpoint(file: Path, largest: int | None = None) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(content["global_step"], int):
             raise ValueError("it has no step")
     except Exception as error:  # a truncated file fails in many ways
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise Unreadable(
-            f"{file} cannot be read as a checkpoint of a run ({reason})\n"
+            f"{file} cannot be read as a checkpoint of a run ({first_line(error)})\n"
             "  try: resume=false (start anew; what is there is moved aside)"
         ) from error
     return content
@@ -144,19 +143,9 @@ class Checkpointer(Checkpoint):
     lost is one step, which the resumed run computes again.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        every_steps: int,
-        validate_every: int,
-        stopping: Stopping,
-        metric: Metric,
-    ) -> None:
-        self.folder = folder
-        self.metric = metric
-        self.every_steps = every_steps
-        self.validate_every = validate_every
-        self.stopping = stopping
+    def __init__(self, folder: Path, every_steps: int, stopping: Stopping, metric: Metric) -> None:
+        self.folder, self.every_steps = folder, every_steps
+        self.stopping, self.metric = stopping, metric
         self.best: float | None = None
         self.best_step = 0
         self._saved_step = 0  # that a resume would go on from
@@ -192,7 +181,7 @@ class Checkpointer(Checkpoint):
         if step >= trainer.max_steps:
             trainer.should_stop = True  # Lightning then validates once more, whatever the interval
             return
-        if step % self.validate_every == 0:
+        if step % trainer.val_check_interval == 0:
             return
         # several devices wait for each other: each has a clock of its own, and none breaks off
         long = trainer.world_size == 1 and self._validation_seconds > self.stopping.grace
@@ -278,4 +267,4 @@ class Checkpointer(Checkpoint):
         return trainer.world_size == 1 and self._saved_step == step - 1
 
     def _validates(self, trainer: L.Trainer, step: int) -> bool:
-        return step >= trainer.max_steps or step % self.validate_every == 0
+        return step >= trainer.max_steps or step % trainer.val_check_interval == 0

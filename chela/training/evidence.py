@@ -25,6 +25,7 @@ from chela.track.wandb_run import WandbRun
 from chela.training.checkpoints import Checkpointer
 from chela.training.data import DataModule
 from chela.training.engine import FORMS
+from chela.training.folder import Start
 from chela.training.history import History
 from chela.training.module import TrainingModule
 from tasks.base import PROTOCOLS
@@ -41,22 +42,21 @@ class Provenance(Callback):
     def __init__(
         self,
         config: RunConfig,
+        start: Start,
         fingerprint: str,
-        wandb_id: str,
         precision: str,
-        earlier: dict[str, Any] | None,
-        initial_weights: dict[str, Any] | None = None,
-        code: dict[str, Any] | None = None,
+        initial_weights: dict[str, Any] | None,
     ) -> None:
-        earlier = earlier or {"sessions": 0, "wall_seconds": 0.0, "precisions": []}
+        earlier = start.provenance or {"sessions": 0, "wall_seconds": 0.0, "precisions": []}
         precisions: list[str] = earlier["precisions"]
         if precision not in precisions[-1:]:
             precisions = [*precisions, precision]
-        self.code_changes = changes(earlier.get("code"), code) if code else None
+        code = code_state(*computing(config))
+        self.code_changes = changes(earlier.get("code"), code)
         self.fixed = {
             "config": {"seed": config.seed, **computation(config)},
             "fingerprint": fingerprint,
-            "wandb_id": wandb_id,
+            "wandb_id": start.wandb_id,
             "sessions": earlier["sessions"] + 1,
             "precisions": precisions,
             "initial_weights": earlier.get("initial_weights", initial_weights),
@@ -85,13 +85,10 @@ class Provenance(Callback):
                 f"({self.code_changes} differ); for one code go back to it, or resume=false"
             )
         if len(self.fixed["precisions"]) > 1:
-            yield self._precisions_notice()
-
-    def _precisions_notice(self) -> str:
-        return (
-            f"trainer.precision=auto follows the device, and this run is now {self.precision}, as "
-            "its record will say; for one precision go on where it began, or resume=false"
-        )
+            yield (
+                f"trainer.precision=auto follows the device, and this run is now {self.precision}, "
+                "as its record will say; for one precision go on where it began, or resume=false"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Configuration, data, W&B id, sessions, precisions, initial weights and time so far."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chela.config.schema import RunConfig, computation
-from chela.errors import InUse, RunError
+from chela.errors import InUse, RunError, first_line
 from chela.records.files import atomic_file
 from chela.records.record import read_record
 from chela.records.state import lease_of
@@ -39,21 +39,9 @@ class RunFolder:
             Path(config.output_dir) / f"{config.name}-{config.identity}" / f"seed{config.seed}"
         )
         self.checkpoints = self.path / "checkpoints"
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint that holds everything."""
-        return self.checkpoints / LAST
-
-    @property
-    def previous(self) -> Path:
-        """The checkpoint before the last one."""
-        return self.checkpoints / PREVIOUS
-
-    @property
-    def best(self) -> Path:
-        """The weights that will be tested."""
-        return self.checkpoints / BEST
+        self.last = self.checkpoints / LAST  # holds everything
+        self.previous = self.checkpoints / PREVIOUS  # the one before
+        self.best = self.checkpoints / BEST  # the weights that will be tested
 
     def whole(self) -> str:
         """The newest checkpoint that can be read, in words."""
@@ -98,42 +86,33 @@ class RunFolder:
             with contextlib.suppress(OSError):  # the run is in it, or another seed's, or its lease
                 self.path.parent.rmdir()
 
-    def start(self) -> Start:
+    def start(self, leads: bool = True) -> Start:
         """Decide by ``resume`` and by what is there; an earlier run is moved aside, never deleted.
+
+        Args:
+            leads: whether this process decides; one that the leading process has started finds
+                out what it did, and changes nothing.
 
         Raises:
             RunError: the checkpoint named by ``resume`` is missing, unreadable or of another run.
         """
         resume = self.config.resume
-        if resume is False:
-            return self._anew()
-        if resume != "auto":
-            return self._continue(Path(str(resume)))
-        record = self._record()
-        if record is not None and record["status"] == "finished":
-            return Start(record.get("wandb_id") or self.config.run_id, finished=record)
-        if self.last.exists() or self.previous.exists():
-            return self._continue_latest()
-        return self._anew()
-
-    def join(self) -> Start:
-        """What the leading process decided by ``start``, for those it started; changes nothing."""
-        resume = self.config.resume
-        record = self._record()
-        if record is not None and record["status"] == "finished":
-            return Start(record.get("wandb_id") or self.config.run_id, finished=record)
         if isinstance(resume, str) and resume != "auto":
-            return self._continue(Path(resume), adopt=False)
-        if self.last.exists() or self.previous.exists():
-            return self._continue_latest()
-        return Start(wandb_id=self.config.run_id)
+            return self._continue(Path(resume), adopt=leads)
+        if resume == "auto":
+            record = self._record()
+            if record is not None and record["status"] == "finished":
+                return Start(record.get("wandb_id") or self.config.run_id, finished=record)
+            if self.last.exists() or self.previous.exists():
+                return self._continue_latest()
+        return self._anew() if leads else Start(self.config.run_id)
 
     def _record(self) -> dict[str, Any] | None:
         try:
             return read_record(self.path)
         except ValueError as error:
             raise RunError(
-                f"the record in {self.path} cannot be read ({_first_line(error)}).\n"
+                f"the record in {self.path} cannot be read ({first_line(error)}).\n"
                 "  try: delete record.json (the run then goes on from its checkpoint), or "
                 "resume=false"
             ) from error
@@ -146,8 +125,8 @@ class RunFolder:
             if not self.previous.exists():
                 raise
             start = self._continue(self.previous)
-            reason = str(error).splitlines()[0]
-            return replace(start, notice=f"{reason}; going on from {self.previous.name} instead")
+            notice = f"{first_line(error)}; going on from {self.previous.name} instead"
+            return replace(start, notice=notice)
 
     def _continue(self, checkpoint: Path, adopt: bool = True) -> Start:
         if not checkpoint.is_file():
@@ -163,7 +142,7 @@ class RunFolder:
             best_step = int(content["callbacks"]["Checkpointer"]["best_step"])
         except (KeyError, TypeError, ValueError) as error:
             raise Unreadable(
-                f"{checkpoint} is no checkpoint of a run ({_first_line(error)} is not in it)\n"
+                f"{checkpoint} is no checkpoint of a run ({first_line(error)} is not in it)\n"
                 "  try: resume=false (start anew; what is there is moved aside)"
             ) from error
         self._same_run(theirs, checkpoint)
@@ -234,7 +213,3 @@ def _refuse_weights_alone(content: dict[str, Any], checkpoint: Path) -> None:
             f"\n  try: resume={checkpoint.with_name(LAST)}, or start_from=<name-hash of its run>: "
             "another run begins with these weights"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

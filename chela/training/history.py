@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from chela.config.settings import TrainerConfig
 from chela.layers.sequence import part
 from chela.objectives.base import Metric, Objective
 from chela.records.files import write_text
@@ -28,25 +29,17 @@ def columns(metrics: Iterable[Metric]) -> list[str]:
 
 
 class History(Callback):
-    """Collects a row every ``every_steps`` steps and at each validation; part of the checkpoint.
+    """A row every ``log_every_steps`` steps and at each validation; part of the checkpoint.
 
     ``tokens_per_second`` counts true tokens (of both documents of a pair; padding does not count)
     over the wall time of the interval, with waiting for data and saving, without validation.
     """
 
     def __init__(
-        self,
-        file: Path,
-        every_steps: int,
-        train_samples: int,
-        batch_size: int,
-        objective: Objective,
+        self, file: Path, config: TrainerConfig, train_samples: int, objective: Objective
     ) -> None:
-        self.file = file
-        self.objective = objective
-        self.every_steps = every_steps
+        self.file, self.config, self.objective = file, config, objective
         self.samples_per_epoch = train_samples
-        self.batch_size = batch_size
         self.rows: list[dict[str, float]] = []
         self.latest: dict[str, float] = {}  # the newest value of each column
         self.step = 0  # done so far, logged or not
@@ -91,12 +84,12 @@ class History(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
     ) -> None:
-        """Count tokens; every ``every_steps`` steps write a row."""
+        """Count tokens; every ``log_every_steps`` steps write a row."""
         assert isinstance(module, TrainingModule)
         if part() == 0:  # of those that hold these sequences together
             self._interval_tokens = self._interval_tokens + batch.lengths.sum()
         self.step = step = trainer.global_step
-        if step % self.every_steps and step < trainer.max_steps:
+        if step % self.config.log_every_steps and step < trainer.max_steps:
             return
         module.check()
         row = module.read_metrics()  # waits for the device: the clock is right after it
@@ -150,7 +143,7 @@ class History(Callback):
 
     def epochs(self, step: int) -> float:
         """Passes over the training split that ``step`` steps are."""
-        return round(step * self.batch_size / self.samples_per_epoch, 4)
+        return round(step * self.config.batch_size / self.samples_per_epoch, 4)
 
     def _tokens_of_all(self) -> int:
         """The interval's tokens in all processes together."""

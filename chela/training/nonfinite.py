@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from chela.errors import RunError
+from chela.records.files import atomic_file
 from chela.training.optim import states
+from chela.training.random_state import random_state
 
 SHOWN = 3  # rows of a batch, and names, in an error, which goes into records and reports
 
@@ -25,6 +28,13 @@ class NonFinite(RunError):
     def __init__(self, message: str, evidence: dict[str, Any]) -> None:
         super().__init__(message)
         self.evidence = evidence
+
+    def keep(self, folder: Path) -> Path:
+        """Save the evidence and the random state in a run's folder; returns the file."""
+        file = folder / "nonfinite.pt"
+        with atomic_file(file) as stream:
+            torch.save({**self.evidence, "random_state": random_state()}, stream)
+        return file
 
     @classmethod
     def of(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,16 @@ from torch import nn
 from chela.config.choices import Chosen
 from chela.config.schema import RunConfig, as_dict, parse
 from chela.errors import RunError
-from chela.objectives.base import Objective
 from chela.records.curve import draw_curve
-from chela.records.files import atomic_file, write_text
+from chela.records.files import write_text
 from chela.records.record import FILE, number
-from chela.records.source import code_state
 from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
 from chela.track.wandb_run import final_numbers, open_wandb, wandb_mode
 from chela.training import build
 from chela.training.announcement import opening, rest, warm_up_note
 from chela.training.checkpoints import Checkpointer, step_of
+from chela.training.checks import check_data, check_finished, check_memory
 from chela.training.data import DataModule
 from chela.training.distributed import agreed, as_started, is_leader, is_started_outside
 from chela.training.ending import Ending, disk_errors
@@ -38,7 +37,6 @@ from chela.training.evidence import (
     Provenance,
     beginning,
     code_note,
-    computing,
     outcome,
     peak_of,
     test_result,
@@ -48,15 +46,13 @@ from chela.training.guards import Plateau, out_of_memory
 from chela.training.heartbeat import Heartbeat
 from chela.training.history import History
 from chela.training.initial import load_initial
-from chela.training.memory import estimate
 from chela.training.module import TrainingModule
 from chela.training.nonfinite import NonFinite
 from chela.training.progress import TrainingProgress
 from chela.training.pruning import Pruning
-from chela.training.random_state import RandomState, random_state
+from chela.training.random_state import RandomState
 from chela.training.statistics import RunningStatistics
 from chela.training.wandb_rows import WandbRows
-from tasks.base import Task
 from tasks.screen import Screen
 
 
@@ -93,19 +89,21 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
         if is_started_outside():
             start = agreed(begin, engine.device)
         else:
-            start = begin() if leads else folder.join()
+            start = begin() if leads else folder.start(leads=False)
         held.enter_context(disk_errors(folder, leads))
         if start.finished is not None:
-            _same_data(config, start.finished)
+            check_finished(build.build_task(config), config, start.finished)
             console.say(f"{config.run_id} is finished; resume=false runs it anew.")
             if note := code_note(config, start.finished):
                 console.say(f"{note}; the numbers are of the code then, resume=false runs this one")
             console.print(summary_table(start.finished, folder.path))
             return _or_nan(number(start.finished, "best.value"))
         chosen = Chosen.of(composed)
-        return Run(config, folder, start, engine, console, leads, report, chosen).execute()
+        note = None if chosen is None else chosen.without_recipe()
+        return Run(config, folder, start, engine, console, leads, report, note).execute()
 
 
+@dataclass
 class Run:
     """One run on its way from start to record.
 
@@ -113,59 +111,51 @@ class Run:
     talks to W&B and prints.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: RunFolder,
-        start: Start,
-        engine: Engine,
-        console: Screen,
-        leads: bool,
-        report: Callable[[int, float], bool] | None = None,
-        chosen: Chosen | None = None,
-    ) -> None:
-        self.config, self.folder, self.start = config, folder, start
-        self.engine, self.console, self.leads = engine, console, leads
-        self.group = sweep_name() or f"{config.name}-{config.identity}"
-        self.report = report
-        self.ending = Ending(folder, console, leads)
-        self.without_recipe = None if chosen is None else chosen.without_recipe()
+    config: RunConfig
+    folder: RunFolder
+    start: Start
+    engine: Engine
+    console: Screen
+    leads: bool
+    report: Callable[[int, float], bool] | None
+    without_recipe: str | None  # a note
+
+    def __post_init__(self) -> None:
+        self.group = sweep_name() or f"{self.config.name}-{self.config.identity}"
+        self.ending = Ending(self.folder, self.console, self.leads)
 
     def execute(self) -> float:
         """Prepare, train, test once, record. Returns the best validation's value."""
-        config, folder = self.config, self.folder
-        self.measured = build.free_memory(self.engine.device)
+        config, engine = self.config, self.engine
+        self.measured = build.free_memory(engine.device)
         L.seed_everything(config.seed, workers=True, verbose=False)
         task = build.build_task(config)
         task.prepare_data(show=self.leads)
         task.setup()
-        self._check_data(task)
-        samples = len(task.samples("train"))
-        steps = build.total_steps(config.trainer, samples)
-        data = DataModule(task, config.trainer, self.engine, config.seed, steps)
-        module = build.build_module(
-            config, task.spec, self.engine, steps, task.is_padded, task.metric
-        )
+        check_data(task, config, self.start.provenance)
+        steps = build.total_steps(config.trainer, len(task.samples("train")))
+        data = DataModule(task, config.trainer, engine, config.seed, steps)
+        module = build.build_module(config, task.spec, engine, steps, task.is_padded, task.metric)
         model = module.model
         initial = None
         if config.start_from is not None and self.start.checkpoint is None:
             initial = load_initial(model, Path(config.output_dir), config.start_from, config.seed)
+        check = partial(check_memory, model, task, config.trainer, engine, self.console.say)
         if is_started_outside():  # the others are there, and would wait
-            agreed(partial(self._check_memory, model, task), self.engine.device)
+            agreed(check, engine.device)
         elif self.leads:
-            self._check_memory(model, task)
-        self.ending.trainer = trainer = self._trainer(task, module.objective, steps, initial)
+            check()
+        self.ending.trainer = trainer = self._trainer(data, module, initial)
         self._announce(data, model)
         record = beginning(config, self.provenance, self.wandb, self.group, data, module)
         if self.leads:
-            write_text(folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
+            write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
         self.ending.record("running", record)
-        with (
-            self.ending.stopping
-        ):  # until the record is written: Lightning's own handler of SIGTERM loses it
-            tested = self._train_and_test(trainer, module, data, record)
+        # until the record is written: Lightning's own handler of SIGTERM loses it
+        with self.ending.stopping:
+            self._train_and_test(trainer, module, data, record)
             if self.leads:
-                self._finish(record, tested)
+                self._finish(record)
         self.wandb.close()  # last: it may wait for the server, and all else is safe by now
         if not self.wandb.offline_by_choice and (hint := self.wandb.hint()):
             self.console.say(f"W&B does not have all of this run; to upload it: {hint}")
@@ -178,24 +168,29 @@ class Run:
         module: TrainingModule,
         data: DataModule,
         record: dict[str, Any],
-    ) -> dict[str, Any]:
-        """Train and test; what comes of it is added to the record. Returns the test's result."""
-        self.ending.so_far = lambda: {**record, **self._outcome(data)}
+    ) -> None:
+        """Train and test; what comes of it is added to the record."""
+
+        def so_far() -> dict[str, Any]:
+            peak = peak_of(self.engine.device, self.measured)
+            came = outcome(self.history, self.checkpointer, self.provenance, data.steps, peak)
+            return record | came
+
+        self.ending.so_far = so_far
         if self.config.trainer.processes > 1:
             self.ending.companions.watch()
         try:
             with self.ending.recorded():
                 trainer.fit(module, datamodule=data, ckpt_path=self.start.checkpoint)
                 tested = self._test(trainer, module, data)
-                record |= self._outcome(data) | {"test": tested}
+                record |= so_far() | {"test": tested}
                 self.wandb.summarize(final_numbers(record))
-                return tested
         except BaseException as error:
             self.wandb.close(int(error.code or 0) if isinstance(error, SystemExit) else 1)
             if isinstance(error, NonFinite):
                 raise RunError(
-                    f"{error}\n  last good checkpoint: {self._last()}\n"
-                    f"  all rows, the weights and the random state: {self._keep(error)}"
+                    f"{error}\n  last good checkpoint: {self.folder.whole()}\n"
+                    f"  all rows, the weights and the random state: {error.keep(self.folder.path)}"
                 ) from error
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 total = torch.cuda.get_device_properties(self.engine.device).total_memory
@@ -206,63 +201,18 @@ class Run:
             module.forget_graphs()
             data.close()
 
-    def _check_memory(self, model: nn.Module, task: Task) -> None:
-        """Say it before the memory is full; without a GPU the system would kill the run."""
-        found = estimate(model.to(self.engine.device), task, self.config.trainer, self.engine)
-        if found.fits:
-            return
-        if self.engine.device.type == "cpu":
-            raise RunError(f"the memory would not suffice: {found}")
-        # compiled it may need less, and PyTorch's own error does no harm
-        self.console.say(f"note: the GPU's memory may not suffice, uncompiled: {found}")
-
-    def _check_data(self, task: Task) -> None:
-        before = self.start.provenance
-        if before is not None and before["fingerprint"] != task.meta.fingerprint:
-            raise RunError(
-                f"the prepared data of {task.name} are not those this run began with "
-                f"({task.meta.fingerprint[:12]} now, {before['fingerprint'][:12]} then).\n"
-                "  try: bring those data back, or resume=false"
-            )
-        prompt = getattr(self.config.task.config, "prompt", None)
-        if prompt is not None:
-            task.prompt_of(prompt)  # what it refuses is told now, not when all is trained
-        replicas = self.config.trainer.replicas
-        for name in (task.selecting, "test"):
-            if (samples := len(task.samples(name))) < replicas:
-                raise RunError(
-                    f"{replicas} devices share the samples of {name}, which are {samples}: each "
-                    "needs one at least.\n  try: fewer devices"
-                )
-
     def _trainer(
-        self, task: Task, objective: Objective, steps: int, initial: dict[str, Any] | None
+        self, data: DataModule, module: TrainingModule, initial: dict[str, Any] | None
     ) -> L.Trainer:
-        config, trainer = self.config, self.config.trainer
+        config, trainer, path = self.config, self.config.trainer, self.folder.path
+        task, objective, stopping = data.task, module.objective, self.ending.stopping
         samples = len(task.samples("train"))
-        every = build.validate_every(trainer, samples)
-        self.history = History(
-            self.folder.path / "metrics.csv",
-            trainer.log_every_steps,
-            samples,
-            trainer.batch_size,
-            objective,
-        )
+        self.history = History(path / "metrics.csv", trainer, samples, objective)
         self.checkpointer = Checkpointer(
-            self.folder.checkpoints,
-            trainer.checkpoint_every_steps,
-            every,
-            self.ending.stopping,
-            objective.primary,
+            self.folder.checkpoints, trainer.checkpoint_every_steps, stopping, objective.primary
         )
         self.provenance = Provenance(
-            config,
-            task.meta.fingerprint,
-            self.start.wandb_id,
-            self.engine.precision,
-            self.start.provenance,
-            initial,
-            code_state(*computing(config)),
+            config, self.start, task.meta.fingerprint, self.engine.precision, initial
         )
         callbacks: list[Callback] = [
             self.history,
@@ -271,7 +221,7 @@ class Run:
             RandomState(config.seed),
             RunningStatistics(),
             Plateau(self.history, trainer.plateau_steps, self.console),
-            Heartbeat(self.folder.path, self.history),
+            Heartbeat(path, self.history),
         ]
         if self.report is not None:
             callbacks.append(Pruning(self.history, self.report))
@@ -280,20 +230,15 @@ class Run:
         self.wandb = open_wandb(
             config.logger,
             wandb_mode(config.logger) if self.leads else "disabled",
-            self.folder.path,
+            path,
             run_id=self.start.wandb_id,
             group=self.group,
             tags=[task.name, config.model.name, task.protocol],
             content=as_dict(config),
         )
-        return build.build_trainer(
-            trainer,
-            self.engine,
-            self.folder.path,
-            steps,
-            every,
-            [*callbacks, WandbRows(self.history, self.wandb)],
-        )
+        callbacks.append(WandbRows(self.history, self.wandb))
+        every = build.validate_every(trainer, samples)
+        return build.build_trainer(trainer, self.engine, path, data.steps, every, callbacks)
 
     def _test(self, trainer: L.Trainer, module: TrainingModule, data: DataModule) -> dict[str, Any]:
         """The one test: the weights of the best validation, every sample of the split.
@@ -319,18 +264,9 @@ class Run:
         of_kinds = dict(zip(kinds, module.tested_kinds, strict=True))
         return test_result(module.objective, module.tested, data.task.meta, of_kinds)
 
-    def _outcome(self, data: DataModule) -> dict[str, Any]:
-        return outcome(
-            self.history,
-            self.checkpointer,
-            self.provenance,
-            data.steps,
-            peak_of(self.engine.device, self.measured),
-        )
-
-    def _finish(self, record: dict[str, Any], tested: dict[str, Any]) -> None:
-        config, path = self.config, self.folder.path
-        draw_curve(path, config.run_id, self.history.rows, tested, self.checkpointer.best_step)
+    def _finish(self, record: dict[str, Any]) -> None:
+        path, run_id, step = self.folder.path, self.config.run_id, self.checkpointer.best_step
+        draw_curve(path, run_id, self.history.rows, record["test"], step)
         record["files"] = {
             "record": FILE,
             "curve": "curve.png",
@@ -361,37 +297,6 @@ class Run:
         for note in filter(None, notices):
             self.console.tell(f"{'note':<10} {note}")
 
-    def _keep(self, error: NonFinite) -> Path:
-        """Save what is needed to look at a step again that was not finite."""
-        file = self.folder.path / "nonfinite.pt"
-        with atomic_file(file) as stream:
-            torch.save({**error.evidence, "random_state": random_state()}, stream)
-        return file
-
-    def _last(self) -> str:
-        return str(self.folder.last) if self.folder.last.exists() else "none yet"
-
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _same_data(config: RunConfig, finished: dict[str, Any]) -> None:
-    """Refuse to show a finished run whose data are not those that would be used now.
-
-    Where official files are is no part of a run's identity, and ``source=auto`` may find others.
-
-    Raises:
-        RunError: they differ.
-    """
-    origin = build.build_task(config).origin()
-    now = {"source": origin.source, "version": origin.version, "parameters": origin.parameters}
-    then = {name: finished["data"].get(name) for name in now}
-    if json.loads(json.dumps(now)) != then:
-        raise RunError(
-            f"{config.run_id} is finished, but with other data of {origin.task}: "
-            f"{then['source']}, version {then['version']} then, {origin.source}, version "
-            f"{origin.version} now, or other parameters or files.\n"
-            "  try: resume=false (run it anew; the finished run is moved aside), or another "
-            "output_dir, or bring those data back"
-        )

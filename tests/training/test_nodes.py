@@ -87,7 +87,7 @@ def test_what_the_first_process_cannot_begin_ends_all_and_it_alone_says_why(
             box[:] = sent.pop(0)
 
     config = composed(*words)
-    monkeypatch.setattr("chela.training.run.estimate", lambda *_: TOO_MUCH)
+    monkeypatch.setattr("chela.training.checks.estimate", lambda *_: TOO_MUCH)
     folder = RunFolder(parse(config)).path
     started_by(monkeypatch, {**TORCHRUN, "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"})
     monkeypatch.setattr("chela.training.distributed._init_dist_connection", lambda *_: None)
