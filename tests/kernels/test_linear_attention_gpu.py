@@ -40,6 +40,24 @@ def test_each_thing_that_a_call_which_forgets_may_have(parts, heads, dk, dv, kin
     check(Case(True, 450, dk, dv, heads=heads, dtype=torch.bfloat16, decay=True, **KINDS[kind]))
 
 
+@pytest.mark.parametrize(("dk", "dv"), [(32, 16), (128, 64)])
+def test_what_forgets_gives_the_same_every_time(dk, dv):
+    """Threads that did not wait for each other would differ now and then; a wrong product not."""
+    case = Case(True, 450, dk, dv, dtype=torch.bfloat16, decay=True, **KINDS["everything"])
+    leaves = case.leaves()
+    upstream = [torch.randn_like(out) for out in fused(case, leaves, case.lengths)]
+
+    def run() -> list[Tensor]:
+        ours = fused(case, leaves, case.lengths)
+        return [*ours, *torch.autograd.grad(ours, list(leaves.values()), upstream)]
+
+    first = run()
+    names = ("output", "state", *leaves)
+    for _ in range(50):
+        again = zip(names, first, run(), strict=True)
+        assert [name for name, a, b in again if not torch.equal(a, b)] == []
+
+
 @pytest.mark.parametrize("kind", ["state", "everything"])
 @pytest.mark.parametrize(("dk", "dv"), [*HEADS[:6], (128, 64), (128, 384)])
 @pytest.mark.parametrize("length", [2, 63, 64, 500, 1213, 4096])
