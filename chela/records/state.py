@@ -113,7 +113,7 @@ def _elsewhere(holder: Holder) -> str:
     if not holder.is_silent:
         return said
     seconds = time.time() - holder.renewed
-    return f"{said}, without a sign of life for {seconds:.0f} s (died after {LAPSE:.0f})"
+    return f"{said}, without a sign of life for {seconds:.0f} s (dead after {LAPSE:.0f})"
 
 
 def _count(content: Mapping[str, Any], path: str) -> int | None:

@@ -61,7 +61,7 @@ def test_running_or_died_is_told_by_the_lease(tmp_path: Path) -> None:
     ("age", "status", "said"),
     [
         (0, "running", "process 7 on node3"),
-        (60, "running", "process 7 on node3, without a sign of life for 60 s (died after 120)"),
+        (60, "running", "process 7 on node3, without a sign of life for 60 s (dead after 120)"),
         (130, "died", "repeat the command"),
     ],
 )

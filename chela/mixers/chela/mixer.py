@@ -95,7 +95,7 @@ class ChelaConfig:
     # The convolutions' own way to the residual stream, so that attention cannot silence them:
     # without one, a seed of three failed on Text (docs/tried.md).
     conv_path: Literal["glu", "linear", "none"] = field(default="glu", metadata={"neutral": "none"})
-    # causal: a token's key is the one before it, so that a query reads what came after its like
+    # causal: a token's key is of the one before it: a query reads what came after tokens like it
     key_shift: bool = field(default=False, metadata={"neutral": False})
     # causal: data: each head of v forgets as z says; all heads share one q and k of qk_dim channels
     attention_decay: AttentionDecay = field(default="none", metadata={"neutral": "none"})
