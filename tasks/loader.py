@@ -1,15 +1,14 @@
-"""From prepared rows to batches: the order of training, and reading a batch in one query.
+"""From prepared rows to batches: what a batch is, what reads it, and a run as one pass over them.
 
-The order is a law, not a state: a pure function of (seed, number of rows, batch size, batch
-number), and of the lengths where batches are sorted by them. A loader that knows how many batches
-it has handed out can therefore go on anywhere.
+Of a run a loader knows the order, which is a law (``tasks.order``), and how many batches it has
+handed out: so it can go on anywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,20 +19,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from tasks import bits
+from tasks.order import TrainOrder
+from tasks.padding import pad, widths_for
 from tasks.signals import held_back
 from tasks.storage.rows import NOTHING, Rows
 from tasks.storage.store import lengths_of, rows_of
-
-# Where a graph is recorded for each width, batches are padded to one of a few: to an eighth more at
-# most, or the next multiple. The more widths, the less padding: of what is trained in Text 81 % are
-# tokens with the eight multiples of 512, 89 % with steps of a fifth (16 widths) and 91 % with these
-# (24), in ListOps 87, 90 and 93 % (6, 8 and 12). A width costs the time of a few steps, once, so
-# these pay after half a minute of training; finer ones would not within the minute that Text takes.
-# Where each has a program of its own (Mega, deterministic runs) it costs a compilation instead,
-# which was not measured for so many.
-GROWTH = 9 / 8  # of a width over the one before
-MULTIPLE = 16  # tokens; tiles and vector loads like round numbers
 
 
 class Batch(NamedTuple):
@@ -87,99 +77,6 @@ class Encoding:
             shape = (-1, self.documents)
             values, lengths = values.unflatten(0, shape), lengths.unflatten(0, shape)
         return Batch(values, lengths, targets, index)
-
-
-@lru_cache(maxsize=4)  # a batch may lie across epochs
-def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
-    """The order of the ``n`` training rows in one epoch (n,); read-only."""
-    raw = bits.stream(bits.TRAINING_ORDER, seed, epoch).random_raw(n)
-    order = np.argsort(raw, kind="stable")
-    order.flags.writeable = False
-    return order
-
-
-def batch_rows(
-    seed: int, n: int, batch_size: int, batch: int, endless: bool = False
-) -> NDArray[np.int64]:
-    """The rows of one training batch (batch_size,).
-
-    Position i of training is row ``permutation(seed, i // n, n)[i % n]``, and batch b takes the
-    positions from b * batch_size on: all batches are equally large, none is dropped, and each
-    epoch sees each row once, although a batch may begin in one epoch and end in the next. Where
-    they are ``endless``, the rows of epoch e have the numbers from e * n on.
-    """
-    position = np.arange(batch * batch_size, (batch + 1) * batch_size)
-    epoch, place = np.divmod(position, n)
-    rows = np.empty(batch_size, dtype=np.int64)
-    for each in np.unique(epoch):
-        rows[epoch == each] = permutation(seed, int(each), n)[place[epoch == each]]
-    return rows + epoch * n if endless else rows
-
-
-class TrainOrder:
-    """The batches of training from ``first`` on, as lists of rows.
-
-    Args:
-        n: rows of the training split.
-        batch_size: rows of a batch, over all processes.
-        total: batches of the run.
-        seed: of the order.
-        window: of so many batches in a row the samples are sorted by length, cut into batches
-            anew, and these shuffled: less padding. A window ends with the run, but not with an
-            epoch, so near an epoch's end a sample may change places with one of the next. 1: no
-            sorting.
-        lengths: of all rows (n,); needed with a window.
-        endless: whether each epoch's rows have numbers of their own, see ``batch_rows``.
-
-    Raises:
-        ValueError: no rows.
-    """
-
-    def __init__(
-        self,
-        n: int,
-        batch_size: int,
-        total: int,
-        seed: int,
-        window: int = 1,
-        lengths: NDArray[np.int64] | None = None,
-        endless: bool = False,
-    ) -> None:
-        if n == 0:
-            raise ValueError("the training split is empty")
-        self.n, self.batch_size, self.total, self.seed = n, batch_size, total, seed
-        self.window, self.lengths, self.endless = window, lengths, endless
-        self.first = 0
-        self._sorted = (-1, np.empty((0, 0), dtype=np.int64))  # the latest window
-
-    def __iter__(self) -> Iterator[list[int]]:
-        yield from self.between(self.first, self.total)
-
-    def __len__(self) -> int:
-        return self.total
-
-    def between(self, first: int, end: int) -> Iterator[list[int]]:
-        """The rows of batches ``first`` to ``end``, this one not among them."""
-        for batch in range(first, end):
-            yield self.rows(batch).tolist()
-
-    def rows(self, batch: int) -> NDArray[np.int64]:
-        """The rows of one batch (batch_size,)."""
-        if self.window == 1 or self.lengths is None:
-            return batch_rows(self.seed, self.n, self.batch_size, batch, self.endless)
-        number, line = divmod(batch, self.window)
-        if self._sorted[0] != number:
-            self._sorted = (number, self._sort(number, self.lengths))
-        return self._sorted[1][line]
-
-    def _sort(self, number: int, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows of window ``number``, a line for each batch (batches, batch_size)."""
-        first = number * self.window
-        batches = range(first, min(first + self.window, self.total))
-        rows = np.concatenate([batch_rows(self.seed, self.n, self.batch_size, b) for b in batches])
-        ranked = rows[np.argsort(lengths[rows], kind="stable")].reshape(len(batches), -1)
-        raw = bits.stream(bits.WINDOW_ORDER, self.seed, number).random_raw(len(batches))
-        return ranked[np.argsort(raw, kind="stable")]
 
 
 class Batches(Protocol):
@@ -373,34 +270,6 @@ class DiskReader(Reading):
         """The batch of the given rows, from one query of the table."""
         table = self._table[rows].combine_chunks()
         return self._encoding.read(rows_of(table.to_batches()[0]), rows, self._widths)
-
-
-def widths_up_to(longest: int) -> list[int]:
-    """A few lengths to pad to, ascending, the last one ``longest``: a step is recorded of each."""
-    widths = [longest]
-    while (width := widths[-1]) > MULTIPLE:
-        below = -(-width // (GROWTH * MULTIPLE)) * MULTIPLE
-        widths.append(int(min(below, (width - 1) // MULTIPLE * MULTIPLE)))
-    return widths[::-1]
-
-
-def widths_for(lengths: NDArray[np.int64], widths: Sequence[int]) -> NDArray[np.int64]:
-    """For each length the first of ``widths``, ascending, that holds it; or itself."""
-    place = np.searchsorted(widths, lengths)
-    return np.where(place < len(widths), np.array([*widths, 0])[place], lengths)
-
-
-def pad(
-    flat: NDArray[Any], lengths: NDArray[np.int64], widths: Sequence[int] = (), fill: int = 0
-) -> NDArray[Any]:
-    """Sequences (sum of lengths,) as an array (B, L), ``fill`` behind the end of each.
-
-    L is the first of ``widths`` that holds the longest sequence; without any its own length.
-    """
-    width = int(widths_for(lengths.max(), widths))
-    padded = np.full((len(lengths), width), fill, dtype=flat.dtype)  # (B, L)
-    padded[np.arange(width) < lengths[:, None]] = flat
-    return padded
 
 
 def _as_it_is(batch: Any) -> Any:

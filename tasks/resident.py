@@ -12,7 +12,8 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.loader import Batch, Batches, Encoding, widths_for, widths_up_to
+from tasks.loader import Batch, Batches, Encoding
+from tasks.padding import widths_for, widths_up_to
 from tasks.storage.rows import NOTHING, Rows
 from tasks.storage.store import rows_of
 

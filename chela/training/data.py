@@ -10,7 +10,9 @@ from lightning import LightningDataModule
 from chela.config.settings import TrainerConfig
 from chela.training.engine import Engine
 from tasks.base import Task
-from tasks.loader import EvalLoader, Reader, TrainLoader, TrainOrder, widths_up_to
+from tasks.loader import EvalLoader, Reader, TrainLoader
+from tasks.order import TrainOrder
+from tasks.padding import widths_up_to
 
 
 class DataModule(LightningDataModule):

@@ -13,15 +13,8 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.loader import (
-    DiskReader,
-    Encoding,
-    EvalLoader,
-    TrainLoader,
-    TrainOrder,
-    batch_rows,
-    permutation,
-)
+from tasks.loader import DiskReader, Encoding, EvalLoader, TrainLoader
+from tasks.order import TrainOrder, batch_rows, permutation
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, offsets_of
 from tasks.storage.store import Recipe, load, prepare

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.image.pixels import Standardised
-from tasks.loader import DiskReader, Encoding, TrainLoader, TrainOrder, widths_up_to
+from tasks.loader import DiskReader, Encoding, TrainLoader
+from tasks.order import TrainOrder
+from tasks.padding import widths_up_to
 from tasks.resident import DeviceReader
 from tasks.retrieval.pairs import Alphabet, Pair, encode, separate
 from tasks.storage.meta import Origin

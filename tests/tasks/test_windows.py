@@ -12,7 +12,7 @@ import torch
 from tasks.errors import DataError
 from tasks.language.corpus import as_rows
 from tasks.language.windows import Windows
-from tasks.loader import TrainOrder
+from tasks.order import TrainOrder
 from tasks.storage.meta import Origin
 from tasks.storage.rows import NOTHING
 from tasks.storage.store import Recipe, load, prepare

@@ -18,7 +18,7 @@ from chela.kernels import linear_attention, short_conv
 from chela.training import build
 from chela.training.data import DataModule
 from tasks.base import Batch
-from tasks.loader import batch_rows
+from tasks.order import batch_rows
 from tests.test_data_commands import LISTOPS, chela
 
 
