@@ -21,7 +21,7 @@ def opening(
     model: nn.Module,
     initial: dict[str, Any] | None,
 ) -> list[tuple[str, str]]:
-    """What will be computed, in four lines, each behind its name, and what it begins with.
+    """What will be computed, in a few lines, each behind its name.
 
     Args:
         config: of the run.
@@ -52,19 +52,15 @@ def opening(
         lines.append(("begins", what))
     if start.checkpoint is not None:
         lines.append(("resuming", f"at step {start.step:,} of {steps:,} from {start.checkpoint}"))
+    if config.trainer.verbose:
+        used = implementations(model, data.engine.dtype)
+        lines += [
+            ("id", config.run_id),
+            ("details", data.task.meta.details()),
+            ("operations", ", ".join(f"{name}: {how}" for name, how in used.items())),
+            ("engine", f"{data.engine.describe()}; data {data.place}"),
+        ]
     return lines
-
-
-def rest(config: RunConfig, data: DataModule, model: nn.Module) -> list[tuple[str, str]]:
-    """What ``trainer.verbose=true`` adds to ``opening``."""
-    engine = data.engine
-    used = (f"{name}: {how}" for name, how in implementations(model, engine.dtype).items())
-    return [
-        ("id", config.run_id),
-        ("details", data.task.meta.details()),
-        ("operations", ", ".join(used)),
-        ("engine", f"{engine.describe()}; data {data.place}"),
-    ]
 
 
 def warm_up_note(config: RunConfig, steps: int) -> str | None:

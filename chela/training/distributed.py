@@ -126,6 +126,18 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def add_up_gradients(model: nn.Module) -> None:
+    """Let each gradient be the sum of all processes', by one all-reduce of one flat tensor."""
+    if processes() == 1:
+        return
+    learning = [each for each in model.parameters() if each.grad is not None]
+    flat = torch.cat([each.grad.flatten() for each in learning if each.grad is not None])
+    dist.all_reduce(flat)
+    parts = flat.split([each.numel() for each in learning])
+    for parameter, part in zip(learning, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
 class OneStep(DDPStrategy):
     """Processes of which each computes its part of every step; the step itself adds them up.
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.profiler import record_function
 
@@ -20,7 +19,7 @@ from chela.layers.processes import processes
 from chela.layers.sequence import replicas
 from chela.model import Unread
 from chela.objectives.base import SUMS, Answers, Means, Objective
-from chela.training.distributed import total
+from chela.training.distributed import add_up_gradients, total
 from chela.training.graphs import StepGraphs
 from chela.training.narrow import NarrowWeights
 from chela.training.nonfinite import NonFinite
@@ -126,7 +125,7 @@ class TrainingModule(L.LightningModule):
                 found.append(sums)
         with record_function("clip and books"):
             self._count(batch, torch.stack(found).sum(0))
-            self._add_up()
+            add_up_gradients(self.model)
             self._clip(self.trainer.gradient_clip_val)
         with record_function("optimizer"):
             optimizer.step()
@@ -263,17 +262,6 @@ class TrainingModule(L.LightningModule):
         loss = sums[0] / sums[2].clamp(min=1)
         self._latest = {"loss": loss, "rows": batch.index}
         self.sums += torch.where(loss.abs() < math.inf, sums, 0.0)
-
-    def _add_up(self) -> None:
-        """Let each gradient be the sum of all processes', by one all-reduce of one flat tensor."""
-        if processes() == 1:
-            return
-        learning = [each for each in self.model.parameters() if each.grad is not None]
-        flat = torch.cat([each.grad.flatten() for each in learning if each.grad is not None])
-        dist.all_reduce(flat)
-        parts = flat.split([each.numel() for each in learning])
-        for parameter, part in zip(learning, parts, strict=True):
-            parameter.grad = part.view_as(parameter)
 
     def _clip(self, limit: float | int | None) -> None:
         """Clip the gradients by their global norm, and keep that for the log.

@@ -26,7 +26,7 @@ from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
 from chela.track.wandb_run import final_numbers, open_wandb, wandb_mode
 from chela.training import build
-from chela.training.announcement import opening, rest, warm_up_note
+from chela.training.announcement import opening, warm_up_note
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.checks import check_data, check_finished, check_memory
 from chela.training.data import DataModule
@@ -284,14 +284,10 @@ class Run:
             return
         initial = self.provenance.fixed["initial_weights"]
         lines = opening(self.config, self.folder, self.start, data, model, initial)
-        verbose = self.config.trainer.verbose
-        if verbose:
-            lines += rest(self.config, data, model)
-        if verbose or self.wandb.mode == "online":  # its address
+        if self.config.trainer.verbose or self.wandb.mode == "online":  # its address
             lines.append(("W&B", self.wandb.describe()))
         notices = [self.without_recipe, self.start.notice, *self.provenance.notices]
-        notices.append(self.wandb.notice)
-        notices.append(warm_up_note(self.config, data.steps))
+        notices += [self.wandb.notice, warm_up_note(self.config, data.steps)]
         for name, said in lines:
             self.console.say(f"{name:<10} {said}")
         for note in filter(None, notices):

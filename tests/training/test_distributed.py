@@ -98,13 +98,14 @@ HARD = [
 ]
 # In the sixth step a gradient of the first process is not finite.
 POISON = """
-from chela.training.module import TrainingModule as Module
-original = Module._add_up
-def poisoned(self):
-    if int(self.steps) == 5:  # only the first one runs this
-        next(self.model.parameters()).grad.view(-1)[0] = torch.inf
-    original(self)
-Module._add_up = poisoned
+from chela.training import module
+original, steps = module.add_up_gradients, []
+def poisoned(model):
+    steps.append(model)
+    if len(steps) == 6:  # only the first one runs this
+        next(model.parameters()).grad.view(-1)[0] = torch.inf
+    original(model)
+module.add_up_gradients = poisoned
 """
 
 
