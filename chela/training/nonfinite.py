@@ -77,9 +77,12 @@ class NonFinite(RunError):
 
 
 def _broken(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Names of weights, buffers and the optimizer's states that hold something not finite."""
+    """Names of what a checkpoint holds, and holds something not finite.
+
+    Buffers that it does not hold are no outcome of training, such as masks of -inf.
+    """
     names = {id(each): name for name, each in model.named_parameters()}
-    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    held: dict[str, Tensor] = dict(model.state_dict())
     for owner, name, value in states(optimizer):
         held[f"{name} of {names[id(owner)]}"] = value
     return [name for name, value in held.items() if not value.isfinite().all()]

@@ -14,6 +14,7 @@ from chela.records.state import lease_of
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
 from chela.training.module import TrainingModule
+from chela.training.nonfinite import NonFinite
 from chela.training.run import run
 from tasks.errors import DataError
 from tasks.lease import holder_of
@@ -308,6 +309,15 @@ def test_what_was_broken_before_is_told_and_kept(composed, monkeypatch) -> None:
     kept = torch.load(folder_of(config) / "nonfinite.pt", weights_only=True)
     assert kept["broken"] == weights[-1:]
     assert kept["model"][weights[-1]].isnan().sum() == 1
+
+
+def test_a_mask_of_infinities_is_not_called_broken() -> None:
+    model = torch.nn.Linear(2, 1)
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]), persistent=False)
+    bad = {"step": 3, "loss": math.nan, "norm": math.nan}
+    tensors = {name: torch.tensor(x) for name, x in bad.items()} | {"rows": torch.arange(2)}
+    error = NonFinite.of(tensors, 1, model, torch.optim.SGD(model.parameters()))
+    assert "all weights, running averages and states of the optimizer are finite" in str(error)
 
 
 def damage(file: Path) -> bytes:
