@@ -6,7 +6,7 @@ handed out: so it can go on anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +24,8 @@ from tasks.padding import pad, widths_for
 from tasks.signals import held_back
 from tasks.storage.rows import NOTHING, Rows
 from tasks.storage.store import lengths_of, rows_of
+
+Batches = Iterable[list[int]]  # the rows of each
 
 
 class Batch(NamedTuple):
@@ -79,14 +81,6 @@ class Encoding:
         return Batch(values, lengths, targets, index)
 
 
-class Batches(Protocol):
-    """Rows of batches, and how many batches there are."""
-
-    def __iter__(self) -> Iterator[list[int]]: ...
-
-    def __len__(self) -> int: ...
-
-
 class Reader(Protocol):
     """Reads batches of a split, wherever its data are."""
 
@@ -139,8 +133,7 @@ class TrainLoader:
         # A generator: nothing happens until the first batch is asked for, so that a resume
         # survives iterators that are made and dropped.
         self._batches, self._resume_at = self._resume_at or 0, None
-        self._order.first = self._batches
-        for batch in self._read(self._order):
+        for batch in self._read(self._order.between(self._batches, len(self))):
             self._batches += 1
             yield batch
 
@@ -155,7 +148,7 @@ class TrainLoader:
             return []
         first: dict[int, list[int]] = {}
         possible = len(np.unique(widths))
-        for rows in self._order.between(0, self._order.total):
+        for rows in self._order:
             first.setdefault(int(widths[rows].max()), rows)
             if len(first) == possible:
                 break

@@ -43,7 +43,7 @@ def batch_rows(
 
 
 class TrainOrder:
-    """The batches of training from ``first`` on, as lists of rows.
+    """The batches of training, as lists of rows.
 
     Args:
         n: rows of the training split.
@@ -75,14 +75,10 @@ class TrainOrder:
             raise ValueError("the training split is empty")
         self.n, self.batch_size, self.total, self.seed = n, batch_size, total, seed
         self.window, self.lengths, self.endless = window, lengths, endless
-        self.first = 0
         self._sorted = (-1, np.empty((0, 0), dtype=np.int64))  # the latest window
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from self.between(self.first, self.total)
-
-    def __len__(self) -> int:
-        return self.total
+        return self.between(0, self.total)
 
     def between(self, first: int, end: int) -> Iterator[list[int]]:
         """The rows of batches ``first`` to ``end``, this one not among them."""

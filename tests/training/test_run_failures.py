@@ -173,8 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(composed, monkeypatch) -> None:
     assert "step 8" in message
     first = ", ".join(map(str, batches[-1][:3]))
     assert f"the batch: 16 rows of the training split ({first}, ...)" in message
-    assert str(RunFolder(parse(config)).last) in message
-    assert torch.load(RunFolder(parse(config)).last, weights_only=True)["global_step"] == 6
+    assert f"last good checkpoint: {RunFolder(parse(config)).last}, step 6" in message
     record = record_of(config)
     assert record["status"] == "failed"
     assert "nan" in record["error"]
