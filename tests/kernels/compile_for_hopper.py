@@ -36,11 +36,21 @@ class Hopper:
         return 0
 
 
+def fenced(ptx: str) -> bool:
+    """Whether each wait for copies (cp.async) and the next product of shared memory have a fence.
+
+    Without it the tensor cores, which read through another proxy, need not see what was copied.
+    """
+    after_waits = ptx.split("cp.async.wait_group")[1:]
+    return not any("wgmma.mma" in part.split("fence.proxy.async")[0] for part in after_waits)
+
+
 def compile_instead(kernel: JITFunction, grid: Any) -> Any:
     def launch(*arguments: Any, **options: Any) -> None:
         compiled = kernel.warmup(*arguments, grid=grid, **options)
         assert len(compiled.asm["cubin"]) > 0
         assert compiled.metadata.shared <= SHARED_MEMORY, kernel.__name__
+        assert fenced(compiled.asm["ptx"]), f"{kernel.__name__}: no fence before wgmma"
         print(kernel.__name__)
 
     return launch

@@ -24,6 +24,8 @@ def main() -> None:
     driver.set_active(Hopper())
     JITFunction.__getitem__ = compile_instead
     both_directions(1, 64, 40, 2)
+    both_directions(1, 1024, 320, 2)
+    both_directions(1, 4096, 128, 2)
     for length in (20000, 65536, 131072, 1 << 20):
         both_directions(3, length, 128, 2)
     both_directions(1, 20000, 40, 1)

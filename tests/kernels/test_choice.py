@@ -6,9 +6,10 @@ import importlib.util
 
 import pytest
 import torch
+import triton
 from torch import nn
 
-from chela.kernels import choice, choose, use_kernels
+from chela.kernels import choice, choose, launching, use_kernels
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -101,3 +102,11 @@ def test_what_is_slower_runs_on_kernels_only_when_asked(monkeypatch):
     assert [part.implementation for part in model] == ["torch", "triton", "torch"]
     with pytest.raises(ValueError, match="kernels=triton, but some_operation: too wide"):
         use_kernels(model, "triton", CPU)
+
+
+@pytest.mark.parametrize(
+    ("version", "stages"), [("3.6.0", 1), ("3.7.0", 1), ("3.7.1", 3), ("3.10.0+git1", 3)]
+)
+def test_loads_are_in_flight_only_where_triton_fences_them(version, stages, monkeypatch):
+    monkeypatch.setattr(triton, "__version__", version)
+    assert launching.stages.__wrapped__(3) == stages

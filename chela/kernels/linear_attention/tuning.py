@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from chela.kernels.launching import stages
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -26,7 +28,7 @@ class Tiles:
     def options(self) -> dict[str, Any]:
         """Triton's launch options."""
         limit = {} if self.registers is None else {"maxnreg": self.registers}
-        return {"num_warps": self.warps, "num_stages": self.stages, **limit}
+        return {"num_warps": self.warps, "num_stages": stages(self.stages), **limit}
 
 
 def exact(x: Tensor) -> bool:
@@ -49,8 +51,8 @@ def backward_tiles(x: Tensor, widest: int, part_tokens: int) -> Tiles:
     """
     if exact(x) or widest > 64:
         return _large(x, widest)
-    stages = 4 if part_tokens <= 1024 else 3
-    return Tiles(64, 4, stages, registers=168 if widest <= 32 else None)  # three programs share
+    ahead = 4 if part_tokens <= 1024 else 3
+    return Tiles(64, 4, ahead, registers=168 if widest <= 32 else None)  # three programs share
 
 
 def stream_tiles(x: Tensor, widest: int) -> Tiles:

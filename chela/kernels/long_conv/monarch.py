@@ -25,7 +25,7 @@ import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import on
+from chela.kernels.launching import on, stages
 from chela.kernels.long_conv import monarch_kernels as kernels
 from chela.kernels.long_conv.factors import factors
 from chela.kernels.long_conv.operator import convolve_by, register
@@ -41,6 +41,11 @@ class Launch:
     tile: int  # rows of F at once, or channels per program of W
     warps: int
     stages: int  # of the software pipeline
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Triton's launch options."""
+        return {"num_warps": self.warps, "num_stages": stages(self.stages)}
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class _Kernels:
         kernels.mix_blocks[(self.tiles,)](
             x, self.table, mixed, exponents, self.length, self.dim, cut.rows, cut.columns,
             BQ=launch.tile, BK=self.table.shape[1], BN=cut.block,
-            num_warps=launch.warps, num_stages=launch.stages,
+            **launch.options,
         )  # fmt: skip
         kernels.align_units[(self.tiles,)](
             mixed, exponents, units, self.dim, cut.rows, C=cut.columns, BQ=32, BN=cut.block
@@ -143,7 +148,7 @@ class _Kernels:
         kernels.unmix_blocks[(self.tiles,)](
             mixed, self.table, units, scales, y, self.length, self.dim, cut.rows, cut.columns,
             BQ=launch.tile, BK=self.table.shape[1], BN=cut.block,
-            num_warps=launch.warps, num_stages=launch.stages,
+            **launch.options,
         )  # fmt: skip
         return y
 
@@ -152,7 +157,7 @@ class _Kernels:
         cut, launch = self.cut, self.cut.multiply
         kernels.multiply_frequencies[self._frequencies(launch)](
             mixed, out, self.matrices, values, self.batch, self.dim, cut.rows,
-            C=cut.columns, BD=launch.tile, num_warps=launch.warps, num_stages=launch.stages,
+            C=cut.columns, BD=launch.tile, **launch.options,
         )  # fmt: skip
 
     def multiply_backward(
@@ -165,7 +170,7 @@ class _Kernels:
         kernels.multiply_frequencies_backward[grid](
             mixed_x, mixed_dy, self.matrices, values, units_x, units_dy, partial,
             self.batch, self.dim, cut.rows, C=cut.columns, BN=cut.block, BD=launch.tile,
-            num_warps=launch.warps, num_stages=launch.stages,
+            **launch.options,
         )  # fmt: skip
         return partial
 

@@ -92,7 +92,7 @@ def cut(x: Tensor, name: str, features: int, tile: Tile) -> tuple[int, dict[str,
         f"B{name}": min(tile.hidden, padded(features)),
         "ROWS": tile.rows,
         "num_warps": tile.warps,
-        "num_stages": tile.stages,
+        "num_stages": launching.stages(tile.stages),
         **precision(),
     }
     return triton.cdiv(x.shape[0], tile.rows), constants
@@ -153,7 +153,7 @@ def weight_gradient(dy: Tensor, x: Tensor) -> Tensor:
             ROWS=tile.rows,
             WIDE=INTERPRETED,
             num_warps=tile.warps,
-            num_stages=tile.stages,
+            num_stages=launching.stages(tile.stages),
         )
     return shares.sum(0)
 
