@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch.utils.data import DataLoader
 
 from chela.bench.exchange import exchanged, least_of_a_step
 from chela.bench.profiling import Profile, profiled
@@ -24,7 +23,8 @@ from chela.training.data import DataModule
 from chela.training.engine import Engine, resolve
 from chela.training.module import TrainingModule
 from tasks.base import Batch, TaskSpec
-from tasks.loader import TrainLoader
+from tasks.loader import Batches, EvalLoader, TrainLoader
+from tasks.order import TrainOrder
 
 WARM_UP = 30  # steps of a task; as many as in earlier logs, so that the same batches are timed
 
@@ -123,19 +123,25 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
 
 
 class _Again(L.LightningDataModule):
-    """One batch, ``n`` times in training and once in validation."""
+    """One batch, ``n`` times in training and once in validation; itself what reads it."""
+
+    widths = None  # there is one
 
     def __init__(self, batch: Batch, n: int) -> None:
         super().__init__()
-        self.batch, self.n = batch, n
+        self.batch, self.n, self.size = batch, n, len(batch.targets)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def read(self, batches: Batches) -> Iterator[Batch]:
+        """The batch, whatever rows it is asked for."""
+        return (self.batch for _ in batches)
+
+    def train_dataloader(self) -> TrainLoader:
         """``n`` times."""
-        return DataLoader([self.batch] * self.n, batch_size=None)  # type: ignore[arg-type]
+        return TrainLoader(self, TrainOrder(self.size, self.size, self.n, seed=0))
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> EvalLoader:
         """Once."""
-        return DataLoader([self.batch], batch_size=None)  # type: ignore[arg-type]
+        return EvalLoader(self, self.size, self.size)
 
 
 class _Stopwatch(Callback):
@@ -162,9 +168,8 @@ class _Stopwatch(Callback):
         if trainer.global_step > self.warm_up:
             self.batches.append(batch)
         if trainer.global_step == self.warm_up:
-            loader = trainer.train_dataloader
-            if self.compiled and isinstance(loader, TrainLoader):  # a graph has met them all
-                for each in loader.of_each_width():
+            if self.compiled:  # a graph has met them all
+                for each in module.loader.of_each_width():
                     module.training_step(trainer.strategy.batch_to_device(each, module.device), 0)
             self.warm = _now(module.device)
         if trainer.global_step == self.total:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -84,6 +84,11 @@ class TrainingModule(L.LightningModule):
         self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
         self.register_buffer("kind_of", None)
 
+    @property
+    def loader(self) -> TrainLoader:
+        """What hands out the batches of training."""
+        return cast("TrainLoader", self.trainer.train_dataloader)
+
     def forward(self, values: Tensor, lengths: Tensor | None, *places: Tensor) -> Tensor:
         """The model's logits of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
         return self.model(values, lengths, *places)
@@ -101,9 +106,8 @@ class TrainingModule(L.LightningModule):
             follow_the_device(self.trainer.optimizers[0], self.device)
             rehearsal = partial(put_back, self, self.trainer.optimizers[0])
             self._graphs = StepGraphs(self.whole_step, rehearsal)
-            if isinstance(loader := self.trainer.train_dataloader, TrainLoader):
-                move = self.trainer.strategy.batch_to_device
-                self._graphs.record(move(each, self.device) for each in loader.of_each_width())
+            move = self.trainer.strategy.batch_to_device
+            self._graphs.record(move(each, self.device) for each in self.loader.of_each_width())
         return self._graphs(batch)
 
     def whole_step(self, batch: Batch) -> Tensor:

@@ -18,7 +18,6 @@ from chela.records.format import duration, human
 from chela.records.state import seconds_left
 from chela.training.history import History
 from chela.training.module import TrainingModule
-from tasks.loader import TrainLoader
 from tasks.screen import Screen
 
 LINE_EVERY_SECONDS = 20.0  # where there is no terminal: often enough to see that it lives
@@ -72,7 +71,7 @@ class TrainingProgress(ProgressBar):
         """Draw the bar, at the step where the run is; say what comes before that step."""
         self._last_line = self._began = time.monotonic()
         self._first_step = trainer.global_step
-        widths = _recorded_widths(trainer, module)
+        widths = _recorded_widths(module)
         records = f"records {widths} widths of batches" if widths > 1 else None
         if not self.console.is_terminal:
             if records:
@@ -154,9 +153,8 @@ class TrainingProgress(ProgressBar):
             self._bar = None
 
 
-def _recorded_widths(trainer: L.Trainer, module: L.LightningModule) -> int:
+def _recorded_widths(module: L.LightningModule) -> int:
     """How many graphs are recorded before the first step; 0 where that is not foreseen."""
-    if not (isinstance(module, TrainingModule) and module.graph):
-        return 0
-    loader = trainer.train_dataloader
-    return len(loader.first_of_widths) if isinstance(loader, TrainLoader) else 0
+    if isinstance(module, TrainingModule) and module.graph:
+        return len(module.loader.first_of_widths)
+    return 0

@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import Callback
 
 from chela.layers.norms import BatchNorm
 from chela.training.module import TrainingModule
-from tasks.loader import TrainLoader
 
 
 class RunningStatistics(Callback):
@@ -28,11 +27,10 @@ class RunningStatistics(Callback):
     """
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the latest batches, unless there are none or no BatchNorm asks for them."""
+        """Look at the latest batches, unless no BatchNorm asks for them."""
         assert isinstance(pl_module, TrainingModule)
         norms = [norm for norm in pl_module.model.modules() if isinstance(norm, BatchNorm)]
-        loader = trainer.train_dataloader
-        if not norms or not isinstance(loader, TrainLoader):
+        if not norms:
             return
         device = pl_module.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -41,7 +39,7 @@ class RunningStatistics(Callback):
                 norm.restart()
                 norm.recent = sys.maxsize  # a plain mean, in however many parts a batch is seen
             pl_module.model.train()
-            for batch in loader.latest(recent):
+            for batch in pl_module.loader.latest(recent):
                 pl_module.look_at(trainer.strategy.batch_to_device(batch, device))
             pl_module.model.eval()
         for norm in norms:
