@@ -150,10 +150,17 @@ def test_the_lra_table_has_every_recipe() -> None:
     assert pairs == {each for each in ours if each.partition("-")[0] in LRA}
 
 
-def test_each_ablation_leaves_one_part_out() -> None:
-    cells = cells_of("+sweep=ablations", "task=text")
+@pytest.mark.parametrize(
+    ("task", "of_attention"),
+    [
+        ("text", {}),
+        ("rfc_bytes", {"qk_norm": "none", "key_shift": False, "attention_decay": "none"}),
+    ],
+)
+def test_each_ablation_leaves_one_part_out(task: str, of_attention: dict[str, object]) -> None:
+    cells = cells_of("+sweep=ablations", f"task={task}")
     runs = [compose_run(cell) for cell in cells]
-    plain = compose_run(["task=text", "model=chela"])
+    plain = compose_run([f"task={task}", "model=chela"])
     whole, *others = [dataclasses.asdict(run.model.mixer.config) for run in runs]
     assert runs[0].identity == plain.identity
     left_out = [
@@ -162,7 +169,7 @@ def test_each_ablation_leaves_one_part_out() -> None:
     assert left_out == [
         {"use_short_conv": False},
         {"use_long_conv": False},
-        {"use_attention": False},
+        {"use_attention": False, **of_attention},
         {"gate": "none"},
         {"branch_widths": ()},
     ]

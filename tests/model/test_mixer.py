@@ -265,6 +265,23 @@ def test_something_must_mix_tokens():
         ChelaConfig(use_short_conv=False, use_long_conv=False, use_attention=False)
 
 
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        (
+            {"use_attention": False, "attention_decay": "data", "key_shift": True},
+            "key_shift=true, attention_decay=data would do nothing: use_attention=false; "
+            "set key_shift=false, attention_decay=none, or use_attention=true",
+        ),
+        ({"use_attention": False, "qk_norm": "l2"}, "set qk_norm=none, or use_attention=true"),
+        ({"use_long_conv": False, "branch_norm": "batch"}, "set branch_norm=none, or use_long"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(choices, told):
+    with pytest.raises(ValueError, match=told):
+        mixer_config(**choices)
+
+
 def test_sizes_below_one_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
         ChelaMixer(DIM, 0)

@@ -54,6 +54,11 @@ GATES: dict[str, type[SiluGate] | type[MegaGate] | type[NoGate]] = {
     "none": NoGate,
 }
 PATHS: dict[str, type[GluPath] | type[LinearPath]] = {"glu": GluPath, "linear": LinearPath}
+# What a part's choices have to be where it is left out: they would do nothing, and be in the id.
+WITHOUT: dict[str, dict[str, str | bool]] = {
+    "use_long_conv": {"branch_norm": "none"},
+    "use_attention": {"qk_norm": "none", "key_shift": False, "attention_decay": "none"},
+}
 PositiveInt = Annotated[int, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 
@@ -108,6 +113,14 @@ class ChelaConfig:
                 "without short convolution, long convolution and attention no token sees another; "
                 "switch one of use_short_conv, use_long_conv, use_attention on"
             )
+        for part, choices in WITHOUT.items():
+            idle = [key for key, off in choices.items() if getattr(self, key) != off]
+            if idle and not getattr(self, part):
+                on, off = (
+                    ", ".join(f"{key}={str(values[key]).lower()}" for key in idle)
+                    for values in (vars(self), choices)
+                )
+                raise ValueError(f"{on} would do nothing: {part}=false; set {off}, or {part}=true")
 
 
 class ChelaState(NamedTuple):
