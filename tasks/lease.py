@@ -148,6 +148,22 @@ class _Lease:
     file: Path
     holder: Holder
 
+    def make(self) -> None:
+        """Make the file.
+
+        Raises:
+            FileExistsError: another process was faster.
+            OSError: the disk takes no more; then nothing stays behind, which would be a lease.
+        """
+        with self.file.open("xb", buffering=0) as file:
+            try:
+                file.write(json.dumps(asdict(self.holder)).encode())
+                file.close()  # network disks write now
+            except OSError as error:
+                self.file.unlink(missing_ok=True)
+                error.filename = str(self.file)
+                raise
+
     def is_ours(self) -> bool:
         """Whether nobody has taken over.
 
@@ -173,8 +189,7 @@ def _take(place: Path) -> _Lease | Holder:
             if holder := _living(before, time.time()):
                 return holder
             lease = _Lease(place.with_name(f"{place.name}.{max(before, default=0) + 1}"), _own())
-            with lease.file.open("x") as file:
-                file.write(json.dumps(asdict(lease.holder)))
+            lease.make()
         except FileExistsError:  # another one was faster; or Python's mkdir, while the folder went
             continue
         except FileNotFoundError:  # the folder went again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -192,6 +193,19 @@ def test_a_lease_that_says_nothing_counts_while_it_is_young(text: str, tmp_path:
     assert holder_of(tmp_path / "place") is not None
     os.utime(file, (time.time() - 2 * LAPSE,) * 2)
     assert holder_of(tmp_path / "place") is None
+
+
+def test_a_disk_that_takes_no_more_keeps_no_half_of_a_lease(tmp_path: Path) -> None:
+    """It would be one, of nobody, when there is room again."""
+    place, (soft, hard) = tmp_path / "place", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught, hold(place):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == f"{place}.1"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.process
