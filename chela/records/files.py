@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,12 +17,13 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
     """A file to write into that takes the place of ``target`` once it is complete.
 
     It is written beside the target, flushed to the disk and renamed: a kill or an error at any
-    moment leaves the old file or the new one, never a part. An error of the disk names the target.
+    moment leaves the old file or the new one, never a part. Of several that write it at once, on
+    whatever machines, each leaves a whole one. An error of the disk names the target.
 
     Args:
         target: the file; missing folders above it are made.
     """
-    unfinished = target.with_name(f".{target.name}.unfinished")
+    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.unfinished")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
@@ -35,6 +37,13 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
         if (disk := disk_error(error)) and disk.filename in (None, str(unfinished)):
             disk.filename = str(target)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes were writing into a folder, where no other one writes now."""
+    for unfinished in folder.glob(".*.unfinished"):
+        with suppress(OSError):  # read-only
+            unfinished.unlink()
 
 
 def write_text(target: Path, text: str) -> None:

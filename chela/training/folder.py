@@ -10,7 +10,7 @@ from typing import Any
 
 from chela.config.schema import RunConfig, computation
 from chela.errors import InUse, RunError, first_line
-from chela.records.files import atomic_file
+from chela.records.files import atomic_file, remove_unfinished
 from chela.records.record import read_record
 from chela.records.state import lease_of
 from chela.training.checkpoints import BEST, LAST, PREVIOUS, Unreadable, read_checkpoint, step_of
@@ -75,6 +75,8 @@ class RunFolder:
 
         try:
             with hold(lease_of(self.path), wait):
+                for each in (self.path, self.checkpoints):
+                    remove_unfinished(each)
                 yield
         except Taken as taken:
             raise InUse(

@@ -29,6 +29,15 @@ def test_an_error_while_writing_leaves_the_file_before(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_of_two_that_write_a_file_at_once_each_leaves_a_whole_one(tmp_path) -> None:
+    target = tmp_path / "file"
+    with atomic_file(target) as first, atomic_file(target) as second:
+        first.write(b"the first")
+        second.write(b"2nd")
+    assert target.read_text() == "the first"  # which ended last
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_a_record_survives_and_is_strict_json(tmp_path) -> None:
     rows = [{"step": 1, "x": math.inf}, {"step": 2, "x": 1.5}]
     file = write_record(tmp_path, {**sample(), "loss": math.nan, "metrics": rows})

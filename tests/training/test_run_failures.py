@@ -10,6 +10,7 @@ import torch
 
 from chela.config.schema import parse
 from chela.errors import RunError
+from chela.records.files import atomic_file
 from chela.records.state import lease_of
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
@@ -72,6 +73,17 @@ def test_a_start_that_comes_to_nothing_leaves_nothing(composed) -> None:
     with folder.held():
         assert holder_of(lease_of(folder.path))
     assert not folder.path.parent.exists()
+
+
+def test_what_a_killed_process_was_writing_is_gone_when_the_run_goes_on(composed) -> None:
+    folder = RunFolder(parse(composed()))
+    folder.checkpoints.mkdir(parents=True)
+    writing = [atomic_file(each) for each in (folder.path / "record.json", folder.last)]
+    for each in writing:
+        each.__enter__()  # and it never ends
+    assert len(list(folder.path.rglob("*.unfinished"))) == 2
+    with folder.held():
+        assert not list(folder.path.rglob("*.unfinished"))
 
 
 def test_a_missing_checkpoint_is_named(composed) -> None:
