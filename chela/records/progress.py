@@ -97,8 +97,6 @@ def overview(root: Path, everything: bool = False, width: int = WIDE) -> Rendera
         for folder, place in absolute.items()
         if place not in theirs
     ]
-    # a lease without a record is left by a run that was killed before it began
-    others = [(name, state) for name, state in others if state.status != "waiting"]
     if others:
         parts.append(Text(f"other runs: {_counts([state for _, state in others])}", style="bold"))
         shown = [run for run in others if everything or run[1].status != "finished"]

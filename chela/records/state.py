@@ -84,12 +84,16 @@ def seconds_left(done: int, seconds: float, left: int) -> float | None:
 
 
 def run_folders(root: Path) -> Iterator[Path]:
-    """The folders of all runs below an output_dir, searches' included, those not yet made too."""
+    """The folders of all runs below an output_dir, searches' included, those not yet made too.
+
+    A lease that nobody holds is left by what was killed before it began, and is no run.
+    """
     found: set[Path] = set()
     for place in ("*", f"{SEARCHES}/*/*"):
         found |= {file.parent for file in root.glob(f"{place}/seed*/{FILE}")}
         leases = root.glob(f"{place}/.seed*.lease.*")
-        found |= {each.with_name(each.name[1:].partition(".lease")[0]) for each in leases}
+        begin = {each.with_name(each.name[1:].partition(".lease")[0]) for each in leases}
+        found |= {folder for folder in begin - found if holder_of(lease_of(folder)) is not None}
     yield from sorted(folder for folder in found if not MOVED_ASIDE.search(folder.name))
 
 

@@ -19,7 +19,7 @@ from chela.records.progress import overview, sweep_states
 from chela.records.record import write_record
 from chela.records.state import PROGRESS, lease_of, run_folders, run_state
 from chela.records.sweeps import LEASE, Plan, SweepCell, read_cells, write_cell, write_plan
-from tasks.lease import hold
+from tasks.lease import LAPSE, hold
 from tests.conftest import ROOT, program
 from tests.records.samples import record
 from tests.test_lease import ELSEWHERE, write
@@ -282,6 +282,9 @@ def test_where_no_runs_are_the_folder_that_has_some_is_named(
     run = run_of(tmp_path / "outputs", "a", "finished")
     run_of(tmp_path / "outputs" / "search" / "s", "b", "finished")
     sweep(tmp_path / "outputs")
+    lease = lease_of(tmp_path / "killed" / "a" / "seed0")  # before its run began
+    lease.parent.mkdir(parents=True)
+    write(lease, ELSEWHERE, LAPSE + 5)
     monkeypatch.chdir(tmp_path)
     run = run.relative_to(tmp_path)
     for place in (run, run.parent, Path("outputs/sweeps"), Path()):
