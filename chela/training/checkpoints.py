@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,14 @@ class Checkpointer(Checkpoint):
         self.best, self.best_step = state["best"], state["best_step"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Lightning has put its own handler of SIGTERM before ours: put ours back."""
+        """Lightning has put its own handler of SIGTERM before ours: put ours back.
+
+        What is recorded now may take minutes, and leaves nothing to save.
+        """
         self.stopping.install()
+        if isinstance(module, TrainingModule):
+            stop = partial(self.stopping.serve, trainer, "before the first step", saved=False)
+            module.between_recordings = stop
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             self._restore_best()

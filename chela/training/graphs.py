@@ -51,19 +51,25 @@ class StepGraphs:
         self._pool: Any = torch.cuda.graph_pool_handle() if beside is None else beside._pool
         self._stream = torch.cuda.Stream()  # a graph cannot be recorded on the default one
 
-    def record(self, batches: Iterable[Batch]) -> None:
+    def record(self, batches: Iterable[Batch], between: Callable[[], None] = lambda: None) -> None:
         """Record the step of each shape that ``batches`` have, the largest first.
 
         The others then find room in the memory that the largest one took. All are rehearsed before
         the first one is recorded, as recording gives back the memory that rehearsals share.
+
+        Args:
+            batches: one of each shape.
+            between: called between two of these, which compilers may make long; it may raise.
         """
         new = {batch.values.shape: batch for batch in batches}
         shapes = sorted(new.keys() - self._recorded.keys(), key=torch.Size.numel, reverse=True)
         with self._rehearsal():
             for shape in shapes * WARM_UP:
+                between()
                 self._beside(new[shape])
         for shape in shapes:
             self._recorded[shape] = self._record(new[shape])
+            between()
 
     def __call__(self, batch: Batch) -> Tensor:
         """The step of ``batch``; the output is overwritten by the next step."""

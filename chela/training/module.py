@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -72,6 +72,7 @@ class TrainingModule(L.LightningModule):
         self.bad = {}
         self.tested = Means(0.0, 0.0, 0)
         self.tested_kinds: list[Means] = []
+        self.between_recordings: Callable[[], None] = lambda: None  # before the first step
         self._narrow: NarrowWeights | None = None
         self._graphs: StepGraphs | None = None
         self._eval_graphs: StepGraphs | None = None
@@ -98,17 +99,20 @@ class TrainingModule(L.LightningModule):
         unread: Unread = self.model.unread(values, lengths, *places)  # type: ignore[operator]
         return unread
 
+    def on_train_start(self) -> None:
+        """Where steps are graphs: record them, as far as it is known which there will be."""
+        if not self.graph:
+            return
+        optimizer, move = self.trainer.optimizers[0], self.trainer.strategy.batch_to_device
+        follow_the_device(optimizer, self.device)
+        self._graphs = StepGraphs(self.whole_step, partial(put_back, self, optimizer))
+        batches = (move(each, self.device) for each in self.loader.of_each_width())
+        with self.trainer.precision_plugin.train_step_context():  # as Lightning's around a step
+            self._graphs.record(batches, self.between_recordings)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The mean loss of a batch; one that is not finite makes no update, see ``skipped``."""
-        if not self.graph:
-            return self.whole_step(batch)
-        if self._graphs is None:
-            follow_the_device(self.trainer.optimizers[0], self.device)
-            rehearsal = partial(put_back, self, self.trainer.optimizers[0])
-            self._graphs = StepGraphs(self.whole_step, rehearsal)
-            move = self.trainer.strategy.batch_to_device
-            self._graphs.record(move(each, self.device) for each in self.loader.of_each_width())
-        return self._graphs(batch)
+        return self.whole_step(batch) if self._graphs is None else self._graphs(batch)
 
     def whole_step(self, batch: Batch) -> Tensor:
         """Forward, backward and update of a batch; the loss. On a GPU the host waits for nothing.

@@ -25,6 +25,7 @@ from chela.signals import StoppingSignals, exit_status
 
 GRACE = 10.0  # seconds to save in; a batch system kills what goes on for 30
 # What follows a signal that comes now, for who sent it:
+AT_START = "stopping before the first step, or saving at its end"
 AT_STEP = "saving at the end of this step"
 AT_VALIDATION = "saving after the validation that ends this step"
 OR_BEFORE = f"{AT_VALIDATION}; if it takes over {GRACE:.0f} s, stopping as of the step before"
@@ -69,7 +70,7 @@ class Stopping(StoppingSignals):
     def __init__(self, notify: Callable[[str], None], at_once: Callable[[int], None]) -> None:
         super().__init__(self._note)
         self.received: int | None = None
-        self.then = AT_STEP
+        self.then = AT_START
         self._notify, self._end = notify, at_once
         self._process = os.getpid()
 

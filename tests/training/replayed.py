@@ -67,13 +67,13 @@ def watch(monkeypatch: pytest.MonkeyPatch, kind: type[graphs.StepGraphs]) -> lis
     found: list[Recording] = []
     original = kind.record
 
-    def record(self, batches) -> None:
+    def record(self, batches, *between) -> None:
         batches = list(batches)
         if self._rehearsal is nullcontext:  # of an evaluation
-            original(self, batches)
+            original(self, batches, *between)
             return
         before = state_of(*self._rehearsal.args)
-        original(self, batches)
+        original(self, batches, *between)
         changed = [
             name
             for name, x in state_of(*self._rehearsal.args).items()

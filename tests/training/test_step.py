@@ -100,6 +100,42 @@ def test_what_records_every_width_anew_goes_on_as_if_it_had_not_stopped(
     assert not recorded.changed
 
 
+@pytest.mark.parametrize("stage", ["_beside", "_record"])
+@pytest.mark.parametrize("saved", [0, 7])
+def test_a_signal_while_widths_are_recorded_stops_before_the_first_step(
+    composed, tmp_path, monkeypatch, capsys, stage, saved
+) -> None:
+    replay_on_cpu(monkeypatch)
+    whole, parts = (composed(*RAGGED, f"output_dir={tmp_path}/{each}") for each in ("a", "b"))
+    run(whole)
+    if saved:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            signal_at(patch, saved, signal.SIGTERM)
+            run(parts)
+    original, recorded = getattr(Replayed, stage), []
+
+    def signalled(self, batch):
+        recorded.append(batch)
+        if len(recorded) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, batch)
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(Replayed, stage, signalled)
+        run(parts)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert len(recorded) == 3
+    said = capsys.readouterr().out
+    assert "SIGTERM: stopping before the first step" in said
+    left = "the last checkpoint is in" if saved else "nothing was saved yet"
+    assert f"stopped by SIGTERM before the first step; {left}" in said
+    record = record_of(parts)
+    assert (record["status"], record["training"]["steps"]) == ("interrupted", saved)
+    run(parts)
+    assert_same_run(whole, parts, anew=not saved)
+
+
 @pytest.mark.parametrize("more", [[], ["model.ffn=none", "model.norm=batch", "optimizer=muon"]])
 def test_weights_are_cast_at_once_to_the_same_bits(composed, tmp_path, monkeypatch, more) -> None:
     narrow = ["trainer.precision=bf16", "model.depth=2", *more]
