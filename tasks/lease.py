@@ -35,6 +35,10 @@ LAPSE = 120.0  # network disks show what others wrote after up to a minute
 ATTEMPTS = 100  # in a folder that others, whose runs do not start, make and remove
 LARGEST = 4096  # bytes that are read of a lease
 
+# By how many seconds this machine's clock is ahead of a disk's, by the disk's number: known from
+# the first lease on, for the disk's clock dates what is written there.
+_AHEAD: dict[int, float] = {}
+
 # How batch systems number a job for its processes: Slurm, PBS, LSF, Grid Engine, Flux, OAR.
 BATCH_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "FLUX_JOB_ID", "OAR_JOB_ID")
 
@@ -51,7 +55,7 @@ class Holder:
         job: the batch system's number of its job; None outside one.
         restarts: how often that job was started before.
         token: of this lease alone.
-        renewed: seconds since the epoch, by the disk's clock.
+        renewed: seconds since the epoch, by this machine's clock.
     """
 
     host: str
@@ -159,10 +163,21 @@ class _Lease:
             try:
                 file.write(json.dumps(asdict(self.holder)).encode())
                 file.close()  # network disks write now
+                self.compare_clocks()
             except OSError as error:
                 self.file.unlink(missing_ok=True)
                 error.filename = str(self.file)
                 raise
+
+    def renew(self) -> None:
+        """Give a sign of life."""
+        os.utime(self.file)
+        self.compare_clocks()
+
+    def compare_clocks(self) -> None:
+        """Right after it was made or renewed."""
+        found = self.file.stat()
+        _AHEAD[found.st_dev] = time.time() - found.st_mtime
 
     def is_ours(self) -> bool:
         """Whether nobody has taken over.
@@ -197,8 +212,8 @@ def _take(place: Path) -> _Lease | Holder:
                 raise
             continue
         others = {n: each for n, each in _leases(place).items() if each.token != lease.holder.token}
-        # by the disk's clock; and some may have come, and gone, since the look before
-        if holder := _living(others, lease.file.stat().st_mtime):
+        # now the disk's clock is known; and some may have come, and gone, since the look before
+        if holder := _living(others, time.time()):
             lease.leave()
             return holder
         for number in others:
@@ -238,7 +253,7 @@ def _read(file: Path) -> Holder:
         content = _texts(os.read(descriptor, LARGEST))
     finally:
         os.close(descriptor)
-    return Holder(**{**content, "renewed": found.st_mtime})
+    return Holder(**{**content, "renewed": found.st_mtime + _AHEAD.get(found.st_dev, 0.0)})
 
 
 def _texts(written: bytes) -> dict[str, Any]:
@@ -312,7 +327,7 @@ def _renew(lease: _Lease, over: threading.Event, vital: bool) -> None:
     while not over.wait(RENEW):
         with suppress(OSError):  # a disk that is away for a while
             if lease.is_ours():
-                os.utime(lease.file)
+                lease.renew()
             else:
                 if vital and not over.is_set():
                     _end(lease)

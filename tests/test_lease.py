@@ -131,6 +131,20 @@ def test_of_another_machine_its_signs_of_life_decide(
     assert [each.host for each in asked] == ["node3"] * lives
 
 
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+@pytest.mark.parametrize(("age", "lives"), [(5.0, True), (LAPSE + 5, False)])
+def test_a_clock_that_is_wrong_is_compared_with_the_disks(
+    ahead: float, age: float, lives: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_AHEAD", {})
+    write(tmp_path / "place", ELSEWHERE, age)
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + ahead)
+    with hold(tmp_path / "another"):
+        holder = holder_of(tmp_path / "place")
+    assert (holder is not None and not holder.is_silent) == lives
+
+
 def own(**changes: Any) -> Holder:
     return replace(lease._own(), **changes)
 
