@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chela.training.optim import states
 
@@ -18,13 +18,16 @@ def put_back(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
     They keep their addresses, which recorded graphs know. A state that the optimizer begins inside
     stays, as it begins: at zero, as those of Adam and Muon do.
 
+    The copies are in the host's memory. On a GPU a resumed run would have three times the weights
+    beside the largest step, which its first start had room without, and no estimate counts.
+
     Args:
         module: whose steps are made inside.
         optimizer: of its parameters.
     """
     tensors = [*module.parameters(), *module.buffers()]
-    kept = [each.detach().clone() for each in tensors]
-    kept_states = {(id(owner), name): x.clone() for owner, name, x in states(optimizer)}
+    kept = [_on_host(each) for each in tensors]
+    kept_states = {(id(owner), name): _on_host(x) for owner, name, x in states(optimizer)}
     device = tensors[0].device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
@@ -34,3 +37,7 @@ def put_back(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
         for owner, name, x in states(optimizer):
             x.copy_(kept_states.get((id(owner), name), torch.zeros_like(x)))
     optimizer.zero_grad()
+
+
+def _on_host(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", copy=True)

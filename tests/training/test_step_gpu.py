@@ -6,8 +6,10 @@ import signal
 
 import pytest
 import torch
+from torch import nn
 
 from chela.training.graphs import StepGraphs
+from chela.training.rehearsal import put_back
 from chela.training.run import run
 from tests.training.replayed import watch
 from tests.training.runs import record_of
@@ -58,6 +60,16 @@ def test_each_width_is_recorded_at_the_start_and_leaves_no_trace(
     (recorded,) = recordings
     assert len(set(recorded.widths)) == len(recorded.widths) > 1
     assert not recorded.changed
+
+
+def test_a_rehearsal_keeps_nothing_on_the_gpu_that_a_step_does_not() -> None:
+    weights = nn.Linear(64, 64, device="cuda")
+    optimizer = torch.optim.AdamW(weights.parameters(), fused=True)
+    weights(torch.ones(64, device="cuda")).sum().backward()
+    optimizer.step()
+    before = torch.cuda.memory_allocated()
+    with put_back(weights, optimizer):
+        assert torch.cuda.memory_allocated() == before
 
 
 def test_a_graph_trains_with_muon_as_an_eager_step_does(composed, tmp_path) -> None:
