@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +101,10 @@ class RunFolder:
         """
         resume = self.config.resume
         if isinstance(resume, str) and resume != "auto":
-            return self._continue(Path(resume), adopt=leads)
+            named = Path(resume)
+            ours = named.resolve().parent == self.checkpoints.resolve()
+            # the leading process has made a copy of another one's, which it may have moved aside
+            return self._continue(named if leads or ours else self.last)
         if resume == "auto":
             record = self._record()
             if record is not None and record["status"] == "finished":
@@ -130,7 +134,7 @@ class RunFolder:
             notice = f"{first_line(error)}; going on from {self.previous.name} instead"
             return replace(start, notice=notice)
 
-    def _continue(self, checkpoint: Path, adopt: bool = True) -> Start:
+    def _continue(self, checkpoint: Path) -> Start:
         if not checkpoint.is_file():
             raise Unreadable(
                 f"resume={checkpoint}: there is no such file.\n"
@@ -148,8 +152,9 @@ class RunFolder:
                 "  try: resume=false (start anew; what is there is moved aside)"
             ) from error
         self._same_run(theirs, checkpoint)
-        if adopt and checkpoint.resolve().parent != self.checkpoints.resolve():
-            checkpoint = self._adopt(checkpoint, best_step)
+        if checkpoint.resolve().parent != self.checkpoints.resolve():
+            self._adopt(checkpoint, best_step)
+            checkpoint = self.last
         return Start(wandb_id, checkpoint, content["global_step"], provenance)
 
     def _same_run(self, theirs: dict[str, Any], checkpoint: Path) -> None:
@@ -167,8 +172,8 @@ class RunFolder:
                 + "\n".join(lines)
             )
 
-    def _adopt(self, checkpoint: Path, best_step: int) -> Path:
-        """Go on from another folder, with the best weights so far; where the checkpoint is then.
+    def _adopt(self, checkpoint: Path, best_step: int) -> None:
+        """Copy a checkpoint of another folder, with the best weights so far, to where a run has it.
 
         Raises:
             RunError: these weights are not beside it, and the test may need them.
@@ -185,10 +190,10 @@ class RunFolder:
             moved = self.path.with_name(f"{self.path.name}.earlier-{earlier}")
             checkpoint = moved / place.relative_to(here)
             best = checkpoint.with_name(BEST)
-        if best.is_file():
-            with atomic_file(self.best) as copy:
-                copy.write(best.read_bytes())
-        return checkpoint
+        for source, target in ((best, self.best), (checkpoint, self.last)):
+            if source.is_file():
+                with source.open("rb") as whole, atomic_file(target) as copy:
+                    shutil.copyfileobj(whole, copy)
 
     def _set_aside(self) -> int:
         """Make way for a new run; returns how many earlier ones there are now."""

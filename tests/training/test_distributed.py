@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,16 +67,17 @@ def assert_same_curve(one: Path, two: Path) -> None:
     assert second["training"]["tokens"] == first["training"]["tokens"]
 
 
-STOP_AT_7 = """
+STOP_AT = """
 import os, signal
 from chela.training.history import History
 original = History.on_train_batch_end
 def patched(self, trainer, *rest):
-    if trainer.global_step == 7:
+    if trainer.global_step == STEP:
         os.kill(trainer.strategy.launcher.procs[0].pid, signal.SIGTERM)
     original(self, trainer, *rest)
 History.on_train_batch_end = patched
 """
+STOP_AT_7, STOP_AT_9 = (STOP_AT.replace("STEP", str(step)) for step in (7, 9))
 
 
 CPU = ["trainer.accelerator=cpu"]
@@ -145,6 +147,12 @@ def test_two_processes_are_one_run(composed, tmp_path: Path, shared_data: Path) 
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
     assert record(broken)["status"] == "interrupted"
     assert 7 <= record(broken)["training"]["steps"] < 12
+    # what is there is moved aside before the second process begins, the named checkpoint with it
+    (seed,) = broken.glob("*/seed0")
+    shutil.copytree(seed / "checkpoints", seed / "kept")
+    named = f"resume={seed}/kept/last.ckpt"
+    stopped = train(broken, shared_data, "trainer.devices=2", named, before=STOP_AT_9)
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
     resumed = train(broken, shared_data, "trainer.devices=2")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_curve(two, broken)

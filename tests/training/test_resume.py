@@ -362,7 +362,12 @@ def test_a_checkpoint_kept_in_the_runs_own_folder(composed, uninterrupted, inter
     for file in (interrupted.last, interrupted.best):
         (kept / file.name).write_bytes(file.read_bytes())
     again = composed(f"resume={kept / 'last.ckpt'}")
-    run(again)
+    folder = RunFolder(parse(again))
+    start = folder.start()
+    assert (start.checkpoint, start.step) == (interrupted.last, 6)
+    assert start == folder.start(leads=False)  # another process, which begins later
+    assert start == interrupted.start()  # the same command, if the run is killed now
+    run(composed())
     assert_same_run(whole, again)
 
 
