@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import pytest
 import torch
 import triton
+from packaging.requirements import Requirement
 from torch import nn
 
 from chela.kernels import choice, choose, launching, use_kernels
+from tests.conftest import ROOT
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -108,5 +111,8 @@ def test_what_is_slower_runs_on_kernels_only_when_asked(monkeypatch):
     ("version", "stages"), [("3.6.0", 1), ("3.7.0", 1), ("3.7.1", 3), ("3.10.0+git1", 3)]
 )
 def test_loads_are_in_flight_only_where_triton_fences_them(version, stages, monkeypatch):
+    """What is installed by constraints.txt does."""
     monkeypatch.setattr(triton, "__version__", version)
     assert launching.stages.__wrapped__(3) == stages
+    pins = map(Requirement, re.findall(r"^triton.*", (ROOT / "constraints.txt").read_text(), re.M))
+    assert stages == 3 or not any(version in pin.specifier for pin in pins)
