@@ -12,14 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from chela.config.schema import (
-    Component,
-    RunConfig,
-    of_values,
-    registered,
-    todays_classes,
-    todays_keys,
-)
+from chela.config.schema import Component, RunConfig, of_values
+from chela.config.today import of_today, registered
 from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked
 from chela.mixers.chela.long_conv import FoldedLongConv
@@ -198,7 +192,7 @@ def _config(
 ) -> RunConfig:
     """The run's configuration, of today's code."""
     try:
-        config = of_values(_of_today(record["config"]), registered(classes))
+        config = of_values(of_today(record["config"]), registered(classes))
     except ConfigError as error:
         raise RunError(
             f"the configuration of {folder} is not one of this code: {error}{_remedy(record)}; a "
@@ -209,26 +203,6 @@ def _config(
         task = Component(task.target, dataclasses.replace(task.config, workers=1))
     place = config.data_dir if data_dir is None else str(data_dir)
     return dataclasses.replace(config, task=task, data_dir=place)
-
-
-def _of_today(values: dict[str, Any]) -> dict[str, Any]:
-    """With the classes that the files of its task and model name today: they may have moved.
-
-    And with the keys that a record is older than, where they say nothing of the model and its data.
-    """
-    known = {
-        section: {**keys, **found}
-        for section, keys in todays_keys().items()
-        if isinstance(found := values.get(section), dict)
-    }
-    values = {**values, **known}
-    names = todays_classes()
-    task, model = dict(values.get("task") or {}), dict(values.get("model") or {})
-    if name := names.get(("task", str(task.get("name")))):
-        task["_target_"] = name
-    if name := names.get(("model", str(model.get("name")))):
-        model["mixer"] = {**dict(model.get("mixer") or {}), "_target_": name}
-    return {**values, "task": task, "model": model}
 
 
 def _task(config: RunConfig, folder: Path, record: dict[str, Any]) -> tuple[Task, TaskSpec]:

@@ -17,9 +17,8 @@ from chela.config.schema import (
     RunSettings,
     ScheduleConfig,
     TrainerConfig,
-    registered,
-    todays_classes,
 )
+from chela.config.today import registered, todays_classes
 from chela.model import BackboneConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"

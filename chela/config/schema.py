@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from chela.config import resolvers
 from chela.config.checking import checked, fields_of, keys_of, refuse_unknown, require, validated
-from chela.config.choices import CONFIGS, Chosen, hydra_with, own_folders, without_own
+from chela.config.choices import Chosen, hydra_with, own_folders, without_own
 from chela.config.identity import counts, digest, flat
 from chela.config.mistakes import refuse_mistyped
 from chela.config.settings import LoggerConfig, Name, OptimizerConfig, ScheduleConfig, TrainerConfig
@@ -146,39 +146,13 @@ def component(
     name = values.pop("_target_", None)
     if name is None:
         raise ConfigError(f"{path}._target_ is missing: it names the class, e.g. a.module.Class")
-    target = _imported(name, path) if classes is None else classes.get(str(name))
+    target = imported(name, path) if classes is None else classes.get(str(name))
     if target is None:
         raise ConfigError(f"{path}._target_={name} is not a class that is known here")
     schema = getattr(target, "Config", None)
     if not isinstance(schema, type) or not dataclasses.is_dataclass(schema):
         raise ConfigError(f"{path}._target_={name} needs a dataclass attribute 'Config'")
     return Component(target, checked(schema, values, path))
-
-
-def registered(own: Iterable[type] = ()) -> dict[str, type]:
-    """The classes of the tasks and mixers that there is a choice for, by their names in records."""
-    known = {name: _imported(name, "configs") for name in sorted(todays_classes().values())}
-    return known | {_class_name(each): each for each in (*known.values(), *own)}
-
-
-def todays_classes() -> dict[tuple[str, str], str]:
-    """Where the class of a task or of a model's mixer stands, by group and the file's name."""
-    return {
-        (group, file.stem): str(section["_target_"])
-        for group, place in (("task", None), ("model", "mixer"))
-        for file in (CONFIGS / group).glob("*.yaml")
-        if "_target_" in (section := _section_of(file, place))
-    }
-
-
-def todays_keys() -> dict[str, dict[str, Any]]:
-    """The keys of the sections that say how a run is trained, with their usual values."""
-    files = {"trainer": "default", "logger": "wandb", "schedule": "linear"}
-    found = {
-        group: _section_of(CONFIGS / group / f"{choice}.yaml", None)
-        for group, choice in files.items()
-    }
-    return {**found, "optimizer": _section_of(CONFIGS / "config.yaml", "optimizer")}
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
@@ -205,7 +179,7 @@ def apart(config: RunConfig) -> set[str]:
 def _plain(value: Any, wanted: Callable[[dataclasses.Field[Any], Any], bool]) -> Any:
     """A configuration or a part of one as plain values, of the fields that are ``wanted``."""
     if isinstance(value, Component):
-        return {"_target_": _class_name(value.target), **_plain(value.config, wanted)}
+        return {"_target_": class_name(value.target), **_plain(value.config, wanted)}
     if isinstance(value, ModelConfig):
         mixer = _plain(value.mixer, wanted)
         return {"name": value.name, **_plain(value.backbone, wanted), "mixer": mixer}
@@ -281,7 +255,8 @@ def _model(section: Mapping[str, Any], classes: Mapping[str, type] | None) -> Mo
     return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
 
 
-def _imported(name: str, path: str) -> type:
+def imported(name: str, path: str) -> type:
+    """The class that ``name`` says, which is imported; see ``component``."""
     try:
         target = pkgutil.resolve_name(name)
     except ModuleNotFoundError as error:
@@ -299,11 +274,6 @@ def _imported(name: str, path: str) -> type:
     return target
 
 
-def _class_name(target: type) -> str:
+def class_name(target: type) -> str:
+    """Its name in records, and for ``_target_``."""
     return f"{target.__module__}.{target.__qualname__}"
-
-
-def _section_of(file: Path, place: str | None) -> Any:
-    content = OmegaConf.to_container(OmegaConf.load(file)) or {}
-    assert isinstance(content, dict)
-    return content if place is None else content.get(place) or {}
