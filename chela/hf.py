@@ -15,7 +15,6 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -30,6 +29,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chela.generation import check
 from chela.hub import built, from_pretrained, task_of
+from chela.kernels.masking import last_token
 from chela.mixers.stepping import State, select
 from chela.model import TokenModel
 from chela.model.encoders import TokenEncoder
@@ -40,7 +40,6 @@ from tasks.base import Task
 # what this version of transformers calls it
 _OUTPUTS = {each.name for each in fields(CausalLMOutputWithPast)}
 CACHE = "cache" if "cache" in _OUTPUTS else "past_key_values"
-IGNORED = -100  # a label that is not scored, as everywhere in transformers
 
 
 class ChelaConfig(PretrainedConfig):
@@ -58,6 +57,7 @@ class StateCache:
     """The state of a batch, as ``generate`` hands it from step to step."""
 
     is_linear = (True,)  # there is nothing to cut a mask for
+    is_compileable = False  # transformers would record it at fixed addresses
 
     def __init__(self, state: State, tokens: int) -> None:
         self.state = state
@@ -146,39 +146,49 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
         **_: Any,
     ) -> Any:
         """Logits, and with ``labels`` the mean loss of the next token.
 
         Args:
             input_ids: (B, L); with a cache the tokens that follow it.
-            attention_mask: (B, L or more), 0 at padding, on either side; None for none.
+            attention_mask: (B, L or more), 0 at padding, wherever it is; None for none.
             cache: what an earlier call returned.
             past_key_values: the older name of it.
-            labels: (B, L), IGNORED where nothing is scored; not shifted.
+            labels: (B, L), -100 where nothing is scored; not shifted.
             use_cache: return the state; not in training.
-            logits_to_keep: how many of the last positions are wanted; 0: all.
+            logits_to_keep: how many of the last positions are wanted; 0: all; 1: that of the last
+                true token of each sequence, where padding follows it too.
+            num_items_in_batch: targets of the whole step, over which a Trainer that accumulates
+                gradients wants the sum of the losses divided; None: those of this batch.
 
         Returns:
             A ``CausalLMOutputWithPast``: logits (B, L or logits_to_keep, vocabulary), loss, state.
+
+        Raises:
+            ValueError: there is padding behind a cache.
         """
         past = cache if cache is not None else past_key_values
         if past is not None:
-            return self._following(input_ids, past)
-        lengths, shift = _lengths(attention_mask)
-        values = _rolled(input_ids, shift)
-        state = None
+            return self._following(input_ids, past, attention_mask)
+        lengths, order = _real_first(attention_mask)
+        values = _taken(input_ids, order)
+        only_last = isinstance(logits_to_keep, int) and logits_to_keep == 1 and labels is None
+        held = None
         if use_cache and not self.training:
             last, state = prefill(self.model, values, lengths)
-            if isinstance(logits_to_keep, int) and logits_to_keep == 1 and labels is None:
-                return _output(last[:, None], StateCache(state, input_ids.shape[1]))
-        logits = _rolled(self.model(values, lengths), None if shift is None else -shift)
+            held = StateCache(state, input_ids.shape[1])
+            if only_last:
+                return _output(last[:, None], held)
+        logits = self.model(values, lengths)
+        if only_last:  # of the true tokens, as in the cache
+            return _output(last_token(logits, lengths)[:, None], None)
+        logits = _taken(logits, None if order is None else order.argsort())
         loss = None
         if labels is not None:
-            scores = logits[:, :-1].flatten(0, 1).float()
-            loss = F.cross_entropy(scores, labels[:, 1:].flatten(), ignore_index=IGNORED)
+            loss = self.loss_function(logits, labels, logits.shape[-1], num_items_in_batch)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        held = None if state is None else StateCache(state, input_ids.shape[1])
         return _output(logits[:, kept], held, loss)
 
     def prepare_inputs_for_generation(
@@ -190,9 +200,9 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = True,
         **_: Any,
     ) -> dict[str, Any]:
-        """The whole prompt, or behind a cache the last token alone."""
+        """The whole prompt, or what the cache has not seen of it."""
         past = cache if cache is not None else past_key_values
-        ids = input_ids if past is None else input_ids[:, -1:]
+        ids = input_ids if past is None else input_ids[:, past.tokens :]
         return {
             "input_ids": ids,
             "attention_mask": attention_mask,
@@ -207,7 +217,27 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
         assert isinstance(encoder, TokenEncoder)
         return encoder.embedding
 
-    def _following(self, input_ids: Tensor, past: StateCache) -> Any:
+    def save_pretrained(
+        self, place: str, *settings: Any, state_dict: dict[str, Tensor] | None = None, **others: Any
+    ) -> None:
+        """As of any model of transformers, which refuses weights that share their memory.
+
+        Args:
+            place: the folder.
+            settings: of transformers.
+            state_dict: the weights, where they are not those of this object.
+            others: of transformers.
+        """
+        weights = self.state_dict() if state_dict is None else state_dict
+        copies = {name: value.clone() for name, value in weights.items()}  # of tied embeddings too
+        super().save_pretrained(place, *settings, state_dict=copies, **others)
+
+    def _following(self, input_ids: Tensor, past: StateCache, mask: Tensor | None) -> Any:
+        if mask is not None and not mask[:, -input_ids.shape[1] :].all():
+            raise ValueError(
+                "there is padding behind a cache, and a state has no place for it; give the "
+                "sequences as many tokens more each, or read them anew without the cache"
+            )
         found, state = [], past.state
         for token in input_ids.split(1, dim=1):
             logits, state = step(self.model, token, state)
@@ -295,20 +325,16 @@ def _output(
     return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: cache})
 
 
-def _lengths(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """True lengths (B,) and by how much each row begins late (B,); None if nothing is padded."""
+def _real_first(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """True lengths (B,), and places (B, L), those of padding last; None where there is none."""
     if mask is None or bool(mask.all()):
         return None, None
-    mask = mask.bool()
-    return mask.sum(1), mask.int().argmax(1)
+    return mask.bool().sum(1), (mask == 0).byte().argsort(dim=1, stable=True)
 
 
-def _rolled(x: Tensor, shift: Tensor | None) -> Tensor:
-    """x (B, L, ...), each row moved to the front by its shift, in a circle."""
-    if shift is None:
-        return x
-    places = (torch.arange(x.shape[1], device=x.device) + shift[:, None]) % x.shape[1]
-    return x[torch.arange(len(x), device=x.device)[:, None], places]
+def _taken(x: Tensor, places: Tensor | None) -> Tensor:
+    """What x (B, L, ...) has at places (B, L); None: where it is."""
+    return x if places is None else x[torch.arange(len(x), device=x.device)[:, None], places]
 
 
 AutoConfig.register(KIND, ChelaConfig)

@@ -6,12 +6,14 @@ where it is not installed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import chela
 from chela.errors import RunError
@@ -23,19 +25,27 @@ from tests.test_generation import MQAR
 from tests.training.runs import folder_of
 
 transformers = pytest.importorskip("transformers", reason="chela[hf] is not installed")
-import chela.hf  # noqa: E402  # registers the classes
+from chela.hf import CACHE  # noqa: E402  # the module registers the classes
 
 pytestmark = pytest.mark.training
 
 PROMPTS = [[3, 40, 5, 50], [7], [1, 2, 3]]
 
 
-@pytest.fixture(scope="module", params=["chela", "transformer", "mega_chunk"])
+MODELS = {
+    "chela": ["model=chela"],
+    "tied": ["model=chela", "model.tie_embeddings=true", "model.head=linear"],
+    "transformer": ["model=transformer"],
+    "mega_chunk": ["model=mega_chunk"],
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def saved(request, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("hf")
     torch.set_num_threads(1)
     places = [f"data_dir={place / 'data'}", f"output_dir={place / 'outputs'}"]
-    config = composed_of(*MQAR, *places, f"model={request.param}")
+    config = composed_of(*MQAR, *places, *MODELS[request.param])
     run(config)
     return chela.load_run(folder_of(config)).save_pretrained(place / "saved")
 
@@ -65,13 +75,30 @@ def test_logits_are_those_of_the_model(saved: Path, model, side: str) -> None:
 
 
 def test_generate_says_what_chela_says(saved: Path, model) -> None:
-    """Greedy, of padded prompts, with the state as its cache; without a cache it is the same."""
+    """Greedy, of padded prompts, with the state as its cache; without a cache it is the same.
+
+    Without one and with padding on the right, the padding stands between prompt and answer.
+    """
     own = chela.from_pretrained(saved).model
     expected = torch.stack([*generate(own, PROMPTS, 8, temperature=0)], dim=1)
     settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
-    for use_cache in (True, False):
-        said = model.generate(**padded("left"), **settings, use_cache=use_cache)
+    for side, use_cache in itertools.product(("left", "right"), (True, False)):
+        said = model.generate(**padded(side), **settings, use_cache=use_cache)
         assert torch.equal(said[:, -8:], expected)
+
+
+def test_generate_goes_on_with_the_cache_that_it_returned(model) -> None:
+    """Also where more than a token has come since: what the other side of a talk has said."""
+    settings = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
+    first = model.generate(**padded("left"), **settings, return_dict_in_generate=True)
+    ids = torch.cat([first.sequences, torch.tensor([[9, 8], [7, 6], [5, 4]])], dim=1)
+    mask = F.pad(padded("left")["attention_mask"], (0, 5), value=1)
+    whole = model.generate(input_ids=ids, attention_mask=mask, **settings)
+    cache = {CACHE: first[CACHE]}
+    with pytest.raises(ValueError, match="padding behind a cache"):
+        model(ids[:, -3:], attention_mask=mask.index_fill(1, torch.tensor([8]), 0), **cache)
+    said = model.generate(input_ids=ids, attention_mask=mask, **settings, **cache)
+    assert torch.equal(said, whole)
 
 
 def test_beams_take_the_state_along(model) -> None:
@@ -93,7 +120,10 @@ def test_a_loss_is_that_of_the_next_token_and_trains(model) -> None:
     output.loss.backward()
     assert model.get_input_embeddings().weight.grad.abs().sum() > 0
     model.zero_grad()
-    model.eval()
+    whole = model.eval()(ids, labels=labels).loss
+    rows = zip(ids, labels, strict=True)  # as a Trainer accumulates them
+    halves = [model(row[None], labels=each[None], num_items_in_batch=10).loss for row, each in rows]
+    torch.testing.assert_close(sum(halves), whole)
 
 
 def test_what_transformers_saves_it_and_chela_load(saved: Path, model, tmp_path: Path) -> None:
@@ -126,6 +156,7 @@ def test_the_tokenizer_is_the_tasks(saved: Path) -> None:
 def test_lm_eval_scores_it(saved: Path, tmp_path: Path) -> None:
     """`lm_eval --model hf` on a task of two rows: its sums are those of the model's own logits."""
     lm_eval = pytest.importorskip("lm_eval", reason="the harness is not installed")
+    pytest.importorskip("lm_eval.models.huggingface", reason="its extra hf is not installed")
     rows = [{"text": "3 40 5", "end": " 50"}, {"text": "7", "end": " 1 2"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     task = {
