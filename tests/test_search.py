@@ -18,7 +18,8 @@ from chela.commands import start
 from chela.config.recipe import experiment
 from chela.config.schema import computation, parse
 from chela.errors import ConfigError
-from chela.launch.search import JournalLock, Search, SearchConfig, _storage, read_search
+from chela.launch.search import JournalLock, Search, _storage
+from chela.launch.space import SearchConfig, read_search
 from chela.records.collect import collect
 from chela.training.pruning import Pruned
 from tasks.errors import DataError

@@ -39,7 +39,8 @@ def main(arguments: Sequence[str]) -> None:
         print(USAGE)
         return
     try:
-        from chela.launch.search import Search, read_search
+        from chela.launch.search import Search
+        from chela.launch.space import read_search
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise

@@ -16,22 +16,21 @@ import os
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import optuna
-from annotated_types import Ge
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from chela.config.checking import checked
 from chela.config.identity import flat
 from chela.config.schema import apart, parse
 from chela.errors import ConfigError, suggestion
 from chela.launch.cli import explain, is_plain
+from chela.launch.space import SearchConfig, drawn
 from chela.launch.sweep import refuse_one_run
 from chela.objectives import METRICS
 from chela.records.collect import SEARCHES
@@ -41,63 +40,6 @@ from tasks.screen import Screen
 
 JOURNAL = "journal.log"
 GOES_ON = "goes_on"  # of a trial: the number of one that died, whose run it goes on with
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from ``low`` to ``high``; whole ones if both are."""
-
-    low: int | float
-    high: int | float
-    log: bool = False  # draw the logarithm evenly
-    step: int | float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"low={self.low} must be below high={self.high}")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log: true needs low > 0, and no step")
-
-    def draw(self, trial: Trial, key: str) -> Any:
-        """A number; of a real range three digits, so that it can be read and typed."""
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            step = 1 if self.step is None else int(self.step)
-            return trial.suggest_int(key, self.low, self.high, log=self.log, step=step)
-        value = trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
-        return float(f"{value:.3g}")
-
-
-@dataclass(frozen=True)
-class Choices:
-    """One of several values."""
-
-    choices: list[bool | int | float | str | None]
-
-    def __post_init__(self) -> None:
-        if not self.choices:
-            raise ValueError("choices is empty")
-
-    def draw(self, trial: Trial, key: str) -> Any:
-        """One of them."""
-        return trial.suggest_categorical(key, self.choices)
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """A file of ``configs/search/``."""
-
-    space: dict[str, dict[str, Any]]  # by key of the configuration: a Range or Choices
-    startup_trials: Annotated[int, Ge(1)]  # drawn at random, and never pruned
-    warmup_validations: Annotated[int, Ge(0)]  # of each trial, before it may be pruned
-    seed: Annotated[int, Ge(0)]  # of the draws
-
-    def dimensions(self) -> dict[str, Range | Choices]:
-        """The space, checked.
-
-        Raises:
-            ConfigError: a key's entry is neither a range nor choices.
-        """
-        return {key: _dimension(key, entry) for key, entry in self.space.items()}
 
 
 class JournalLock:
@@ -191,11 +133,9 @@ class Search:
     def overrides_of(self, params: Mapping[str, Any]) -> list[str]:
         """What to add on train.py's command line for the parameters of a trial."""
         fixed = optuna.trial.FixedTrial(dict(params))
-        return [
-            f"{key}={_value(each.draw(fixed, key))}"  # type: ignore[arg-type]
-            for key, each in self.dimensions.items()
-            if key in params  # all of them, unless its process is just drawing
-        ]
+        # all of them, unless its process is just drawing
+        known = {key: each for key, each in self.dimensions.items() if key in params}
+        return drawn(known, fixed)
 
     def best(self) -> FrozenTrial | None:
         """The finished trial with the best validation; None: none is finished."""
@@ -208,7 +148,7 @@ class Search:
         from chela.training.run import run
 
         screen = Screen()
-        overrides = [f"{key}={_value(d.draw(trial, key))}" for key, d in self.dimensions.items()]
+        overrides = drawn(self.dimensions, trial)
         screen.say(f"trial {trial.number}: {' '.join(overrides)}")
 
         def report(validation: int, value: float) -> bool:
@@ -278,39 +218,7 @@ class Search:
                 )
 
 
-def read_search(file: Path) -> SearchConfig:
-    """A file of ``configs/search/``, checked.
-
-    Raises:
-        ConfigError: it is not there, cannot be read, or has an unknown key or a bad value.
-    """
-    if not file.is_file():
-        choices = sorted(each.stem for each in file.parent.glob("*.yaml"))
-        raise ConfigError(f"there is no {file}. {suggestion(file.stem, choices)}")
-    try:
-        values: Any = OmegaConf.to_container(OmegaConf.load(file))
-    except Exception as error:  # YAML's own errors and OmegaConf's
-        raise ConfigError(f"{file} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} has no keys")
-    config = checked(SearchConfig, values, "search")
-    config.dimensions()
-    return config
-
-
 def _storage(journal: Path) -> optuna.storages.JournalStorage:
     # Optuna calls acquire and release; the class it would have them from is not public
     backend = JournalFileBackend(str(journal), JournalLock(journal))  # type: ignore[arg-type]
     return optuna.storages.JournalStorage(backend)
-
-
-def _dimension(key: str, entry: Mapping[str, Any]) -> Range | Choices:
-    path = f"search.space.{key}"
-    return checked(Choices, entry, path) if "choices" in entry else checked(Range, entry, path)
-
-
-def _value(value: Any) -> str:
-    """As Hydra reads it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from chela.bench import throughput
 from chela.config.schema import parse
 from chela.errors import ConfigError, InUse, RunError
-from chela.launch.search import Search, SearchConfig
+from chela.launch.search import Search
+from chela.launch.space import SearchConfig
 from chela.launch.sweep import SweepCallback, _keeps_the_cell
 from chela.launch.turns import FOLDER
 from chela.records.state import lease_of
