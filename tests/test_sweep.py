@@ -24,11 +24,11 @@ from chela.launch.cli import plain_errors
 from chela.launch.sweep import (
     SweepCallback,
     _name,
-    cells_table,
     planned_cells,
     refuse_several_devices,
 )
 from chela.launch.turns import FOLDER
+from chela.records.progress import cells_table
 from chela.records.sweeps import (
     NAME,
     Plan,

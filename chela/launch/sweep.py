@@ -22,9 +22,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from chela.config.command import typed
 from chela.errors import ConfigError, InUse
@@ -32,8 +29,7 @@ from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import end_with_the_sweep
 from chela.launch.turns import FOLDER
 from chela.records import sweeps
-from chela.records.progress import notes
-from chela.records.record import primary, read_record
+from chela.records.progress import cells_table
 from chela.records.sweeps import Plan, SweepCell
 from tasks.lease import Taken, hold
 from tasks.screen import Screen
@@ -228,33 +224,6 @@ def planned_cells(config: DictConfig) -> list[list[str]]:
     if not batch:
         raise ConfigError(f"{' '.join(config.hydra.overrides.task)}: there is nothing to run")
     return batch
-
-
-def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> RenderableType:
-    """What became of each cell of a sweep, with the values of those finished, and errors below."""
-    table = Table(title=name, title_justify="left")
-    table.add_column("cell", overflow="fold")
-    table.add_column("best validation", justify="right")
-    table.add_column("test", justify="right")
-    varied, said = sweeps.varied([cell.overrides for cell in cells]), []
-    for cell, overrides in zip(cells, varied, strict=True):
-        best, note = "failed" if cell.best is None else f"{cell.best:.4f}", cell.error or ""
-        if cell.error is None and (runner := sweeps.runner(folder, cell)):
-            best, note = "running", runner.describe()
-        words = " ".join(overrides)
-        said.append((words, best, note))
-        table.add_row(*map(Text, (words, best, _tested(folder, cell))))
-    return Group(table, *notes(said))
-
-
-def _tested(folder: Path, cell: SweepCell) -> str:
-    """What a cell was tested to; empty where there is no record of it that can be read."""
-    if cell.folder is None or cell.error is not None:
-        return ""
-    try:
-        return f"{primary(read_record(folder / cell.folder) or {})['value']:.4f}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _refuse_nested(override: Override) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from chela.records import sweeps
 from chela.records.files import as_typed
 from chela.records.format import duration, human
+from chela.records.record import primary, read_record
 from chela.records.state import RunState, run_folders, run_state
 from chela.records.sweeps import Plan, SweepCell
 from tasks.lease import holder_of
@@ -105,6 +106,23 @@ def overview(root: Path, everything: bool = False, width: int = WIDE) -> Rendera
     return Group(*parts) if parts else Text(_nothing_below(root))
 
 
+def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> RenderableType:
+    """What became of each cell of a sweep, with the values of those finished, and errors below."""
+    table = Table(title=name, title_justify="left")
+    table.add_column("cell", overflow="fold")
+    table.add_column("best validation", justify="right")
+    table.add_column("test", justify="right")
+    varied, said = sweeps.varied([cell.overrides for cell in cells]), []
+    for cell, overrides in zip(cells, varied, strict=True):
+        best, note = "failed" if cell.best is None else f"{cell.best:.4f}", cell.error or ""
+        if cell.error is None and (runner := sweeps.runner(folder, cell)):
+            best, note = "running", runner.describe()
+        words = " ".join(overrides)
+        said.append((words, best, note))
+        table.add_row(*map(Text, (words, best, _tested(folder, cell))))
+    return Group(table, *notes(said))
+
+
 def _nothing_below(root: Path) -> str:
     """Where there are runs instead: in a folder of this one, or one or two above it."""
     here = root.absolute()
@@ -135,6 +153,16 @@ def _cell_state(folder: Path, cell: SweepCell | None) -> RunState:
 
 def _run(folder: Path, cell: SweepCell) -> Path:
     return Path(os.path.realpath(folder / str(cell.folder)))
+
+
+def _tested(folder: Path, cell: SweepCell) -> str:
+    """What a cell was tested to; empty where there is no record of it that can be read."""
+    if cell.folder is None or cell.error is not None:
+        return ""
+    try:
+        return f"{primary(read_record(folder / cell.folder) or {})['value']:.4f}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _headline(sweep: SweepState) -> Text:
