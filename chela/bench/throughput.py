@@ -16,7 +16,8 @@ from lightning.pytorch.callbacks import Callback
 from chela.bench.exchange import exchanged, least_of_a_step
 from chela.bench.profiling import Profile, profiled
 from chela.config.schema import RunConfig
-from chela.layers.sequence import parts, replicas, sum_of_all
+from chela.layers.exchanges import sum_of_all
+from chela.layers.sequence import parts, replicas
 from chela.mixers.over_shares import Shares
 from chela.training import build
 from chela.training.data import DataModule

@@ -21,7 +21,8 @@ from chela.kernels import linear_attention, zero_padding
 from chela.kernels.choice import Implementation
 from chela.kernels.precision import accumulation_dtype, without_autocast
 from chela.layers.basic import compute_dtype, linear
-from chela.layers.sequence import part, parts, sum_before, sum_of_all, true_counts
+from chela.layers.exchanges import sum_before, sum_of_all, true_counts
+from chela.layers.sequence import part, parts
 from chela.mixers.over_shares import Shares, bidirectional_attention, causal_attention
 from chela.mixers.positions import Positions, check_heads, rotate
 from chela.mixers.stepping import causal_only, token_counts

@@ -1,7 +1,7 @@
 """The operations that look across tokens, whoever holds these: one process, or several a share.
 
 With one process each is the operation itself; what several exchange for it is
-``chela.layers.sequence``'s.
+``chela.layers.exchanges``'.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from torch import Tensor
 from chela.kernels import linear_attention, short_conv
 from chela.kernels.choice import Implementation
 from chela.kernels.short_conv import Activation
-from chela.layers.sequence import (
-    SHORTEST,
+from chela.layers.exchanges import (
     by_channel,
     by_time,
     of_all,
-    part,
-    parts,
     sum_before,
     sum_of_all,
     true_counts,
     with_halo,
 )
+from chela.layers.sequence import SHORTEST, part, parts
 
 
 @dataclass(frozen=True)

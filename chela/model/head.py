@@ -12,8 +12,9 @@ from chela.kernels import valid_mask, zero_padding
 from chela.kernels.masking import last_token
 from chela.kernels.precision import accumulation_dtype
 from chela.layers.basic import linear
+from chela.layers.exchanges import of_all
 from chela.layers.processes import alone
-from chela.layers.sequence import of_all, parts
+from chela.layers.sequence import parts
 
 Pooling = Literal["mean", "max", "last"]
 HeadName = Literal["mlp", "linear"]
