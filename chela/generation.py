@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from chela.errors import RunError
+from chela.errors import RunError, first_line
 from chela.hub import LoadedRun
 from chela.mixers.stepping import steps_left
 from chela.model import Model, TokenModel
@@ -41,10 +41,11 @@ def generate(
         The next token of each sequence (B,), on the CPU, ``count`` times.
 
     Raises:
-        RunError: the model cannot do it, a prompt is empty or has an unknown token, or there are
-            more tokens than the model can tell apart.
+        RunError: the model cannot do it, a prompt is empty or has an unknown token, there are more
+            tokens than the model can tell apart or memory has place for, or a number is none.
     """
     _check_prompts(check(model), prompts)
+    _check_draws(count, temperature, top_k)
     device = next(model.parameters()).device
     lengths = torch.tensor([len(each) for each in prompts])
     values = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
@@ -55,6 +56,14 @@ def generate(
         logits, state = prefill(model, values.to(device), ragged, room=count)
     except ValueError as error:
         raise RunError(f"the prompt cannot be read: {error}") from error
+    except RuntimeError as error:
+        if "memory" not in str(error):  # torch has a class for it on a GPU alone
+            raise
+        raise RunError(
+            f"memory is short for a prompt of {values.shape[1]:,} tokens and {count:,} more, which "
+            f"have their places from the beginning: {first_line(error)}\n"
+            "  try: fewer tokens, or a model whose state does not grow"
+        ) from error
     steps = count - 1  # the last token is not read
     if (left := steps_left(state)) < steps:
         raise RunError(
@@ -106,14 +115,17 @@ def continuation(
     """
     model = check(run.model)
     tokens = [int(each) for each in run.task.prompt_of(prompt)]
-    said, shown = [*tokens], run.task.text_of(tokens)
+    latest, text, shown = [*tokens], "", run.task.text_of(tokens)
+    known = len(latest)  # of them, whose text is shown
     for (token,) in generate(model, [tokens], count, temperature, top_k, seed):
-        said.append(int(token))
-        text = run.task.text_of(said)
+        latest.append(int(token))
+        text = run.task.text_of(latest)
         if not text.endswith(BROKEN) and text.startswith(shown):
             yield text[len(shown) :]
+            latest = latest[known:]  # behind which the next ones are read, not behind the whole
+            known, text = len(latest), run.task.text_of(latest)
             shown = text
-    yield run.task.text_of(said)[len(shown) :]
+    yield text[len(shown) :]
 
 
 def check(model: Model) -> TokenModel:
@@ -126,6 +138,16 @@ def check(model: Model) -> TokenModel:
         return steppable(model)
     except ValueError as error:
         raise RunError(f"this model cannot generate: {error}") from error
+
+
+def _check_draws(count: int, temperature: float, top_k: int | None) -> None:
+    for name, value, least in (
+        ("count", count, 0),
+        ("temperature", temperature, 0),
+        ("top_k", 1 if top_k is None else top_k, 1),
+    ):
+        if not value >= least:  # also of what is no number
+            raise RunError(f"{name}={value}: it must be {least} or more")
 
 
 def _check_prompts(model: TokenModel, prompts: Sequence[Sequence[int]]) -> None:

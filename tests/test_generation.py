@@ -146,6 +146,16 @@ def test_a_run_that_cannot_generate_says_why(finished) -> None:
         next(generate(load_run(finished()).model, [[3], [99]], 2))
     with pytest.raises(RunError, match="the prompt is empty"):
         next(generate(load_run(finished()).model, [[3], []], 2))
+    model = load_run(finished()).model
+    for draws, said in (
+        ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"top_k": 0}, "top_k=0"),
+    ):
+        with pytest.raises(RunError, match=f"{said}: it must be"):
+            next(generate(model, [[3]], 2, **draws))
+    with pytest.raises(RunError, match="count=-1: it must be"):
+        next(generate(model, [[3]], -1))
     with pytest.raises(DataError, match="does not say what a text's tokens are"):
         load_run(classifier).task.tokens_of("x")
 
@@ -155,6 +165,11 @@ def test_more_tokens_than_attention_can_tell_apart_are_refused(finished) -> None
     with pytest.raises(RunError, match=r"tells apart 16 tokens.*\n.*try: tokens=16 at most"):
         next(generate(loaded.model, [[3]], 40))
     assert len([*generate(loaded.model, [[3]], 16)]) == 16
+
+
+def test_more_tokens_than_memory_has_place_for_are_said(finished) -> None:
+    with pytest.raises(RunError, match=r"memory is short.*\n.*try: fewer tokens"):
+        next(generate(load_run(finished("model=transformer")).model, [[3]], 10**12))
 
 
 class Letters(Mqar):
@@ -168,13 +183,21 @@ class Letters(Mqar):
 
 
 def test_a_character_is_shown_when_all_its_bytes_are_there(finished, monkeypatch) -> None:
+    """Its text is made of the latest tokens, however long the whole is."""
     loaded = load_run(finished())
     loaded.task.__class__ = Letters
-    bytes_of = iter("ü!".encode())
+    said, read = "ü!" * 20, []
     monkeypatch.setattr(
-        "chela.generation.generate", lambda *_: (torch.tensor([each]) for each in bytes_of)
+        "chela.generation.generate", lambda *_: (torch.tensor([each]) for each in said.encode())
     )
-    assert [*filter(None, continuation(loaded, "a", 3))] == ["ü", "!"]
+    monkeypatch.setattr(
+        loaded.task,
+        "text_of",
+        lambda t: read.append(len(t)) or Letters.text_of(loaded.task, t),
+        raising=False,
+    )
+    assert [*filter(None, continuation(loaded, "a" * 16, 60))] == [*said]
+    assert max(read[4:]) <= 4 < read[0] == 16
 
 
 def test_control_characters_are_shown_not_sent(finished, monkeypatch, capsys) -> None:

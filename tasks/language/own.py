@@ -8,7 +8,7 @@ The bytes are known by their checksum: another text under the same path is prepa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -68,8 +68,17 @@ class Bytes(Corpus):
         return Origin(self.name, self.version, "own", parameters)
 
     def documents(self) -> Iterator[tuple[str, Tokens]]:
-        """The files by document, or the one text by share."""
+        """The files by document, or the one text by share.
+
+        Raises:
+            DataError: they are others than when they were first looked at.
+        """
         path, contents = str(self.config.path), [*self._contents()]
+        if _known_by(contents) != self._known:
+            raise DataError(
+                f"task.path={path} has changed while it was read.\n  try: again, when nothing "
+                "writes there any more, or task.path=<a copy>"
+            )
         if len(contents) < DOCUMENTS:
             return by_share(np.concatenate([as_bytes(each, path) for each in contents]))
         whole = [with_end(content, path) for content in contents]
@@ -77,12 +86,7 @@ class Bytes(Corpus):
 
     @cached_property
     def _known(self) -> tuple[int, str]:
-        """How many files there are, and the checksum of all."""
-        digest, files = hashlib.sha256(), 0
-        for content in self._contents():
-            digest.update(hashlib.sha256(content).digest())
-            files += 1
-        return files, digest.hexdigest()
+        return _known_by(self._contents())
 
     def _contents(self) -> Iterator[bytes]:
         """Of the files in the order of their names; empty ones in a folder are passed over."""
@@ -113,3 +117,12 @@ class Bytes(Corpus):
 
     def _wanted(self, name: str) -> bool:
         return fnmatch(PurePosixPath(name).name, self.config.pattern)
+
+
+def _known_by(contents: Iterable[bytes]) -> tuple[int, str]:
+    """How many files there are, and the checksum of all."""
+    digest, files = hashlib.sha256(), 0
+    for content in contents:
+        digest.update(hashlib.sha256(content).digest())
+        files += 1
+    return files, digest.hexdigest()

@@ -340,6 +340,18 @@ def test_a_file_is_split_by_share_and_another_text_is_prepared_anew(tmp_path: Pa
     assert prepared(Bytes, tmp_path, path=str(file), length=4).folder != task.folder
 
 
+def test_a_text_that_changes_while_it_is_read_is_not_prepared(tmp_path: Path) -> None:
+    """It would lie under the checksum of what it was: a file that another program writes."""
+    file = tmp_path / "a.txt"
+    file.write_text("0123456789" * 20)
+    task = Bytes(Bytes.Config(path=str(file), length=4), tmp_path)
+    known = task.folder
+    file.write_text("0123456789" * 21)
+    with pytest.raises(DataError, match=r"has changed while it was read(.|\n)*try: "):
+        task.prepare_data(show=False)
+    assert not known.exists()
+
+
 def test_a_pattern_chooses_among_the_files_of_a_folder(tmp_path: Path) -> None:
     path = own_folder(tmp_path / "texts", 12)
     (path / "picture.png").write_bytes(b"\x89PNG")
