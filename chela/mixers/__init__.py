@@ -6,7 +6,8 @@ written after its paper and held to a naive form of its formulas by a test; the 
 and the training around it are the same for all.
 """
 
-from chela.mixers.chela.mixer import ChelaConfig, ChelaMixer
+from chela.mixers.chela.choices import ChelaConfig
+from chela.mixers.chela.mixer import ChelaMixer
 from chela.mixers.linear_transformer import LinearTransformerConfig, LinearTransformerMixer
 from chela.mixers.mega import MegaConfig, MegaMixer
 from chela.mixers.s4d import S4DConfig, S4DMixer

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from variants import BACKBONES, MIXERS, make_model
 
-from chela.mixers import ChelaMixer, MegaMixer, S4DMixer, SGConvMixer
-from chela.mixers.chela.mixer import ChelaConfig
+from chela.mixers import ChelaConfig, ChelaMixer, MegaMixer, S4DMixer, SGConvMixer
 from chela.mixers.mega import MegaConfig
 from chela.mixers.s4d import S4DConfig
 from chela.mixers.sgconv import SGConvConfig

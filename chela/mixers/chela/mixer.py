@@ -14,12 +14,9 @@ every formula and default here is our definition.
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
@@ -27,16 +24,10 @@ from chela.kernels.choice import Implementation
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.tokens import NO_NORM, TokenNorm, drawback, obstacle
 from chela.layers.basic import compute_dtype, linear
+from chela.mixers.chela.choices import ChelaConfig
 from chela.mixers.chela.gates import GluPath, LinearPath, MegaGate, NoGate, SiluGate
-from chela.mixers.chela.linear_attention import (
-    AttentionDecay,
-    AttentionState,
-    HeadNorm,
-    LinearAttention,
-    QueryKeyNorm,
-)
-from chela.mixers.chela.long_conv import BranchNorm, FoldedLongConv, LongConv
-from chela.mixers.chela.query_key import FeatureMap
+from chela.mixers.chela.linear_attention import AttentionState, LinearAttention
+from chela.mixers.chela.long_conv import FoldedLongConv, LongConv
 from chela.mixers.chela.short_conv import ShortConv
 from chela.mixers.long_kernels import (
     CosineKernel,
@@ -45,7 +36,7 @@ from chela.mixers.long_kernels import (
     LongKernel,
     MultiscaleKernel,
 )
-from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel
+from chela.mixers.state_space import StateSpaceKernel
 from chela.mixers.stepping import FilterState
 
 GATES: dict[str, type[SiluGate] | type[MegaGate] | type[NoGate]] = {
@@ -54,73 +45,6 @@ GATES: dict[str, type[SiluGate] | type[MegaGate] | type[NoGate]] = {
     "none": NoGate,
 }
 PATHS: dict[str, type[GluPath] | type[LinearPath]] = {"glu": GluPath, "linear": LinearPath}
-# What a part's choices have to be where it is left out: they would do nothing, and be in the id.
-WITHOUT: dict[str, dict[str, str | bool]] = {
-    "use_long_conv": {"branch_norm": "none"},
-    "use_attention": {"qk_norm": "none", "key_shift": False, "attention_decay": "none"},
-}
-PositiveInt = Annotated[int, Gt(0)]
-Fraction = Annotated[float, Ge(0), Lt(1)]
-
-
-@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
-class ChelaConfig:
-    """Every choice inside the mixer; a part that is switched off passes its input on."""
-
-    use_short_conv: bool = True  # off: s = h
-    short_conv_width: PositiveInt = 5  # two neighbours on either side; the long stage sees the rest
-
-    use_long_conv: bool = True  # off: z = s
-    # multiscale: sublinear, and free in its shape
-    long_conv_kernel: Literal["multiscale", "cosine", "explicit", "ema", "s4d"] = "multiscale"
-    long_conv_taps: PositiveInt = 64  # multiscale: parameters per scale and channel
-    long_conv_decay: Annotated[float, Gt(0), Le(1)] = 0.5  # multiscale: weight from scale to scale
-    # cosine: coefficients per channel and direction; free in shape up to so many tokens
-    long_conv_terms: PositiveInt = field(default=64, metadata={"neutral": 64})
-    # cosine: tokens of the shortest window, a row of a small picture
-    long_conv_window_min: PositiveInt = field(default=32, metadata={"neutral": 32})
-    # cosine: of the longest; null: as long as the sequence
-    long_conv_window_max: PositiveInt | None = field(default=None, metadata={"neutral": None})
-    long_conv_soft_threshold: Annotated[float, Ge(0)] = 0.1  # explicit: in initial deviations
-    long_conv_dropout: Fraction = 0.1  # explicit: share of taps dropped in a training step
-    ema_dim: PositiveInt = 16  # ema: exponentials per channel, as in Mega
-    long_conv_state_space: StateSpaceConfig = field(default_factory=StateSpaceConfig)  # s4d
-    branch_widths: tuple[PositiveInt, ...] = (5,)  # short kernels beside the long one
-    branch_norm: BranchNorm = "none"  # none keeps the stage a single convolution in training
-
-    use_attention: bool = True  # off: o = v, a gated convolution
-    qk_dim: PositiveInt = 64  # of all heads together; Mega's z
-    v_dim: PositiveInt | None = None  # of all heads together; null: 2 * dim, as in Mega
-    num_heads: PositiveInt = 1  # one head has the largest state for its parameters, as in Mega
-    feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
-    # l2: queries and keys of unit length per head, so that none is heard louder than another
-    qk_norm: QueryKeyNorm = field(default="none", metadata={"neutral": "none"})
-    head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
-    gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
-    # The convolutions' own way to the residual stream, so that attention cannot silence them:
-    # without one, a seed of three failed on Text (docs/tried.md).
-    conv_path: Literal["glu", "linear", "none"] = field(default="glu", metadata={"neutral": "none"})
-    # causal: a token's key is of the one before it: a query reads what came after tokens like it
-    key_shift: bool = field(default=False, metadata={"neutral": False})
-    # causal: data: each head of v forgets as z says; all heads share one q and k of qk_dim channels
-    attention_decay: AttentionDecay = field(default="none", metadata={"neutral": "none"})
-    chunk_size: PositiveInt = 64  # causal attention's tile; speed only
-    dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
-
-    def __post_init__(self) -> None:
-        if not (self.use_short_conv or self.use_long_conv or self.use_attention):
-            raise ValueError(
-                "without short convolution, long convolution and attention no token sees another; "
-                "switch one of use_short_conv, use_long_conv, use_attention on"
-            )
-        for part, choices in WITHOUT.items():
-            idle = [key for key, off in choices.items() if getattr(self, key) != off]
-            if idle and not getattr(self, part):
-                on, off = (
-                    ", ".join(f"{key}={str(values[key]).lower()}" for key in idle)
-                    for values in (vars(self), choices)
-                )
-                raise ValueError(f"{on} would do nothing: {part}=false; set {off}, or {part}=true")
 
 
 class ChelaState(NamedTuple):
