@@ -18,8 +18,9 @@ from chela.layers.basic import compute_dtype
 from chela.layers.processes import processes
 from chela.layers.sequence import replicas
 from chela.model import Unread
-from chela.objectives.base import SUMS, Answers, Means, Objective
+from chela.objectives.base import Answers, Means, Objective
 from chela.training.distributed import add_up_gradients, total
+from chela.training.evaluation import Evaluation, means_of
 from chela.training.graphs import StepGraphs
 from chela.training.narrow import NarrowWeights
 from chela.training.nonfinite import NonFinite
@@ -51,10 +52,7 @@ class TrainingModule(L.LightningModule):
     steps: Tensor  # so far, those skipped among them
     skipped: Tensor  # steps without an update so far, because something was not finite
     sums: Tensor  # (3,) loss, hits and targets of the interval
-    evaluated: Tensor  # (4,) ``SUMS`` of the evaluation so far
     gradient_norm: Tensor  # of the latest step, before it was clipped
-    kind_of: Tensor | None  # (n,) of the test's samples, where they are told apart
-    by_kind: Tensor  # (kinds, 4) ``SUMS`` of the test so far
     bad: dict[str, Tensor]  # the last step that was not finite: its number, loss, norm, rows
 
     def __init__(
@@ -70,20 +68,16 @@ class TrainingModule(L.LightningModule):
         self.model, self.objective, self.config = model, objective, config
         self.total_steps, self.padded, self.graph = total_steps, padded, graph
         self.bad = {}
+        self.evaluation = Evaluation(self._sums, graph)
         self.tested = Means(0.0, 0.0, 0)
         self.tested_kinds: list[Means] = []
         self.between_recordings: Callable[[], None] = lambda: None  # before the first step
         self._narrow: NarrowWeights | None = None
         self._graphs: StepGraphs | None = None
-        self._eval_graphs: StepGraphs | None = None
-        self._eval_size = 0
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
         self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))
-        evaluated = torch.zeros(len(SUMS), dtype=torch.float64)
-        self.register_buffer("evaluated", evaluated, persistent=False)
         self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
-        self.register_buffer("kind_of", None)
 
     @property
     def loader(self) -> TrainLoader:
@@ -159,37 +153,27 @@ class TrainingModule(L.LightningModule):
         """Lightning's hook around a step; a whole step has updated the weights."""
         optimizer_closure()
 
-    def tell_apart(self, kind_of: Tensor, kinds: int) -> None:
-        """Let the test keep ``tested_kinds``, too: sample i is of kind ``kind_of[i]``."""
-        self.register_buffer("kind_of", kind_of, persistent=False)
-        self.register_buffer(
-            "by_kind", self.evaluated.new_zeros(kinds, len(SUMS)), persistent=False
-        )
-
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Add a batch to the validation metrics."""
-        self._evaluate(batch, batch_index)
+        self.evaluation.add(batch, batch_index, self._graphs)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Add a batch to the test metrics, and each sample to those of its kind."""
-        sums = self._evaluate(batch, batch_index)
-        if self.kind_of is not None:
-            self.by_kind.index_add_(0, self.kind_of[batch.index], sums)
+        """Add a batch to the test metrics."""
+        self.evaluation.add(batch, batch_index, self._graphs)
 
     def on_validation_epoch_end(self) -> None:
         """Hand the validation metrics to the callbacks."""
-        values = self.objective.values(_means(self.evaluated))
+        means, _ = self.evaluation.result()
+        values = self.objective.values(means)
         self.log_dict({f"val/{name}": value for name, value in values.items()})
 
     def on_test_epoch_end(self) -> None:
         """Keep what the test came to."""
-        self.tested = _means(self.evaluated)
-        if self.kind_of is not None:
-            self.tested_kinds = [Means.of(sums) for sums in total(self.by_kind).tolist()]
+        self.tested, self.tested_kinds = self.evaluation.result()
 
     def read_metrics(self) -> dict[str, float]:
         """``{"train/loss": ..., "train/accuracy": ...}`` of the interval, and begin a new one."""
-        values = self.objective.values(_means(self.sums))
+        values = self.objective.values(means_of(self.sums))
         return {f"train/{name}": value for name, value in values.items()}
 
     def teardown(self, stage: str) -> None:
@@ -198,7 +182,8 @@ class TrainingModule(L.LightningModule):
 
     def forget_graphs(self) -> None:
         """Give back the memory of what was recorded; it is recorded anew when it is needed."""
-        self._graphs = self._eval_graphs = self._narrow = None
+        self._graphs = self._narrow = None
+        self.evaluation.forget_graphs()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the sums of all processes together, as rank 0 will have them, and plain rates."""
@@ -298,21 +283,6 @@ class TrainingModule(L.LightningModule):
         if self.device.type == "cpu":
             self.check()
 
-    def _evaluate(self, batch: Batch, batch_index: int) -> Tensor:
-        """Add a batch to the sums of an evaluation; those of its samples (B, 4)."""
-        if batch_index == 0:
-            self._eval_size = len(batch.targets)
-        last = len(batch.targets) < self._eval_size  # not worth compiling for
-        if self.graph and not last:
-            if self._eval_graphs is None:
-                self._eval_graphs = StepGraphs(self._sums, beside=self._graphs)
-            sums = self._eval_graphs(batch)
-        else:
-            with torch.compiler.set_stance("force_eager") if last else nullcontext():
-                sums = self._sums(batch)
-        self.evaluated += sums.sum(0)
-        return sums
-
     def _sums(self, batch: Batch) -> Tensor:
         """``SUMS`` of each sample of a batch (B, 4)."""
         with self.trainer.precision_plugin.forward_context():
@@ -321,10 +291,3 @@ class TrainingModule(L.LightningModule):
     def _ask(self, batch: Batch) -> tuple[Answers, Tensor]:
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
         return self.objective.ask(self, batch.values, lengths, batch.targets)
-
-
-def _means(sums: Tensor) -> Means:
-    """What sums came to, over all processes; they begin anew at zero."""
-    means = Means.of(total(sums).tolist())
-    sums.zero_()
-    return means

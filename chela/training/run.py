@@ -256,7 +256,7 @@ class Run:
                 "  try: resume=false (what is there is moved aside)"
             )
         if kinds := data.task.kinds:
-            module.tell_apart(torch.tensor(data.task.test["label"]), len(kinds))
+            module.evaluation.tell_apart(torch.tensor(data.task.test["label"]), len(kinds))
         trainer.test(module, datamodule=data, ckpt_path=best, verbose=False)
         n, expected = round(module.tested.n), data.task.samples("test").targets
         if n != expected:

@@ -50,7 +50,8 @@ def replay_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chela.training.run.build.compile_blocks", lambda *_, **__: None)
     # padding changes rounding
     monkeypatch.setattr("chela.training.data.widths_up_to", lambda longest: ())
-    monkeypatch.setattr("chela.training.module.StepGraphs", Replayed)
+    for place in ("module", "evaluation"):
+        monkeypatch.setattr(f"chela.training.{place}.StepGraphs", Replayed)
     monkeypatch.setattr("chela.training.module.follow_the_device", lambda *_: None)
 
 
