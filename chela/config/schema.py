@@ -232,8 +232,8 @@ def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = No
     settings = checked(RunSettings, {key: values[key] for key in fields_of(RunSettings)}, path="")
     task = component(values["task"], "task", classes)
     model = _model(values["model"], classes)
-    if task.target.causal:  # what comes next is asked: nobody could want it seen
-        model = replace(model, backbone=replace(model.backbone, causal=True))
+    if task.target.causal:
+        model = _of_what_comes_next(model)
     return RunConfig(
         **dataclasses.asdict(settings),
         task=task,
@@ -253,6 +253,25 @@ def _model(section: Mapping[str, Any], classes: Mapping[str, type] | None) -> Mo
     given = values.pop("name")  # a tag in W&B, and a part of the run's name
     name = validated(lambda: pydantic.TypeAdapter(Name).validate_python(given), "model.name")
     return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
+
+
+def _of_what_comes_next(model: ModelConfig) -> ModelConfig:
+    """The model of a task that asks for what comes next: nobody could want it seen.
+
+    Raises:
+        ConfigError: a norm of it looks at all tokens of a batch while it is trained.
+    """
+    of_branches = getattr(model.mixer.config, "branch_norm", None)  # CHELA has it
+    for key, norm, remedy in (
+        ("model.norm", model.backbone.norm, "layer"),
+        ("model.mixer.branch_norm", of_branches, "none"),
+    ):
+        if norm == "batch":
+            raise ConfigError(
+                f"{key}=batch takes its statistics over the tokens that are still to come as well, "
+                f"and the task asks for these.\n  try: {key}={remedy}"
+            )
+    return replace(model, backbone=replace(model.backbone, causal=True))
 
 
 def imported(name: str, path: str) -> type:

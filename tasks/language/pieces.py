@@ -108,8 +108,9 @@ class WikiText103Pieces(WikiText):
         Raises:
             DataError: the tokenizer has none for something in them.
         """
+        cutter = self._tokenizer
         try:
-            found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+            found = cutter.encode_batch(texts, add_special_tokens=False)
         except Exception as error:  # the library's own has no other name
             raise DataError(
                 f"the tokenizer cannot cut the text: {error}\n  try: a tokenizer.json that has a "

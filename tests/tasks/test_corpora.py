@@ -263,6 +263,10 @@ def test_pieces_are_those_of_the_tokenizer_line_by_line(tmp_path: Path) -> None:
     loaded.expect(task.meta.summary())  # as of a run: the prepared text has the tokenizer
     assert loaded.tokens_of("the dog").tolist() == cutter.encode("the dog").ids
     assert loaded.spec.vocab_size == cutter.get_vocab_size()
+    elsewhere = WikiText103Pieces(loaded.config, tmp_path / "elsewhere")
+    elsewhere.expect(task.meta.summary())
+    with pytest.raises(DataError, match=r"^no data for wikitext103_bpe"):
+        elsewhere.tokens_of("the dog")
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,9 @@ def test_the_doctor_lets_it_learn_a_few_tokens_by_heart(language) -> None:
 def test_a_model_of_the_next_token_is_causal_whoever_asks(language) -> None:
     assert parse(language("model.causal=false")).model.backbone.causal
     assert not parse(composed_of(*TINY)).model.backbone.causal
+    for norm in ("model.norm=batch", "model.mixer.branch_norm=batch"):  # of all tokens of a batch
+        with pytest.raises(ConfigError, match=rf"{norm} takes its statistics(.|\n)*try: "):
+            parse(language("model=chela", norm))
 
 
 def test_two_processes_are_one_run(language, text: Path, tmp_path: Path) -> None:
