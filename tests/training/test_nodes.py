@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
@@ -17,7 +19,13 @@ from chela.launch.space import SearchConfig
 from chela.launch.sweep import SweepCallback, _keeps_the_cell
 from chela.launch.turns import FOLDER
 from chela.records.state import lease_of
-from chela.training.distributed import as_started, environment, is_leader, is_started_outside
+from chela.training.distributed import (
+    agreed,
+    as_started,
+    environment,
+    is_leader,
+    is_started_outside,
+)
 from chela.training.engine import Engine
 from chela.training.folder import RunFolder
 from chela.training.memory import Estimate, Need
@@ -71,6 +79,12 @@ def test_one_process_starts_the_others_itself(
 TOO_MUCH = Estimate((Need("trainer.batch_size", 16, 0, 1e9),), 40, 1e6)
 
 
+def connect(monkeypatch: pytest.MonkeyPatch, broadcast: Callable[..., None]) -> None:
+    monkeypatch.setattr("chela.training.distributed._init_dist_connection", lambda *_, **__: None)
+    monkeypatch.setattr("chela.training.distributed._patient", lambda: None)
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+
+
 @pytest.mark.parametrize(
     ("words", "error", "status"),
     [([], InUse, 75), (["resume=nowhere"], RunError, 1), (["seed=3"], RunError, 1)],
@@ -81,7 +95,7 @@ def test_what_the_first_process_cannot_begin_ends_all_and_it_alone_says_why(
 ) -> None:
     sent: list[list[object]] = []
 
-    def broadcast(box: list[object]) -> None:
+    def broadcast(box: list[object], group: object) -> None:
         if is_leader():
             sent.append(list(box))
         else:
@@ -91,8 +105,7 @@ def test_what_the_first_process_cannot_begin_ends_all_and_it_alone_says_why(
     monkeypatch.setattr("chela.training.checks.estimate", lambda *_: TOO_MUCH)
     folder = RunFolder(parse(config)).path
     started_by(monkeypatch, {**TORCHRUN, "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1"})
-    monkeypatch.setattr("chela.training.distributed._init_dist_connection", lambda *_: None)
-    monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+    connect(monkeypatch, broadcast)
     monkeypatch.setattr(rank_zero_only, "rank", 0)
     with hold(lease_of(folder)) if error is InUse else nullcontext(), pytest.raises(error):
         run(config)
@@ -101,6 +114,24 @@ def test_what_the_first_process_cannot_begin_ends_all_and_it_alone_says_why(
         run(config)
     assert ended.value.code == status
     assert not sent  # the others were told all that was decided
+
+
+@pytest.mark.parametrize(
+    ("rank", "local_rank", "raised"), [(0, 0, RunError), (2, 0, RunError), (1, 1, SystemExit)]
+)
+def test_a_process_that_ends_before_the_run_begins_is_missed_by_one_of_each_node(
+    rank: int, local_rank: int, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not prepare its node's data, for example."""
+
+    def broadcast(box: list[object], group: object) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+    started_by(monkeypatch, {**TORCHRUN, "RANK": str(rank), "LOCAL_RANK": str(local_rank)})
+    connect(monkeypatch, broadcast)
+    monkeypatch.setattr(rank_zero_only, "rank", rank)
+    with pytest.raises(raised, match=r"another of its processes has ended|1"):
+        agreed(lambda: None, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
