@@ -12,6 +12,7 @@ side. It needs the extra ``chela[hf]``.
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,13 +29,14 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chela.generation import check
-from chela.hub import built, from_pretrained, task_of
+from chela.hub import built, from_pretrained, pretrained_task
 from chela.kernels.masking import last_token
 from chela.mixers.stepping import State, select
 from chela.model import TokenModel
 from chela.model.encoders import TokenEncoder
 from chela.model.stepping import prefill, step
-from chela.pretrained import KIND, find, read_config
+from chela.pretrained import KIND, LEXICON
+from chela.records.files import write_text
 from tasks.base import Task
 
 # what this version of transformers calls it
@@ -280,8 +282,7 @@ class ChelaTokenizer(PreTrainedTokenizer):
         Raises:
             RunError: see ``chela.from_pretrained``.
         """
-        record, _digest = read_config(find(place, revision))
-        task, spec = task_of(record, str(place))
+        task, spec = pretrained_task(place, revision)
         return cls(task, model_max_length=spec.max_length)
 
     @property
@@ -297,9 +298,12 @@ class ChelaTokenizer(PreTrainedTokenizer):
         """The text that they stand for."""
         return self.task.text_of([_number(each) for each in tokens])
 
-    def save_vocabulary(self, *_: Any, **__: Any) -> tuple[str, ...]:
-        """Nothing: config.json has the task."""
-        return ()
+    def save_vocabulary(self, folder: str, *_: Any, **__: Any) -> tuple[str, ...]:
+        """What the task's tokens stand for, if that is not known by the task in config.json."""
+        if (lexicon := self.task.lexicon()) is None:
+            return ()
+        write_text(Path(folder) / LEXICON, lexicon)
+        return (str(Path(folder) / LEXICON),)
 
     def _tokenize(self, text: str, **_: Any) -> list[str]:
         return [_called(int(each)) for each in self.task.tokens_of(text)]

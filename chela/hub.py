@@ -18,7 +18,14 @@ from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked
 from chela.mixers.chela.long_conv import FoldedLongConv
 from chela.model import Model
-from chela.pretrained import WEIGHTS, find, read_config, read_weights, write_model
+from chela.pretrained import (
+    WEIGHTS,
+    find,
+    read_config,
+    read_lexicon,
+    read_weights,
+    write_model,
+)
 from chela.records.record import text
 from chela.training import build
 from chela.training.checkpoints import BEST
@@ -52,10 +59,12 @@ class LoadedRun:
 
         Raises:
             RunError: the model is folded: its parameters are not there any more.
+            DataError: its tokens are words or pieces, and the data that know them are not there.
         """
         if any(isinstance(each, FoldedLongConv) for each in self.model.modules()):
             raise RunError("the model is folded.\n  try: load the run anew, and save it before")
-        write_model(Path(folder), self.record, self.task.spec, self.model)
+        lexicon = self.task.lexicon()
+        write_model(Path(folder), self.record, self.task.spec, self.model, lexicon)
         return Path(folder)
 
 
@@ -131,8 +140,8 @@ def from_pretrained(
     def read(form: Model) -> dict[str, Tensor]:
         return read_weights(folder, digest, form)
 
-    file = folder / WEIGHTS
-    return _loaded(folder, file, record, read, torch.device(device), data_dir, classes)
+    file, lexicon = folder / WEIGHTS, read_lexicon(folder)
+    return _loaded(folder, file, record, read, torch.device(device), data_dir, classes, lexicon)
 
 
 def built(
@@ -156,9 +165,12 @@ def built(
         return _model(config, spec, "torch", device, folder, record)
 
 
-def task_of(record: dict[str, Any], name: str) -> tuple[Task, TaskSpec]:
-    """The task that a record speaks of, its data not yet open; see ``built``."""
-    return _task(_config(Path(name), record, None, ()), Path(name), record)
+def pretrained_task(place: str | Path, revision: str | None = None) -> tuple[Task, TaskSpec]:
+    """The task of what ``from_pretrained`` reads, its data not yet open; see there."""
+    folder = find(place, revision)
+    record, _ = read_config(folder)
+    config = _config(folder, record, None, ())
+    return _task(config, folder, record, read_lexicon(folder))
 
 
 def _loaded(
@@ -169,12 +181,13 @@ def _loaded(
     device: torch.device,
     data_dir: str | Path | None,
     classes: Iterable[type],
+    lexicon: str | None = None,
 ) -> LoadedRun:
     """The run of a record with the weights that ``read`` finds in ``file`` for its model."""
     config = _config(folder, record, data_dir, classes)
     if note := code_note(config, record):
         warnings.warn(visible(f"{folder}: {note}"), stacklevel=2)
-    task, spec = _task(config, folder, record)
+    task, spec = _task(config, folder, record, lexicon)
     _refuse_blocks_without_weights(config, file)
     with torch.device("meta"):  # the weights' sizes alone, which no file is believed
         form = _model(config, spec, "torch", torch.device("meta"), folder, record)
@@ -205,10 +218,12 @@ def _config(
     return dataclasses.replace(config, task=task, data_dir=place)
 
 
-def _task(config: RunConfig, folder: Path, record: dict[str, Any]) -> tuple[Task, TaskSpec]:
+def _task(
+    config: RunConfig, folder: Path, record: dict[str, Any], lexicon: str | None = None
+) -> tuple[Task, TaskSpec]:
     """The run's task, its data not yet open, and what the model has to know of it."""
     task = build.build_task(config)
-    task.expect(record["data"])
+    task.expect(record["data"], lexicon)
     try:
         return task, task.spec
     except KeyError as error:

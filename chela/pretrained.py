@@ -1,5 +1,7 @@
 """A model as a folder that others read: config.json, model.safetensors, and a card.
 
+Of a task whose tokens only its prepared data know, what they stand for is in lexicon.txt.
+
 The folder is what the Hugging Face Hub expects. Nothing in it is code: the configuration and the
 weights are values, and whoever reads them builds the model of this project's own classes. The
 record goes along without what is nobody else's business: paths, hosts, names at W&B, its command.
@@ -27,10 +29,12 @@ from chela.records.record import at, check, read_json, text
 from tasks.base import TaskSpec
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+LEXICON, OF_LEXICON = "lexicon.txt", "lexicon_sha256"  # a file, and its checksum in CONFIG
 KIND = "chela"  # the model_type of transformers, and the section of CONFIG that holds the record
 PREFIX = "model."  # of the weights' names, as in a checkpoint and in a model of transformers
 ID = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of a model on the hub: owner/name
 BESIDES = 2**24  # bytes of the file beside its weights, at most
+LONGEST = 2**27  # bytes of LEXICON; the 267,735 words of WikiText-103 have two million
 KEPT = (  # of a record
     *("record_version", "status", "run_id", "config", "identity", "departures", "code"),
     *("versions", "precision", "data", "protocol", "parameters", "best", "test"),
@@ -57,14 +61,21 @@ def shared(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "config": config, "hardware": machine, "git": commit}
 
 
-def write_model(folder: Path, record: Mapping[str, Any], spec: TaskSpec, model: nn.Module) -> None:
-    """Write the three files, each whole or not at all, the weights first.
+def write_model(
+    folder: Path,
+    record: Mapping[str, Any],
+    spec: TaskSpec,
+    model: nn.Module,
+    lexicon: str | None = None,
+) -> None:
+    """Write the files, each whole or not at all, the weights first.
 
     Args:
         folder: made if it is not there.
         record: of the run.
         spec: what the model has been built for.
         model: with the weights that were tested.
+        lexicon: see ``Task.lexicon``.
     """
     weights = {  # copies: no two of a file may share their memory
         PREFIX + name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -73,6 +84,9 @@ def write_model(folder: Path, record: Mapping[str, Any], spec: TaskSpec, model: 
     content = save(weights, metadata={"format": "pt"})
     with atomic_file(folder / WEIGHTS) as file:
         file.write(content)
+    words = {} if lexicon is None else {OF_LEXICON: hashlib.sha256(lexicon.encode()).hexdigest()}
+    if lexicon is not None:
+        write_text(folder / LEXICON, lexicon)
     known = shared(record)
     config = {
         "model_type": KIND,
@@ -83,6 +97,7 @@ def write_model(folder: Path, record: Mapping[str, Any], spec: TaskSpec, model: 
         "num_hidden_layers": at(record, "config.model.depth"),
         "dtype": "float32",
         "sha256": hashlib.sha256(content).hexdigest(),
+        **words,
         KIND: known,
     }
     write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
@@ -164,7 +179,7 @@ def find(place: str | Path, revision: str | None = None) -> Path:
         )
     try:
         found = snapshot_download(
-            str(place), revision=revision, allow_patterns=[CONFIG, WEIGHTS, CARD]
+            str(place), revision=revision, allow_patterns=[CONFIG, WEIGHTS, CARD, LEXICON]
         )
     except Exception as error:  # of the network, of the hub, of what it says of the id
         raise RunError(
@@ -198,6 +213,22 @@ def read_config(folder: Path) -> tuple[dict[str, Any], str | None]:
         raise RunError(f"{folder / CONFIG} cannot be read as a model of chela: {error}") from error
 
 
+def read_lexicon(folder: Path) -> str | None:
+    """What is to be given to ``Task.expect``; None: there is nothing.
+
+    Raises:
+        RunError: it is damaged, or another.
+    """
+    file = folder / LEXICON
+    if not file.exists():
+        return None
+    try:
+        content = _read(file, LONGEST, read_json(folder / CONFIG).get(OF_LEXICON))
+        return content.decode()
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, "what the tokens stand for", error) from error
+
+
 def read_weights(folder: Path, digest: str | None, model: nn.Module) -> dict[str, Tensor]:
     """The weights in a folder, by their names in the model.
 
@@ -212,17 +243,34 @@ def read_weights(folder: Path, digest: str | None, model: nn.Module) -> dict[str
     file = folder / WEIGHTS
     ours = sum(each.numel() * each.element_size() for each in model.state_dict().values())
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is not a regular file")
-        if found.st_size > 2 * ours + BESIDES:
-            raise ValueError(f"it has {found.st_size:,} bytes, and the model {ours:,}")
-        content = file.read_bytes()
-        if digest is not None and hashlib.sha256(content).hexdigest() != digest:
-            raise ValueError(f"its checksum is not the one in {CONFIG}: it is damaged, or another")
-        weights = load(content)
+        weights = load(_read(file, 2 * ours + BESIDES, digest))
     except (OSError, ValueError, SafetensorError) as error:
-        raise RunError(
-            f"{file} cannot be read as weights: {error}.\n  try: save or fetch it anew"
-        ) from error
+        raise _unreadable(file, "weights", error) from error
     return {name.removeprefix(PREFIX): value for name, value in weights.items()}
+
+
+def _read(file: Path, limit: int, digest: object) -> bytes:
+    """A file's content.
+
+    Args:
+        file: of a model.
+        limit: bytes that it may have.
+        digest: its SHA-256 if that is known.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no file, too large, or another one.
+    """
+    found = file.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a regular file")
+    if found.st_size > limit:
+        raise ValueError(f"it has {found.st_size:,} bytes, and can have {limit:,} at most")
+    content = file.read_bytes()
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"its checksum is not the one in {CONFIG}: it is damaged, or another")
+    return content
+
+
+def _unreadable(file: Path, what: str, error: Exception) -> RunError:
+    return RunError(f"{file} cannot be read as {what}: {error}.\n  try: save or fetch it anew")

@@ -48,6 +48,7 @@ class Task(ABC):
         self.data_dir = data_dir
         self._prepared: Prepared | None = None
         self._expected: Mapping[str, Any] | None = None  # see expect
+        self._lexicon: str | None = None  # likewise
 
     @property
     @abstractmethod
@@ -149,7 +150,17 @@ class Task(ABC):
         """What ``rows`` found out, for ``meta.facts``: plain JSON values, known at its end."""
         return {}
 
-    def expect(self, data: Mapping[str, Any]) -> None:
+    def lexicon(self) -> str | None:
+        """What its tokens stand for, in its own form, where the prepared data alone know it.
+
+        It goes with a model to where no data are; see ``expect``. None: the task knows by itself.
+
+        Raises:
+            DataError: they are not there.
+        """
+        return None
+
+    def expect(self, data: Mapping[str, Any], lexicon: str | None = None) -> None:
         """Take the data for those that a record describes: then ``spec`` and ``encode`` need none.
 
         They are opened when they are first asked for, prepared if they are not there, and refused
@@ -157,7 +168,9 @@ class Task(ABC):
 
         Args:
             data: ``Meta.summary`` of them; ``spec`` raises KeyError for a fact that is not in it.
+            lexicon: what ``lexicon`` said of them, if it is known.
         """
+        self._lexicon = lexicon
         known = {each: data.get(each) or {} for each in ("facts", "parameters")}
         self._expected = {**known, "fingerprint": data["fingerprint"]}
 

@@ -22,6 +22,7 @@ from chela.training.run import run
 from tasks.errors import DataError
 from tests.conftest import TINY, composed_of
 from tests.test_generation import MQAR
+from tests.test_pretrained import model_of_words
 from tests.training.runs import folder_of
 
 transformers = pytest.importorskip("transformers", reason="chela[hf] is not installed")
@@ -150,6 +151,17 @@ def test_the_tokenizer_is_the_tasks(saved: Path) -> None:
     assert (tokenizer.vocab_size, tokenizer.model_max_length) == (64, 16)
     with pytest.raises(DataError, match="symbol 64 is unknown"):
         tokenizer("64")
+
+
+def test_a_tokenizer_is_saved_with_its_words(tmp_path: Path) -> None:
+    of_words = model_of_words(tmp_path)
+    model, tokenizer = (
+        each.from_pretrained(of_words)
+        for each in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+    )
+    model.save_pretrained(tmp_path / "again"), tokenizer.save_pretrained(tmp_path / "again")
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert again.decode(again("the cät saw")["input_ids"]) == "the cät saw"
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import chela
 from chela.errors import RunError
 from chela.pretrained import shared
 from chela.training.run import run
+from tasks.errors import DataError
 from tests.conftest import TINY, composed_of
 from tests.training.runs import folder_of
 
@@ -131,7 +132,7 @@ HOSTILE = {
     "blocks without end": (lambda f: changed_model(f, depth=10**12), "too small for the 1,000"),
     "double": (lambda f: with_weights(f, torch.Tensor.double), "another model"),
     "too large": (
-        lambda f: with_weights(f, lambda v: v.new_zeros(10**6)), "bytes, and the model"
+        lambda f: with_weights(f, lambda v: v.new_zeros(10**6)), "bytes, and can have"
     ),
     "a class": (
         lambda f: changed_model(f, name="mine", mixer={"_target_": "os.system"}), "classes="
@@ -186,7 +187,36 @@ def test_an_id_is_asked_of_the_hub(saved: Path, tmp_path: Path, monkeypatch) -> 
     assert chela.from_pretrained("someone/model", revision="v1").task.name == "listops"
     ((name, revision, files),) = asked
     assert (name, revision) == ("someone/model", "v1")
-    assert {"config.json", "model.safetensors"} <= {*files}
+    assert {"config.json", "model.safetensors", "lexicon.txt"} <= {*files}
+
+
+def model_of_words(place: Path) -> Path:
+    """What is saved of a model of words, whose data are not there any more."""
+    torch.set_num_threads(1)
+    (place / "wikitext-2").mkdir()
+    for split in ("train", "valid", "test"):
+        (place / "wikitext-2" / f"wiki.{split}.tokens").write_text(" the cät saw \n" * 9)
+    kept = [each for each in TINY if not each.startswith("task")]
+    words = ["task=wikitext2", "task.stand_in=two", "task.length=4", "trainer.max_steps=2"]
+    config = composed_of(*kept, *words, f"data_dir={place}", f"output_dir={place / 'outputs'}")
+    run(config)
+    saved = chela.load_run(folder_of(config)).save_pretrained(place / "saved")
+    shutil.rmtree(place / "wikitext-2"), shutil.rmtree(place / "wikitext2")
+    return saved
+
+
+def test_what_tokens_stand_for_goes_with_their_model(tmp_path: Path) -> None:
+    back = chela.from_pretrained(model_of_words(tmp_path), data_dir=tmp_path)
+    again = chela.from_pretrained(back.save_pretrained(tmp_path / "again"), data_dir=tmp_path)
+    for each in (back, again):
+        assert each.task.text_of(each.task.prompt_of("the cät said")) == "the cät <unk>"
+    for content in (b"the\ncat", b"\xff"):
+        (tmp_path / "again" / "lexicon.txt").write_bytes(content)
+        with pytest.raises(RunError, match=r"lexicon\.txt cannot be read .* its checksum"):
+            chela.from_pretrained(tmp_path / "again")
+    (tmp_path / "again" / "lexicon.txt").unlink()  # then it is asked of the data
+    with pytest.raises(DataError, match="no data for wikitext2"):
+        chela.from_pretrained(tmp_path / "again", data_dir=tmp_path).task.prompt_of("the")
 
 
 def test_what_is_neither_folder_nor_on_the_hub_is_one_error(tmp_path: Path) -> None:

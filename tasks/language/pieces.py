@@ -94,6 +94,12 @@ class WikiText103Pieces(WikiText):
         """How many pieces there are."""
         return {"pieces": pieces_of(self._tokenizer)}
 
+    def lexicon(self) -> str:
+        """The tokenizer's file."""
+        if self._lexicon is not None:
+            return self._lexicon
+        return bytes(self.split("tokenizer")[0]["values"]).decode()
+
     def tokens_of(self, text: str) -> Tokens:
         """The pieces of a text of one's own."""
         return self._cut([text])[0]
@@ -121,7 +127,7 @@ class WikiText103Pieces(WikiText):
     @cached_property
     def _tokenizer(self) -> Any:
         """That of the prepared text."""
-        return tokenizer_of(bytes(self.split("tokenizer")[0]["values"]))
+        return tokenizer_of(self.lexicon().encode())
 
     @cached_property
     def _file(self) -> bytes:

@@ -83,6 +83,10 @@ class WikiText103(WikiText):
         """How many words there are; they themselves are a table beside the splits."""
         return {"words": len(self._words)}
 
+    def lexicon(self) -> str:
+        """The words, one a line, in the order of their numbers."""
+        return "\n".join(self._words)
+
     def tokens_of(self, text: str) -> Tokens:
         """Of a text whose words stand between blanks; one that is not known is ``<unk>``."""
         found = [self._numbers(line.split()) for line in text.split("\n")]
@@ -96,6 +100,8 @@ class WikiText103(WikiText):
 
     @cached_property
     def _words(self) -> list[str]:
+        if self._lexicon is not None:
+            return self._lexicon.split("\n")
         return ["".join(map(chr, each)) for each in self.split("words")["values"]]
 
     @cached_property

@@ -267,6 +267,9 @@ def test_pieces_are_those_of_the_tokenizer_line_by_line(tmp_path: Path) -> None:
     elsewhere.expect(task.meta.summary())
     with pytest.raises(DataError, match=r"^no data for wikitext103_bpe"):
         elsewhere.tokens_of("the dog")
+    elsewhere.expect(task.meta.summary(), task.lexicon())  # of a model that was saved
+    assert elsewhere.tokens_of("the dog").tolist() == cutter.encode("the dog").ids
+    assert elsewhere.lexicon() == task.lexicon()
 
 
 @pytest.mark.parametrize(
