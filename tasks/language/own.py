@@ -1,4 +1,4 @@
-"""Bytes of any text of one's own: a file, or all files of a folder.
+"""Bytes of any text of one's own: a file, or all files of a folder or in an archive.
 
 A folder of three files or more is split by document, in a random order, and each document ends with
 a NUL byte; a single file, or two, by share: the first nine tenths to train. The record says which.
@@ -28,7 +28,7 @@ from tasks.language.corpus import (
     by_share,
     with_end,
 )
-from tasks.sources.archives import Source
+from tasks.sources.archives import Source, is_archive
 from tasks.sources.files import opened
 from tasks.storage.meta import Origin
 
@@ -89,7 +89,7 @@ class Bytes(Corpus):
         return _known_by(self._contents())
 
     def _contents(self) -> Iterator[bytes]:
-        """Of the files in the order of their names; empty ones in a folder are passed over."""
+        """Of the files in order; empty ones among several are passed over."""
         if self.config.path is None:
             raise DataError("task=bytes has no text.\n  try: task.path=<a file or a folder>")
         path, found = Path(self.config.path).expanduser(), False
@@ -98,20 +98,21 @@ class Bytes(Corpus):
                 f"task.path={path}: there is no such file or folder (seen from {Path.cwd()}).\n"
                 "  try: task.path=<a text, or a folder of texts>"
             )
-        for content in self._folder(path) if path.is_dir() else self._file(path):
+        many = path.is_dir() or is_archive(path)
+        for content in self._members(path) if many else self._file(path):
             found = found or bool(content)
             if content:
                 yield content
         if not found:
             what = f"has no file {self.config.pattern} with anything in it"
-            what = what if path.is_dir() else "is empty"
+            what = what if many else "is empty"
             raise DataError(f"task.path={path} {what}.\n  try: task.path=<another text>")
 
     def _file(self, path: Path) -> Iterator[bytes]:
         with opened(path, LARGEST) as stream:
             yield stream.read()
 
-    def _folder(self, path: Path) -> Iterator[bytes]:
+    def _members(self, path: Path) -> Iterator[bytes]:
         for _, stream in Source(path.absolute()).members(self._wanted, LARGEST):
             yield stream.read()
 

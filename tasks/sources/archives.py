@@ -170,6 +170,16 @@ def _readable_header(path: Path) -> Iterator[None]:
             raise tarfile.ReadError(f"a damaged header ({type(error).__name__})") from error
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is a tar, compressed or not, or a zip: by what it begins or ends with.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with readable(path):
+        return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+
+
 def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """The files below a folder and below those that it links to, but not round in a circle.
 

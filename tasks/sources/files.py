@@ -178,8 +178,8 @@ class _Guarded(io.RawIOBase):
 def too_large(name: Path | str, limit: int) -> DataError:
     """The error of a file that unpacks to more than any of its kind has."""
     return DataError(
-        f"{name} has more than {limit:,} bytes of content, which no such file has.\n"
-        "  try: look at what it is, and fetch the official one"
+        f"{name} has more than {limit:,} bytes of content, which is more than is read of such a "
+        "file.\n  try: look at what it is; the official file, or a part of one's own"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zipfile
 from collections import Counter
 from itertools import chain
@@ -365,6 +366,18 @@ def test_a_pattern_chooses_among_the_files_of_a_folder(tmp_path: Path) -> None:
     task = prepared(Bytes, tmp_path, path=str(path), pattern="1*.txt", length=8)
     found = sorted(text_of(task, split) for split in ("train", "val", "test"))
     assert found == sorted(f"{number} " * 30 + "\0" for number in (1, 10, 11))
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "gztar", "xztar"])
+def test_an_archive_is_the_files_that_are_in_it(tmp_path: Path, ending: str) -> None:
+    """Not its own bytes, of which nothing can be learnt."""
+    own_folder(tmp_path / "texts", 9)
+    file = shutil.make_archive(str(tmp_path / "packed"), ending, tmp_path / "texts")
+    task = prepared(Bytes, tmp_path / "data", path=file, pattern="[0-5].txt", length=8)
+    texts = [text_of(task, split).split("\0")[:-1] for split in ("train", "val", "test")]
+    assert sorted(chain.from_iterable(texts)) == sorted(f"{number} " * 30 for number in range(6))
+    with pytest.raises(DataError, match="has no file z with anything in it"):
+        prepared(Bytes, tmp_path / "data", path=file, pattern="z")
 
 
 @pytest.mark.parametrize("files", [3, 4])
