@@ -260,7 +260,8 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
 class ChelaTokenizer(PreTrainedTokenizer):
     """The tokens of a text as the task has them; a token is called by its number, <|65|>.
 
-    Token 0 stands for the end of a text and for padding: what ends a document of a corpus of bytes.
+    What ends a text stands for padding, too; where a task has no such token, number 0 does, since
+    lm_eval begins with one. ``skip_special_tokens`` leaves it out if it is no text: a NUL byte.
 
     Args:
         task: of the run.
@@ -271,7 +272,8 @@ class ChelaTokenizer(PreTrainedTokenizer):
 
     def __init__(self, task: Task, **others: Any) -> None:
         self.task = task
-        super().__init__(eos_token=_called(0), pad_token=_called(0), **others)
+        end = _called(task.end or 0)
+        super().__init__(eos_token=end, pad_token=end, **others)
 
     @classmethod
     def from_pretrained(
@@ -293,6 +295,11 @@ class ChelaTokenizer(PreTrainedTokenizer):
     def get_vocab(self) -> dict[str, int]:
         """Each token by its name."""
         return {_called(each): each for each in range(self.vocab_size)}
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The names of tokens; see the class for what is left out."""
+        silent = skip_special_tokens and self.convert_tokens_to_string([self.eos_token]) == "\0"
+        return super().convert_ids_to_tokens(ids, skip_special_tokens=silent)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
         """The text that they stand for."""

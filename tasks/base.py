@@ -150,6 +150,15 @@ class Task(ABC):
         """What ``rows`` found out, for ``meta.facts``: plain JSON values, known at its end."""
         return {}
 
+    @property
+    def end(self) -> int | None:
+        """The token behind a text, before the next one; None: it has none.
+
+        Raises:
+            DataError: the prepared data know it, and are not there.
+        """
+        return None
+
     def lexicon(self) -> str | None:
         """What its tokens stand for, in its own form, where the prepared data alone know it.
 

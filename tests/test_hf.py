@@ -20,13 +20,14 @@ from chela.errors import RunError
 from chela.generation import generate
 from chela.training.run import run
 from tasks.errors import DataError
+from tasks.language.own import Bytes
 from tests.conftest import TINY, composed_of
 from tests.test_generation import MQAR
 from tests.test_pretrained import model_of_words
 from tests.training.runs import folder_of
 
 transformers = pytest.importorskip("transformers", reason="chela[hf] is not installed")
-from chela.hf import CACHE  # noqa: E402  # the module registers the classes
+from chela.hf import CACHE, ChelaTokenizer  # noqa: E402  # the module registers the classes
 
 pytestmark = pytest.mark.training
 
@@ -147,7 +148,7 @@ def test_the_tokenizer_is_the_tasks(saved: Path) -> None:
     batch = tokenizer(["3 40 5 50", "7"], return_tensors="pt", padding=True)
     assert batch["input_ids"].tolist() == [[3, 40, 5, 50], [7, 0, 0, 0]]
     assert batch["attention_mask"].sum(1).tolist() == [4, 1]
-    assert tokenizer.decode([3, 40]) == "3 40"
+    assert tokenizer.decode([3, 0, 40], skip_special_tokens=True) == "3 0 40"
     assert (tokenizer.vocab_size, tokenizer.model_max_length) == (64, 16)
     with pytest.raises(DataError, match="symbol 64 is unknown"):
         tokenizer("64")
@@ -161,7 +162,16 @@ def test_a_tokenizer_is_saved_with_its_words(tmp_path: Path) -> None:
     )
     model.save_pretrained(tmp_path / "again"), tokenizer.save_pretrained(tmp_path / "again")
     again = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
-    assert again.decode(again("the cät saw")["input_ids"]) == "the cät saw"
+    said = "the cät\nsaw the <unk>"  # the first of these is token 0
+    found = again.decode(again(said)["input_ids"], skip_special_tokens=True)
+    assert found == said.replace("\n", " \n") and again.decode(again.eos_token_id) == "\n"
+
+
+def test_the_end_of_a_document_can_be_left_out(tmp_path: Path) -> None:
+    tokenizer = ChelaTokenizer(Bytes(Bytes.Config(), tmp_path))
+    batch = tokenizer(["ab", "ü"], padding=True)["input_ids"]
+    assert batch == [[97, 98], [195, 188]] and tokenizer.eos_token_id == 0
+    assert tokenizer.decode([*b"ab\0\0"], skip_special_tokens=True) == "ab"
 
 
 @torch.no_grad()

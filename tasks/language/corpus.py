@@ -92,6 +92,11 @@ class Corpus(Task):
         return 256
 
     @property
+    def end(self) -> int | None:
+        """That of a document."""
+        return END[0]
+
+    @property
     def spec(self) -> TaskSpec:
         """Tokens, and the next token everywhere."""
         n = self.symbols

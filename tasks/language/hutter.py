@@ -111,6 +111,11 @@ class Text8(Enwik8):
         """Blank and letters."""
         return len(LETTERS)
 
+    @property
+    def end(self) -> None:
+        """There is one text alone."""
+        return None
+
     def text_of(self, tokens: Sequence[int]) -> str:
         """The signs."""
         return "".join(LETTERS[each] for each in tokens)

@@ -30,6 +30,7 @@ from tasks.storage.rows import Rows
 
 GPT2 = "openai-community/gpt2"  # on the hub
 GPT2_PIECES = 50_257
+END = "<|endoftext|>"  # a piece of GPT-2's
 LARGEST = 1 << 27  # bytes of a tokenizer's file; GPT-2's has 1.4 million
 LINES = 1 << 12  # of the text, cut at once
 
@@ -55,6 +56,12 @@ class WikiText103Pieces(WikiText):
     def symbols(self) -> int:
         """Pieces of the tokenizer."""
         return GPT2_PIECES if self.config.tokenizer is None else int(self.known_facts["pieces"])
+
+    @property
+    def end(self) -> int | None:
+        """GPT-2's, if the tokenizer has it."""
+        found = self._tokenizer.token_to_id(END)
+        return None if found is None else int(found)
 
     def origin(self) -> Origin:
         """The articles, and the tokenizer: GPT-2's, or a file's by its checksum.

@@ -52,6 +52,11 @@ class WikiText103(WikiText):
             return self.official_words
         return int(self.known_facts["words"])
 
+    @property
+    def end(self) -> int:
+        """That of a line."""
+        return self._number[LINE_END]
+
     def rows(self) -> Iterator[tuple[str, Rows]]:
         """The words, each a row of its code points; then the text, in numbers."""
         self.check_source()
