@@ -181,13 +181,17 @@ def by_share(tokens: Tokens) -> Iterator[tuple[str, Tokens]]:
 def by_document(documents: Sequence[Tokens], seed: int) -> Iterator[tuple[str, Tokens]]:
     """Whole documents to splits, in a random order: to val and test until each has its share.
 
+    A document that has more than half of all tokens is trained on.
+
     Args:
         documents: three at least.
         seed: of the order.
     """
     raw = bits.stream(bits.CORPUS_SPLITS, seed, 0).random_raw(len(documents))
     order = np.argsort(raw, kind="stable").tolist()
-    share = HELD_OUT * sum(map(len, documents))
+    total = sum(map(len, documents))
+    order.sort(key=lambda number: 2 * len(documents[number]) <= total)  # the last are held out
+    share = HELD_OUT * total
     for split in ("val", "test"):
         found = 0
         while found < share and len(order) > 1 + (split == "val"):

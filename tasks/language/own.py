@@ -50,6 +50,7 @@ class BytesConfig(WindowsConfig):
 class Bytes(Corpus):
     """A text of one's own."""
 
+    version = 2
     Config = BytesConfig
     config: BytesConfig
 

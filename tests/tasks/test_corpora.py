@@ -387,6 +387,16 @@ def test_few_documents_leave_none_without_a_part(tmp_path: Path, files: int) -> 
     assert [len(task.split(each)) for each in ("val", "test")] == [1, 1]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_most_of_a_text_is_not_held_out(tmp_path: Path, seed: int) -> None:
+    """A book beside two notes is what is trained on, whatever the order."""
+    for name, length in (("book", 900), ("note", 90), ("other", 80)):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / name).write_text("a" * length)
+    task = prepared(Bytes, tmp_path, path=str(tmp_path / "texts"), length=8, data_seed=seed)
+    assert len(text_of(task, "train")) == 901
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
