@@ -61,7 +61,8 @@ class Shares:
         """Of linear attention, with ``numbers`` in a sequence's state, in float32 or better.
 
         A running sum needs (P - 1) B states, a sum that all have twice as many. Ours sends P / 2
-        times the former, in one exchange instead of P - 1 after each other, and just the latter.
+        times the former, with a decay P times, in one exchange instead of P - 1 after each other,
+        and just the latter.
         """
         rounds = 1 if causal else 2
         return rounds * (self.parts - 1) * self.batch * numbers * max(self.size, 4)

@@ -181,8 +181,9 @@ def traffic() -> dict[str, list[int]]:
     """Of operations by themselves, bytes that all sent, forward and backward, and the least."""
     found = {}
     length = 64
+    names = ("only-short-conv", "only-long-conv", "only-attention", "branch-batchnorm")
     for causal in (False, True):
-        for name in ("only-short-conv", "only-long-conv", "only-attention", "branch-batchnorm"):
+        for name in (*names, "only-decay") if causal else names:
             model = make_mixer_alone(name, causal, length)
             x = torch.randn(2, length // parts(), DIM, dtype=torch.float64, requires_grad=True)
             with exchanged() as counted:
@@ -195,8 +196,11 @@ def traffic() -> dict[str, list[int]]:
 
 
 def make_mixer_alone(name: str, causal: bool, length: int) -> nn.Module:
-    only_short = {"use_long_conv": False, "use_attention": False}
-    choices = MIXERS.get(name, only_short)
+    more = {
+        "only-short-conv": {"use_long_conv": False, "use_attention": False},
+        "only-decay": {**MIXERS["only-attention"], **CAUSAL["decay"]},
+    }
+    choices = (MIXERS | more)[name]
     torch.manual_seed(0)
     return unsettled(ChelaMixer(DIM, length, causal, mixer_config(**choices)))
 
