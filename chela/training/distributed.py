@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import cache
-from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,23 +17,20 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.utilities.distributed import _init_dist_connection
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from chela.config.schema import RunConfig
-from chela.errors import ChelaError, RunError
+from chela.errors import RunError
 from chela.layers.processes import processes
 from chela.layers.sequence import share_sequences
 
-T = TypeVar("T")
 PAUSE = 0.5  # seconds between two looks at the other processes
 WHY = "perhaps for want of memory"
 PATIENCE = 5.0  # seconds that a process has to notice by itself that another one is gone
 MISSED = timedelta(minutes=10)  # after which another machine that fell silent counts as gone
-LONGEST = timedelta(days=1)  # that one may prepare data for, on a node's own disk, and others wait
 
 
 def environment() -> ClusterEnvironment:
@@ -86,65 +81,7 @@ def as_started(config: RunConfig) -> RunConfig:
     return replace(config, trainer=replace(trainer, devices=every // nodes, num_nodes=nodes))
 
 
-def agreed(decide: Callable[[], T], device: torch.device) -> T:
-    """What the leading process decides, in all of those that were started outside.
-
-    Args:
-        decide: asked in that one alone, while the others wait.
-        device: of the run.
-
-    Raises:
-        Exception: what ``decide`` raised, in the leading process, which says it.
-        SystemExit: in the others then, with the same status.
-        RunError: another process has ended before all could agree, which has said why.
-    """
-    found = environment()
-    if device.type == "cuda":
-        torch.cuda.set_device(found.local_rank())
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    _init_dist_connection(found, backend, timeout=MISSED)
-    group = _patient()
-    box: list[Any] = [None, 1]  # what was decided, and the status to end with
-    if not is_leader():
-        _tell(box, group)
-        if box[1]:
-            raise SystemExit(box[1])
-        return cast("T", box[0])
-    try:
-        box = [decide(), 0]
-    except ChelaError as error:
-        box[1] = error.STATUS
-        raise
-    finally:
-        _tell(box, group)
-    return cast("T", box[0])
-
-
-@cache
-def _patient() -> dist.ProcessGroup:
-    """All processes, which wait for each other as long as it may take to begin.
-
-    It is made once, while all are there.
-    """
-    return dist.new_group(backend="gloo", timeout=LONGEST)
-
-
-def _tell(box: list[Any], group: dist.ProcessGroup | None) -> None:
-    """Let all have what the leading process has in ``box``."""
-    try:
-        dist.broadcast_object_list(box, group=group)
-    except RuntimeError as error:
-        if not _is_of_another(error):
-            raise
-        if environment().local_rank():  # one of each node says it
-            raise SystemExit(1) from error
-        raise RunError(
-            "the run cannot begin: another of its processes has ended, of this node or another one."
-            "\n  try: what that process said; then the same command"
-        ) from error
-
-
-def _is_of_another(error: BaseException) -> bool:
+def is_of_another(error: BaseException) -> bool:
     """Whether this is what a process gets that waits for one that is gone."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
@@ -249,7 +186,7 @@ class Companions:
         """What became of another process, if that is why ``error`` was raised; else None."""
         if "DataLoader worker" in str(error):
             return f"a process that reads data was killed, {WHY}"
-        if not _is_of_another(error):
+        if not is_of_another(error):
             return None
         if self._outside:
             self.stop()

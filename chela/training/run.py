@@ -26,11 +26,12 @@ from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
 from chela.track.wandb_run import final_numbers, open_wandb, wandb_mode
 from chela.training import build
+from chela.training.agreement import agreed, refuse_others
 from chela.training.announcement import opening, warm_up_note
 from chela.training.checkpoints import Checkpointer, step_of
 from chela.training.checks import check_data, check_finished, check_memory
 from chela.training.data import DataModule
-from chela.training.distributed import agreed, as_started, is_leader, is_started_outside
+from chela.training.distributed import as_started, is_leader, is_started_outside
 from chela.training.ending import Ending, disk_errors
 from chela.training.engine import Engine, resolve
 from chela.training.evidence import (
@@ -132,6 +133,9 @@ class Run:
         task = build.build_task(config)
         task.prepare_data(show=self.leads)
         task.setup()
+        if is_started_outside():
+            facts = {"the run": config.run_id, "the data's fingerprint": task.meta.fingerprint}
+            refuse_others(facts)
         check_data(task, config, self.start.provenance)
         steps = build.total_steps(config.trainer, len(task.samples("train")))
         data = DataModule(task, config.trainer, engine, config.seed, steps)

@@ -19,13 +19,8 @@ from chela.launch.space import SearchConfig
 from chela.launch.sweep import SweepCallback, _keeps_the_cell
 from chela.launch.turns import FOLDER
 from chela.records.state import lease_of
-from chela.training.distributed import (
-    agreed,
-    as_started,
-    environment,
-    is_leader,
-    is_started_outside,
-)
+from chela.training.agreement import agreed, refuse_others
+from chela.training.distributed import as_started, environment, is_leader, is_started_outside
 from chela.training.engine import Engine
 from chela.training.folder import RunFolder
 from chela.training.memory import Estimate, Need
@@ -80,9 +75,10 @@ TOO_MUCH = Estimate((Need("trainer.batch_size", 16, 0, 1e9),), 40, 1e6)
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, broadcast: Callable[..., None]) -> None:
-    monkeypatch.setattr("chela.training.distributed._init_dist_connection", lambda *_, **__: None)
-    monkeypatch.setattr("chela.training.distributed._patient", lambda: None)
+    monkeypatch.setattr("chela.training.agreement._init_dist_connection", lambda *_, **__: None)
+    monkeypatch.setattr("chela.training.agreement._patient", lambda: None)
     monkeypatch.setattr("torch.distributed.broadcast_object_list", broadcast)
+    monkeypatch.setattr("torch.distributed.all_gather_object", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +128,23 @@ def test_a_process_that_ends_before_the_run_begins_is_missed_by_one_of_each_node
     monkeypatch.setattr(rank_zero_only, "rank", rank)
     with pytest.raises(raised, match=r"another of its processes has ended|1"):
         agreed(lambda: None, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("local_rank", "raised"), [(0, RunError), (1, SystemExit)])
+@pytest.mark.parametrize("name", ["the run", "the data"])
+def test_nodes_with_another_command_or_other_data_are_not_one_run(
+    name: str, local_rank: int, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {"the run": "a-seed0", "the data": "f1"}
+
+    def gather(found: list[object], facts: object, group: object) -> None:
+        found[:] = [first, {**first, name: "another"}]
+
+    started_by(monkeypatch, {**TORCHRUN, "LOCAL_RANK": str(local_rank)})
+    connect(monkeypatch, lambda *_, **__: None)
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    with pytest.raises(raised, match=rf"{name} of the first one .* of process 1 another|1"):
+        refuse_others(first)
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
