@@ -117,19 +117,13 @@ def _operations(engine: Engine) -> dict[str, Callable[[], tuple[bool, str]]]:
 
     q, k, v = random(2, 200, 2, 32), random(2, 200, 2, 32), random(2, 200, 2, 64)
     x, taps, kernel = random(2, 200, 48), random(48, 5), random(2, 48, 200) / 10
-    log_decay = -torch.rand(2, 200, 2, generator=generator).to(device)
+    decay = -torch.rand(2, 200, 2, generator=generator).to(device)
     check = partial(_operation, how, TOLERANCE[dtype])
     silu = partial(short_conv.convolve, causal=False, activation="silu")
     return {
         "linear_attention": partial(check, linear_attention.bidirectional, q, k, v),
         "linear_attention, causal": partial(check, linear_attention.causal, q, k, v),
-        "linear_attention, decay": partial(
-            _operation,
-            "torch" if linear_attention.DECAYED_DRAWBACK else how,
-            TOLERANCE[dtype],
-            _forgetting,
-            *(q[:, :, :1], k[:, :, :1], v, log_decay),
-        ),
+        "linear_attention, decay": partial(check, _forgetting, q[:, :, :1], k[:, :, :1], v, decay),
         "short_conv": partial(check, silu, x, taps),
         "long_conv": partial(check, long_conv.convolve, x, kernel.float()),
     }

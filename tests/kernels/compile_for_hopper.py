@@ -7,9 +7,14 @@ launch of the operators is turned into a compilation for compute capability 9.0;
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
+import tempfile
 from typing import Any
 
 import torch
+from torch import Tensor
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
@@ -45,15 +50,68 @@ def fenced(ptx: str) -> bool:
     return not any("wgmma.mma" in part.split("fence.proxy.async")[0] for part in after_waits)
 
 
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\w+ +)?(\S+) *(.*?) *;")
+UNIFORM = re.compile(r"(g?desc\[)?\bUR(\d+)")
+
+
+def unwritten(cubin: bytes) -> list[str]:
+    """Instructions that read a uniform register which none before them has written.
+
+    Where two tiles of different swizzles take turns in the same shared memory, ptxas 12.8 forgets
+    the address of the second: its products then read what is anywhere, or end the program.
+    """
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [knobs.nvidia.nvdisasm.path, "-c", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    written: set[int] = set()
+    found = []
+    for operation, operands in INSTRUCTION.findall(text):
+        reads, writes = set(), set()
+        for place, operand in enumerate(operands.split(",")):
+            for kind, number in UNIFORM.findall(operand):
+                pair = kind == "desc[" or (operation[0] == "U" and ".64" in operation)
+                wide = 4 if kind == "gdesc[" else 2 if pair else 1
+                several = set(range(int(number), int(number) + wide))
+                if kind == "gdesc[" and place == 2:  # the other operand's tile is in registers
+                    several = set(sorted(several)[2:])
+                is_target = place == 0 and not kind and re.match("U|S2UR|R2UR|CS2UR", operation)
+                if is_target and "WIDE" in operation:
+                    several |= {int(number) + 1}
+                (writes if is_target else reads).update(several)
+        if reads - written:
+            found.append(f"{operation} {operands}")
+        written |= writes
+    return found
+
+
 def compile_instead(kernel: JITFunction, grid: Any) -> Any:
     def launch(*arguments: Any, **options: Any) -> None:
         compiled = kernel.warmup(*arguments, grid=grid, **options)
         assert len(compiled.asm["cubin"]) > 0
         assert compiled.metadata.shared <= SHARED_MEMORY, kernel.__name__
         assert fenced(compiled.asm["ptx"]), f"{kernel.__name__}: no fence before wgmma"
+        assert not unwritten(compiled.asm["cubin"]), kernel.__name__
         print(kernel.__name__)
 
     return launch
+
+
+def forgets(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None = None,
+    state: Tensor | None = None,
+    epilogue: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> None:
+    """Both directions of the form with a decay, whose q and k are one head's."""
+    batch, length, heads, _ = v.shape
+    chunk = decayed_triton.chunk_of(k, v)
+    qkv = (q, k, v, torch.zeros(batch, heads, -(-length // chunk), chunk))
+    out, _, *rest = decayed_triton.decayed_attention(*qkv, lengths, state, *epilogue, True)
+    decayed_triton.decayed_attention_backward(out, state, *qkv, lengths, *epilogue, *rest)
 
 
 def main() -> None:
@@ -69,11 +127,7 @@ def main() -> None:
             state = torch.zeros(1, 2, dk, dv) if full else None
             out, _, *rest = causal_triton.causal_attention(q, k, v, lengths, state, *epilogue, True)
             causal_triton.causal_attention_backward(out, state, q, k, v, lengths, *epilogue, *rest)
-            chunk = decayed_triton.chunk_of(k, v)
-            decays = torch.zeros(1, 2, -(-1100 // chunk), chunk)
-            qkv = (q[:, :, :1], k[:, :, :1], v, decays)
-            out, _, *rest = decayed_triton.decayed_attention(*qkv, lengths, state, *epilogue, True)
-            decayed_triton.decayed_attention_backward(out, state, *qkv, lengths, *epilogue, *rest)
+            forgets(q[:, :, :1], k[:, :, :1], v, lengths, state, epilogue)
         else:
             out, *rest = bidirectional_triton.bidirectional_attention(
                 q, k, v, lengths, *epilogue, True
@@ -81,6 +135,9 @@ def main() -> None:
             bidirectional_triton.bidirectional_attention_backward(
                 out, q, k, v, lengths, *epilogue, *rest
             )
+    for dk, dv in ((32, 16), (64, 32), (32, 64), (256, 64)):
+        q, k, v = (torch.zeros(1, 1100, 1, d, dtype=torch.bfloat16) for d in (dk, dk, dv))
+        forgets(q, k, v)
 
 
 if __name__ == "__main__":

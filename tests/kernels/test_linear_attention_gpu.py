@@ -32,7 +32,7 @@ def test_every_length_and_head_in_bfloat16(length, dk, dv, causal):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("dk", "dv"), [(32, 16), (128, 64)])
+@pytest.mark.parametrize(("dk", "dv"), [(32, 16), (128, 64), (256, 64)])
 @pytest.mark.parametrize("heads", [1, 2, 6])
 @pytest.mark.parametrize("parts", [1, 3])
 def test_each_thing_that_a_call_which_forgets_may_have(parts, heads, dk, dv, kind, monkeypatch):
@@ -40,7 +40,7 @@ def test_each_thing_that_a_call_which_forgets_may_have(parts, heads, dk, dv, kin
     check(Case(True, 450, dk, dv, heads=heads, dtype=torch.bfloat16, decay=True, **KINDS[kind]))
 
 
-@pytest.mark.parametrize(("dk", "dv"), [(32, 16), (128, 64)])
+@pytest.mark.parametrize(("dk", "dv"), [(32, 16), (128, 64), (256, 64)])
 def test_what_forgets_gives_the_same_every_time(dk, dv):
     """Threads that did not wait for each other would differ now and then; a wrong product not."""
     case = Case(True, 450, dk, dv, dtype=torch.bfloat16, decay=True, **KINDS["everything"])
@@ -59,7 +59,7 @@ def test_what_forgets_gives_the_same_every_time(dk, dv):
 
 
 @pytest.mark.parametrize("kind", ["state", "everything"])
-@pytest.mark.parametrize(("dk", "dv"), [*HEADS[:6], (128, 64), (128, 384)])
+@pytest.mark.parametrize(("dk", "dv"), [*HEADS[:6], (128, 64), (128, 384), (256, 64), (256, 128)])
 @pytest.mark.parametrize("length", [2, 63, 64, 500, 1213, 4096])
 def test_every_length_and_head_that_forgets_in_bfloat16(length, dk, dv, kind):
     heads, dtype = (6 if kind == "state" else 2), torch.bfloat16

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from comparison import assert_close
 from torch import Tensor, nn
-from variants import BACKBONES, CAUSAL, MIXERS, make_mixer, make_model, mixer_config
+from variants import BACKBONES, MIXERS, make_mixer, make_model, mixer_config
 
 from chela.kernels import choice, use_kernels
 from chela.kernels.tokens import NO_NORM
@@ -20,7 +20,6 @@ from chela.mixers.chela.gates import SiluGate
 from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
 from chela.testing import DIM, MAX_LENGTH, ragged, unsettled
-from chela.training.evidence import implementations
 
 pytestmark = pytest.mark.interpreted
 
@@ -209,27 +208,6 @@ def test_a_step_with_dropout_has_the_gradient_of_its_own_masks(prenorm, tied):
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(total(x), x)
     assert float((gradient * direction).sum()) == pytest.approx(float(slope), rel=0.01)
-
-
-def test_heads_that_forget_take_kernels_only_when_asked(monkeypatch):
-    """What has not passed its tests on a GPU is nobody's choice by itself, and the record says so.
-
-    Without a decay nothing changes, in either direction.
-    """
-    monkeypatch.setattr(choice, "choose", lambda asked, device: "triton")  # as on a GPU
-    forms = {
-        "forgets": (True, CAUSAL["decay"]),
-        "causal": (True, MIXERS["default"]),
-        "bidirectional": (False, MIXERS["default"]),
-    }
-    for asked, expected in (("auto", "torch"), ("triton", "triton")):
-        for name, (causal, options) in forms.items():
-            mixer = make_mixer(causal, **options)
-            use_kernels(mixer, asked, DEVICE)
-            used = implementations(mixer, torch.float32)["linear_attention"]
-            assert used == (expected if name == "forgets" else "triton"), (asked, name)
-    reason = make_mixer(True, **CAUSAL["decay"]).attention.kernel_drawback()
-    assert reason == "the kernels of heads that forget have not passed all of their tests on a GPU"
 
 
 def test_what_has_no_kernel_says_so():

@@ -14,7 +14,7 @@ from chela import doctor
 from chela.commands.doctor import INDENT
 from chela.config.schema import parse
 from chela.doctor import Finding, diagnose
-from chela.kernels import linear_attention, short_conv
+from chela.kernels import short_conv
 from chela.training import build
 from chela.training.data import DataModule
 from tasks.base import Batch
@@ -71,25 +71,6 @@ def test_data_that_are_not_prepared_are_told_with_the_command(composed, tmp_path
     assert "chela prepare with the same arguments" in found["data"].text
     assert "overfit" not in found
     assert not (tmp_path / "empty").exists()
-
-
-def test_what_auto_leaves_to_plain_pytorch_is_checked_so(composed, monkeypatch) -> None:
-    """Kernels that no run takes can be wrong without anything being out of order."""
-    asked, original = [], linear_attention.causal
-
-    def seen(*given, log_decay=None, implementation="torch", **choices):
-        if log_decay is not None:
-            asked.append(implementation)
-        return original(*given, log_decay=log_decay, **choices)
-
-    monkeypatch.setattr(linear_attention, "causal", seen)
-    monkeypatch.setattr(doctor, "choose", lambda asked, device: "triton")  # as on a GPU
-    for drawback, expected in (("not tested", "torch"), (None, "triton")):
-        monkeypatch.setattr(linear_attention, "DECAYED_DRAWBACK", drawback)
-        subject = "linear_attention, decay"
-        assert {each.subject: each for each in diagnose(parse(composed()))}[subject].fine
-        assert asked[0] == expected
-        asked.clear()
 
 
 def test_a_wrong_operation_is_found(composed, monkeypatch, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_each_width_is_recorded_at_the_start_and_leaves_no_trace(
     composed, tmp_path, monkeypatch, more
 ) -> None:
     recordings = watch(monkeypatch, StepGraphs)
-    curve(composed, tmp_path, "graph", "trainer.step=graph", "model.norm=batch", *RAGGED, *more)
+    lengths = ["task.min_length=5", "trainer.length_window=4"]
+    curve(composed, tmp_path, "graph", "trainer.step=graph", "model.norm=batch", *lengths, *more)
     (recorded,) = recordings
     assert len(set(recorded.widths)) == len(recorded.widths) > 1
     assert not recorded.changed

@@ -22,11 +22,10 @@ from chela.kernels.choice import Implementation
 from chela.kernels.linear_attention import decayed, eager
 from chela.kernels.linear_attention.decayed import state as decayed_state
 from chela.kernels.linear_attention.eager import read, state
-from chela.kernels.linear_attention.limits import DECAYED_DRAWBACK, obstacle
+from chela.kernels.linear_attention.limits import obstacle
 from chela.kernels.precision import accumulation_dtype
 
 __all__ = [
-    "DECAYED_DRAWBACK",
     "bidirectional",
     "causal",
     "decayed_state",

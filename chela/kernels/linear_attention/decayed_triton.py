@@ -172,8 +172,14 @@ def chunk_of(k: Tensor, v: Tensor) -> int:
 
 
 def _cut(k: Tensor, v: Tensor) -> tuple[dict[str, int], tuning.Tiles]:
-    """Head dims and tiles, the chunks of which all kernels of a call share."""
+    """Head dims and tiles, the chunks of which all kernels of a call share.
+
+    Tiles of k and v are equally wide, up to the 128 bytes of a swizzle: where two with different
+    swizzles take turns in the same shared memory, ptxas 12.8 forgets where the second one is.
+    """
     size = launching.sizes(k, v)
+    widest = min(max(size["BK"], size["BV"]), 64)
+    size |= {name: max(size[name], widest) for name in ("BK", "BV")}
     return size, tuning.decayed_tiles(v, size["BV"])
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 MAX_HEAD_DIM = 128  # a state of 128 x 128 in float32 is what a program can hold
 MIN_PART = 64  # narrower parts of a head would read q and k too often
-# Why kernels=auto leaves the form that forgets to plain PyTorch; None where it does not.
-DECAYED_DRAWBACK: str | None = (
-    "the kernels of heads that forget have not passed all of their tests on a GPU"
-)
 
 
-def obstacle(dk: int, dv: int) -> str | None:
+def obstacle(dk: int, dv: int, forgets: bool = False) -> str | None:
     """Why the kernels cannot serve heads of dk and dv channels; None where they can."""
-    if dk > MAX_HEAD_DIM:
-        return f"q and k of {dk} channels a head are wider than {MAX_HEAD_DIM}: take more num_heads"
-    if value_parts(dv) is None:
+    widest, _ = _widest(dk, forgets)
+    if dk > widest:
+        return f"q and k of {dk} channels a head are wider than {widest}: take more num_heads"
+    if value_parts(dk, dv, forgets) is None:
         return (
             f"values of {dv} channels a head are wider than {MAX_HEAD_DIM} and do not divide into "
             f"parts of {MIN_PART} to {MAX_HEAD_DIM}: take more num_heads"
@@ -22,14 +19,26 @@ def obstacle(dk: int, dv: int) -> str | None:
     return None
 
 
-def value_parts(dv: int) -> int | None:
+def value_parts(dk: int, dv: int, forgets: bool = False) -> int | None:
     """Into how many equal parts the values of a head are cut; None where no number fits.
 
     The columns of a state know nothing of each other, so a wide head is several narrow ones with
     the same q and k.
     """
-    fewest = -(-dv // MAX_HEAD_DIM)
+    _, widest = _widest(dk, forgets)
+    fewest = -(-dv // widest)
     for parts in range(fewest, max(fewest, dv // MIN_PART) + 1):
         if dv % parts == 0:
             return parts
     return None
+
+
+def _widest(dk: int, forgets: bool) -> tuple[int, int]:
+    """The widest q and k, and the widest part of the values beside dk channels of them.
+
+    Heads that forget keep their state in memory and walk through its rows apart: it may have twice
+    as many, of half the columns.
+    """
+    if not forgets:
+        return MAX_HEAD_DIM, MAX_HEAD_DIM
+    return 2 * MAX_HEAD_DIM, MAX_HEAD_DIM if dk <= MAX_HEAD_DIM else MAX_HEAD_DIM // 2

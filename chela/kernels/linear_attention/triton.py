@@ -32,7 +32,7 @@ def bidirectional(
         ValueError: a device, dtype or head dim that the kernels do not have.
     """
     _check(k, v)
-    parts = value_parts(v.shape[-1]) or 1
+    parts = value_parts(k.shape[-1], v.shape[-1]) or 1
     if parts > 1:
         o = bidirectional(*_cut(q, k, v, parts), lengths, None, None)
         return finished(_joined(o, parts), norm_weight, gate, lengths)
@@ -57,13 +57,13 @@ def causal(
         ValueError: a device, dtype or head dim that the kernels do not have, or a decay of heads
             that have a q and k each.
     """
-    _check(k, v)
+    _check(k, v, log_decay is not None)
     if log_decay is not None and q.shape[2] > 1:
         raise ValueError(
             "the Triton kernels with a decay take one head of q and k for all of v; "
             "give (B, L, 1, dk), or use implementation='torch'"
         )
-    parts = value_parts(v.shape[-1]) or 1
+    parts = value_parts(k.shape[-1], v.shape[-1], log_decay is not None) or 1
     if parts > 1:
         if initial_state is not None:  # (B, H, dk, dv) as (B, H * parts, dk, dv / parts)
             initial_state = initial_state.unflatten(-1, (parts, -1)).movedim(3, 2).flatten(1, 2)
@@ -97,7 +97,7 @@ def finished(
     return zero_padding(finish(o, norm_weight, gate, lengths), lengths)
 
 
-def _check(k: Tensor, v: Tensor) -> None:
+def _check(k: Tensor, v: Tensor, forgets: bool = False) -> None:
     if not (v.is_cuda or INTERPRETED):
         raise ValueError(
             f"the Triton kernels do not run on {v.device}; use implementation='torch', "
@@ -108,7 +108,7 @@ def _check(k: Tensor, v: Tensor) -> None:
             f"the Triton kernels do not compute in {v.dtype}; "
             "give bfloat16, float16 or float32, or use implementation='torch'"
         )
-    reason = obstacle(k.shape[-1], v.shape[-1])
+    reason = obstacle(k.shape[-1], v.shape[-1], forgets)
     if reason is not None:
         raise ValueError(f"{reason}, or use implementation='torch'")
 

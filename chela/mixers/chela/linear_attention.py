@@ -127,11 +127,8 @@ class LinearAttention(nn.Module):
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve these heads; None where they can."""
-        return linear_attention.obstacle(self.qk_dim // self.qk_heads, self.v_dim // self.num_heads)
-
-    def kernel_drawback(self) -> str | None:
-        """Why ``kernels=auto`` leaves heads that forget to torch.compile; None of others."""
-        return None if self.decay is None else linear_attention.DECAYED_DRAWBACK
+        heads = (self.qk_dim // self.qk_heads, self.v_dim // self.num_heads)
+        return linear_attention.obstacle(*heads, forgets=self.decay is not None)
 
     def split_obstacle(self) -> None:
         """Its tokens can be those of several devices, which exchange states."""
