@@ -12,6 +12,7 @@ from chela.bench.params import CONFIGS, run_config, size_of
 from chela.config.schema import compose_run
 from chela.testing import unsettled
 from chela.training.build import build_model, build_task
+from tasks.language.rfc import RfcBytesConfig
 from tests.conftest import ROOT
 from tests.test_sweep import cells_of
 
@@ -60,12 +61,13 @@ def test_the_models_have_one_documented_size_and_the_same_training() -> None:
 
 
 def test_the_sweep_of_language_differs_in_the_model_alone() -> None:
-    cells = cells_of("+sweep=language")
-    assert [cell[1] for cell in cells] == [
-        f"model={name}" for name in ("chela", "transformer", "linear_transformer", "s4d")
-    ]
-    schedules = {run_config(cell[1][6:], cell).schedule for cell in cells}
-    assert len(schedules) == 1
+    cells = cells_of("+sweep=language", "task.length=64")  # a key of its task
+    configs = [compose_run(cell) for cell in cells]
+    names = [config.model.name for config in configs]
+    assert names == ["chela", "transformer", "linear_transformer", "s4d"]
+    assert {config.task.config for config in configs} == {RfcBytesConfig(length=64)}
+    assert {config.model.backbone.dim for config in configs} == {384, 512}  # by their recipes
+    assert len({config.schedule for config in configs}) == 1
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -115,6 +116,9 @@ def test_a_mistake_in_the_overrides_is_one_message(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("sweeps/*/cells"))
 
 
+SWEEPS = sorted((ROOT / "configs/sweep").glob("*.yaml"))
+
+
 def cells_of(*overrides: str) -> list[list[str]]:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -140,6 +144,13 @@ def test_a_choice_of_sweep_can_be_run(name: str, tasks: int, models: int) -> Non
     assert len({config.model.name for config in configs}) == models
     assert len(narrow) == 2 * tasks
     assert all("model=chela" in cell for cell in narrow)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_a_sweep_of_one_task_takes_the_keys_of_it(file: Path) -> None:
+    """They are composed with the task of its defaults, before any cell is."""
+    swept = yaml.safe_load(file.read_text())["hydra"]["sweeper"]["params"]
+    assert "," in swept.get("task", ","), "say override /task in its defaults"
 
 
 def test_the_lra_table_has_every_recipe() -> None:
