@@ -27,7 +27,7 @@ from chela.training.memory import estimate
 from tasks.base import Batch, Task
 from tasks.errors import DataError
 from tasks.storage.rows import NOTHING
-from tasks.storage.store import META, load
+from tasks.storage.store import META
 
 # Twice what rounding the inputs alone costs; float32 with room for sums over a few hundred terms.
 TOLERANCE = {torch.bfloat16: 5e-3, torch.float32: 1e-5}
@@ -171,7 +171,9 @@ def _data(task: Task) -> tuple[bool, str]:
         if not (folder / META).exists():
             return False, "not prepared; run chela prepare with the same arguments, or train"
         task.setup()
-        return True, load(folder).meta.describe()
+        for split in ("train", task.selecting, "test"):
+            task.samples(split)  # a text may be shorter than a window
+        return True, task.meta.describe()
     except DataError as error:
         return False, str(error)
 

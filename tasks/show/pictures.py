@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,9 @@ def draw_sheet(task: Task, file: Path) -> None:
     _lengths(figure.add_subplot(histograms[0]), task)
     _classes(figure.add_subplot(histograms[1]), task)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, format="png")
+    with warnings.catch_warnings():  # signs that the font has not are drawn as boxes
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(file, format="png")
 
 
 def _draw(axes: Axes, sample: str | NDArray[np.uint8]) -> None:

@@ -152,8 +152,10 @@ def test_words_are_numbered_by_their_frequency_and_lines_end(tmp_path: Path) -> 
     assert task.text_of(task.tokens_of("the dog\nnever saw")) == "the dog \n<unk> saw"
 
 
+@pytest.mark.filterwarnings("error")
 def test_words_can_be_looked_at(tmp_path: Path) -> None:
-    words(tmp_path, LINES)
+    """Also those in signs that the font of the picture has not."""
+    words(tmp_path, {split: text.replace("dog", "犬") for split, text in LINES.items()})
     task = prepared(WikiText2, tmp_path, stand_in="two", length=4)
     draw_sheet(task, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 10_000

@@ -193,6 +193,8 @@ def test_the_doctor_lets_it_learn_a_few_tokens_by_heart(language) -> None:
     task = build_task(config)
     with pytest.raises(DataError, match="no window of 512"):  # the text is too short for it
         task.prepare_data(), task.setup(), task.samples("val")
+    *_, last = diagnose(config)
+    assert (last.subject, last.fine) == ("data", False) and "no window of 512" in last.text
     config = parse(language("model.dim=32", "task.length=256"))
     found = {finding.subject: finding for finding in diagnose(config, overfits=True)}
     assert found["overfit"].fine, found["overfit"].text
