@@ -12,11 +12,14 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.distributed import _init_dist_connection
 
+from chela.config.identity import flat
+from chela.config.schema import RunConfig, as_dict
 from chela.errors import ChelaError, RunError
 from chela.layers.processes import processes
 from chela.training.distributed import MISSED, environment, is_leader, is_of_another
 
 T = TypeVar("T")
+OWN = ("data_dir", "output_dir")  # that each node may have in a place of its own
 LONGEST = timedelta(days=1)  # that one may prepare data for, on a node's own disk, and others wait
 
 
@@ -65,28 +68,33 @@ def _patient() -> dist.ProcessGroup:
     return dist.new_group(backend="gloo", timeout=LONGEST)
 
 
-def refuse_others(facts: Mapping[str, str]) -> None:
+def refuse_others(config: RunConfig, fingerprint: str) -> None:
     """See that the processes that were started outside are of one run, on every node.
 
     Args:
-        facts: what has to be the same in all of them, by its name.
+        config: of the run, as this process has it.
+        fingerprint: of its data.
 
     Raises:
-        RunError: it is not; in one process of each node, which says it.
+        RunError: they are not; in one process of each node, which says it.
         SystemExit: in the others then.
     """
-    found: list[Mapping[str, str]] = [facts] * processes()
+    keys = {name: value for name, value in flat(as_dict(config)).items() if name not in OWN}
+    mine = keys | {"the data's fingerprint": fingerprint}
+    found: list[Mapping[str, Any]] = [mine] * processes()
     with _together():
-        dist.all_gather_object(found, facts, group=_patient())
+        dist.all_gather_object(found, mine, group=_patient())
+    first = found[0]
     for rank, theirs in enumerate(found):
-        for name, first in found[0].items():
-            if theirs[name] == first:
+        for name in sorted(first.keys() | theirs.keys()):
+            if first.get(name) == theirs.get(name):
                 continue
             if environment().local_rank():
                 raise SystemExit(1)
             raise RunError(
-                f"the processes are not of one run: {name} of the first one is {first}, of process "
-                f"{rank} {theirs[name]}.\n  try: the same command and the same data on every node"
+                f"the processes are not of one run: {name} is {first.get(name)} in the first one, "
+                f"{theirs.get(name)} in process {rank}.\n"
+                "  try: the same command and the same data on every node"
             )
 
 

@@ -134,8 +134,7 @@ class Run:
         task.prepare_data(show=self.leads)
         task.setup()
         if is_started_outside():
-            facts = {"the run": config.run_id, "the data's fingerprint": task.meta.fingerprint}
-            refuse_others(facts)
+            refuse_others(config, task.meta.fingerprint)
         check_data(task, config, self.start.provenance)
         steps = build.total_steps(config.trainer, len(task.samples("train")))
         data = DataModule(task, config.trainer, engine, config.seed, steps)
