@@ -76,7 +76,9 @@ def unwritten(cubin: bytes) -> list[str]:
                 several = set(range(int(number), int(number) + wide))
                 if kind == "gdesc[" and place == 2:  # the other operand's tile is in registers
                     several = set(sorted(several)[2:])
-                is_target = place == 0 and not kind and re.match("U|S2UR|R2UR|CS2UR", operation)
+                is_target = (
+                    place == 0 and not kind and re.match("U|S2UR|R2UR|CS2UR|REDUX|VOTE", operation)
+                )
                 if is_target and "WIDE" in operation:
                     several |= {int(number) + 1}
                 (writes if is_target else reads).update(several)
