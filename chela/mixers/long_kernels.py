@@ -177,6 +177,47 @@ class CosineKernel(LongKernel):
         yield from ()
 
 
+class WaveletKernel(LongKernel):
+    """A tree of ever wider filters that are the same at each scale, and a weight for each scale.
+
+        a_0 = delta,   a_{j+1} = a_j * h(2^j),   g_j = a_j * g(2^j),   K = w_J a_J + sum_j w_j g_j
+
+    h(2^j) is the low-pass h with 2^j - 1 zeros between its ``taps`` taps, g the high-pass; both are
+    learned, per channel and direction. J scales cover ``max_length``: 2 taps + J + 1 parameters.
+
+    The multiresolution memory of Shi et al. (2023), whose convolutions we make one kernel of. At
+    initialisation both filters have norm 1, and so has a kernel, on average (our definition).
+    """
+
+    def __init__(self, dim: int, max_length: int, directions: int, taps: int) -> None:
+        super().__init__(max_length)
+        scales = max(1, (-(-(max_length - 1) // (taps - 1))).bit_length())
+        filters = torch.randn(2, directions, dim, taps)
+        self.filters = nn.Parameter(filters / filters.norm(dim=-1, keepdim=True))  # h, g
+        deviation = (directions * (scales + 1)) ** -0.5
+        self.weights = nn.Parameter(torch.randn(directions, dim, scales + 1) * deviation)
+
+    def forward(self, length: int, channels: slice | None = None) -> Tensor:
+        """The first ``length`` taps, (directions, D, length): each hangs on all scales."""
+        filters = of_channels(self.filters, channels, 2).unbind(-1)  # (2, directions, D) each
+        weights = of_channels(self.weights, channels, 1)[..., None].unbind(2)
+        low = torch.ones_like(weights[0])  # (directions, D, 1)
+        pieces = []
+        for scale, weight in enumerate(weights[:-1]):
+            gaps = range(0, 2**scale * len(filters), 2**scale)  # before each tap's copy of low
+            copies = [F.pad(low, gap) for gap in zip(gaps, reversed(gaps), strict=True)]
+            both = torch.stack([h[..., None] * x for h, x in zip(filters, copies, strict=True)])
+            low, high = both.sum(0)[..., : self.max_length]
+            pieces.append(weight * high)
+        pieces.append(weights[-1] * low)
+        kernel = torch.stack([F.pad(x, (0, self.max_length - x.shape[-1])) for x in pieces]).sum(0)
+        return kernel[..., :length]
+
+    def kernel_parameters(self) -> Iterator[nn.Parameter]:
+        """The filters, which stand in each other's way J times; weights are a weight matrix."""
+        yield self.filters
+
+
 class ExplicitKernel(LongKernel):
     """One parameter per tap, kept smooth by soft-thresholding and dropout (Fu et al. 2023).
 

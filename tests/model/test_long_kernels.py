@@ -16,6 +16,7 @@ from chela.mixers.long_kernels import (
     ExplicitKernel,
     LongKernel,
     MultiscaleKernel,
+    WaveletKernel,
     stretched,
 )
 
@@ -42,7 +43,12 @@ def ema(max_length: int, directions: int = 2) -> EMAKernel:
     return EMAKernel(3, max_length, directions, ema_dim=5).double()
 
 
-@pytest.mark.parametrize("make", [multiscale, explicit, ema, cosine])
+def wavelet(max_length: int, directions: int = 2, taps: int = 2) -> WaveletKernel:
+    torch.manual_seed(0)
+    return WaveletKernel(3, max_length, directions, taps).double()
+
+
+@pytest.mark.parametrize("make", [multiscale, explicit, ema, cosine, wavelet])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("max_length", LENGTHS)
 def test_a_shorter_kernel_is_a_cut_of_the_longest(make, directions, max_length):
@@ -152,6 +158,39 @@ def test_cosine_is_its_series(dim, max_length, terms, windows):
             phi = phi / max(float(phi.norm()), 1e-3) / (2 * terms) ** 0.5
             expected += kernel.coefficients[:, channel, m, None] * phi
         torch.testing.assert_close(taps[:, channel], expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(max_length=st.integers(1, 300), taps=st.integers(2, 5))
+def test_wavelet_is_its_convolutions(max_length, taps):
+    """A signal goes down the tree scale by scale; the kernel is what an impulse leaves behind."""
+    kernel = wavelet(max_length, taps=taps)
+    h, g = kernel.filters.flatten(1, 2)  # (directions * D, taps)
+    weights = kernel.weights.flatten(0, 1)
+    scales = weights.shape[1] - 1
+    reach = (taps - 1) * (2**scales - 1) + 1
+    assert reach >= max_length
+    assert scales == 1 or (taps - 1) * (2 ** (scales - 1) - 1) + 1 < max_length  # none is idle
+    low = torch.zeros(1, len(h), max_length, dtype=torch.float64)
+    low[..., 0] = 1
+    expected = torch.zeros_like(low)
+    for scale in range(scales):
+        past = F.pad(low, (2**scale * (taps - 1), 0))
+        high, low = (
+            F.conv1d(past, each.flip(-1)[:, None], dilation=2**scale, groups=len(h))
+            for each in (g, h)
+        )
+        expected += weights[:, scale, None] * high
+    expected += weights[:, -1:] * low
+    torch.testing.assert_close(kernel(max_length).flatten(0, 1), expected[0])
+
+
+def test_wavelet_starts_with_a_norm_of_about_one_and_has_few_parameters():
+    torch.manual_seed(0)
+    kernel = WaveletKernel(500, 1024, 2, 2)
+    assert kernel(1024).square().sum((0, 2)).mean().item() == pytest.approx(1, abs=0.1)
+    assert sum(p.numel() for p in kernel.parameters()) == 2 * 500 * (2 * 2 + 10 + 1)
+    assert [*kernel.kernel_parameters()] == [kernel.filters]
 
 
 def test_cosine_starts_with_a_norm_of_about_one_and_learns_its_coefficients_alone():

@@ -43,6 +43,7 @@ MIXERS: dict[str, dict[str, Any]] = {
     "linear-path": {"conv_path": "linear"},
     "no-path": {"conv_path": "none"},
     "cosine": {"long_conv_kernel": "cosine", "long_conv_terms": 5, "long_conv_window_min": 4},
+    "wavelet": {"long_conv_kernel": "wavelet", "long_conv_filter": 3},
     "width-1": {"short_conv_width": 1},
 }
 # What only causal models have.

@@ -31,7 +31,9 @@ class ChelaConfig:
 
     use_long_conv: bool = True  # off: z = s
     # multiscale: sublinear, and free in its shape
-    long_conv_kernel: Literal["multiscale", "cosine", "explicit", "ema", "s4d"] = "multiscale"
+    long_conv_kernel: Literal["multiscale", "cosine", "wavelet", "explicit", "ema", "s4d"] = (
+        "multiscale"
+    )
     long_conv_taps: PositiveInt = 64  # multiscale: parameters per scale and channel
     long_conv_decay: Annotated[float, Gt(0), Le(1)] = 0.5  # multiscale: weight from scale to scale
     # cosine: coefficients per channel and direction; free in shape up to so many tokens
@@ -40,6 +42,8 @@ class ChelaConfig:
     long_conv_window_min: PositiveInt = field(default=32, metadata={"neutral": 32})
     # cosine: of the longest; null: as long as the sequence
     long_conv_window_max: PositiveInt | None = field(default=None, metadata={"neutral": None})
+    # wavelet: of each of the two filters that all scales share, as published for pictures
+    long_conv_filter: Annotated[int, Ge(2)] = field(default=2, metadata={"neutral": 2})
     long_conv_soft_threshold: Annotated[float, Ge(0)] = 0.1  # explicit: in initial deviations
     long_conv_dropout: Fraction = 0.1  # explicit: share of taps dropped in a training step
     ema_dim: PositiveInt = 16  # ema: exponentials per channel, as in Mega

@@ -35,6 +35,7 @@ from chela.mixers.long_kernels import (
     ExplicitKernel,
     LongKernel,
     MultiscaleKernel,
+    WaveletKernel,
 )
 from chela.mixers.state_space import StateSpaceKernel
 from chela.mixers.stepping import FilterState
@@ -263,6 +264,8 @@ def _long_kernel(dim: int, max_length: int, directions: int, config: ChelaConfig
     if config.long_conv_kernel == "cosine":
         windows = config.long_conv_window_min, config.long_conv_window_max
         return CosineKernel(dim, max_length, directions, config.long_conv_terms, *windows)
+    if config.long_conv_kernel == "wavelet":
+        return WaveletKernel(dim, max_length, directions, config.long_conv_filter)
     if config.long_conv_kernel == "explicit":
         threshold, dropout = config.long_conv_soft_threshold, config.long_conv_dropout
         return ExplicitKernel(dim, max_length, directions, threshold, dropout)
