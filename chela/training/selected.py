@@ -46,7 +46,8 @@ def finished_record(folder: Path) -> dict[str, Any]:
         remedy = ", or ".join(below) or "a run's folder, <output_dir>/<name>-<hash>/seed<seed>"
         raise RunError(f"{folder} has no {FILE}, so it is no run's folder.\n  try: {remedy}")
     if record["status"] != "finished":
-        raise RunError(f"{folder} is {record['status']}.\n  try: finish it first")
+        how = "has failed" if record["status"] == "failed" else f"is {record['status']}"
+        raise RunError(f"the run in {folder} {how}.\n  try: finish it first: {record['command']}")
     return record
 
 

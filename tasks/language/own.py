@@ -90,10 +90,13 @@ class Bytes(Corpus):
         return _known_by(self._contents())
 
     def _contents(self) -> Iterator[bytes]:
-        """Of the files in order; empty ones among several are passed over."""
+        """Of the files in order; empty ones among several are passed over, and copies of another.
+
+        Copies and links would bring a text that is trained on into the test.
+        """
         if self.config.path is None:
             raise DataError("task=bytes has no text.\n  try: task.path=<a file or a folder>")
-        path, found = Path(self.config.path).expanduser(), False
+        path, seen = Path(self.config.path).expanduser(), {hashlib.sha256(b"").digest()}
         if not path.exists():
             raise DataError(
                 f"task.path={path}: there is no such file or folder (seen from {Path.cwd()}).\n"
@@ -101,10 +104,11 @@ class Bytes(Corpus):
             )
         many = path.is_dir() or is_archive(path)
         for content in self._members(path) if many else self._file(path):
-            found = found or bool(content)
-            if content:
+            digest = hashlib.sha256(content).digest()
+            if digest not in seen:
+                seen.add(digest)
                 yield content
-        if not found:
+        if len(seen) == 1:
             what = f"has no file {self.config.pattern} with anything in it"
             what = what if many else "is empty"
             raise DataError(f"task.path={path} {what}.\n  try: task.path=<another text>")

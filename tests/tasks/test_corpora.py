@@ -362,6 +362,19 @@ def test_a_text_that_changes_while_it_is_read_is_not_prepared(tmp_path: Path) ->
     assert not known.exists()
 
 
+def test_a_document_that_is_there_again_is_taken_once(tmp_path: Path) -> None:
+    """A copy or a link in the test would be a text that was trained on."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in "abcd":
+        (folder / name).write_bytes(name.encode() * 30)
+    (folder / "e").symlink_to(folder / "a")
+    shutil.copy(folder / "b", folder / "f")
+    task = prepared(Bytes, tmp_path / "data", path=str(folder), length=8)
+    texts = [text_of(task, split) for split in ("train", "val", "test")]
+    assert Counter("".join(texts).replace("\0", "")) == Counter("abcd" * 30)
+
+
 def test_a_pattern_chooses_among_the_files_of_a_folder(tmp_path: Path) -> None:
     path = own_folder(tmp_path / "texts", 12)
     (path / "picture.png").write_bytes(b"\x89PNG")
