@@ -18,9 +18,10 @@ from functools import partial
 import torch
 
 from chela.bench.counts import count, counts
-from chela.bench.throughput import Speed, measure_at_length
+from chela.bench.throughput import Speed, measure_at_length, random_tokens
 from chela.config.schema import RunConfig, compose_run
 from chela.records.environment import hardware, versions
+from chela.training.build import build_model, refuse_unsplit
 from chela.training.distributed import is_leader, is_started_outside
 from chela.training.engine import resolve
 
@@ -72,13 +73,17 @@ def main(arguments: Sequence[str]) -> None:
     together = {"devices": options.devices, "sequence_devices": options.devices, "num_nodes": 1}
     several = replace(asked, trainer=replace(asked.trainer, **together))
     engine = resolve(several)
+    if options.devices > 1:  # told before anything is measured
+        with torch.device("meta"):
+            model = build_model(asked.model, random_tokens(max(lengths)))
+        refuse_unsplit(model, asked.model.name, options.devices)
     say = partial(print, flush=True) if is_leader() else lambda *_: None
     where = hardware(engine.device).get("gpu") or "CPU"
     say(f"{asked.model.name}, {engine.place} ({where}), torch {versions()['torch']}\n{HEADER}")
     # the others are there only once a run of several has begun, unless something else started them
     ones: dict[int, Speed] = {}
-    if is_leader() and not is_started_outside():
-        alone = replace(asked, trainer=replace(asked.trainer, devices=1, num_nodes=1))
+    if options.devices > 1 and is_leader() and not is_started_outside():
+        alone = replace(several, trainer=replace(several.trainer, devices=1, sequence_devices=1))
         for length in lengths:
             measured = _measured(alone, length, options.steps)
             if measured is None:

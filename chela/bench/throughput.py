@@ -112,7 +112,6 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
     """
     engine = resolve(config)
     size, device = max(1, tokens // length // engine.replicas), engine.device
-    spec = TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
     batch = Batch(
         values=torch.randint(1, 20, (size, length), device=device),
         lengths=torch.full((size,), length, device=device),
@@ -120,7 +119,12 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
         index=torch.arange(size, device=device),
     )
     data = _Again(batch, 4 + steps)
-    return measure(config, spec, engine, data, False, warm_up=4, steps=steps)
+    return measure(config, random_tokens(length), engine, data, False, warm_up=4, steps=steps)
+
+
+def random_tokens(length: int) -> TaskSpec:
+    """What the samples look like that ``measure_at_length`` draws."""
+    return TaskSpec("random", num_classes=10, max_length=length, vocab_size=20, input_dim=1)
 
 
 class _Again(L.LightningDataModule):
