@@ -272,7 +272,6 @@ def decayed_backward_value(
         dv_h = head_start(dv, dv_strides, batch, h)
         do_c = load_tile(do_h, dout_strides[1], first, end, C, DV, BV, WIDE)
         v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, WIDE)
-        state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)
         dstate = _narrow_state(dstates, index + h, DK, DV, BK, BV, WIDE)
         decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         dv_c = tl.dot(k_c, dstate, input_precision=PRECISION)
@@ -283,6 +282,7 @@ def decayed_backward_value(
         dv_c = tl.dot(operand, do_c, acc=dv_c, input_precision=PRECISION)
         dv_c = rounded(dv_c, dv.dtype.element_ty, WIDE)
         store_tile(dv_h, dv_strides[1], first, L, dv_c, C, DV, BV)
+        state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)  # where dstate has been
         before = tl.dot(q_c, state, input_precision=PRECISION)
         before = tl.sum(do_c.to(tl.float32) * before, axis=1) * _to_the_end(decay, total, False)
         pairs = weighted * tl.dot(v_c, tl.trans(do_c), input_precision=PRECISION)
