@@ -1,43 +1,27 @@
-"""Language models of chela for the library transformers: ``import chela.hf`` registers them.
-
-    import chela.hf
-    from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained("my-model")  # what run.save_pretrained wrote
-    model.generate(input_ids, attention_mask=mask, max_new_tokens=20)
-
-The cache of ``generate`` is the state of ``chela.mixers.stepping``. Batches may be padded on either
-side. It needs the extra ``chela[hf]``.
-"""
+"""A language model as transformers sees it: configuration, model, and its state as cache."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationMixin,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizer,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chela.generation import check
-from chela.hub import built, from_pretrained, pretrained_task
+from chela.hub import built, from_pretrained
 from chela.kernels.masking import last_token
 from chela.mixers.stepping import State, select
 from chela.model import TokenModel
 from chela.model.encoders import TokenEncoder
 from chela.model.stepping import prefill, step
-from chela.pretrained import KIND, LEXICON
-from chela.records.files import write_text
-from tasks.base import Task
+from chela.pretrained import KIND
 
 # what this version of transformers calls it
 _OUTPUTS = {each.name for each in fields(CausalLMOutputWithPast)}
@@ -257,79 +241,6 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
         return False
 
 
-class ChelaTokenizer(PreTrainedTokenizer):
-    """The tokens of a text as the task has them; a token is called by its number, <|65|>.
-
-    What ends a text stands for padding, too; where a task has no such token, number 0 does, since
-    lm_eval begins with one. ``skip_special_tokens`` leaves it out if it is no text: a NUL byte.
-
-    Args:
-        task: of the run.
-        others: of transformers.
-    """
-
-    model_input_names = ("input_ids", "attention_mask")
-
-    def __init__(self, task: Task, **others: Any) -> None:
-        self.task = task
-        end = _called(task.end or 0)
-        super().__init__(eos_token=end, pad_token=end, **others)
-
-    @classmethod
-    def from_pretrained(
-        cls, place: str, *_: Any, revision: str | None = None, **others: Any
-    ) -> ChelaTokenizer:
-        """Of what ``run.save_pretrained`` wrote.
-
-        Raises:
-            RunError: see ``chela.from_pretrained``.
-        """
-        task, spec = pretrained_task(place, revision)
-        return cls(task, model_max_length=spec.max_length)
-
-    @property
-    def vocab_size(self) -> int:
-        """How many tokens the model knows."""
-        return int(self.task.spec.vocab_size or 0)
-
-    def get_vocab(self) -> dict[str, int]:
-        """Each token by its name."""
-        return {_called(each): each for each in range(self.vocab_size)}
-
-    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """The names of tokens; see the class for what is left out."""
-        silent = skip_special_tokens and self.convert_tokens_to_string([self.eos_token]) == "\0"
-        return super().convert_ids_to_tokens(ids, skip_special_tokens=silent)
-
-    def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The text that they stand for."""
-        return self.task.text_of([_number(each) for each in tokens])
-
-    def save_vocabulary(self, folder: str, *_: Any, **__: Any) -> tuple[str, ...]:
-        """What the task's tokens stand for, if that is not known by the task in config.json."""
-        if (lexicon := self.task.lexicon()) is None:
-            return ()
-        write_text(Path(folder) / LEXICON, lexicon)
-        return (str(Path(folder) / LEXICON),)
-
-    def _tokenize(self, text: str, **_: Any) -> list[str]:
-        return [_called(int(each)) for each in self.task.tokens_of(text)]
-
-    def _convert_token_to_id(self, token: str) -> int:
-        return _number(token)
-
-    def _convert_id_to_token(self, index: int) -> str:
-        return _called(index)
-
-
-def _called(token: int) -> str:
-    return f"<|{token}|>"
-
-
-def _number(name: str) -> int:
-    return int(name[2:-2])
-
-
 def _output(
     logits: Tensor, cache: StateCache | None, loss: Tensor | None = None
 ) -> CausalLMOutputWithPast:
@@ -346,8 +257,3 @@ def _real_first(mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
 def _taken(x: Tensor, places: Tensor | None) -> Tensor:
     """What x (B, L, ...) has at places (B, L); None: where it is."""
     return x if places is None else x[torch.arange(len(x), device=x.device)[:, None], places]
-
-
-AutoConfig.register(KIND, ChelaConfig)
-AutoModelForCausalLM.register(ChelaConfig, ChelaForCausalLM)
-AutoTokenizer.register(ChelaConfig, ChelaTokenizer)
