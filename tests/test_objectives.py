@@ -95,7 +95,8 @@ def test_a_metric_that_the_objective_has_not_is_refused() -> None:
     ("config", "documents", "said"),
     [
         (BackboneConfig(dim=8), 2, "tokens are those of 1 sequence"),
-        (BackboneConfig(dim=8, pooled_norm="batch"), 1, "nothing is pooled"),
+        (BackboneConfig(dim=8, pooled_norm="batch"), 1, "nothing is pooled.*set pooled_norm=none"),
+        (BackboneConfig(dim=8, pooling="last"), 1, "nothing is pooled.*set pooling=mean"),
     ],
 )
 def test_what_tokens_cannot_have_is_refused(config, documents: int, said: str) -> None:

@@ -69,11 +69,16 @@ class Classifier(Model):
         """Keep how features are pooled.
 
         Raises:
-            ValueError: a sample is more than a pair.
+            ValueError: a sample is more than a pair, or embeddings are to be tied.
         """
         if self.documents not in (1, 2):
             raise ValueError(
                 f"documents={self.documents}: a sample is 1 sequence, or 2 to be compared"
+            )
+        if config.tie_embeddings:
+            raise ValueError(
+                "tie_embeddings=true, but the classes of a sample are not the tokens that are "
+                "read; set tie_embeddings=false"
             )
         self.pooling = config.pooling
 
@@ -124,16 +129,17 @@ class TokenModel(Model):
         """Tie the embeddings, if they are to be.
 
         Raises:
-            ValueError: a sample is more than one sequence, pooled features are to be normalised,
-                or tied embeddings are not of the same tokens.
+            ValueError: a sample is more than one sequence, it is said how to pool, or tied
+                embeddings are not of the same tokens.
         """
         if self.documents != 1:
             raise ValueError(f"documents={self.documents}: tokens are those of 1 sequence")
-        if config.pooled_norm != "none":
-            raise ValueError(
-                f"pooled_norm={config.pooled_norm}, but nothing is pooled where each token has an "
-                "answer; set pooled_norm=none"
-            )
+        for key, idle in (("pooling", "mean"), ("pooled_norm", "none")):
+            if (value := getattr(config, key)) != idle:
+                raise ValueError(
+                    f"{key}={value}, but nothing is pooled where each token has an answer; "
+                    f"set {key}={idle}"
+                )
         if config.tie_embeddings:
             if vocab_size != num_classes:
                 raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from baseline_variants import BASELINES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from variants import BACKBONES, CAUSAL, MIXERS, mixer_config
+from variants import CAUSAL, MIXERS, OF_TOKENS, mixer_config
 
 from chela.kernels import use_kernels
 from chela.mixers import ChelaMixer, TransformerMixer
@@ -38,7 +38,7 @@ def make_model(name: str, causal: bool = True, **backbone: Any) -> TokenModel:
     torch.manual_seed(0)
     chosen = {"dim": DIM, "depth": 2, "dropout": 0.0, "causal": causal, **backbone}
     model = TokenModel(
-        BackboneConfig(**{**chosen, "pooled_norm": "none"}),
+        BackboneConfig(**chosen),
         lambda: mixer(DIM, MAX_LENGTH, causal, config),
         vocab_size=VOCAB,
         input_dim=1,
@@ -70,11 +70,11 @@ def test_wherever_the_prompts_end(name: str, lengths: list[int], seed: int) -> N
     assert error_of_steps(built, x, torch.tensor(lengths)) < 1e-9
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", OF_TOKENS)
 @pytest.mark.parametrize("name", ["default", "s4d-kernel", "transformer"])
 def test_a_model_answers_as_on_the_whole_sequence(name: str, backbone: str) -> None:
     """Whatever the norms: each, batch norm in evaluation too, takes a token by itself."""
-    model = make_model(name, **BACKBONES[backbone])
+    model = make_model(name, **OF_TOKENS[backbone])
     ids, lengths = torch.randint(VOCAB, (3, MAX_LENGTH)), torch.tensor([7, 1, 4])
     whole = model(ids)
     logits, state = prefill(model, ids[:, :7], lengths)

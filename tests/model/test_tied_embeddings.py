@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from chela.mixers import ChelaMixer
-from chela.model import BackboneConfig, TokenModel
+from chela.model import BackboneConfig, Classifier, Model, TokenModel
 from chela.objectives import objective_of, tokens
 from tasks.base import TaskSpec
 from tasks.storage.rows import NOTHING
@@ -18,13 +19,15 @@ TIED = BackboneConfig(dim=8, depth=1, head="linear", causal=True, tie_embeddings
 WORDS = 11
 
 
-def model_of(config: BackboneConfig, classes: int = WORDS) -> TokenModel:
+def model_of(
+    config: BackboneConfig, classes: int = WORDS, kind: type[Model] = TokenModel
+) -> Any:
     torch.manual_seed(0)
 
     def mixer() -> ChelaMixer:
         return ChelaMixer(config.dim, 16, causal=True)
 
-    return TokenModel(config, mixer, vocab_size=WORDS, input_dim=1, num_classes=classes)
+    return kind(config, mixer, vocab_size=WORDS, input_dim=1, num_classes=classes)
 
 
 def test_one_matrix_counts_once_and_learns_from_both_ends() -> None:
@@ -42,12 +45,18 @@ def test_one_matrix_counts_once_and_learns_from_both_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "classes", "said"),
-    [({"head": "mlp"}, WORDS, "set head=linear"), ({}, 5, "set tie_embeddings=false")],
+    ("change", "classes", "kind", "said"),
+    [
+        ({"head": "mlp"}, WORDS, TokenModel, "set head=linear"),
+        ({}, 5, TokenModel, "set tie_embeddings=false"),
+        ({}, WORDS, Classifier, "classes of a sample.*set tie_embeddings=false"),
+    ],
 )
-def test_what_cannot_be_tied_is_refused(change: dict, classes: int, said: str) -> None:
+def test_what_cannot_be_tied_is_refused(
+    change: dict, classes: int, kind: type[Model], said: str
+) -> None:
     with pytest.raises(ValueError, match=said):
-        model_of(dataclasses.replace(TIED, **change), classes)
+        model_of(dataclasses.replace(TIED, **change), classes, kind)
 
 
 @pytest.mark.parametrize("answers", [None, 4])

@@ -58,16 +58,19 @@ CAUSAL: dict[str, dict[str, Any]] = {
         "qk_norm": "l2",
     },
 }
-BACKBONES: dict[str, dict[str, Any]] = {
+OF_TOKENS: dict[str, dict[str, Any]] = {
     **{
         f"{norm}-{'pre' if prenorm else 'post'}": {"norm": norm, "prenorm": prenorm}
         for norm, prenorm in itertools.product(("layer", "rms", "batch", "scale"), (True, False))
     },
-    "last": {"pooling": "last"},
-    "max": {"pooling": "max"},
     "glu": {"ffn": "glu"},
     "no-ffn": {"ffn": "none"},
     "linear-head": {"head": "linear"},
+}
+BACKBONES: dict[str, dict[str, Any]] = {
+    **OF_TOKENS,
+    "last": {"pooling": "last"},
+    "max": {"pooling": "max"},
     "pooled-norm": {"pooled_norm": "batch"},
 }
 

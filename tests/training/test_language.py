@@ -245,6 +245,14 @@ def test_a_graph_of_data_on_the_gpu_trains_as_eager_steps_from_disk_do(
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
 
 
-def test_tokens_have_no_smoothed_targets(language) -> None:
-    with pytest.raises(ConfigError, match=r"class of a sample.*\n.*label_smoothing=0"):
-        run(language("trainer.label_smoothing=0.1"))
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("trainer.label_smoothing=0.1", r"class of a sample.*\n.*label_smoothing=0"),
+        ("trainer.length_window=4", r"all windows of bytes have one.*\n.*length_window=1"),
+        ("model.pooling=last", "nothing is pooled.*set pooling=mean"),
+    ],
+)
+def test_what_would_do_nothing_to_tokens_is_refused(language, key: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run(language(key))
