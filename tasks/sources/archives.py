@@ -7,6 +7,7 @@ the Long Range Arena only the members that a task needs pass through memory, one
 from __future__ import annotations
 
 import io
+import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -90,8 +91,10 @@ class Source:
     def _unpacked(
         self, needed: Callable[[str], bool], limit: int
     ) -> Iterator[tuple[str, IO[bytes]]]:
-        names = (file.relative_to(self.path.parent).as_posix() for file in _files(self.path))
-        for name in sorted(filter(needed, names)):
+        def name_of(file: Path) -> str:
+            return file.relative_to(self.path.parent).as_posix()
+
+        for name in sorted(map(name_of, _files(self.path, lambda file: needed(name_of(file))))):
             file = self.path.parent / name
             with readable(file):
                 check_regular(file)
@@ -180,27 +183,36 @@ def is_archive(path: Path) -> bool:
         return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
 
 
-def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """The files below a folder and below those that it links to, but not round in a circle.
+def _files(
+    folder: Path, wanted: Callable[[Path], bool], above: frozenset[Path] = frozenset()
+) -> Iterator[Path]:
+    """The wanted files below a folder and below those that it links to, but not round in a circle.
 
     Raises:
-        DataError: a folder cannot be read, or a link leads nowhere.
+        DataError: a folder cannot be read, or a link that is wanted leads nowhere.
     """
     with readable(folder):
         real = folder.resolve()
         found = [] if real in above else [*folder.iterdir()]
-        seen = [entry for entry in found if not entry.name.startswith(".")]
-        inside = [(entry, entry.is_dir(), entry.is_file()) for entry in seen]
-    for entry, is_folder, is_file in inside:
-        if is_folder:
-            yield from _files(entry, above | {real})
-        elif is_file:
+        inside = [(entry, _mode(entry)) for entry in found if not entry.name.startswith(".")]
+    for entry, mode in inside:
+        if stat.S_ISDIR(mode):
+            yield from _files(entry, wanted, above | {real})
+        elif stat.S_ISREG(mode) and wanted(entry):
             yield entry
-        elif entry.is_symlink():
+        elif stat.S_ISLNK(mode) and wanted(entry):
             raise DataError(
                 f"{entry} is a link to {entry.readlink()}, where nothing can be read.\n"
                 "  try: put the files themselves there, or delete the link"
             )
+
+
+def _mode(entry: Path) -> int:
+    """What an entry of a folder is, or where its link leads; a link if that leads nowhere."""
+    try:
+        return entry.stat().st_mode
+    except OSError:
+        return stat.S_IFLNK if entry.is_symlink() else 0  # 0: deleted meanwhile
 
 
 def _check_end(archive: tarfile.TarFile, stream: io.BufferedIOBase, path: Path) -> None:

@@ -198,9 +198,12 @@ def test_linked_folders_and_files_are_read(folder: Path, tmp_path: Path) -> None
     assert contents(Source(folder.parent / "other" / "set")) == FILES
 
 
-def test_a_link_that_leads_nowhere_is_named(folder: Path) -> None:
-    (folder / "b2.txt").symlink_to("gone")
-    with pytest.raises(DataError, match=r"b2\.txt is a link to gone"):
+@pytest.mark.parametrize("place", ["gone", "b2.bin", "x" * 300])  # a circle; no name of any file
+def test_a_link_that_leads_nowhere_is_named_where_it_is_wanted(folder: Path, place: str) -> None:
+    (folder / "b2.bin").symlink_to(place)
+    texts = {name: content for name, content in FILES.items() if name.endswith(".txt")}
+    assert contents(Source(folder), lambda name: name.endswith(".txt")) == texts
+    with pytest.raises(DataError, match=rf"b2\.bin is a link to {place}"):
         contents(Source(folder))
 
 
