@@ -19,9 +19,7 @@ TIED = BackboneConfig(dim=8, depth=1, head="linear", causal=True, tie_embeddings
 WORDS = 11
 
 
-def model_of(
-    config: BackboneConfig, classes: int = WORDS, kind: type[Model] = TokenModel
-) -> Any:
+def model_of(config: BackboneConfig, classes: int = WORDS, kind: type[Model] = TokenModel) -> Any:
     torch.manual_seed(0)
 
     def mixer() -> ChelaMixer:
