@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -187,7 +188,9 @@ class _Stopwatch(Callback):
         size, tokens = _positions(longest), sum(map(_positions, batches))
         train = partial(module.training_step, batch_index=0)
         whole = partial(module.whole_step, longest)
+        _say(trainer, "loop", replicas() * tokens / loop)
         step = _seconds(train, batches, device)
+        _say(trainer, "step", replicas() * tokens / step)
         peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
         profile = profiled(partial(train, longest), whole, device)
         with exchanged() as sent:
@@ -213,6 +216,12 @@ class _Stopwatch(Callback):
             sent_bytes=round(sum_of_all(torch.tensor(sent.sequences, device=device)).item()),
             least_bytes=least_of_a_step(module.model, shares),
         )
+
+
+def _say(trainer: L.Trainer, what: str, speed: float) -> None:
+    """On stderr as soon as it is known: profile and evaluation may take a minute more."""
+    if trainer.is_global_zero:
+        print(f"  {what} {speed / 1e6:.2f}M tokens/s", file=sys.stderr, flush=True)
 
 
 def _least_passes(module: TrainingModule) -> int:

@@ -264,7 +264,9 @@ def test_the_benchmark_of_lengths(tmp_path: Path, capsys) -> None:
     file = tmp_path / "speed.png"
     lengths = ["--lengths=16,32", "--tokens=64", f"--plot={file}", "--no-plain"]
     start("bench-training", [*BENCHMARK, *lengths])
-    assert "4x16" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "4x16" in told.out
+    assert re.findall(r"^  (loop|step) [\d.]+M tokens/s$", told.err, re.M) == ["loop", "step"] * 2
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
