@@ -19,6 +19,7 @@ from chela.kernels.choice import Asked
 from chela.mixers.chela.long_conv import FoldedLongConv
 from chela.model import Model
 from chela.pretrained import (
+    CONFIG,
     WEIGHTS,
     find,
     read_config,
@@ -26,7 +27,7 @@ from chela.pretrained import (
     read_weights,
     write_model,
 )
-from chela.records.record import text
+from chela.records.record import FILE, text
 from chela.training import build
 from chela.training.checkpoints import BEST
 from chela.training.evidence import code_note
@@ -142,6 +143,16 @@ def from_pretrained(
 
     file, lexicon = folder / WEIGHTS, read_lexicon(folder)
     return _loaded(folder, file, record, read, torch.device(device), data_dir, classes, lexicon)
+
+
+def load(folder: str | Path, device: torch.device) -> LoadedRun:
+    """What a command is given by its key ``run``: a run's folder, or what ``save_pretrained`` wrote.
+
+    Raises:
+        RunError: see there.
+    """
+    saved = (Path(folder) / CONFIG).exists() and not (Path(folder) / FILE).exists()
+    return from_pretrained(folder, device) if saved else load_run(folder, device)
 
 
 def built(

@@ -84,7 +84,7 @@ def test_draws_follow_the_temperature_and_stay_among_the_most_likely() -> None:
         assert choice(logits, temperature, None, draws).eq(2).all()
 
 
-def test_the_command_prints_prompt_and_continuation(finished, capsys) -> None:
+def test_the_command_prints_prompt_and_continuation(finished, tmp_path: Path, capsys) -> None:
     words = [f"run={finished()}", "prompt=3 40", "tokens=5", "device=cpu"]
     capsys.readouterr()  # what the run has printed
     start("generate", words)
@@ -92,6 +92,9 @@ def test_the_command_prints_prompt_and_continuation(finished, capsys) -> None:
     assert len(streamed.out.split()) == 7 and streamed.out.startswith("3 40 ")
     assert "5 tokens in" in streamed.err and "seed 0" in streamed.err
     start("generate", [*words, "stream=false"])
+    assert capsys.readouterr().out == streamed.out
+    saved = load_run(finished()).save_pretrained(tmp_path)
+    start("generate", [*words, f"run={saved}"])
     assert capsys.readouterr().out == streamed.out
     start("generate", ["--help"])
     assert "top_k=null" in capsys.readouterr().out

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from chela.config.checking import checked, values_of
 from chela.errors import ConfigError, RunError
-from chela.hub import LoadedRun, device_for, load_run
+from chela.hub import LoadedRun, device_for, load
 from chela.objectives import objective_of
 from chela.objectives.base import Means, Metric
 from chela.records.files import write_text
@@ -197,7 +197,7 @@ def main(words: Sequence[str]) -> None:
         return
     values = values_of(words, ("run", "out"), "run={}".format)
     given = checked(ContextConfig, values, path="")
-    run = load_run(given.run, device_for(given.device))
+    run = load(given.run, device_for(given.device))
     longest = run.task.spec.max_length
     keep = sorted(given.keep or powers_to(longest))
     if keep[-1] > longest:

@@ -16,7 +16,7 @@ from tasks.screen import Screen, visible
 USAGE = """\
 usage: chela generate run=FOLDER prompt=TEXT [key=value ...]
 
-  run=outputs/<run>/seed0  a finished run of a causal language model
+  run=outputs/<run>/seed0  a finished run of a causal language model, or what save_pretrained wrote
   prompt=TEXT              what it goes on from
   tokens=200               how many more
   temperature=1.0          of the draws; 0: always the most likely token
@@ -76,10 +76,10 @@ def generate(given: GenerateConfig) -> None:
     import torch
 
     from chela.generation import continuation
-    from chela.hub import device_for, load_run
+    from chela.hub import device_for, load
 
     device = device_for(given.device)
-    run = load_run(given.run, device)
+    run = load(given.run, device)
     sampling = (given.temperature, given.top_k, given.seed)
     pieces = continuation(run, given.prompt, given.tokens, *sampling)
     screen, began = Screen(), time.perf_counter()
