@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chela.commands import COMMANDS
+from chela.commands import COMMANDS, start
 from chela.config.schema import parse
 from tests.conftest import ROOT, TINY, composed_of, program
 
@@ -49,6 +49,27 @@ def test_scripts_are_the_commands_in_a_checkout(monkeypatch: pytest.MonkeyPatch)
         assert started == [page.stem.replace("_", "-")]
     names = {page.stem.replace("_", "-") for page in pages}
     assert names == {*COMMANDS} - {"train", "test-model"}  # train.py; the tests of one's own mixer
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "part", "said"),
+    [
+        ("generate", ["run=.", "prompt=x"], "chela.hub.load", ""),
+        ("prepare", ["task=listops"], "chela.commands.prepare.prepare", "what was prepared stays"),
+    ],
+)
+def test_ctrl_c_ends_a_command_and_says_what_stays(
+    name: str, words: list[str], part: str, said: str, monkeypatch, capsys
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(part, interrupted)
+    with pytest.raises(SystemExit) as ended:
+        start(name, words)
+    assert ended.value.code == 130
+    err = capsys.readouterr().err
+    assert said in err if said else not err.strip()
 
 
 def test_the_readme_has_commands() -> None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "efficiency": ("chela.bench.lengths", "speed and memory of every model at growing lengths"),
 }
 LIGHT = ("report", "status")  # read files alone, and start at once: without Hydra and torch
+PREPARING = ("search", "recall", "bench-training")  # data, as what Hydra composes does
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def start(name: str, words: Sequence[str]) -> None:
     if name not in LIGHT:
         from chela.launch.cli import plain_errors  # here, for it imports Hydra
 
-        with plain_errors():
+        with plain_errors(goes_on=name in PREPARING):
             import_module(module).main(words)
         return
     settle_streams()

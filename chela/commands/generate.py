@@ -10,7 +10,6 @@ from annotated_types import Ge, Gt
 from pydantic.dataclasses import dataclass
 
 from chela.errors import ConfigError
-from chela.launch.cli import plain_errors
 from tasks.screen import Screen, visible
 
 USAGE = """\
@@ -67,8 +66,7 @@ def main(words: Sequence[str]) -> None:
     if {"-h", "--help"} & {*words}:
         Screen().say(USAGE)
         return
-    with plain_errors():
-        generate(parsed(words))
+    generate(parsed(words))
 
 
 def generate(given: GenerateConfig) -> None:

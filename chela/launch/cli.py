@@ -40,7 +40,9 @@ TRAILER = re.compile(r"\s+(full_key: |(object|reference)_type=)")
 
 
 @contextmanager
-def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> Iterator[None]:
+def plain_errors(
+    words: Sequence[str] = (), patience: float | None = None, goes_on: bool = False
+) -> Iterator[None]:
     """Print errors that the user can put right as one message, and exit with status 1.
 
     The status is the error's own: of a run that another process is at ``InUse.STATUS``.
@@ -51,6 +53,7 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
     Args:
         words: of the command, if Hydra is to read them.
         patience: see ``settle_streams``.
+        goes_on: whether the command, repeated after Ctrl-C, uses what it has prepared.
     """
     settle_streams(patience)
     os.environ.setdefault(
@@ -67,7 +70,8 @@ def plain_errors(words: Sequence[str] = (), patience: float | None = None) -> It
         Screen(stderr=True).tell(f"error: {explain(error)}")
         sys.exit(error.STATUS if isinstance(error, ChelaError) else 1)
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
-        Screen(stderr=True).say("interrupted; what was prepared stays, repeat the command to go on")
+        said = "interrupted; what was prepared stays, repeat the command to go on"
+        Screen(stderr=True).say(said if goes_on else "")  # the line that was begun ends here
         sys.exit(130)
 
 
@@ -88,7 +92,7 @@ def run_hydra(
         patience: see ``settle_streams``.
         sweeps: whether it returns an accuracy, which the end of a sweep tells.
     """
-    with plain_errors(words, patience):
+    with plain_errors(words, patience, goes_on=True):
         version.setbase("1.3")
         parser = get_args_parser()
         given = parser.parse_args(arranged(words, sweeps))
