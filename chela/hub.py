@@ -146,7 +146,7 @@ def from_pretrained(
 
 
 def load(folder: str | Path, device: torch.device) -> LoadedRun:
-    """What a command is given by its key ``run``: a run's folder, or what ``save_pretrained`` wrote.
+    """What a command is given by its key ``run``: a run, or what ``save_pretrained`` wrote.
 
     Raises:
         RunError: see there.
