@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from chela.records.collect import MOVED_ASIDE, SEARCHES
+from chela.records.format import duration
 from chela.records.record import FILE, is_number, number, read_json, read_record, text
-from tasks.lease import LAPSE, Holder, batch_job, holder_of
+from tasks.lease import LAPSE, SILENT, Holder, batch_job, holder_of
 
 PROGRESS = "progress.json"  # written by the run every few seconds
 
@@ -105,7 +106,10 @@ def _training(folder: Path, holder: Holder | None, now: float) -> RunState:
     if holder is None:
         note = "killed without a word; repeat the command to go on from its last checkpoint"
         return RunState("died", step, steps, None, speed, value, metric, note)
-    note = "" if step is None or steps is None or step < steps else "testing"
+    tests = step is not None and steps is not None and step >= steps
+    note = "testing" if tests else ""
+    if progress and (since := now - progress["time"]) > SILENT:  # it is stopped, or validates
+        note = f"{note or 'no step'} for {duration(since)}"
     note = f"{note}{_elsewhere(holder)}".removeprefix("; ")
     return RunState("running", step, steps, _left(progress, now), speed, value, metric, note)
 
@@ -136,11 +140,11 @@ def _progress(folder: Path) -> Mapping[str, Any]:
 
 
 def _left(progress: Mapping[str, Any], now: float) -> float | None:
-    """Seconds of training left by now; None before the first steps."""
+    """Seconds of training left by now; None before the first steps, and when it is overdue."""
     if not progress:
         return None
     done = progress["step"] - progress["first_step"]
     seconds = progress["time"] - progress["first_time"]
     left = seconds_left(done, seconds, progress["steps"] - progress["step"])
     left = None if left is None else left - (now - progress["time"])
-    return max(0.0, left) if is_number(left) else None
+    return left if is_number(left) and left > 0 else None

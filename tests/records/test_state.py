@@ -94,6 +94,27 @@ def test_before_the_first_step_and_after_the_last(tmp_path: Path) -> None:
         assert run_state(folder, now=100.0).note == "testing"
 
 
+@pytest.mark.parametrize(
+    ("step", "now", "left", "note"),
+    [
+        (50, 125.0, 75.0, ""),
+        (50, 165.0, 35.0, "no step for 1 min 05 s"),
+        (50, 300.0, None, "no step for 3 min 20 s"),  # and not that nothing is left
+        (20, 300.0, None, "no step for 3 min 20 s"),
+        (100, 300.0, None, "testing for 3 min 20 s"),
+    ],
+)
+def test_a_run_that_stands_still_says_since_when(
+    tmp_path: Path, step: int, now: float, left: float | None, note: str
+) -> None:
+    folder = run_of(tmp_path, "a", "running")
+    signs(folder, step)
+    with hold(lease_of(folder)):
+        state = run_state(folder, now)
+    assert (state.status, state.note) == ("running", note)
+    assert state.seconds_left == (None if left is None else pytest.approx(left))
+
+
 def test_every_other_state(tmp_path: Path) -> None:
     assert run_state(tmp_path / "none" / "seed0").status == "waiting"
     training = {"steps": 7, "planned_steps": 9, "tokens_per_second": 3.0}
