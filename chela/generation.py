@@ -57,7 +57,7 @@ def generate(
     except ValueError as error:
         raise RunError(f"the prompt cannot be read: {error}") from error
     except RuntimeError as error:
-        if "memory" not in str(error):  # torch has a class for it on a GPU alone
+        if "allocate" not in str(error):  # torch has a class for it on a GPU alone
             raise
         raise RunError(
             f"memory is short for a prompt of {values.shape[1]:,} tokens and {count:,} more, which "

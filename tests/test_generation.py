@@ -175,6 +175,15 @@ def test_more_tokens_than_memory_has_place_for_are_said(finished) -> None:
         next(generate(load_run(finished("model=transformer")).model, [[3]], 10**12))
 
 
+def test_another_error_of_the_gpu_is_not_said_to_be_of_memory(finished, monkeypatch) -> None:
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("chela.generation.prefill", fail)
+    with pytest.raises(RuntimeError, match=r"^CUDA error"):
+        next(generate(load_run(finished()).model, [[3]], 2))
+
+
 class Letters(Mqar):
     """Two tokens make a letter, as bytes do."""
 
