@@ -15,6 +15,7 @@ from chela.kernels.linear_attention import (
     decayed_state,
     eager,
     naive,
+    obstacle,
     recurrent_step,
 )
 
@@ -36,6 +37,21 @@ def inputs(
 
 def ragged(length: int) -> Tensor:
     return torch.tensor([0, 1, max(1, length - 2), length])
+
+
+@pytest.mark.parametrize(
+    ("dk", "dv", "forgets", "said"),
+    [
+        (256, 64, True, None),
+        (256, 64, False, "q and k of 256 channels a head are wider than 128: take"),
+        (264, 64, True, "q and k of 264 channels a head are wider than 256: take"),
+        (64, 131, True, "wider than 128 and do not divide into parts of 64 to 128: take"),
+        (256, 67, True, "wider than 64 and do not divide into parts of 32 to 64: take"),
+    ],
+)
+def test_heads_that_the_kernels_cannot_serve_are_told_what_they_can(dk, dv, forgets, said):
+    found = obstacle(dk, dv, forgets)
+    assert found is None if said is None else said in found
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -8,13 +8,13 @@ MIN_PART = 64  # narrower parts of a head would read q and k too often
 
 def obstacle(dk: int, dv: int, forgets: bool = False) -> str | None:
     """Why the kernels cannot serve heads of dk and dv channels; None where they can."""
-    widest, _ = _widest(dk, forgets)
+    widest, part = _widest(dk, forgets)
     if dk > widest:
         return f"q and k of {dk} channels a head are wider than {widest}: take more num_heads"
     if value_parts(dk, dv, forgets) is None:
         return (
-            f"values of {dv} channels a head are wider than {MAX_HEAD_DIM} and do not divide into "
-            f"parts of {MIN_PART} to {MAX_HEAD_DIM}: take more num_heads"
+            f"values of {dv} channels a head are wider than {part} and do not divide into "
+            f"parts of {part // 2} to {part}: take more num_heads"
         )
     return None
 
