@@ -35,7 +35,8 @@ def put_back(module: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[No
         for each, before in zip(tensors, kept, strict=True):
             each.copy_(before)
         for owner, name, x in states(optimizer):
-            x.copy_(kept_states.get((id(owner), name), torch.zeros_like(x)))
+            known = kept_states.get((id(owner), name))
+            x.zero_() if known is None else x.copy_(known)
     optimizer.zero_grad()
 
 
