@@ -18,6 +18,7 @@ import os
 import secrets
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,8 +36,8 @@ LAPSE = 120.0  # network disks show what others wrote after up to a minute
 ATTEMPTS = 100  # in a folder that others, whose runs do not start, make and remove
 LARGEST = 4096  # bytes that are read of a lease
 
-# By how many seconds this machine's clock is ahead of a disk's, by the disk's number: known from
-# the first lease on, for the disk's clock dates what is written there.
+# By how many seconds this machine's clock is ahead of a disk's, by the disk's number: known before
+# the first lease is taken, for the disk's clock dates what is written there.
 _AHEAD: dict[int, float] = {}
 
 # How batch systems number a job for its processes: Slurm, PBS, LSF, Grid Engine, Flux, OAR.
@@ -163,7 +164,6 @@ class _Lease:
             try:
                 file.write(json.dumps(asdict(self.holder)).encode())
                 file.close()  # network disks write now
-                self.compare_clocks()
             except OSError as error:
                 self.file.unlink(missing_ok=True)
                 error.filename = str(self.file)
@@ -172,12 +172,7 @@ class _Lease:
     def renew(self) -> None:
         """Give a sign of life."""
         os.utime(self.file)
-        self.compare_clocks()
-
-    def compare_clocks(self) -> None:
-        """Right after it was made or renewed."""
-        found = self.file.stat()
-        _AHEAD[found.st_dev] = time.time() - found.st_mtime
+        _compare_clocks(self.file.stat())
 
     def is_ours(self) -> bool:
         """Whether nobody has taken over.
@@ -195,11 +190,25 @@ class _Lease:
                 self.file.unlink(missing_ok=True)
 
 
+def _compare_clocks(written: os.stat_result) -> None:
+    """By a file that was written just now."""
+    _AHEAD[written.st_dev] = time.time() - written.st_mtime
+
+
+def _learn_clock(folder: Path) -> None:
+    """Compare the clocks by a file without a name, unless that was done before."""
+    with suppress(OSError):  # a disk that takes no file; the lease will say so
+        if folder.stat().st_dev not in _AHEAD:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                _compare_clocks(os.fstat(file.fileno()))
+
+
 def _take(place: Path) -> _Lease | Holder:
     """The lease of a place, or who has it."""
     for attempt in range(ATTEMPTS):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
+            _learn_clock(place.parent)
             before = _leases(place)
             if holder := _living(before, time.time()):
                 return holder
@@ -212,7 +221,7 @@ def _take(place: Path) -> _Lease | Holder:
                 raise
             continue
         others = {n: each for n, each in _leases(place).items() if each.token != lease.holder.token}
-        # now the disk's clock is known; and some may have come, and gone, since the look before
+        # some may have come, and gone, since the look before
         if holder := _living(others, time.time()):
             lease.leave()
             return holder

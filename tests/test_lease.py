@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,9 @@ def test_a_clock_that_is_wrong_is_compared_with_the_disks(
     with hold(tmp_path / "another"):
         holder = holder_of(tmp_path / "place")
     assert (holder is not None and not holder.is_silent) == lives
+    lease._AHEAD.clear()
+    with pytest.raises(Taken) if lives else nullcontext(), hold(tmp_path / "place"):
+        pass
 
 
 def own(**changes: Any) -> Holder:
