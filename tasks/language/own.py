@@ -1,7 +1,7 @@
 """Bytes of any text of one's own: a file, or all files of a folder or in an archive.
 
-A folder of three files or more is split by document, in a random order, and each document ends with
-a NUL byte; a single file, or two, by share: the first nine tenths to train. The record says which.
+Three files or more are split by document, in a random order, and each document ends with a NUL
+byte; a single file, or two, by share: the first nine tenths to train. The record says which.
 The bytes are known by their checksum: another text under the same path is prepared anew.
 """
 
