@@ -100,17 +100,18 @@ class RunFolder:
             RunError: the checkpoint named by ``resume`` is missing, unreadable or of another run.
         """
         resume = self.config.resume
+        record = self._record() if resume else None
+        # What began with a named checkpoint goes on from its own, or a requeued job began anew.
+        if resume == "auto" or (record is not None and record["config"].get("resume") == resume):
+            if record is not None and record["status"] == "finished":
+                return Start(record.get("wandb_id") or self.config.run_id, finished=record)
+            if self.last.exists() or self.previous.exists():
+                return self._continue_latest()
         if isinstance(resume, str) and resume != "auto":
             named = Path(resume)
             ours = named.resolve().parent == self.checkpoints.resolve()
             # the leading process has made a copy of another one's, which it may have moved aside
             return self._continue(named if leads or ours else self.last)
-        if resume == "auto":
-            record = self._record()
-            if record is not None and record["status"] == "finished":
-                return Start(record.get("wandb_id") or self.config.run_id, finished=record)
-            if self.last.exists() or self.previous.exists():
-                return self._continue_latest()
         return self._anew() if leads else Start(self.config.run_id)
 
     def _record(self) -> dict[str, Any] | None:

@@ -323,8 +323,16 @@ def test_resume_from_a_named_checkpoint(composed, uninterrupted, tmp_path, monke
             run(broken)
     last = RunFolder(parse(broken)).last
     elsewhere = composed(f"resume={last}", f"output_dir={tmp_path / 'elsewhere'}")
+    with monkeypatch.context() as patch:
+        signal_at(patch, 9, signal.SIGINT)
+        with pytest.raises(SystemExit):
+            run(elsewhere)
+    assert (
+        RunFolder(parse(elsewhere)).start().step == 9
+    )  # the same command goes on, as a requeued job
     run(elsewhere)
     assert_same_run(whole, elsewhere)
+    assert RunFolder(parse(elsewhere)).start().finished
 
 
 def test_a_resume_says_where_it_goes_on(composed, interrupted, capsys) -> None:
