@@ -7,6 +7,8 @@ is one of ``chela.layers.exchanges``.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -20,11 +22,12 @@ _group: dist.ProcessGroup | None = None
 _parts, _part = 1, 0
 
 
-def share_sequences(devices: int) -> None:
+def share_sequences(devices: int, missed: timedelta | None = None) -> None:
     """From now on so many processes in a row hold a sequence; all processes of the run call it.
 
     Args:
         devices: a divisor of their number.
+        missed: after which one of them that fell silent counts as gone; None: PyTorch's own.
     """
     global _group, _parts, _part
     world = dist.get_world_size()
@@ -32,7 +35,7 @@ def share_sequences(devices: int) -> None:
     if devices in (1, world):
         _group = dist.group.WORLD
     else:
-        _group, _ = dist.new_subgroups(devices)
+        _group, _ = dist.new_subgroups(devices, timeout=missed)
 
 
 def parts() -> int:

@@ -128,7 +128,7 @@ class OneStep(DDPStrategy):
     def setup_distributed(self) -> None:
         """Another group beside: what hosts agree on does not wait for their GPUs."""
         super().setup_distributed()
-        share_sequences(self._sequence_devices)
+        share_sequences(self._sequence_devices, MISSED)
         self._hosts = dist.new_group(backend="gloo", timeout=MISSED)
 
     def configure_ddp(self) -> None:
