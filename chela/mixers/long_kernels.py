@@ -214,7 +214,7 @@ class WaveletKernel(LongKernel):
         return kernel[..., :length]
 
     def kernel_parameters(self) -> Iterator[nn.Parameter]:
-        """The filters, which stand in each other's way J times; weights are a weight matrix."""
+        """The filters, of which J follow each other; the weights are trained as a matrix is."""
         yield self.filters
 
 

@@ -74,23 +74,23 @@ class Bytes(Corpus):
         Raises:
             DataError: they are others than when they were first looked at.
         """
-        path, contents = str(self.config.path), [*self._contents()]
-        if _known_by(contents) != self._known:
+        path, found = str(self.config.path), [*self._contents()]
+        if _known_by(digest for digest, _ in found) != self._known:
             raise DataError(
                 f"task.path={path} has changed while it was read.\n  try: again, when nothing "
                 "writes there any more, or task.path=<a copy>"
             )
-        if len(contents) < DOCUMENTS:
-            return by_share(np.concatenate([as_bytes(each, path) for each in contents]))
-        whole = [with_end(content, path) for content in contents]
+        if len(found) < DOCUMENTS:
+            return by_share(np.concatenate([as_bytes(content, path) for _, content in found]))
+        whole = [with_end(content, path) for _, content in found]
         return by_document(whole, self.config.data_seed)
 
     @cached_property
     def _known(self) -> tuple[int, str]:
-        return _known_by(self._contents())
+        return _known_by(digest for digest, _ in self._contents())
 
-    def _contents(self) -> Iterator[bytes]:
-        """Of the files in order; empty ones among several are passed over, and copies of another.
+    def _contents(self) -> Iterator[tuple[bytes, bytes]]:
+        """Checksums and bytes of the files in order, but of empty ones among several and of copies.
 
         Copies and links would bring a text that is trained on into the test.
         """
@@ -107,7 +107,7 @@ class Bytes(Corpus):
             digest = hashlib.sha256(content).digest()
             if digest not in seen:
                 seen.add(digest)
-                yield content
+                yield digest, content
         if len(seen) == 1:
             what = f"has no file {self.config.pattern} with anything in it"
             what = what if many else "is empty"
@@ -125,10 +125,7 @@ class Bytes(Corpus):
         return fnmatch(PurePosixPath(name).name, self.config.pattern)
 
 
-def _known_by(contents: Iterable[bytes]) -> tuple[int, str]:
-    """How many files there are, and the checksum of all."""
-    digest, files = hashlib.sha256(), 0
-    for content in contents:
-        digest.update(hashlib.sha256(content).digest())
-        files += 1
-    return files, digest.hexdigest()
+def _known_by(digests: Iterable[bytes]) -> tuple[int, str]:
+    """How many files there are, and one checksum of their checksums."""
+    known = [*digests]
+    return len(known), hashlib.sha256(b"".join(known)).hexdigest()
