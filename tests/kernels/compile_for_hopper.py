@@ -51,6 +51,7 @@ def fenced(ptx: str) -> bool:
 
 
 INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\w+ +)?(\S+) *(.*?) *;")
+WRITES_UNIFORM = re.compile("U|S2UR|R2UR|CS2UR|REDUX|VOTE")
 UNIFORM = re.compile(r"(g?desc\[)?\bUR(\d+)")
 
 
@@ -71,16 +72,13 @@ def unwritten(cubin: bytes) -> list[str]:
         reads, writes = set(), set()
         for place, operand in enumerate(operands.split(",")):
             for kind, number in UNIFORM.findall(operand):
+                is_target = place == 0 and not kind and WRITES_UNIFORM.match(operation)
                 pair = kind == "desc[" or (operation[0] == "U" and ".64" in operation)
+                pair = pair or (is_target and "WIDE" in operation)
                 wide = 4 if kind == "gdesc[" else 2 if pair else 1
-                several = set(range(int(number), int(number) + wide))
-                if kind == "gdesc[" and place == 2:  # the other operand's tile is in registers
-                    several = set(sorted(several)[2:])
-                is_target = (
-                    place == 0 and not kind and re.match("U|S2UR|R2UR|CS2UR|REDUX|VOTE", operation)
-                )
-                if is_target and "WIDE" in operation:
-                    several |= {int(number) + 1}
+                # where the other operand's tile is in registers, half of the four is not read
+                first = int(number) + (2 if kind == "gdesc[" and place == 2 else 0)
+                several = range(first, int(number) + wide)
                 (writes if is_target else reads).update(several)
         if reads - written:
             found.append(f"{operation} {operands}")
