@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 Positive = Annotated[float, Gt(0)]
 PositiveInt = Annotated[int, Gt(0)]
 Step = Literal["auto", "eager", "compile", "graph"]
+Mixing = Literal["none", "mixup", "cutmix"]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 APART = {"identity": False}  # where and how it is computed, not what; see chela.config.identity
 NULL = {"neutral": None}  # at null it does nothing
@@ -80,6 +81,8 @@ class TrainerConfig:
     gradient_clip: Positive | None = field(metadata=NULL)  # by global norm
     # of a training target, spread evenly over all classes; train/loss has it, val/loss has none
     label_smoothing: Fraction = field(metadata={"neutral": 0.0})
+    # a training sample with another one; values that are continuous and of one length
+    mixing: Mixing = field(metadata={"neutral": "none"})
     # whose loss or gradient was not finite; then stop
     max_skipped_steps: Annotated[int, Ge(0)] = field(metadata={"neutral": 0})
     # after which a loss that is still that of guessing is spoken of

@@ -175,7 +175,21 @@ def build_module(
             f"the class of a sample, and {spec.name} asks for tokens.\n"
             "  try: trainer.label_smoothing=0"
         )
+    if config.trainer.mixing != "none":
+        _refuse_unmixed(spec, padded, engine)
     return TrainingModule(model, objective, config, steps, padded, graph=engine.step == "graph")
+
+
+def _refuse_unmixed(spec: TaskSpec, padded: bool, engine: Engine) -> None:
+    why = None
+    if spec.vocab_size is not None:
+        why = f"{spec.name} has symbols, of which there is no mean"
+    elif padded:
+        why = f"the sequences of {spec.name} have different lengths"
+    elif engine.sequence_devices > 1:
+        why = "devices that hold a sequence together would each mix another one into it"
+    if why:
+        raise ConfigError(f"trainer.mixing cannot be had: {why}.\n  try: trainer.mixing=none")
 
 
 def free_memory(device: torch.device) -> bool:

@@ -22,6 +22,7 @@ from chela.objectives.base import Answers, Means, Objective
 from chela.training.distributed import add_up_gradients, total
 from chela.training.evaluation import Evaluation, means_of
 from chela.training.graphs import StepGraphs
+from chela.training.mixing import mix
 from chela.training.narrow import NarrowWeights
 from chela.training.nonfinite import NonFinite
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
@@ -245,10 +246,20 @@ class TrainingModule(L.LightningModule):
 
     def _loss(self, part: Batch, asked: Tensor) -> tuple[Tensor, Tensor]:
         """A part's term of a step's mean loss, and its (3,) sums of losses, hits and targets."""
-        smoothing = self.config.trainer.label_smoothing
-        losses, hits, mine = self.objective.judge(*self._ask(part), smoothing)
+        losses, hits, mine = self._judged(part)
         sums = torch.stack([losses.detach().sum(), hits.sum(), mine.sum()])
         return losses.sum() / sums[2].clamp(min=1) * (sums[2] / asked), sums
+
+    def _judged(self, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What the objective says of a part of a training batch, smoothed and mixed."""
+        how = self.config.trainer
+        judge = partial(self.objective.judge, smoothing=how.label_smoothing)
+        if how.mixing == "none":
+            return judge(*self._ask(part))
+        mixed = mix(part, how.mixing)
+        answers, targets = self._ask(mixed.batch)
+        losses, hits, asked = judge(answers, targets)
+        return torch.lerp(judge(answers, mixed.others)[0], losses, mixed.share), hits, asked
 
     def _count(self, batch: Batch, sums: Tensor) -> None:
         """Add a training batch to the metrics, if its loss is finite."""

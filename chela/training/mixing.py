@@ -1,0 +1,50 @@
+"""Samples that are made of two: a model that is asked for shares learns fewer of them by heart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from chela.config.settings import Mixing
+from tasks.base import Batch
+
+
+class Mixed(NamedTuple):
+    """A batch of which each sample has a part of another one in it."""
+
+    batch: Batch
+    share: Tensor  # (B,) of a sample's own target, 0.5 to 1; the rest is the other's
+    others: Tensor  # (B,) the others' targets
+
+
+def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
+    """Mix each sample with the one before it in the batch.
+
+    ``mixup`` takes the mean of both that ``share`` says (Zhang et al. 2018, arXiv 1710.09412,
+    equation 2); ``cutmix`` takes a piece of that length, wherever in the sequence, from the other
+    one (Yun et al. 2019, arXiv 1905.04899, equation 1, along a sequence). Shares are uniform,
+    Beta(1, 1), as both papers have them for small pictures. The larger one is a sample's own: a
+    smaller one would be the same mixture seen from the other sample.
+
+    Args:
+        batch: of continuous values (B, L) or (B, L, C) without padding.
+        how: ``"mixup"`` or ``"cutmix"``.
+        share: (B,) of each sample's own; None: drawn on the device.
+    """
+    values, size = batch.values, len(batch.targets)
+    if share is None:
+        share = 1 - torch.rand(size, device=values.device) / 2
+    other = values.roll(1, 0)
+    if how == "mixup":
+        mixed = torch.lerp(other, values, share.view(-1, *[1] * (values.ndim - 1)).to(values.dtype))
+    else:
+        length = values.shape[1]
+        cut = ((1 - share) * length).round()  # (B,) positions
+        first = (torch.rand(size, device=values.device) * (length - cut + 1)).floor()
+        at = torch.arange(length, device=values.device)
+        inside = (at >= first[:, None]) & (at < (first + cut)[:, None])  # (B, L)
+        mixed = torch.where(inside.view(*inside.shape, *[1] * (values.ndim - 2)), other, values)
+        share = 1 - cut / length
+    return Mixed(batch._replace(values=mixed), share, batch.targets.roll(1, 0))

@@ -1,0 +1,124 @@
+"""Samples made of two: what they are, what is asked of them, and where there are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import DictConfig
+from torch import Tensor
+
+from chela.config.schema import parse
+from chela.errors import ConfigError
+from chela.training.build import build_module, build_task
+from chela.training.engine import resolve
+from chela.training.mixing import mix
+from chela.training.run import run
+from tasks.base import Batch
+from tests.conftest import composed_of
+from tests.training.runs import record_of
+
+STILL = [
+    *("task=gratings", "task.num_train=16", "task.num_val=8", "task.num_test=8", "model=chela"),
+    *("model.dim=32", "model.depth=1", "model.mixer.qk_dim=32", "model.norm=layer"),
+    *("model.dropout=0", "optimizer.lr=1e-30", "optimizer.kernel_lr=1e-30"),
+    *("trainer.batch_size=16", "trainer.max_steps=5", "schedule.warmup_steps=1"),
+    *("trainer.validate_every_steps=5", "trainer.log_every_steps=1"),
+    *("trainer.progress=false", "logger=csv"),
+]  # fmt: skip
+
+
+def batch_of(values: Tensor) -> Batch:
+    size, length = values.shape[:2]
+    return Batch(values, torch.full((size,), length), torch.arange(size), torch.arange(size))
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_mean_of_two_is_by_its_share(channels: tuple[int, ...]) -> None:
+    values = torch.rand(3, 5, *channels)
+    share = torch.tensor([1.0, 0.75, 0.5])
+    mixed = mix(batch_of(values), "mixup", share)
+    assert torch.equal(mixed.share, share)
+    assert mixed.others.tolist() == [2, 0, 1]
+    for row, (other, part) in enumerate([(2, 1.0), (0, 0.75), (1, 0.5)]):
+        expected = part * values[row] + (1 - part) * values[other]
+        torch.testing.assert_close(mixed.batch.values[row], expected)
+    assert torch.equal(mixed.batch.targets, torch.arange(3))
+
+
+@given(st.integers(1, 6), st.integers(1, 20), st.booleans(), st.integers(0, 99))
+def test_a_piece_of_another_counts_by_its_length(
+    size: int, length: int, colours: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    values = torch.arange(size)[:, None].expand(size, length).float()
+    values = values[..., None].expand(size, length, 3) if colours else values
+    mixed = mix(batch_of(values), "cutmix")
+    for row in range(size):
+        own = (mixed.batch.values[row] == row).reshape(length, -1).all(1)
+        other = (mixed.batch.values[row] == (row - 1) % size).reshape(length, -1).all(1)
+        assert (own | other).all()
+        if size > 1:
+            assert mixed.share[row] == pytest.approx(own.float().mean().item())
+            assert (~own).int().diff().abs().sum() <= 2  # one piece
+            assert (~own).sum() <= (length + 1) // 2
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_shares_lie_between_a_half_and_all(how) -> None:
+    shares = mix(batch_of(torch.rand(4000, 50)), how).share
+    assert 0.49 <= shares.min() < 0.51
+    assert 0.99 < shares.max() <= 1
+    assert shares.mean() == pytest.approx(0.75, abs=0.02)
+
+
+def losses_of(config: DictConfig) -> list[float]:
+    return [row["train/loss"] for row in record_of(config)["metrics"] if "train/loss" in row]
+
+
+def still(place: Path, *overrides: str) -> DictConfig:
+    """Five steps of one batch by weights that do not move."""
+    return composed_of(*STILL, f"data_dir={place}/data", f"output_dir={place}/out", *overrides)
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_each_step_mixes_anew_and_evaluation_does_not(how: str, tmp_path: Path) -> None:
+    plain, mixed = (still(tmp_path, f"trainer.mixing={each}") for each in ("none", how))
+    for config in (plain, mixed):
+        run(config)
+    assert max(losses_of(plain)) - min(losses_of(plain)) < 1e-5
+    assert len(set(losses_of(mixed))) == 5
+    first, second = (record_of(each)["test"]["metrics"]["loss"]["value"] for each in (plain, mixed))
+    assert second == pytest.approx(first, rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_each_replay_of_a_graph_mixes_anew(how: str, tmp_path: Path) -> None:
+    on_gpu = ["trainer.accelerator=gpu", "trainer.step=graph"]
+    config = still(tmp_path, *on_gpu, f"trainer.mixing={how}")
+    run(config)
+    assert len(set(losses_of(config))) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "padded", "said"),
+    [
+        (["task=listops"], True, "listops has symbols, of which there is no mean"),
+        (["task=image"], True, "the sequences of image have different lengths"),
+        (
+            ["task=gratings", "trainer.devices=2", "trainer.sequence_devices=2"],
+            False,
+            "devices that hold a sequence together would each mix another one",
+        ),
+    ],
+)
+def test_what_cannot_be_mixed_is_refused(words: list[str], padded: bool, said: str) -> None:
+    small = ["model.dim=16", "model.depth=1", "trainer.accelerator=cpu"]
+    config = parse(composed_of("model=chela", *words, *small, "trainer.mixing=mixup"))
+    with pytest.raises(ConfigError, match=rf"{said}.*\n.*trainer\.mixing=none"):
+        build_module(config, build_task(config).spec, resolve(config), 1, padded)
