@@ -46,6 +46,8 @@ def generate(
     """
     _check_prompts(check(model), prompts)
     _check_draws(count, temperature, top_k)
+    if not count:
+        return
     device = next(model.parameters()).device
     lengths = torch.tensor([len(each) for each in prompts])
     values = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)

@@ -64,6 +64,15 @@ def test_the_most_likely_tokens_are_those_of_the_whole_sequence(finished) -> Non
         assert sequence == [*prompt, *tokens]
 
 
+def test_no_tokens_take_no_step(finished, monkeypatch) -> None:
+    loaded = load_run(finished())
+    monkeypatch.delattr("chela.generation.prefill")
+    assert [*generate(loaded.model, [[3], [7]], 0)] == []
+    assert [*continuation(loaded, "3 40", 0)] == [""]
+    with pytest.raises(RunError, match="the prompt is empty"):
+        next(generate(loaded.model, [[]], 0))
+
+
 def test_a_seed_says_what_is_drawn(finished) -> None:
     loaded = load_run(finished())
     one, again, other = (
