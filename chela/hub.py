@@ -176,6 +176,11 @@ def built(
         return _model(config, spec, "torch", device, folder, record)
 
 
+def kernels_of(record: dict[str, Any]) -> Asked:
+    """The kernels of a record's model: Triton's where it can, unless the run did without."""
+    return "torch" if text(record, "config.kernels") == "torch" else "auto"
+
+
 def pretrained_task(place: str | Path, revision: str | None = None) -> tuple[Task, TaskSpec]:
     """The task of what ``from_pretrained`` reads, its data not yet open; see there."""
     folder = find(place, revision)
@@ -205,8 +210,7 @@ def _loaded(
     weights = read(form)
     if wrong := differences(form, weights):
         raise RunError(f"the weights in {folder} are for another model:\n{wrong}{_remedy(record)}")
-    kernels: Asked = "torch" if config.kernels == "torch" else "auto"
-    model = _model(config, spec, kernels, device, folder, record)
+    model = _model(config, spec, kernels_of(record), device, folder, record)
     model.load_state_dict(weights)
     return LoadedRun(model.to(device).eval(), task, record, config)
 

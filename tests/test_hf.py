@@ -27,7 +27,7 @@ from tests.test_pretrained import model_of_words
 from tests.training.runs import folder_of
 
 transformers = pytest.importorskip("transformers", reason="chela[hf] is not installed")
-from chela.hf import CACHE, ChelaTokenizer  # noqa: E402  # the module registers the classes
+from chela.hf import CACHE, ChelaForCausalLM, ChelaTokenizer  # noqa: E402  # the module registers the classes
 
 pytestmark = pytest.mark.training
 
@@ -141,6 +141,40 @@ def test_what_transformers_saves_it_and_chela_load(saved: Path, model, tmp_path:
         torch.testing.assert_close(chela.from_pretrained(tmp_path).model(ids), logits)
         fresh = transformers.AutoModelForCausalLM.from_config(again.config)
         assert fresh(ids).logits.shape == logits.shape
+
+
+def test_arguments_have_the_places_that_transformers_gives_them(model, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "other", False)
+    assert not [*tmp_path.rglob("*.safetensors")]
+    weights = {name: value + 1 for name, value in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "own", True, weights)
+    model.save_pretrained(save_directory=tmp_path / "named", state_dict=weights)
+    for name in ("own", "named"):
+        again = type(model).from_pretrained(pretrained_model_name_or_path=tmp_path / name)
+        assert all(torch.equal(value, weights[key]) for key, value in again.state_dict().items())
+
+
+def test_it_is_put_where_there_is_a_gpu_if_any_place_will_do(saved: Path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ChelaForCausalLM, "to", lambda _, device: device)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    assert load(saved, device_map="auto") == torch.device("cuda")
+    assert load(saved, device_map={"": 0}) == 0
+
+
+@pytest.mark.parametrize("asked", ["auto", "torch"])
+def test_it_has_the_kernels_of_where_it_is(saved: Path, monkeypatch, asked: str) -> None:
+    """As if a GPU were wherever it is moved to; a run that did without kernels has none there."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(saved)
+    monkeypatch.setitem(model.config.chela["config"], "kernels", asked)
+    monkeypatch.setattr(
+        "chela.kernels.choice.choose", lambda asked, _: "torch" if asked == "torch" else "triton"
+    )
+    own, ours = chela.from_pretrained(saved).model, model.to("cpu").model
+    chosen, found = (
+        [getattr(each, "implementation", None) for each in of.modules()] for of in (own, ours)
+    )
+    assert found == chosen if asked == "auto" else "triton" in chosen and "triton" not in found
 
 
 def test_the_tokenizer_is_the_tasks(saved: Path) -> None:

@@ -15,7 +15,8 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from chela.generation import check
-from chela.hub import built, from_pretrained
+from chela.hub import built, device_for, from_pretrained, kernels_of
+from chela.kernels.choice import use_kernels
 from chela.kernels.masking import last_token
 from chela.mixers.stepping import State, select
 from chela.model import TokenModel
@@ -80,10 +81,17 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
         self.model: TokenModel = check(model)
         self.post_init()
 
+    def _apply(self, *settings: Any, **others: Any) -> ChelaForCausalLM:
+        """Wherever it is moved, it computes as ``chela.from_pretrained`` has it compute there."""
+        super()._apply(*settings, **others)
+        assert self.config.chela is not None
+        use_kernels(self.model, kernels_of(self.config.chela), self.device)
+        return self
+
     @classmethod
     def from_pretrained(
         cls,
-        place: str,
+        pretrained_model_name_or_path: str,
         *_: Any,
         config: ChelaConfig | None = None,
         revision: str | None = None,
@@ -97,10 +105,10 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
         Read by ``chela.from_pretrained``, with all its checks.
 
         Args:
-            place: a folder, or ``owner/name`` on the hub.
+            pretrained_model_name_or_path: a folder, or ``owner/name`` on the hub.
             config: read from there if it is None.
             revision: on the hub.
-            device_map: a device, or a mapping of everything to one.
+            device_map: a device, or a mapping of everything to one; auto: a GPU where there is one.
             dtype: float32; narrower weights are not for norms and long kernels: call the model
                 under ``torch.autocast``.
             torch_dtype: the older name of it.
@@ -116,12 +124,13 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
                 f"dtype={asked}: keep the weights in float32, and call the model under "
                 "torch.autocast(device_type, torch.bfloat16)"
             )
-        run = from_pretrained(place, revision=revision)
+        run = from_pretrained(pretrained_model_name_or_path, revision=revision)
         found = config or ChelaConfig(chela=run.record, vocab_size=run.task.spec.vocab_size)
         model = cls(found)
         model.model.load_state_dict(run.model.state_dict())
         where = next(iter(device_map.values())) if isinstance(device_map, dict) else device_map
-        return model.eval() if where in (None, "auto") else model.eval().to(where)
+        where = device_for("auto") if where == "auto" else where
+        return model.eval() if where is None else model.eval().to(where)
 
     def forward(
         self,
@@ -204,19 +213,25 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
         return encoder.embedding
 
     def save_pretrained(
-        self, place: str, *settings: Any, state_dict: dict[str, Tensor] | None = None, **others: Any
+        self,
+        save_directory: str,
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        *settings: Any,
+        **others: Any,
     ) -> None:
         """As of any model of transformers, which refuses weights that share their memory.
 
         Args:
-            place: the folder.
-            settings: of transformers.
+            save_directory: the folder.
+            is_main_process: of several that call this, the one that writes.
             state_dict: the weights, where they are not those of this object.
+            settings: of transformers.
             others: of transformers.
         """
         weights = self.state_dict() if state_dict is None else state_dict
         copies = {name: value.clone() for name, value in weights.items()}  # of tied embeddings too
-        super().save_pretrained(place, *settings, state_dict=copies, **others)
+        super().save_pretrained(save_directory, is_main_process, copies, *settings, **others)
 
     def _following(self, input_ids: Tensor, past: StateCache, mask: Tensor | None) -> Any:
         if mask is not None and not mask[:, -input_ids.shape[1] :].all():
