@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 
 import pytest
 import torch
@@ -36,6 +38,18 @@ def test_of_two_that_write_a_file_at_once_each_leaves_a_whole_one(tmp_path) -> N
         second.write(b"2nd")
     assert target.read_text() == "the first"  # which ended last
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_killed_processes_were_writing_goes_a_day_later(tmp_path) -> None:
+    """Not that of a process that may live, nor what was to take the place of another file."""
+    writing = [atomic_file(tmp_path / name) for name in ("a[1]", "a[1]", "b[1]")]
+    for each in writing:
+        each.__enter__()  # and it never ends
+    old, young, other = sorted(tmp_path.iterdir(), key=lambda file: file.name[:3])
+    for each, days in ((old, 1.1), (young, 0.9), (other, 1.1)):
+        os.utime(each, times=2 * (time.time() - days * 86_400,))
+    write_text(tmp_path / "a[1]", "whole")
+    assert {*tmp_path.iterdir()} == {young, other, tmp_path / "a[1]"}
 
 
 def test_a_record_survives_and_is_strict_json(tmp_path) -> None:
