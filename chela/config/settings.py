@@ -67,6 +67,13 @@ class ScheduleConfig:
     warmup_steps: Annotated[int, Ge(0)]
     final_ratio: Annotated[float, Ge(0), Le(1)]  # of the peak, reached at the last step
 
+    def __post_init__(self) -> None:
+        if self.name == "constant" and self.final_ratio != 1:
+            raise ValueError(
+                f"final_ratio={self.final_ratio} would do nothing: a constant rate stays at its "
+                "peak; set final_ratio=1, as schedule=constant does, or name=linear"
+            )
+
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
 class TrainerConfig:

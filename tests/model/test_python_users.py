@@ -52,6 +52,11 @@ def classifier(name: str, causal: bool = False, mixer_causal: bool = False) -> C
         (ChelaConfig, {"branch_widths": [0]}, ["branch_widths", "greater than 0"]),
         (ListOpsConfig, {"source": "hub"}, ["source", "'official'", "'generated'"]),
         (ScheduleConfig, {"name": "step", "warmup_steps": 0, "final_ratio": 0}, ["'cosine'"]),
+        (
+            ScheduleConfig,
+            {"name": "constant", "warmup_steps": 0, "final_ratio": 0},
+            ["final_ratio=0.0 would do nothing", "schedule=constant"],
+        ),
     ],
 )
 def test_a_dataclass_names_the_choices(

@@ -55,7 +55,7 @@ def test_a_group_without_parameters_is_left_out() -> None:
     st.floats(0, 1),
 )
 def test_the_rate_rises_to_one_and_falls_to_the_final_ratio(name, warmup, total, final) -> None:
-    config = ScheduleConfig(name, warmup, final)
+    config = ScheduleConfig(name, warmup, 1 if name == "constant" else final)
     factors = [learning_rate_factor(step, total, config) for step in range(total + 1)]
     assert all(0 <= factor <= 1 + 1e-12 for factor in factors)
     rising, falling = factors[:warmup], factors[warmup:]
