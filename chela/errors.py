@@ -33,6 +33,10 @@ class RunError(ChelaError):
     """A run that cannot start or go on: no such GPU, a loss that is not finite."""
 
 
+class OwnError(RunError):
+    """What one process of several meets alone: it says so itself, whichever it is."""
+
+
 class InUse(RunError):
     """Another process is at that run; a command ends with ``STATUS`` then.
 

@@ -24,7 +24,7 @@ from chela.config.choices import CONFIGS, SWEEP, offered, own_folders
 from chela.config.identity import flat
 from chela.config.mistakes import in_a_file, refuse_mistyped, while_composing
 from chela.disk import disk_error, explain_disk
-from chela.errors import ChelaError, ConfigError, suggestion
+from chela.errors import ChelaError, ConfigError, OwnError, suggestion
 from chela.launch import launcher
 from tasks.errors import DataError
 from tasks.screen import Screen, settle_streams
@@ -45,7 +45,8 @@ def plain_errors(
 ) -> Iterator[None]:
     """Print errors that the user can put right as one message, and exit with status 1.
 
-    The status is the error's own: of a run that another process is at ``InUse.STATUS``.
+    The status is the error's own: of a run that another process is at ``InUse.STATUS``. Where
+    torchrun or srun has started several processes, one of each node says what all of them meet.
 
     Anything else is a defect of ours and keeps its traceback. ``CHELA_TRACEBACK=1`` shows the
     traceback of every error.
@@ -67,12 +68,19 @@ def plain_errors(
         plain = is_plain(error) or while_composing(error)
         if not plain or os.environ.get("CHELA_TRACEBACK") == "1":
             raise
-        Screen(stderr=True).tell(f"error: {explain(error)}")
+        if isinstance(error, OwnError) or _is_first_of_its_node():
+            Screen(stderr=True).tell(f"error: {explain(error)}")
         sys.exit(error.STATUS if isinstance(error, ChelaError) else 1)
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
         said = "interrupted; what was prepared stays, repeat the command to go on"
         Screen(stderr=True).say(said if goes_on else "")  # the line that was begun ends here
         sys.exit(130)
+
+
+def _is_first_of_its_node() -> bool:
+    """Of the processes that torchrun or srun has started; one that is alone is the first."""
+    name = "LOCAL_RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_LOCALID"
+    return os.environ.get(name, "0") == "0"
 
 
 def run_hydra(

@@ -15,7 +15,7 @@ import lightning as L
 
 from chela.config.command import typed
 from chela.disk import disk_error, explain_disk
-from chela.errors import RunError
+from chela.errors import OwnError, RunError
 from chela.records.record import mark_failed, read_record, write_record
 from chela.signals import exit_status
 from chela.training.distributed import Companions
@@ -144,7 +144,7 @@ def disk_errors(folder: RunFolder, leads: bool) -> Iterator[None]:
     """A disk that takes no more, at whatever moment, is one message, with what is saved.
 
     Raises:
-        RunError: it names file, room and the last whole checkpoint; the record says "failed".
+        OwnError: it names file, room and the last whole checkpoint; the record says "failed".
     """
     try:
         yield
@@ -155,4 +155,4 @@ def disk_errors(folder: RunFolder, leads: bool) -> Iterator[None]:
         message = explain_disk(disk)
         if leads:
             mark_failed(folder.path, message)
-        raise RunError(f"{message}\n  last whole checkpoint: {folder.whole()}") from error
+        raise OwnError(f"{message}\n  last whole checkpoint: {folder.whole()}") from error

@@ -18,7 +18,7 @@ from torch import nn
 
 from chela.config.choices import Chosen
 from chela.config.schema import RunConfig, as_dict, parse
-from chela.errors import RunError
+from chela.errors import OwnError, RunError
 from chela.records.curve import draw_curve
 from chela.records.files import write_text
 from chela.records.record import FILE, number
@@ -198,7 +198,7 @@ class Run:
             if isinstance(error, torch.cuda.OutOfMemoryError):
                 total = torch.cuda.get_device_properties(self.engine.device).total_memory
                 message = out_of_memory(self.config.trainer, data.task.spec.max_length, total)
-                raise RunError(message) from error
+                raise OwnError(message) from error
             raise
         finally:
             module.forget_graphs()

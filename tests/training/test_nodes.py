@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from chela.bench import throughput
 from chela.config.schema import parse
-from chela.errors import ConfigError, InUse, RunError
+from chela.errors import ConfigError, InUse, OwnError, RunError
+from chela.launch.cli import plain_errors
 from chela.launch.search import Search
 from chela.launch.space import SearchConfig
 from chela.launch.sweep import SweepCallback, _keeps_the_cell
@@ -25,6 +26,7 @@ from chela.training.engine import Engine
 from chela.training.folder import RunFolder
 from chela.training.memory import Estimate, Need
 from chela.training.run import run
+from tasks.errors import DataError
 from tasks.lease import hold
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2", "RANK": "2"}
@@ -35,7 +37,7 @@ ONE = {**SCRIPT, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}
 
 
 def started_by(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    for name in {**TORCHRUN, **SRUN, "LOCAL_RANK": ""}:
+    for name in {**TORCHRUN, **SRUN, "LOCAL_RANK": "", "SLURM_LOCALID": ""}:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -163,6 +165,29 @@ def test_nodes_with_another_command_or_other_data_are_not_one_run(
     words = said if raised is RunError else "1"
     with pytest.raises(raised, match=words) if said else nullcontext():
         refuse_others(parse(composed(word)), data)
+
+
+@pytest.mark.parametrize("error", [ConfigError("what"), DataError("what"), OwnError("what")])
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({}, True),
+        (SCRIPT, True),
+        ({**TORCHRUN, "LOCAL_RANK": "0"}, True),
+        ({**TORCHRUN, "LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, False),
+        ({**SRUN, "SLURM_LOCALID": "1"}, False),
+        ({"LOCAL_RANK": "1"}, True),  # started by the first one, which has not met it
+    ],
+)
+def test_what_all_processes_meet_one_of_each_node_says(
+    variables: dict[str, str], says: bool, error: Exception, monkeypatch, capsys
+) -> None:
+    started_by(monkeypatch, variables)
+    with pytest.raises(SystemExit) as ended, plain_errors():
+        raise error
+    assert ended.value.code == 1
+    said = says or isinstance(error, OwnError)
+    assert capsys.readouterr().err == ("error: what\n" if said else "")
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
