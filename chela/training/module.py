@@ -132,6 +132,8 @@ class TrainingModule(L.LightningModule):
             self._clip(self.trainer.gradient_clip_val)
         with record_function("optimizer"):
             optimizer.step()
+        with record_function("clip and books"):
+            self._note_step()
         return self._latest["loss"]
 
     @torch.no_grad()
@@ -272,9 +274,6 @@ class TrainingModule(L.LightningModule):
 
         If it is not finite, the optimizer leaves weights and moments as they are. That is decided
         on the device, which the host does not wait for; ``check`` asks now and then.
-
-        Raises:
-            NonFinite: on a CPU, where asking costs nothing: at once.
         """
         parameters = list(self.model.parameters())
         gradients = [each.grad for each in parameters if each.grad is not None]
@@ -283,10 +282,19 @@ class TrainingModule(L.LightningModule):
             nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         bad = ~(norm < math.inf)  # or NaN
         self.trainer.optimizers[0].found_inf = bad.float()  # type: ignore[attr-defined]
+        self._latest["norm"] = norm
+
+    def _note_step(self) -> None:
+        """Count the step, and keep what is known of one that the optimizer did not make.
+
+        Raises:
+            NonFinite: on a CPU, where asking costs nothing: at once.
+        """
+        bad = self.trainer.optimizers[0].found_inf > 0  # type: ignore[attr-defined]
         self.steps += 1
         self.skipped += bad
-        self.gradient_norm.copy_(norm)
-        new = {**self._latest, "norm": norm, "step": self.steps}
+        self.gradient_norm.copy_(self._latest["norm"])
+        new = {**self._latest, "step": self.steps}
         if not self.bad:
             self.bad = {name: value.clone() for name, value in new.items()}
         for name, value in new.items():

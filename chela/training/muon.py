@@ -21,6 +21,7 @@ from torch.optim.optimizer import Optimizer
 # 1.2 (Jordan et al.); five steps bring singular values from 0.002 of the norm upwards there.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+LARGEST = 1.3  # singular value that an update can have; the iteration blows up beyond 1.26
 ADAM_RMS = 0.2  # of an entry of Adam's usual update, in learning rates (Liu et al. 2025)
 
 
@@ -65,6 +66,8 @@ class _Stack:
         self.momenta = torch.zeros_like(self.gradients)
         scales = [ADAM_RMS * max(matrix.shape) ** 0.5 for matrix in self.matrices]
         self.scales = matrices[0].new_tensor(scales)[:, None, None]  # (N, 1, 1)
+        limits = [LARGEST * min(matrix.shape) ** 0.5 for matrix in self.matrices]
+        self.limits = matrices[0].new_tensor(limits)  # (N,) no update's norm is above
 
     def parts(self, whole: Tensor) -> list[Tensor]:
         """Of (N, short, long) the matrices (n, rows, columns) of each shape."""
@@ -90,7 +93,9 @@ class Muon(Optimizer):
 
     Like the fused optimizers of torch it leaves weights and state as they are where ``found_inf``,
     a tensor that the caller sets on it, is 1; it waits for nothing, and with rates that are tensors
-    on the device it can be recorded in a CUDA graph.
+    on the device it can be recorded in a CUDA graph. It sets ``found_inf`` itself where an update
+    is none that its iteration can give: one wrong number in a product there, as a machine at fault
+    computes it, grows by powers of five and would leave a matrix of 1e20 behind a finite gradient.
 
     Args:
         groups: as ``parameter_groups`` makes them, each with a bool ``orthogonal``.
@@ -121,22 +126,40 @@ class Muon(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                update = self._update_matrices if group["orthogonal"] else self._update_others
-                update(parameters, group)
+        groups = [(g, [p for p in g["params"] if p.grad is not None]) for g in self.param_groups]
+        groups = [(group, parameters) for group, parameters in groups if parameters]
+        hidden = [(group, self._stack(some)) for group, some in groups if group["orthogonal"]]
+        # all of them before anything changes: a step is whole or none
+        updates = [self._update_of(stack, group["betas"][0]) for group, stack in hidden]
+        for (group, stack), update in zip(hidden, updates, strict=True):
+            self._update_matrices(stack, *update, group)
+        for group, parameters in groups:
+            if not group["orthogonal"]:
+                self._update_others(parameters, group)
         return loss
 
-    def _update_matrices(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        stack = self._stack(matrices)
-        gradients, momenta, momentum = stack.gather(), stack.momenta, group["betas"][0]
-        share, rate = 1 - momentum, group["lr"]
+    def _update_of(self, stack: _Stack, momentum: float) -> tuple[Tensor, Tensor]:
+        """The next momenta and the updates (N, short, long), which are judged by their size."""
+        gradients = stack.gather()
+        momenta = stack.momenta.lerp(gradients, 1 - momentum)
+        update = orthogonalize(gradients.lerp_(momenta, momentum))  # Nesterov's
         if self.found_inf is not None:
-            gradients.masked_fill_(self.found_inf > 0, 0)
-            share, rate = share * (1 - self.found_inf), rate * (1 - self.found_inf)
-        momenta.lerp_(gradients, share)
-        update = orthogonalize(gradients.lerp(momenta, momentum))  # Nesterov's
+            size = torch.linalg.vector_norm(update, dim=(1, 2), dtype=stack.limits.dtype)
+            possible = (size <= stack.limits).all()  # no NaN is
+            self.found_inf = torch.where(possible, self.found_inf, 1.0)
+        return momenta, update
+
+    def _update_matrices(
+        self, stack: _Stack, momenta: Tensor, update: Tensor, group: dict[str, Any]
+    ) -> None:
+        rate = group["lr"]
+        if self.found_inf is None:
+            stack.momenta.copy_(momenta)
+        else:
+            bad = self.found_inf > 0
+            torch.where(bad, stack.momenta, momenta, out=stack.momenta)
+            update = update.masked_fill(bad, 0)  # as NaN times 0 is NaN
+            rate = rate * (1 - self.found_inf)
         changes = stack.scatter(update * (rate * stack.scales))
         torch._foreach_mul_(stack.matrices, 1 - rate * group["weight_decay"])
         torch._foreach_sub_(stack.matrices, changes)

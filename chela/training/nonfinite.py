@@ -19,7 +19,7 @@ SHOWN = 3  # rows of a batch, and names, in an error, which goes into records an
 
 
 class NonFinite(RunError):
-    """The loss or the gradient was not finite; the step has changed no weight.
+    """The loss, the gradient or the update was not finite; the step has changed no weight.
 
     ``evidence`` holds what is needed to look at that step again: the weights, too, which are those
     of that step unless a later one was good.
@@ -54,7 +54,17 @@ class NonFinite(RunError):
         """
         step, rows = int(bad["step"]), bad["rows"].tolist()
         loss, norm = bad["loss"].item(), bad["norm"].item()
-        what = f"the gradient's norm is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
+        advice = "a lower learning rate, a longer warm-up, trainer.precision=float32"
+        if not math.isfinite(loss):
+            what = f"the loss is {loss}"
+        elif not math.isfinite(norm):
+            what = f"the gradient's norm is {norm}"
+        else:
+            what = "Muon's update is larger than its formula can make one"
+            advice = (
+                "the same command again; if a GPU computes wrongly, as was seen where programs "
+                "inside and outside of MPS shared one, let none share it"
+            )
         before = f", after {skipped - 1} skipped ones" if skipped > 1 else ""
         broken = _broken(model, optimizer)
         held = "all weights, running averages and states of the optimizer are finite"
@@ -64,7 +74,7 @@ class NonFinite(RunError):
             f"{what} at step {step}{before}; it has changed no weight.\n"
             f"  the batch: {len(rows)} rows of the training split ({_some(rows)})\n"
             f"  {held}\n"
-            "  try: a lower learning rate, a longer warm-up, trainer.precision=float32",
+            f"  try: {advice}",
             {
                 "step": step,
                 "rows": rows,

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from chela.config.schema import parse
 from chela.errors import RunError
 from chela.records.files import atomic_file
 from chela.records.state import lease_of
+from chela.training import muon
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.folder import RunFolder
 from chela.training.module import TrainingModule
@@ -246,6 +248,24 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(composed, monkeypatch
     assert all(row.get("train/loss", 0.0) is not None for row in record["metrics"])
     with pytest.raises(RunError, match="after 1 skipped"):
         run(composed("trainer.max_skipped_steps=1"))
+
+
+def test_an_update_beyond_its_formula_ends_the_run_and_changes_no_weight(
+    composed, monkeypatch
+) -> None:
+    original, weights = muon.orthogonalize, []
+
+    def broken(matrices: Tensor) -> Tensor:
+        weights.append(1)
+        return original(matrices) * (1e9 if len(weights) == 4 else 1)
+
+    monkeypatch.setattr(muon, "orthogonalize", broken)
+    with pytest.raises(RunError, match=r"Muon's update is larger(.|\n)* step 4; (.|\n)*MPS shared"):
+        run(composed("optimizer=muon"))
+    weights.clear()
+    config = composed("optimizer=muon", "trainer.max_skipped_steps=1")
+    run(config)
+    assert record_of(config)["training"]["skipped_steps"] == 1
 
 
 GRATINGS = [
