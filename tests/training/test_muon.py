@@ -55,7 +55,9 @@ KINDS = {
     "of one rank": lambda: torch.randn(N, 1) @ torch.randn(1, N),
     "of three ranks": lambda: torch.randn(N, 3) @ torch.randn(3, N),
     "diagonal": lambda: torch.rand(N).diag(),
-    "values that decay": lambda: torch.linalg.qr(torch.randn(N, N)).Q @ (0.8 ** torch.arange(N)).diag(),
+    "values that decay": lambda: (
+        torch.linalg.qr(torch.randn(N, N)).Q @ (0.8 ** torch.arange(N)).diag()
+    ),
     "few rows": lambda: torch.randn(N, N) * (torch.arange(N)[:, None] % 50 == 0),
     "few large entries": lambda: torch.randn(N, N) ** 7,
 }
