@@ -175,6 +175,23 @@ def test_two_gpus_go_on_as_if_they_had_not_stopped(
     assert_same_curve(whole, broken)
 
 
+@pytest.mark.parametrize("where", [ON_GPU])
+def test_one_gpu_goes_on_with_what_two_began(where, tmp_path: Path, shared_data: Path) -> None:
+    whole, begun = tmp_path / "whole", tmp_path / "begun"
+    words = [*where, "trainer.precision=float32"]
+    for output, devices, before, status in (
+        (whole, 1, "", 0),
+        (begun, 2, STOP_AT_7, 128 + signal.SIGTERM),
+        (begun, 1, "", 0),
+    ):
+        result = train(output, shared_data, *words, f"trainer.devices={devices}", before=before)
+        assert result.returncode == status, result.stderr
+    assert len(rows(whole)) == len(rows(begun)) == 12
+    for a, b in zip(rows(whole), rows(begun), strict=True):
+        assert float(b["train/loss"]) == pytest.approx(float(a["train/loss"]), rel=1e-4)
+    assert record(begun)["test"]["n"] == record(whole)["test"]["n"] == 50
+
+
 LOSE_AT_7 = """
 import os, signal
 from chela.training import distributed
