@@ -3,13 +3,14 @@
 #
 #   bash scripts/evidence.sh FOLDER                      all of them, about half an hour
 #   bash scripts/evidence.sh FOLDER kernels training     some: tests kernels sanitizer training
-#                                                        lengths efficiency listops
-#   bash scripts/evidence.sh FOLDER sequence             on two GPUs: what they do with a sequence
+#                                                        recipes lengths efficiency listops
+#   bash scripts/evidence.sh FOLDER sequence two         on two GPUs: what they do with a sequence,
+#                                                        and with a batch
 #
 # The tests need `pip install -e '.[dev]'`. The exit status is 1 if a command failed.
 set -u
-one="tests kernels sanitizer training lengths efficiency listops"
-known="$one sequence"
+one="tests kernels sanitizer training recipes lengths efficiency listops"
+known="$one sequence two"
 folder=$(realpath -m "${1:?name a folder for the logs}"); shift
 parts=${*:-$one}
 for part in $parts; do
@@ -67,6 +68,23 @@ for part in $parts; do
       keep training python train.py model=chela $own $d128 task=pathfinder task.num_train=20000 \
         trainer.batch_size=256 trainer.max_steps=400 output_dir="$folder/runs"
       ;;
+    recipes) # as they are, where a GPU has nothing else to do; a profile each
+      for shape in "image 1024 51200" "pathfinder 1024 65536" "pathfinder 1024 262144" \
+        "pathx 16384 262144" "rfc_bytes 4096,16384 65536"; do
+        read -r task lengths tokens <<<"$shape"
+        keep recipes python -m chela bench-training --no-plain --lengths "$lengths" \
+          --tokens "$tokens" --profile "$folder/profile-$task-$tokens.txt" task="$task" model=chela
+      done
+      keep recipes python -m chela bench-training --no-plain --lengths 1024 --tokens 262144 \
+        --profile "$folder/profile-d128.txt" task=pathfinder model=chela $d128
+      keep recipes python -m chela bench-training --no-plain --lengths 4096,16384 --tokens 65536 \
+        task=rfc_bytes model=transformer
+      for task in "text task.protocol=lra" \
+        "listops task.num_train=20000 task.num_val=1000 task.num_test=1000"; do # of many lengths
+        keep recipes python -m chela bench-training --no-plain \
+          --profile "$folder/profile-${task%% *}.txt" task=$task model=chela data_dir="$data"
+      done
+      ;;
     lengths)
       keep lengths python -m chela bench-training task=listops model=chela $d128 \
         --lengths 1024,4096,16384,65536,131072 --plot "$folder/lengths.png"
@@ -80,6 +98,12 @@ for part in $parts; do
         tests/training/test_sequence_devices.py -m gpu -q
       keep sequence python -m chela bench-sequence --profile
       keep sequence python -m chela bench-sequence --lengths 262144 --profile model.causal=true
+      ;;
+    two)
+      for tokens in 262144 524288; do
+        keep two python -m chela bench-training --no-plain --lengths 1024 --tokens $tokens \
+          task=pathfinder model=chela trainer.devices=2
+      done
       ;;
     listops)
       keep listops python train.py task=listops model=chela $d128 trainer.max_epochs=3 \

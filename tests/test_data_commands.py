@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chela.commands.prepare import LRA, arguments_of
+from chela.config.schema import compose_run
 from tests.conftest import ROOT, TINY, program
 
 pytestmark = pytest.mark.process
@@ -56,3 +59,27 @@ def test_evidence_names_its_parts(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "there is no part 'kernel'; there are: tests kernels" in result.stderr
     assert not (tmp_path / "logs").exists()
+
+
+def test_evidence_asks_for_what_there_is(tmp_path: Path) -> None:
+    """Every command of every part, as a Python that only notes them is given it."""
+    noted = tmp_path / "noted"
+    for name in ("python", "compute-sanitizer"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "$@" >>{noted}\n')
+        (tmp_path / name).chmod(0o755)
+    (parts,) = re.findall(r'^one="(.*)"$', (ROOT / "scripts/evidence.sh").read_text(), re.M)
+    subprocess.run(
+        ["bash", "scripts/evidence.sh", tmp_path / "logs", *parts.split(), "sequence", "two"],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    commands = [line.split() for line in noted.read_text().splitlines()]
+    assert len(commands) > 25
+    for words in commands:
+        for word in words:
+            if word.startswith("tests/"):
+                assert (ROOT / word).exists(), word
+        if words[0] == "train.py" or "chela" in words:
+            compose_run([word for word in words if "=" in word])
