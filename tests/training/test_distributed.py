@@ -95,12 +95,12 @@ HARD = [
     "optimizer=muon",
     "optimizer.lr=1e-3",
     "trainer.length_window=4",
-    "trainer.max_skipped_steps=1",
+    "trainer.max_skipped_steps=2",
     "trainer.max_steps=20",
 ]
-# In the sixth step a gradient of the first process is not finite.
+# In the sixth step a gradient of the first process is not finite, in the ninth an update of it.
 POISON = """
-from chela.training import module
+from chela.training import module, muon
 original, steps = module.add_up_gradients, []
 def poisoned(model):
     steps.append(model)
@@ -108,6 +108,8 @@ def poisoned(model):
         next(model.parameters()).grad.view(-1)[0] = torch.inf
     original(model)
 module.add_up_gradients = poisoned
+right = muon.orthogonalize
+muon.orthogonalize = lambda x: right(x) * (1e9 if len(steps) == 9 else 1)
 """
 
 
@@ -131,7 +133,7 @@ def test_two_processes_compute_what_one_does(where, tmp_path: Path, shared_data:
     if not exact:
         return
     assert one[5]["gradient_norm"] == two[5]["gradient_norm"] == "inf"
-    assert record(tmp_path / "2")["training"]["skipped_steps"] == 1
+    assert record(tmp_path / "2")["training"]["skipped_steps"] == 2
 
 
 def test_two_processes_are_one_run(composed, tmp_path: Path, shared_data: Path) -> None:
