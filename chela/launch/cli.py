@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from time import sleep
 from typing import Any
 
 from hydra import version
@@ -36,6 +37,7 @@ launcher.register()
 # Errors that the user can put right: their message is enough. Others are defects of ours.
 PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)
 KEYS = (ConfigAttributeError, ConfigKeyError)
+PATIENCE = 10.0  # seconds by which processes that were started together may be apart
 TRAILER = re.compile(r"\s+(full_key: |(object|reference)_type=)")
 
 
@@ -46,7 +48,8 @@ def plain_errors(
     """Print errors that the user can put right as one message, and exit with status 1.
 
     The status is the error's own: of a run that another process is at ``InUse.STATUS``. Where
-    torchrun or srun has started several processes, one of each node says what all of them meet.
+    torchrun or srun has started several processes, the first of each node says what all of them
+    meet. The others leave it the time for that: the one that ends first ends them all.
 
     Anything else is a defect of ours and keeps its traceback. ``CHELA_TRACEBACK=1`` shows the
     traceback of every error.
@@ -68,8 +71,9 @@ def plain_errors(
         plain = is_plain(error) or while_composing(error)
         if not plain or os.environ.get("CHELA_TRACEBACK") == "1":
             raise
-        if isinstance(error, OwnError) or _is_first_of_its_node():
-            Screen(stderr=True).tell(f"error: {explain(error)}")
+        if not (isinstance(error, OwnError) or _is_first_of_its_node()):
+            sleep(PATIENCE)
+        Screen(stderr=True).tell(f"error: {explain(error)}")
         sys.exit(error.STATUS if isinstance(error, ChelaError) else 1)
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
         said = "interrupted; what was prepared stays, repeat the command to go on"

@@ -169,7 +169,7 @@ def test_nodes_with_another_command_or_other_data_are_not_one_run(
 
 @pytest.mark.parametrize("error", [ConfigError("what"), DataError("what"), OwnError("what")])
 @pytest.mark.parametrize(
-    ("variables", "says"),
+    ("variables", "first"),
     [
         ({}, True),
         (SCRIPT, True),
@@ -179,15 +179,21 @@ def test_nodes_with_another_command_or_other_data_are_not_one_run(
         ({"LOCAL_RANK": "1"}, True),  # started by the first one, which has not met it
     ],
 )
-def test_what_all_processes_meet_one_of_each_node_says(
-    variables: dict[str, str], says: bool, error: Exception, monkeypatch, capsys
+def test_what_all_processes_meet_the_first_of_each_node_says(
+    variables: dict[str, str], first: bool, error: Exception, monkeypatch, capsys
 ) -> None:
+    """Torchrun and srun end all with the one that ends first: so the others wait before they do.
+
+    Who is not ended then is alone with it.
+    """
+    said: list[str] = []
+    monkeypatch.setattr("chela.launch.cli.sleep", lambda _: said.append(capsys.readouterr().err))
     started_by(monkeypatch, variables)
     with pytest.raises(SystemExit) as ended, plain_errors():
         raise error
     assert ended.value.code == 1
-    said = says or isinstance(error, OwnError)
-    assert capsys.readouterr().err == ("error: what\n" if said else "")
+    assert said == ([] if first or isinstance(error, OwnError) else [""])
+    assert capsys.readouterr().err == "error: what\n"
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
