@@ -7,6 +7,7 @@ from dataclasses import field
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class BackboneConfig:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1  # on what is added to the residual stream
     # dropout as for a whole channel; named as in S4's published code
     tie_dropout: bool = field(default=False, metadata={"neutral": False})
+    # of whole tokens of the input: what is learnt must not hang on a few of them
+    token_dropout: Annotated[float, Ge(0), Lt(1)] = field(default=0.0, metadata={"neutral": 0.0})
     causal: bool = False  # classification may look at the whole sequence
     pooling: Pooling = "mean"  # over the true length; last is for causal models
     # batch: pooled features of one scale, however little a mean over many tokens varies
@@ -84,6 +87,7 @@ class Backbone(nn.Module):
         input_dim: int,
     ) -> None:
         super().__init__()
+        self.token_dropout = config.token_dropout
         if vocab_size is not None:
             self.encoder: nn.Module = TokenEncoder(vocab_size, config.dim)
         else:
@@ -114,6 +118,8 @@ class Backbone(nn.Module):
         """
         self.check(values, lengths)
         x = self.encoder(values, lengths)  # (B, L, D)
+        if self.token_dropout and self.training:
+            x = x * F.dropout(torch.ones_like(x[..., :1]), self.token_dropout)
         for block in self.blocks:
             x = block(x, lengths)
         if self.final_norm is None:

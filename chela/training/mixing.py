@@ -23,13 +23,13 @@ def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
     """Mix each sample with the one before it in the batch.
 
     ``mixup`` takes the mean of both that ``share`` says (Zhang et al. 2018, arXiv 1710.09412,
-    equation 2); ``cutmix`` takes a piece of that length, wherever in the sequence, from the other
-    one (Yun et al. 2019, arXiv 1905.04899, equation 1, along a sequence). Shares are uniform,
-    Beta(1, 1), as both papers have them for small pictures. The larger one is a sample's own: a
-    smaller one would be the same mixture seen from the other sample.
+    equation 2); ``cutmix`` takes a piece of that length from the other one, from where it goes to
+    (Yun et al. 2019, arXiv 1905.04899, equation 1, along a sequence). Shares are uniform, Beta(1,
+    1), as both papers have them for small pictures. The larger one is a sample's own: a smaller one
+    would be the same mixture seen from the other sample.
 
     Args:
-        batch: of continuous values (B, L) or (B, L, C) without padding.
+        batch: of sequences (B, L) or (B, L, C); for ``mixup`` of continuous values of one length.
         how: ``"mixup"`` or ``"cutmix"``.
         share: (B,) of each sample's own; None: drawn on the device.
     """
@@ -37,14 +37,15 @@ def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
     if share is None:
         share = 1 - torch.rand(size, device=values.device) / 2
     other = values.roll(1, 0)
+    rest = [1] * (values.ndim - 2)  # channels
     if how == "mixup":
-        mixed = torch.lerp(other, values, share.view(-1, *[1] * (values.ndim - 1)).to(values.dtype))
+        mixed = torch.lerp(other, values, share.view(-1, 1, *rest).to(values.dtype))
     else:
-        length = values.shape[1]
-        cut = ((1 - share) * length).round()  # (B,) positions
-        first = (torch.rand(size, device=values.device) * (length - cut + 1)).floor()
-        at = torch.arange(length, device=values.device)
+        room = torch.minimum(batch.lengths, batch.lengths.roll(1))  # both have so many positions
+        cut = ((1 - share) * room).round()
+        first = (torch.rand(size, device=values.device) * (room - cut + 1)).floor()
+        at = torch.arange(values.shape[1], device=values.device)
         inside = (at >= first[:, None]) & (at < (first + cut)[:, None])  # (B, L)
-        mixed = torch.where(inside.view(*inside.shape, *[1] * (values.ndim - 2)), other, values)
-        share = 1 - cut / length
+        mixed = torch.where(inside.view(*inside.shape, *rest), other, values)
+        share = 1 - cut / batch.lengths.clamp(min=1)
     return Mixed(batch._replace(values=mixed), share, batch.targets.roll(1, 0))

@@ -208,3 +208,22 @@ def test_a_norm_of_pooled_features_does_not_see_empty_sequences():
     more = torch.cat([lengths[full], torch.zeros(2, dtype=lengths.dtype)])
     found = model.encode(torch.cat([ids[full], ids[:2]]), more)[:-2]
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("vocab_size", [VOCAB, None])
+def test_training_alone_leaves_whole_tokens_out(vocab_size: int | None) -> None:
+    torch.manual_seed(0)
+    config = BackboneConfig(dim=DIM, depth=1, token_dropout=0.25)
+    sizes: Any = {"vocab_size": vocab_size, "input_dim": 1, "num_classes": CLASSES}
+    model = Classifier(config, Averager, **sizes)
+    seen: list[Tensor] = []
+    model.backbone.blocks[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    values = torch.randint(VOCAB, (8, 100)) if vocab_size else torch.randn(8, 100)
+    lengths = torch.full((8,), 100)
+    model.train().encode(values, lengths)
+    model.eval().encode(values, lengths)
+    training, whole = seen
+    left_out = (training == 0).all(-1)  # (B, L)
+    assert left_out.float().mean() == pytest.approx(0.25, abs=0.05)
+    torch.testing.assert_close(training[~left_out], whole[~left_out] / 0.75)
+    assert whole.ne(0).any(-1).all()

@@ -67,6 +67,19 @@ def test_a_piece_of_another_counts_by_its_length(
             assert (~own).sum() <= (length + 1) // 2
 
 
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=6), st.integers(0, 99))
+def test_a_piece_lies_within_both_sequences(lengths: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    at, long = torch.arange(20), torch.tensor(lengths)
+    ids = torch.arange(1, len(lengths) + 1)[:, None] * (at < long[:, None])  # padding is 0
+    rows = torch.arange(len(lengths))
+    mixed = mix(Batch(ids, long, rows, rows), "cutmix")
+    assert mixed.batch.values.dtype == ids.dtype
+    assert torch.equal(mixed.batch.values == 0, ids == 0)
+    own = (mixed.batch.values == ids) & (ids > 0)
+    torch.testing.assert_close(mixed.share, own.sum(1) / long)
+
+
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
 def test_shares_lie_between_a_half_and_all(how) -> None:
     shares = mix(batch_of(torch.rand(4000, 50)), how).share
@@ -106,19 +119,29 @@ def test_each_replay_of_a_graph_mixes_anew(how: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "padded", "said"),
+    ("how", "words", "padded", "said"),
     [
-        (["task=listops"], True, "listops has symbols, of which there is no mean"),
-        (["task=image"], True, "the sequences of image have different lengths"),
+        ("mixup", ["task=listops"], True, "listops has symbols, of which there is no mean"),
+        ("mixup", ["task=image"], True, "the sequences of image have different lengths"),
+        ("cutmix", ["task=mqar"], False, "mqar does not ask for the class of one sequence"),
         (
+            "cutmix",
             ["task=gratings", "trainer.devices=2", "trainer.sequence_devices=2"],
             False,
             "devices that hold a sequence together would each mix another one",
         ),
     ],
 )
-def test_what_cannot_be_mixed_is_refused(words: list[str], padded: bool, said: str) -> None:
-    small = ["model.dim=16", "model.depth=1", "trainer.accelerator=cpu"]
-    config = parse(composed_of("model=chela", *words, *small, "trainer.mixing=mixup"))
-    with pytest.raises(ConfigError, match=rf"{said}.*\n.*trainer\.mixing=none"):
+def test_what_cannot_be_mixed_is_refused(
+    how: str, words: list[str], padded: bool, said: str
+) -> None:
+    small = ["model.dim=16", "model.depth=1", "trainer.accelerator=cpu", f"trainer.mixing={how}"]
+    config = parse(composed_of("model=chela", *words, *small))
+    with pytest.raises(ConfigError, match=rf"={how} .*{said}.*\n.*trainer\.mixing=none"):
         build_module(config, build_task(config).spec, resolve(config), 1, padded)
+
+
+def test_pieces_of_listops_train(composed) -> None:
+    config = composed("trainer.mixing=cutmix", "trainer.max_steps=2")
+    run(config)
+    assert record_of(config)["status"] == "finished"
