@@ -68,7 +68,8 @@ def main() -> None:
     heads(320, BF16)
     heads(768, FP32)
     taps(256, 32, 2, 1024)
-    taps(512, 16, 1, 4096)
+    taps(320, 2, 2, 2048)
+    taps(640, 16, 1, 4096)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from chela.kernels.exponentials import exponential_sums, naive
+from chela.kernels.exponentials import exponential_sums, fused, naive
 from tests.kernels.comparison import DEVICE, assert_close, assert_same, narrowed
 
 
@@ -20,7 +20,15 @@ def draw(directions: int, dim: int, n: int) -> list[Tensor]:
 @pytest.mark.parametrize("implementation", ["torch", "triton"])
 @pytest.mark.parametrize(
     ("directions", "dim", "n", "length"),
-    [(1, 2, 1, 1), (2, 3, 5, 63), (1, 2, 32, 130), (1, 1, 32, 1090)],
+    [
+        (1, 2, 1, 1),
+        (2, 3, 5, 63),
+        (2, 1, 16, 70),
+        (1, 2, 32, 130),
+        (2, 1, 64, 300),
+        (1, 1, 32, 1090),
+        (1, 1, 2, 2100),  # beyond one program's share both ways
+    ],
 )
 def test_taps_and_gradients_are_the_formulas(implementation, directions, dim, n, length) -> None:
     leaves, wide = narrowed(draw(directions, dim, n), torch.float32)
@@ -31,6 +39,34 @@ def test_taps_and_gradients_are_the_formulas(implementation, directions, dim, n,
         assert_close(ours, true, 1e-6)
         return
     assert_same([ours], [true], leaves, wide, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("programs", "tiles", "parts"), [(1, 64, (2, 2)), (3, 32, (3, 1)), (100, 16, (3, 1))]
+)
+def test_taps_are_the_formulas_however_they_are_shared_out(
+    programs, tiles, parts, monkeypatch, uninitialised_memory_is_nan
+) -> None:
+    monkeypatch.setattr(fused, "PROGRAMS", programs)
+    monkeypatch.setattr(fused, "STEPS", 2)
+    assert (fused._tiles(1, 4130), fused._parts(1, 4130)) == (tiles, parts)
+    leaves, wide = narrowed(draw(1, 1, 2), torch.float32)
+    ours, again, third = (
+        exponential_sums(*leaves, 4130, implementation="triton") for _ in range(3)
+    )
+    assert_same([ours], [naive.exponential_sums(*wide, 4130)], leaves, wide, 1e-5)
+    first, second = (torch.autograd.grad(each.sum(), leaves) for each in (again, third))
+    assert torch.equal(again, third)
+    assert all(map(torch.equal, first, second))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # by the interpreter
+def test_an_angle_that_is_no_number_has_no_taps() -> None:
+    rate, angle, real, imag = draw(1, 2, 3)
+    angle[0, 1] = torch.nan
+    taps = exponential_sums(rate, angle, real, imag, 70, implementation="triton")
+    assert taps[:, 0].isnan().all()
+    assert taps[:, 1].isfinite().all()
 
 
 def test_a_slow_mode_is_as_exact_far_away() -> None:

@@ -30,7 +30,7 @@ def exponential_sums(
         real: (K, D, N), of the amplitudes of K directions, which share rates and angles.
         imag: (K, D, N).
         length: L.
-        implementation: ``torch``, or ``triton`` for one kernel per direction of autograd on a GPU:
+        implementation: ``torch``, or ``triton`` for one kernel forward and two backward on a GPU:
             float32, no second-order gradients.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Sums of exponentials as one Triton kernel per direction of autograd, behind an operator."""
+"""Sums of exponentials by Triton behind an operator: one kernel forward, two backward."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from torch import Tensor
 from chela.kernels.exponentials import fused_kernels as kernels
 from chela.kernels.launching import INTERPRETED, no_second_order, on
 
-TILE = 2048  # numbers exp(j s) that a program keeps in registers, twice
-TILES = 16  # of taps that a program makes: few, so that a long kernel fills a GPU
+MODES = 16  # at a time: the fewest that tl.dot multiplies over
+TILE = 64  # taps forward
+BACKWARD_TILE = 128
+TILES = 16  # of one product backward, and of a program forward at least
+MORE_TILES = (64, 32)  # of a program forward: they save exponentials where enough programs are left
+STEPS = 16  # products of a program backward at most: what each program does once is little by then
+PROGRAMS = 528  # that fill a GPU: four for each of a large one's 132 multiprocessors
+REGISTERS = 168  # with which a multiprocessor has three programs backward, not two
+SUM = {"ROWS": 16, "BM": 32}  # parts at a time, and modes, that a program adds up
+FORM = {"BN": MODES, "num_warps": 4, "num_stages": 1}
 
 
 def exponential_sums(
@@ -32,10 +40,24 @@ def exponential_sums(
     return _forward(rate, angle, real, imag, length)
 
 
-def _tile(n: int) -> dict[str, int]:
-    """BN and BL: all of a channel's exponentials, at a power of two of taps."""
-    wide = max(2, triton.next_power_of_2(n))
-    return {"BN": wide, "BL": max(16, TILE // wide)}
+def _tiles(rows: int, length: int) -> int:
+    """How many tiles of taps a program has forward."""
+    for tiles in MORE_TILES:
+        taps = tiles * TILE
+        if 2 * length > taps and rows * triton.cdiv(length, taps) >= PROGRAMS:
+            return tiles
+    return TILES
+
+
+def _parts(rows: int, length: int) -> tuple[int, int]:
+    """Into how many parts the taps are cut backward, and how many products each has.
+
+    That is the same on every GPU, and so are the sums to the bit.
+    """
+    products = triton.cdiv(length, TILES * BACKWARD_TILE)
+    steps = max(1, min(STEPS, rows * products // PROGRAMS))
+    steps = triton.cdiv(products, triton.cdiv(products, steps))  # parts of one size
+    return triton.cdiv(products, steps), steps
 
 
 @torch.library.custom_op("chela::exponential_sums", mutates_args=())
@@ -43,10 +65,11 @@ def _forward(rate: Tensor, angle: Tensor, real: Tensor, imag: Tensor, length: in
     given = [each.contiguous() for each in (rate, angle, real, imag)]
     directions, dim, n = real.shape
     out = real.new_empty(directions, dim, length)
-    tile = _tile(n)
+    rows = directions * dim
+    tiles = _tiles(rows, length)
     with on(rate):
-        kernels.exponential_sums_forward[(directions * dim, -(-length // (TILES * tile["BL"])))](
-            *given, out, length, dim, n, **tile, TILES=TILES
+        kernels.exponential_sums_forward[(rows, triton.cdiv(length, tiles * TILE))](
+            *given, out, length, dim, n, BL=TILE, T=tiles, **FORM
         )
     return out
 
@@ -63,9 +86,16 @@ def _backward(
     given = [each.contiguous() for each in (rate, angle, real, imag, dout)]
     directions, dim, n = real.shape
     found = [each.new_empty(each.shape) for each in given[:4]]
+    rows, length, groups = directions * dim, dout.shape[-1], triton.cdiv(n, MODES)
+    count, steps = _parts(rows * groups, length)
+    parts = real.new_empty(count, directions, 4, dim, n)
     with on(rate):
-        kernels.exponential_sums_backward[(dim,)](
-            *given, *found, dout.shape[-1], dim, n, K=directions, **_tile(n)
+        kernels.exponential_sums_backward[(rows, count, groups)](
+            *given[:2], given[4], parts, length, dim, n, steps, BL=BACKWARD_TILE, T=TILES,
+            maxnreg=REGISTERS, **FORM,
+        )  # fmt: skip
+        kernels.exponential_sums_gradients[(triton.cdiv(dim * n, SUM["BM"]),)](
+            parts, *given[2:4], *found, count, dim * n, K=directions, **SUM
         )
     return found[0], found[1], found[2], found[3]
 

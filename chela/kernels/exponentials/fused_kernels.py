@@ -1,7 +1,7 @@
 """Triton kernels of sums of exponentials, in float32 but for angles.
 
-A program walks along a channel's taps, BL at a time: exp((first + j) s) is the product of
-exp(first s), N numbers that are new in each tile, and exp(j s), which stay in registers. Neither is
+Tap first + j of a tile is a sum over exp(first s) exp(j s): those of T tiles are a product of two
+matrices, the numbers of which the threads of a program share out and make once. Neither is made by
 a recurrence, whose error would grow with the lag.
 """
 
@@ -11,26 +11,34 @@ import triton.language as tl
 
 @triton.jit
 def _power(rate, turns, lag):
-    """Real and imaginary part of exp(lag s); ``turns`` are those of s per tap, in float64.
+    """Real and imaginary part of exp(lag s); ``turns`` are those of s per tap, from ``_modes``.
 
-    In float64 until whole turns are off, as float32 knows thousands of turns to a thousandth. Two
-    float32 numbers in its place would be as exact only where a compiler fuses no product and sum.
+    Products of integers drop whole turns by themselves; float32 knows thousands of turns to a
+    thousandth. The polynomials, the best ones of their degrees for an eighth of a turn either way,
+    are as exact as float32 and need no branch for large angles, which tl.cos and tl.sin have.
     """
-    turned = turns * lag
-    phase = 6.283185307179586 * (turned - tl.floor(turned + 0.5)).to(tl.float32)
+    turned = ((turns * lag.to(tl.int64)) >> 32).to(tl.int32)  # in 2^-32 of a turn
+    quarter = ((turned >> 29) + 1) >> 1  # the nearest one
+    x = (turned << 2).to(tl.float32) * 2.3283064365386963e-10  # the rest, in quarters: 2^-32
+    y = x * x
+    sin = x * (1.5707963 + y * (-0.64596295 + y * (0.079675905 + y * -0.0045922892)))
+    cos = 1.0 + y * (-1.2337005 + y * (0.25366923 + y * (-0.020860288 + y * 0.00090402167)))
+    odd = (quarter & 1) != 0
+    along = tl.where(odd, sin, cos)
+    across = tl.where(odd, cos, sin)
     size = tl.exp(rate * lag.to(tl.float32))
-    return size * tl.cos(phase), size * tl.sin(phase)
+    along = size * tl.where(((quarter + 1) & 2) != 0, -along, along)
+    return along, size * tl.where((quarter & 2) != 0, -across, across)
 
 
 @triton.jit
-def _modes(rate, angle, d, n, N, BN: tl.constexpr, BL: tl.constexpr):
-    """Rates and turns (BN,) of channel d, and exp(j s) for j < BL (BN, BL)."""
-    r = tl.load(rate + d * N + n, mask=n < N, other=0.0)
-    turns = tl.load(angle + d * N + n, mask=n < N, other=0.0).to(tl.float64)
-    turns *= 0.15915494309189535  # 1 / 2 pi
-    lags = (tl.arange(0, BL)[None, :] + tl.zeros((BN, 1), tl.int32)).to(tl.float64)  # (BN, BL)
-    fine_real, fine_imag = _power(r[:, None], turns[:, None], lags)
-    return r, turns, fine_real, fine_imag
+def _modes(rate, angle, at, inside):
+    """Rates, and turns per tap in 2^-64 of a turn, without whole ones, as int64."""
+    r = tl.load(rate + at, mask=inside, other=0.0)
+    radians = tl.load(angle + at, mask=inside, other=0.0)
+    turns = radians.to(tl.float64) * 0.15915494309189535  # 1 / 2 pi
+    turns = (turns - tl.floor(turns + 0.5)) * 18446744073709551616.0
+    return r + 0.0 * radians, turns.to(tl.int64)  # an integer cannot be NaN: the rate is
 
 
 @triton.jit
@@ -45,79 +53,124 @@ def exponential_sums_forward(
     N,
     BN: tl.constexpr,
     BL: tl.constexpr,
-    TILES: tl.constexpr,
+    T: tl.constexpr,
 ):
-    """TILES tiles of the taps of one channel and direction."""
+    """T tiles of BL taps of one channel and direction, from BN modes at a time."""
     row = tl.program_id(0)
-    start = tl.program_id(1) * TILES * BL
-    n, j = tl.arange(0, BN), tl.arange(0, BL)
-    r, turns, fine_real, fine_imag = _modes(rate, angle, row % D, n, N, BN, BL)
-    a = tl.load(real + row * N + n, mask=n < N, other=0.0)
-    b = tl.load(imag + row * N + n, mask=n < N, other=0.0)
-    out += row.to(tl.int64) * L
-    for first in tl.range(start, min(start + TILES * BL, L), BL):
-        lag = (first + tl.zeros((BN,), tl.int32)).to(tl.float64)
-        coarse_real, coarse_imag = _power(r, turns, lag)
+    j = tl.arange(0, BL)
+    first = (tl.program_id(1) * T + tl.arange(0, T)) * BL
+    taps = tl.zeros((T, BL), tl.float32)
+    for start in tl.range(0, N, BN):
+        n = start + tl.arange(0, BN)
+        inside = n < N
+        r, turns = _modes(rate, angle, (row % D) * N + n, inside)
+        a = tl.load(real + row * N + n, mask=inside, other=0.0)[None, :]
+        b = tl.load(imag + row * N + n, mask=inside, other=0.0)[None, :]
+        fine_real, fine_imag = _power(r[:, None], turns[:, None], j[None, :])  # (BN, BL)
+        coarse_real, coarse_imag = _power(r[None, :], turns[None, :], first[:, None])  # (T, BN)
         x = a * coarse_real - b * coarse_imag
-        y = a * coarse_imag + b * coarse_real
-        taps = tl.sum(x[:, None] * fine_real - y[:, None] * fine_imag, axis=0)  # (BL,)
-        tl.store(out + first + j, taps, mask=first + j < L)
+        y = -a * coarse_imag - b * coarse_real
+        taps = tl.dot(x, fine_real, acc=taps, input_precision="ieee")
+        taps = tl.dot(y, fine_imag, acc=taps, input_precision="ieee")
+    at = first[:, None] + j[None, :]
+    tl.store(out + row.to(tl.int64) * L + at, taps, mask=at < L)
 
 
 @triton.jit
 def exponential_sums_backward(
     rate,  # (D, N)
     angle,
+    dout,  # (K, D, L)
+    parts,  # (parts, K, 4, D, N): P and Q, real and imaginary part of each
+    L,
+    D,
+    N,
+    STEPS,
+    BN: tl.constexpr,
+    BL: tl.constexpr,
+    T: tl.constexpr,
+):
+    """P = sum_l dout_l exp(l s) and Q = sum_l l dout_l exp(l s) of BN modes over a part of taps.
+
+    Both are sums over j of exp(j s) times a sum over tiles; a part is T tiles, STEPS times.
+    """
+    row, part = tl.program_id(0), tl.program_id(1)
+    n, j = tl.program_id(2) * BN + tl.arange(0, BN), tl.arange(0, BL)
+    inside = n < N
+    r, turns = _modes(rate, angle, (row % D) * N + n, inside)
+    r, turns = r[:, None], turns[:, None]
+    u_real = tl.zeros((BN, BL), tl.float32)  # sum over tiles of dout exp(first s)
+    u_imag = tl.zeros((BN, BL), tl.float32)
+    w_real = tl.zeros((BN, BL), tl.float32)  # the same times first
+    w_imag = tl.zeros((BN, BL), tl.float32)
+    dout += row.to(tl.int64) * L
+    start = part * STEPS * T * BL
+    for begin in tl.range(start, min(start + STEPS * T * BL, L), T * BL):
+        first = begin + tl.arange(0, T) * BL
+        at = first[:, None] + j[None, :]
+        g = tl.load(dout + at, mask=at < L, other=0.0)  # (T, BL)
+        coarse_real, coarse_imag = _power(r, turns, first[None, :])  # (BN, T)
+        far = first.to(tl.float32)[None, :]
+        u_real = tl.dot(coarse_real, g, acc=u_real, input_precision="ieee")
+        u_imag = tl.dot(coarse_imag, g, acc=u_imag, input_precision="ieee")
+        w_real = tl.dot(far * coarse_real, g, acc=w_real, input_precision="ieee")
+        w_imag = tl.dot(far * coarse_imag, g, acc=w_imag, input_precision="ieee")
+    w_real += u_real * j.to(tl.float32)[None, :]
+    w_imag += u_imag * j.to(tl.float32)[None, :]
+    fine_real, fine_imag = _power(r, turns, j[None, :])  # (BN, BL)
+    p_real = tl.sum(u_real * fine_real - u_imag * fine_imag, axis=1)
+    p_imag = tl.sum(u_real * fine_imag + u_imag * fine_real, axis=1)
+    q_real = tl.sum(w_real * fine_real - w_imag * fine_imag, axis=1)
+    q_imag = tl.sum(w_real * fine_imag + w_imag * fine_real, axis=1)
+    place = part.to(tl.int64) * tl.num_programs(0) + row // D * D  # rows of all k before this one
+    parts += place * 4 * N + (row % D) * N + n
+    tl.store(parts, p_real, mask=inside)
+    tl.store(parts + D * N, p_imag, mask=inside)
+    tl.store(parts + 2 * D * N, q_real, mask=inside)
+    tl.store(parts + 3 * D * N, q_imag, mask=inside)
+
+
+@triton.jit
+def _sum_of_parts(parts, count, stride, m, M, ROWS: tl.constexpr, BM: tl.constexpr):
+    """The same number of all parts added up in a fixed order, (BM,)."""
+    total = tl.zeros((ROWS, BM), tl.float32)
+    for start in tl.range(0, count, ROWS):
+        part = start + tl.arange(0, ROWS)[:, None]
+        inside = (part < count) & (m < M)[None, :]
+        total += tl.load(parts + part.to(tl.int64) * stride + m[None, :], mask=inside, other=0.0)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def exponential_sums_gradients(
+    parts,  # (parts, K, 4, D, N)
     real,  # (K, D, N)
     imag,
-    dout,  # (K, D, L)
     drate,  # (D, N)
     dangle,
     dreal,  # (K, D, N)
     dimag,
-    L,
-    D,
-    N,
+    count,
+    M,  # D N
     K: tl.constexpr,
-    BN: tl.constexpr,
-    BL: tl.constexpr,
+    ROWS: tl.constexpr,
+    BM: tl.constexpr,
 ):
-    """All gradients of one channel, from P = sum_l dout_l exp(l s), Q = sum_l l dout_l exp(l s).
-
-    Both are sums over j of exp(j s) times a sum over tiles, which each thread makes for itself.
-    """
-    d = tl.program_id(0)
-    n, j = tl.arange(0, BN), tl.arange(0, BL)
-    r, turns, fine_real, fine_imag = _modes(rate, angle, d, n, N, BN, BL)
-    sum_rate = tl.zeros((BN,), tl.float32)
-    sum_angle = tl.zeros((BN,), tl.float32)
+    """All gradients of BM modes from the parts of P and Q."""
+    m = tl.program_id(0) * BM + tl.arange(0, BM)
+    sum_rate = tl.zeros((BM,), tl.float32)
+    sum_angle = tl.zeros((BM,), tl.float32)
     for k in tl.static_range(K):
-        row = k * D + d
-        u_real = tl.zeros((BN, BL), tl.float32)  # sum over tiles of dout exp(first s)
-        u_imag = tl.zeros((BN, BL), tl.float32)
-        w_real = tl.zeros((BN, BL), tl.float32)  # the same times first
-        w_imag = tl.zeros((BN, BL), tl.float32)
-        upstream = dout + row.to(tl.int64) * L
-        for first in tl.range(0, L, BL):
-            g = tl.load(upstream + first + j, mask=first + j < L, other=0.0)[None, :]
-            lag = (first + tl.zeros((BN,), tl.int32)).to(tl.float64)
-            coarse_real, coarse_imag = _power(r, turns, lag)
-            far = lag.to(tl.float32)
-            u_real += coarse_real[:, None] * g
-            u_imag += coarse_imag[:, None] * g
-            w_real += (far * coarse_real)[:, None] * g
-            w_imag += (far * coarse_imag)[:, None] * g
-        w_real += u_real * j.to(tl.float32)[None, :]
-        w_imag += u_imag * j.to(tl.float32)[None, :]
-        p_real = tl.sum(u_real * fine_real - u_imag * fine_imag, axis=1)
-        p_imag = tl.sum(u_real * fine_imag + u_imag * fine_real, axis=1)
-        q_real = tl.sum(w_real * fine_real - w_imag * fine_imag, axis=1)
-        q_imag = tl.sum(w_real * fine_imag + w_imag * fine_real, axis=1)
-        a = tl.load(real + row * N + n, mask=n < N, other=0.0)
-        b = tl.load(imag + row * N + n, mask=n < N, other=0.0)
+        own = parts + k * 4 * M
+        p_real = _sum_of_parts(own, count, K * 4 * M, m, M, ROWS, BM)
+        p_imag = _sum_of_parts(own + M, count, K * 4 * M, m, M, ROWS, BM)
+        q_real = _sum_of_parts(own + 2 * M, count, K * 4 * M, m, M, ROWS, BM)
+        q_imag = _sum_of_parts(own + 3 * M, count, K * 4 * M, m, M, ROWS, BM)
+        a = tl.load(real + k * M + m, mask=m < M, other=0.0)
+        b = tl.load(imag + k * M + m, mask=m < M, other=0.0)
         sum_rate += a * q_real - b * q_imag
         sum_angle -= a * q_imag + b * q_real
-        tl.store(dreal + row * N + n, p_real, mask=n < N)
-        tl.store(dimag + row * N + n, -p_imag, mask=n < N)
-    tl.store(drate + d * N + n, sum_rate, mask=n < N)
-    tl.store(dangle + d * N + n, sum_angle, mask=n < N)
+        tl.store(dreal + k * M + m, p_real, mask=m < M)
+        tl.store(dimag + k * M + m, -p_imag, mask=m < M)
+    tl.store(drate + m, sum_rate, mask=m < M)
+    tl.store(dangle + m, sum_angle, mask=m < M)
