@@ -7,6 +7,7 @@ PyTorch in float64 as the reference, and the fewest passes over memory that the 
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from chela.bench.measure import MAX_ERROR, Case, Shape
 from chela.kernels import choose, linear_attention, long_conv, short_conv
 from chela.kernels.choice import Implementation
+from chela.kernels.exponentials import exponential_sums
 from chela.kernels.linear_attention.eager import finish
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.query_key import Affines, query_key
@@ -24,7 +26,9 @@ from chela.kernels.tokens import TokenNorm
 from chela.training.build import inductor_options
 
 Form = Callable[..., Tensor | tuple[Tensor, ...]]
+CONVOLUTION = 5  # passes: forward x and y, backward x and two gradients
 QK_DIM = 64  # channels of queries and keys in a block; its hidden channels are twice its own
+MODES = 32  # of a channel: S4D's 64 real states
 SHARED_QK_DIM = 128  # of one head of queries and keys for all heads of values
 TOKEN_ERROR = 1e-2  # plain PyTorch rounds to bfloat16 up to six times in a row: 6e-3
 
@@ -140,7 +144,7 @@ def short_convolution(shape: Shape, device: torch.device) -> list[Case]:
         x = activation(shape, device)
         return [x, parameter(shape.channels, 5, like=x), parameter(shape.channels, like=x)]
 
-    return convolution_cases("short convolution", convolve, inputs, shape, device)
+    return two_forms("short convolution", convolve, inputs, CONVOLUTION, shape, device)
 
 
 def long_convolution(shape: Shape, device: torch.device) -> list[Case]:
@@ -156,7 +160,29 @@ def long_convolution(shape: Shape, device: torch.device) -> list[Case]:
         kernel = parameter(2, shape.channels, shape.length, like=x)
         return [x, kernel, parameter(shape.channels, like=x)]
 
-    return convolution_cases("long convolution", convolve, inputs, shape, device)
+    return two_forms("long convolution", convolve, inputs, CONVOLUTION, shape, device)
+
+
+def exponentials(shape: Shape, device: torch.device) -> list[Case]:
+    """The taps of one direction of S4D in float32, as many as tokens: written, and read backward.
+
+    Whatever the batch, which has no part in them.
+    """
+
+    def form(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda rate, angle, real, imag: exponential_sums(
+            rate, angle, real, imag, shape.length, implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        low, high = math.log(1e-3), math.log(1e-1)
+        dt = torch.empty(shape.channels, 1, device=device).uniform_(low, high).exp()
+        rate = (-0.5 * dt).repeat(1, MODES)
+        angle = dt * math.pi * torch.arange(MODES, device=device)
+        amplitudes = torch.randn(2, 1, shape.channels, MODES, device=device)
+        return [each.requires_grad_() for each in (rate, angle, *amplitudes)]
+
+    return two_forms("exponentials", form, inputs, 4 / shape.batch, shape, device)
 
 
 def activation(shape: Shape, device: torch.device) -> Tensor:
@@ -171,19 +197,20 @@ def parameter(*sizes: int, like: Tensor) -> Tensor:
     return drawn.requires_grad_()
 
 
-def convolution_cases(
+def two_forms(
     operation: str,
-    convolve: Callable[[Implementation], Callable[..., Tensor]],
+    form: Callable[[Implementation], Callable[..., Tensor]],
     inputs: Callable[[Shape], list[Tensor]],
+    passes: float,
     shape: Shape,
     device: torch.device,
 ) -> list[Case]:
-    """A case per implementation; forward x and y, backward x and two gradients: 5 passes."""
+    """Plain PyTorch as it is, and the kernels."""
     names: list[Implementation] = ["torch"]
     if choose("auto", device) == "triton":
         names.append("triton")
-    forms: dict[str, Form] = {name: convolve(name) for name in names}
-    return cases(operation, forms, forms["torch"], inputs, 5, shape)
+    forms: dict[str, Form] = {name: form(name) for name in names}
+    return cases(operation, forms, forms["torch"], inputs, passes, shape)
 
 
 def feed_forward(shape: Shape, device: torch.device) -> list[Case]:

@@ -33,6 +33,7 @@ BLOCKS = ("64x2048x128", "50x1024x160")  # the residual streams of ListOps at D 
 TASKS = ("64x1024x512", "64x2048x256", "64x4096x256", "16x16384x256")  # Image to Path-X
 LANGUAGE = ("16x4096x384",)  # of the values of a byte model
 LONGEST = ("1x65536x128", "1x1048576x128")  # where a convolution has three factors
+TAPS = ("1x1024x384", "1x4096x384", "1x16384x384", "1x131072x128", "1x1048576x128")
 VALUES = ("50x1024x320", "64x1024x192", "32x4096x768")  # of one wide head
 LENGTHS = [f"1x{2**power}x128" for power in range(10, 21, 2)]  # 1K to 1M
 
@@ -112,6 +113,7 @@ REGISTRY = [
     Operation(bench_cases.bidirectional_attention, heads=(32, 64)),
     Operation(bench_cases.short_convolution),
     Operation(bench_cases.long_convolution, sizes=TASKS + LONGEST),
+    Operation(bench_cases.exponentials, sizes=TAPS),
     Operation(bench_cases.feed_forward, sizes=BLOCKS, plotted=False),
     Operation(bench_cases.output_gate, sizes=BLOCKS, plotted=False),
     Operation(bench_cases.norm_and_value, sizes=BLOCKS, plotted=False),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from chela.bench.measure import Case, Result, Shape, copy_bandwidth, draw, measure, relative_error
+from chela.bench.profiling import Kernel, Profile
 from tests.conftest import program
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +87,17 @@ def test_a_drawing_needs_something_to_draw(tmp_path):
         draw(results[2:3], tmp_path / "none.png")
 
 
+def test_a_profile_knows_whose_each_kernel_is():
+    source = "\n".join(file.read_text() for file in (ROOT / "chela/kernels").rglob("*.py"))
+    made = set(re.findall(r"^@triton\.jit\ndef (\w+)", source, re.MULTILINE))
+    launched = {name for name in made if re.search(rf"kernels\.{name}\b|\b{name}\[", source)}
+    assert {"causal_forward", "mix_middle", "exponential_sums_gradients"} <= launched
+    parts = {name: next(iter(Profile((Kernel(name, 1, 1.0),), {}).parts())) for name in launched}
+    assert [name for name, part in parts.items() if part == "other"] == []
+    taps = {parts[name] for name in parts if "taps" in name or name.startswith("exponential")}
+    assert taps == {"long convolution"}
+
+
 @pytest.mark.process
 def test_the_script_prints_a_line_per_case():
     done = program("-m", "chela", "bench-kernels", "--device", "cpu", "--shape", "2x100x64")
@@ -104,4 +117,8 @@ def test_the_script_prints_a_line_per_case():
     two = ["2x100x64/32", "2x100x64/64"]
     heads = [*two, "2x100x64/64", *two]  # attention: causal, one that forgets, bidirectional
     blocks = ["2x100x64/64", "2x100x64/128"]  # of the values, 128 in all
-    assert shapes == [*heads, *["2x100x64"] * 7, *blocks]  # two convolutions, five token by token
+    assert shapes == [
+        *heads,
+        *["2x100x64"] * 8,
+        *blocks,
+    ]  # two convolutions, taps, five token by token
