@@ -24,6 +24,7 @@ from chela.training import build
 from chela.training.data import DataModule
 from chela.training.engine import Engine, resolve
 from chela.training.memory import estimate
+from chela.training.muon import orthogonalize
 from tasks.base import Batch, Task
 from tasks.errors import DataError
 from tasks.storage.rows import NOTHING
@@ -34,6 +35,7 @@ TOLERANCE = {torch.bfloat16: 5e-3, torch.float32: 1e-5}
 SAMPLES, SECONDS = 4, 60.0  # of the overfitting: it tells in a minute whether anything learns
 FEW = 32  # tokens of a sample, where the next one is asked everywhere
 LEARNED = 0.1  # nats: far under any ln(classes)
+AGAIN = {"cuda": 2.0, "cpu": 0.2}  # seconds of computing the same: a faulty GPU shows in the first
 FREE = 5 * 2**30  # bytes: the largest prepared task and some checkpoints
 
 
@@ -68,6 +70,7 @@ def diagnose(
         yield look("device", lambda text: (False, text), str(error))
         return
     yield look("device", _device, engine)
+    yield look("same bits", _same_bits, engine.device)
     for name, operation in _operations(engine).items():
         yield look(name, operation)
     yield look("disk", _disk, Path(config.output_dir))
@@ -103,6 +106,22 @@ def _device(engine: Engine) -> tuple[bool, str]:
     if free < total / 2:
         return False, f"{text}: another program uses it; see nvidia-smi"
     return True, text
+
+
+def _same_bits(device: torch.device) -> tuple[bool, str]:
+    """Whether the device computes the same again and again: fifteen products, each of the last."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (32, 320, 640) if device.type == "cuda" else (4, 128, 256)  # fill a GPU, as Image does
+    matrices = torch.randn(shape, generator=generator).to(device)
+    first, end = orthogonalize(matrices), time.monotonic() + AGAIN[device.type]
+    times, others = 0, 0
+    while time.monotonic() < end:
+        others += int((orthogonalize(matrices) != first).any())
+        times += 1
+    text = f"{times} times the same products, {others} with other results"
+    if others:
+        text += "\n  try: another GPU; let no program outside of MPS share one with others inside"
+    return not others, text
 
 
 def _operations(engine: Engine) -> dict[str, Callable[[], tuple[bool, str]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chela import doctor
 from chela.commands.doctor import INDENT
@@ -34,6 +34,7 @@ def test_all_is_well(composed) -> None:
     found = findings(config)
     assert all(finding.fine for finding in found.values()), found
     assert set(found) >= {"versions", "device", "long_conv", "disk", "W&B", "data", "overfit"}
+    assert found["same bits"].text.endswith("the same products, 0 with other results")
     assert "from float64 (at most 1e-05)" in found["short_conv"].text
     task.setup()
     assert task.meta.fingerprint[:12] in found["data"].text
@@ -83,6 +84,21 @@ def test_a_wrong_operation_is_found(composed, monkeypatch, tmp_path: Path) -> No
     found = findings(composed(f"data_dir={tmp_path}"))["short_conv"]
     assert not found.fine
     assert "kernels=torch" in found.text
+
+
+def test_a_device_that_computes_something_else_now_and_then_is_found(
+    composed, monkeypatch, tmp_path: Path
+) -> None:
+    original, calls = doctor.orthogonalize, []
+
+    def faulty(matrices: Tensor) -> Tensor:
+        calls.append(matrices)
+        return original(matrices) + (len(calls) == 3)
+
+    monkeypatch.setattr(doctor, "orthogonalize", faulty)
+    found = findings(composed(f"data_dir={tmp_path}"))["same bits"]
+    assert not found.fine
+    assert ", 1 with other results" in found.text
 
 
 def test_an_operation_that_fails_is_a_line(composed, monkeypatch, tmp_path: Path) -> None:
