@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from chela.config.schema import ModelConfig, RunConfig
-from chela.config.settings import Mixing, TrainerConfig
+from chela.config.settings import TrainerConfig
 from chela.errors import ConfigError
 from chela.kernels.choice import Asked, use_kernels
 from chela.model import Model
@@ -176,16 +176,18 @@ def build_module(
             "  try: trainer.label_smoothing=0"
         )
     if config.trainer.mixing != "none":
-        _refuse_unmixed(config.trainer.mixing, spec, padded, engine)
+        _refuse_unmixed(config.trainer, spec, padded)
     return TrainingModule(model, objective, config, steps, padded, graph=engine.step == "graph")
 
 
-def _refuse_unmixed(how: Mixing, spec: TaskSpec, padded: bool, engine: Engine) -> None:
-    why = None
+def _refuse_unmixed(config: TrainerConfig, spec: TaskSpec, padded: bool) -> None:
+    how, why = config.mixing, None
     if spec.objective != "classification" or spec.documents > 1:
         why = f"{spec.name} does not ask for the class of one sequence"
-    elif engine.sequence_devices > 1:
+    elif config.sequence_devices > 1:
         why = "devices that hold a sequence together would each mix another one into it"
+    elif config.batch_size == config.replicas:
+        why = "a device has one sample of each batch, and no other one to mix it with"
     elif how == "mixup" and spec.vocab_size is not None:
         why = f"{spec.name} has symbols, of which there is no mean"
     elif how == "mixup" and padded:

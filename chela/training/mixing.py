@@ -12,11 +12,14 @@ from tasks.base import Batch
 
 
 class Mixed(NamedTuple):
-    """A batch of which each sample has a part of another one in it."""
+    """A ``Batch`` of which each sample has a part of another one in it."""
 
-    batch: Batch
-    share: Tensor  # (B,) of a sample's own target, 0.5 to 1; the rest is the other's
+    values: Tensor
+    lengths: Tensor
+    targets: Tensor  # (B,) their own
+    index: Tensor  # type: ignore[assignment]
     others: Tensor  # (B,) the others' targets
+    share: Tensor  # (B,) of a sample's own target, 0.5 to 1; the rest is the other's
 
 
 def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
@@ -48,4 +51,4 @@ def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
         inside = (at >= first[:, None]) & (at < (first + cut)[:, None])  # (B, L)
         mixed = torch.where(inside.view(*inside.shape, *rest), other, values)
         share = 1 - cut / batch.lengths.clamp(min=1)
-    return Mixed(batch._replace(values=mixed), share, batch.targets.roll(1, 0))
+    return Mixed(*batch._replace(values=mixed), batch.targets.roll(1, 0), share)

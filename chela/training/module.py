@@ -22,7 +22,7 @@ from chela.objectives.base import Answers, Means, Objective
 from chela.training.distributed import add_up_gradients, total
 from chela.training.evaluation import Evaluation, means_of
 from chela.training.graphs import StepGraphs
-from chela.training.mixing import mix
+from chela.training.mixing import Mixed, mix
 from chela.training.narrow import NarrowWeights
 from chela.training.nonfinite import NonFinite
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
@@ -117,9 +117,9 @@ class TrainingModule(L.LightningModule):
         """
         optimizer = self.trainer.optimizers[0]
         optimizer.zero_grad(set_to_none=True)
-        asked, found = self._asked(batch), []
+        asked, found, how = self._asked(batch), [], self.config.trainer.mixing
         with self._narrow_weights():
-            for part in self._parts(batch):
+            for part in self._parts(batch if how == "none" else mix(batch, how)):
                 with self.trainer.precision_plugin.forward_context(), record_function("forward"):
                     loss, sums = self._loss(part, asked)
                 # Lightning steps inside of an autocast
@@ -138,7 +138,7 @@ class TrainingModule(L.LightningModule):
 
     @torch.no_grad()
     def look_at(self, batch: Batch) -> None:
-        """Forward alone, as in training: running averages see the batch, nothing else changes."""
+        """Forward alone, unmixed: running averages see the batch, nothing else changes."""
         with torch.compiler.set_stance("force_eager"):  # too little to be compiled for
             for part in self._parts(batch):
                 with self.trainer.precision_plugin.forward_context():
@@ -230,12 +230,12 @@ class TrainingModule(L.LightningModule):
             self._narrow = NarrowWeights(blocks, dtype)
         return self._narrow() if self._narrow else nullcontext()
 
-    def _parts(self, batch: Batch) -> Iterator[Batch]:
+    def _parts(self, batch: Batch | Mixed) -> Iterator[Batch | Mixed]:
         """What is computed at once in training."""
         size = len(batch.targets)
         part = self.config.trainer.micro_batch_size or size
         for start in range(0, size, part):
-            yield Batch(*(each[start : start + part] for each in batch))
+            yield type(batch)(*(each[start : start + part] for each in batch))
 
     def _asked(self, batch: Batch) -> Tensor:
         """The targets that a step has in all."""
@@ -246,22 +246,20 @@ class TrainingModule(L.LightningModule):
             asked = total(asked) * replicas() / processes()
         return asked.clamp(min=1)
 
-    def _loss(self, part: Batch, asked: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, part: Batch | Mixed, asked: Tensor) -> tuple[Tensor, Tensor]:
         """A part's term of a step's mean loss, and its (3,) sums of losses, hits and targets."""
         losses, hits, mine = self._judged(part)
         sums = torch.stack([losses.detach().sum(), hits.sum(), mine.sum()])
         return losses.sum() / sums[2].clamp(min=1) * (sums[2] / asked), sums
 
-    def _judged(self, part: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """What the objective says of a part of a training batch, smoothed and mixed."""
-        how = self.config.trainer
-        judge = partial(self.objective.judge, smoothing=how.label_smoothing)
-        if how.mixing == "none":
-            return judge(*self._ask(part))
-        mixed = mix(part, how.mixing)
-        answers, targets = self._ask(mixed.batch)
+    def _judged(self, part: Batch | Mixed) -> tuple[Tensor, Tensor, Tensor]:
+        """What the objective says of a part of a training batch, its targets smoothed and mixed."""
+        judge = partial(self.objective.judge, smoothing=self.config.trainer.label_smoothing)
+        answers, targets = self._ask(part)
         losses, hits, asked = judge(answers, targets)
-        return torch.lerp(judge(answers, mixed.others)[0], losses, mixed.share), hits, asked
+        if isinstance(part, Mixed):
+            losses = torch.lerp(judge(answers, part.others)[0], losses, part.share)
+        return losses, hits, asked
 
     def _count(self, batch: Batch, sums: Tensor) -> None:
         """Add a training batch to the metrics, if its loss is finite."""
@@ -307,6 +305,6 @@ class TrainingModule(L.LightningModule):
         with self.trainer.precision_plugin.forward_context():
             return self.objective.evaluate(*self._ask(batch))
 
-    def _ask(self, batch: Batch) -> tuple[Answers, Tensor]:
+    def _ask(self, batch: Batch | Mixed) -> tuple[Answers, Tensor]:
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
         return self.objective.ask(self, batch.values, lengths, batch.targets)

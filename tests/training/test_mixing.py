@@ -45,8 +45,8 @@ def test_a_mean_of_two_is_by_its_share(channels: tuple[int, ...]) -> None:
     assert mixed.others.tolist() == [2, 0, 1]
     for row, (other, part) in enumerate([(2, 1.0), (0, 0.75), (1, 0.5)]):
         expected = part * values[row] + (1 - part) * values[other]
-        torch.testing.assert_close(mixed.batch.values[row], expected)
-    assert torch.equal(mixed.batch.targets, torch.arange(3))
+        torch.testing.assert_close(mixed.values[row], expected)
+    assert torch.equal(mixed.targets, torch.arange(3))
 
 
 @given(st.integers(1, 6), st.integers(1, 20), st.booleans(), st.integers(0, 99))
@@ -58,8 +58,8 @@ def test_a_piece_of_another_counts_by_its_length(
     values = values[..., None].expand(size, length, 3) if colours else values
     mixed = mix(batch_of(values), "cutmix")
     for row in range(size):
-        own = (mixed.batch.values[row] == row).reshape(length, -1).all(1)
-        other = (mixed.batch.values[row] == (row - 1) % size).reshape(length, -1).all(1)
+        own = (mixed.values[row] == row).reshape(length, -1).all(1)
+        other = (mixed.values[row] == (row - 1) % size).reshape(length, -1).all(1)
         assert (own | other).all()
         if size > 1:
             assert mixed.share[row] == pytest.approx(own.float().mean().item())
@@ -74,9 +74,9 @@ def test_a_piece_lies_within_both_sequences(lengths: list[int], seed: int) -> No
     ids = torch.arange(1, len(lengths) + 1)[:, None] * (at < long[:, None])  # padding is 0
     rows = torch.arange(len(lengths))
     mixed = mix(Batch(ids, long, rows, rows), "cutmix")
-    assert mixed.batch.values.dtype == ids.dtype
-    assert torch.equal(mixed.batch.values == 0, ids == 0)
-    own = (mixed.batch.values == ids) & (ids > 0)
+    assert mixed.values.dtype == ids.dtype
+    assert torch.equal(mixed.values == 0, ids == 0)
+    own = (mixed.values == ids) & (ids > 0)
     torch.testing.assert_close(mixed.share, own.sum(1) / long)
 
 
@@ -97,13 +97,16 @@ def still(place: Path, *overrides: str) -> DictConfig:
     return composed_of(*STILL, f"data_dir={place}/data", f"output_dir={place}/out", *overrides)
 
 
-@pytest.mark.parametrize("how", ["mixup", "cutmix"])
-def test_each_step_mixes_anew_and_evaluation_does_not(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "part"), [("mixup", 1), ("cutmix", 3)])
+def test_each_step_mixes_anew_and_evaluation_does_not(how: str, part: int, tmp_path: Path) -> None:
+    """However many samples are computed at once."""
     plain, mixed = (still(tmp_path, f"trainer.mixing={each}") for each in ("none", how))
-    for config in (plain, mixed):
+    parts = still(tmp_path, f"trainer.mixing={how}", f"trainer.micro_batch_size={part}")
+    for config in (plain, mixed, parts):
         run(config)
     assert max(losses_of(plain)) - min(losses_of(plain)) < 1e-5
     assert len(set(losses_of(mixed))) == 5
+    assert losses_of(parts) == pytest.approx(losses_of(mixed), rel=1e-5)
     first, second = (record_of(each)["test"]["metrics"]["loss"]["value"] for each in (plain, mixed))
     assert second == pytest.approx(first, rel=1e-5)
 
