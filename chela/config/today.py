@@ -38,6 +38,9 @@ def of_today(values: dict[str, Any]) -> dict[str, Any]:
         for section, keys in _keys().items()
         if isinstance(found := values.get(section), dict)
     }
+    schedule = known.get("schedule", {})
+    if schedule.get("name") == "constant":
+        schedule["final_ratio"] = 1.0  # it did nothing, whatever it was
     values = {**values, **known}
     names = todays_classes()
     task, model = dict(values.get("task") or {}), dict(values.get("model") or {})

@@ -103,6 +103,13 @@ def test_a_run_of_before_a_key_of_its_training_loads(finished) -> None:
         chela.load_run(finished)
 
 
+def test_a_run_loads_that_had_a_key_which_did_nothing(finished) -> None:
+    """What is refused of a new run, as its id would differ for nothing."""
+    schedule = json.loads((finished / "record.json").read_text())["config"]["schedule"]
+    change(finished, config={"schedule": {**schedule, "name": "constant", "final_ratio": 0.0}})
+    assert chela.load_run(finished).config.schedule.name == "constant"
+
+
 def test_what_cannot_be_loaded_is_named(finished, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no run's folder\.\n  try: .*seed0"):
         chela.load_run(finished.parent)

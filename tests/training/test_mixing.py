@@ -133,6 +133,12 @@ def test_each_replay_of_a_graph_mixes_anew(how: str, tmp_path: Path) -> None:
             False,
             "devices that hold a sequence together would each mix another one",
         ),
+        (
+            "cutmix",
+            ["task=listops", "trainer.devices=2", "trainer.batch_size=2"],
+            True,
+            "a device has one sample of each batch",
+        ),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(
