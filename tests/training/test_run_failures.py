@@ -250,19 +250,17 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(composed, monkeypatch
         run(composed("trainer.max_skipped_steps=1"))
 
 
-def test_an_update_beyond_its_formula_ends_the_run_and_changes_no_weight(
-    composed, monkeypatch
-) -> None:
-    original, weights = muon.orthogonalize, []
+def test_an_update_beyond_its_formula_is_a_step_that_is_not_finite(composed, monkeypatch) -> None:
+    original, steps = muon.orthogonalize, []
 
     def broken(matrices: Tensor) -> Tensor:
-        weights.append(1)
-        return original(matrices) * (1e9 if len(weights) == 4 else 1)
+        steps.append(1)
+        return original(matrices) * (1e9 if len(steps) == 4 else 1)
 
     monkeypatch.setattr(muon, "orthogonalize", broken)
     with pytest.raises(RunError, match=r"Muon's update is larger(.|\n)* step 4; (.|\n)*MPS shared"):
         run(composed("optimizer=muon"))
-    weights.clear()
+    steps.clear()
     config = composed("optimizer=muon", "trainer.max_skipped_steps=1")
     run(config)
     assert record_of(config)["training"]["skipped_steps"] == 1
