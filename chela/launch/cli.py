@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 from hydra import version
@@ -37,7 +37,9 @@ launcher.register()
 # Errors that the user can put right: their message is enough. Others are defects of ours.
 PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)
 KEYS = (ConfigAttributeError, ConfigKeyError)
+PARENT = os.getppid()  # torchrun, or the first of several processes
 PATIENCE = 10.0  # seconds by which processes that were started together may be apart
+PAUSE = 0.1  # seconds between two looks at it
 TRAILER = re.compile(r"\s+(full_key: |(object|reference)_type=)")
 
 
@@ -47,9 +49,8 @@ def plain_errors(
 ) -> Iterator[None]:
     """Print errors that the user can put right as one message, and exit with status 1.
 
-    The status is the error's own: of a run that another process is at ``InUse.STATUS``. Where
-    torchrun or srun has started several processes, the first of each node says what all of them
-    meet. The others leave it the time for that: the one that ends first ends them all.
+    The status is the error's own: of a run that another process is at ``InUse.STATUS``. Of the
+    processes of one run, the first of each node says what all of them meet.
 
     Anything else is a defect of ours and keeps its traceback. ``CHELA_TRACEBACK=1`` shows the
     traceback of every error.
@@ -71,9 +72,8 @@ def plain_errors(
         plain = is_plain(error) or while_composing(error)
         if not plain or os.environ.get("CHELA_TRACEBACK") == "1":
             raise
-        if not (isinstance(error, OwnError) or _is_first_of_its_node()):
-            sleep(PATIENCE)
-        Screen(stderr=True).tell(f"error: {explain(error)}")
+        if isinstance(error, OwnError) or not _is_said():
+            Screen(stderr=True).tell(f"error: {explain(error)}")
         sys.exit(error.STATUS if isinstance(error, ChelaError) else 1)
     except KeyboardInterrupt:  # outside of training, which saves itself and says how to go on
         said = "interrupted; what was prepared stays, repeat the command to go on"
@@ -81,10 +81,18 @@ def plain_errors(
         sys.exit(130)
 
 
-def _is_first_of_its_node() -> bool:
-    """Of the processes that torchrun or srun has started; one that is alone is the first."""
-    name = "LOCAL_RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_LOCALID"
-    return os.environ.get(name, "0") == "0"
+def _is_said() -> bool:
+    """Whether the first process of this node has said what this one has met as well.
+
+    It is left the time for that: torchrun and srun end all processes with the one that ends first.
+    Which has not ended by then has not met it.
+    """
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+        return False
+    end = monotonic() + PATIENCE
+    while os.getppid() == PARENT and monotonic() < end:
+        sleep(PAUSE)
+    return os.getppid() != PARENT
 
 
 def run_hydra(

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from chela.errors import RunError
+from chela.layers.processes import processes
+from chela.layers.sequence import parts
 from chela.records.files import atomic_file
 from chela.training.optim import states
 from chela.training.random_state import random_state
@@ -44,16 +47,22 @@ class NonFinite(RunError):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
     ) -> NonFinite:
-        """What is to be raised after a step.
+        """What is to be raised after a step, in all processes alike, which call this together.
 
         Args:
-            bad: its number ``step``, ``loss``, ``norm`` of the gradient and ``rows`` (B,).
+            bad: its number ``step``, ``norm`` of the gradient, and of this process's samples
+                ``loss`` and ``rows`` (B,).
             skipped: steps of the run that were not finite, with this one.
             model: as that step, or a later good one, has left it.
             optimizer: of its parameters.
         """
-        step, rows = int(bad["step"]), bad["rows"].tolist()
-        loss, norm = bad["loss"].item(), bad["norm"].item()
+        step, norm = int(bad["step"]), bad["norm"].item()
+        found = [(bad["loss"].item(), bad["rows"].tolist())] * processes()
+        if processes() > 1:
+            dist.all_gather_object(found, found[0])
+        loss = sum(loss for loss, _ in found) / len(found)
+        shares = found[:: parts()]  # those that hold a sequence have one together
+        rows = [row for _, own in shares for row in own]
         advice = "a lower learning rate, a longer warm-up, trainer.precision=float32"
         if not math.isfinite(loss):
             what = f"the loss is {loss}"

@@ -190,7 +190,7 @@ class Run:
                 self.wandb.summarize(final_numbers(record))
         except BaseException as error:
             self.wandb.close(int(error.code or 0) if isinstance(error, SystemExit) else 1)
-            if isinstance(error, NonFinite):
+            if isinstance(error, NonFinite) and self.leads:
                 raise RunError(
                     f"{error}\n  last good checkpoint: {self.folder.whole()}\n"
                     f"  all rows, the weights and the random state: {error.keep(self.folder.path)}"

@@ -98,13 +98,14 @@ HARD = [
     "trainer.max_skipped_steps=2",
     "trainer.max_steps=20",
 ]
-# In the sixth step a gradient of the first process is not finite, in the ninth an update of it.
+# In the sixth step and the last a gradient of the first process is not finite, in the ninth an
+# update of it.
 POISON = """
 from chela.training import module, muon
 original, steps = module.add_up_gradients, []
 def poisoned(model):
     steps.append(model)
-    if len(steps) == 6:  # only the first one runs this
+    if len(steps) in (6, 20):  # only the first one runs this
         next(model.parameters()).grad.view(-1)[0] = torch.inf
     original(model)
 module.add_up_gradients = poisoned
@@ -120,9 +121,10 @@ def test_two_processes_compute_what_one_does(where, tmp_path: Path, shared_data:
         words = [*HARD, *where, "trainer.precision=float32", f"trainer.devices={devices}"]
         poison = POISON if exact else ""  # which cannot be recorded
         result = train(tmp_path / str(devices), shared_data, *words, before=poison)
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == exact, result.stderr
+        assert result.stderr.count("at step 20, after 2 skipped ones") == exact
     one, two = (rows(tmp_path / str(devices)) for devices in (1, 2))
-    assert len(one) == len(two) == 20
+    assert len(one) == len(two) == 20 - exact
     for a, b in zip(one, two, strict=True):
         for name in ["train/loss", "val/loss", "gradient_norm"]:
             assert (a[name] == "") == (b[name] == ""), name
@@ -133,7 +135,13 @@ def test_two_processes_compute_what_one_does(where, tmp_path: Path, shared_data:
     if not exact:
         return
     assert one[5]["gradient_norm"] == two[5]["gradient_norm"] == "inf"
-    assert record(tmp_path / "2")["training"]["skipped_steps"] == 2
+    assert record(tmp_path / "2")["training"]["skipped_steps"] == 2  # before the last one
+    kept = [
+        torch.load(file, weights_only=True)["rows"]
+        for devices in (1, 2)
+        for file in (tmp_path / str(devices)).glob("*/seed0/nonfinite.pt")
+    ]
+    assert kept[0] == kept[1]
 
 
 def test_two_processes_are_one_run(composed, tmp_path: Path, shared_data: Path) -> None:

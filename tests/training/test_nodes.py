@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from chela.bench import throughput
 from chela.config.schema import parse
 from chela.errors import ConfigError, InUse, OwnError, RunError
+from chela.launch import cli
 from chela.launch.cli import plain_errors
 from chela.launch.search import Search
 from chela.launch.space import SearchConfig
@@ -176,24 +178,29 @@ def test_nodes_with_another_command_or_other_data_are_not_one_run(
         ({**TORCHRUN, "LOCAL_RANK": "0"}, True),
         ({**TORCHRUN, "LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, False),
         ({**SRUN, "SLURM_LOCALID": "1"}, False),
-        ({"LOCAL_RANK": "1"}, True),  # started by the first one, which has not met it
+        ({"LOCAL_RANK": "1"}, False),
     ],
 )
+@pytest.mark.parametrize("ends", [True, False])
 def test_what_all_processes_meet_the_first_of_each_node_says(
-    variables: dict[str, str], first: bool, error: Exception, monkeypatch, capsys
+    variables: dict[str, str], first: bool, ends: bool, error: Exception, monkeypatch, capsys
 ) -> None:
     """Torchrun and srun end all with the one that ends first: so the others wait before they do.
 
-    Who is not ended then is alone with it.
+    Where the first one does not end, it has not met it.
     """
     said: list[str] = []
-    monkeypatch.setattr("chela.launch.cli.sleep", lambda _: said.append(capsys.readouterr().err))
+    monkeypatch.setattr(cli, "sleep", lambda _: said.append(capsys.readouterr().err))
+    monkeypatch.setattr(cli, "PATIENCE", 0.01)
+    monkeypatch.setattr(cli, "PARENT", 0 if ends else os.getppid())
     started_by(monkeypatch, variables)
     with pytest.raises(SystemExit) as ended, plain_errors():
         raise error
     assert ended.value.code == 1
-    assert said == ([] if first or isinstance(error, OwnError) else [""])
-    assert capsys.readouterr().err == "error: what\n"
+    at_once = first or isinstance(error, OwnError)
+    assert bool(said) == (not at_once and not ends)
+    assert not any(said)
+    assert capsys.readouterr().err == ("error: what\n" if at_once or not ends else "")
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
