@@ -15,7 +15,7 @@ import lightning as L
 
 from chela.config.command import typed
 from chela.disk import disk_error, explain_disk
-from chela.errors import OwnError, RunError
+from chela.errors import OwnError
 from chela.records.record import mark_failed, read_record, write_record
 from chela.signals import exit_status
 from chela.training.distributed import Companions
@@ -57,7 +57,7 @@ class Ending:
 
         Raises:
             SystemExit: a signal did.
-            RunError: another process of the run is gone.
+            OwnError: another process of the run is gone.
         """
         try:
             yield
@@ -103,7 +103,7 @@ class Ending:
         if self.trainer is not None and self.trainer.strategy.launcher is not None:
             self.trainer.strategy.launcher.kill(signal.SIGKILL)
 
-    def _left_alone(self, what: str) -> RunError | SystemExit:
+    def _left_alone(self, what: str) -> OwnError | SystemExit:
         """What to raise when another process is gone: one of those that are left says it."""
         received = self.stopping.received
         if self.leads and received is not None:  # it came before the other one was ready
@@ -115,7 +115,7 @@ class Ending:
             f"{self._whats_there()}.\n  try: the same command goes on from there"
         )
         self.record("failed", {"error": message, **self.so_far()})
-        return RunError(message) if self.leads or self.companions.is_heir else SystemExit(1)
+        return OwnError(message) if self.leads or self.companions.is_heir else SystemExit(1)
 
     def _alone(self, what: str) -> int:
         """In a thread: this process waits for ever for another one."""

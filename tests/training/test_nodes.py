@@ -24,12 +24,14 @@ from chela.launch.turns import FOLDER
 from chela.records.state import lease_of
 from chela.training.agreement import agreed, refuse_others
 from chela.training.distributed import as_started, environment, is_leader, is_started_outside
+from chela.training.ending import Ending
 from chela.training.engine import Engine
 from chela.training.folder import RunFolder
 from chela.training.memory import Estimate, Need
 from chela.training.run import run
 from tasks.errors import DataError
 from tasks.lease import hold
+from tasks.screen import Screen
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2", "RANK": "2"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "2"}
@@ -201,6 +203,20 @@ def test_what_all_processes_meet_the_first_of_each_node_says(
     assert bool(said) == (not at_once and not ends)
     assert not any(said)
     assert capsys.readouterr().err == ("error: what\n" if at_once or not ends else "")
+
+
+def test_where_the_first_process_was_killed_the_next_one_says_it(
+    composed, monkeypatch, capsys
+) -> None:
+    started_by(monkeypatch, {"LOCAL_RANK": "1"})
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    ending = Ending(RunFolder(parse(composed())), Screen(quiet=True), leads=False)
+    monkeypatch.setattr(cli, "PARENT", 0)  # it is not any more
+    monkeypatch.setattr(ending.companions, "_parent", 0)
+    with pytest.raises(SystemExit) as ended, plain_errors(), ending.recorded():
+        raise RuntimeError("gloo: connection closed by peer")
+    assert ended.value.code == 1
+    assert "cannot go on: its first process was killed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
