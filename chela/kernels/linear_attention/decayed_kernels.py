@@ -141,14 +141,14 @@ def decayed_states(
         n = begin // C + (chunks - 1 - chunk if BACK else chunk)
         index = (tl.cast(batch, tl.int64) * places + n) * H + h
         decay, total = _decays(decays, batch, h, n, H, places, C)
-        if STORE:
-            _store_rows(states, index, state, DK, DV, rows, columns, WIDE)
+        b_c = load_tile(b, b_strides[1], n * C, end, C, DB, BB, WIDE)  # (C, BB)
+        c_c = load_tile(c, c_strides[1], n * C, end, C, DV, BV, WIDE)  # (C, BV)
+        if STORE:  # behind the loads, which would wait for it
             if BACK:
                 before = _load_rows(saved, index, DK, DV, rows, columns) * tl.exp(total)
                 place = ((slice * (tl.num_programs(0) // H) + batch) * places + n) * H + h
                 tl.store(products + place, tl.sum(state * before))
-        b_c = load_tile(b, b_strides[1], n * C, end, C, DB, BB, WIDE)  # (C, BB)
-        c_c = load_tile(c, c_strides[1], n * C, end, C, DV, BV, WIDE)  # (C, BV)
+            _store_rows(states, index, state, DK, DV, rows, columns, WIDE)
         left = _to_the_end(decay, total, not BACK)
         c_c = _operand(c_c * left[:, None], c.dtype.element_ty, WIDE)
         state = tl.dot(tl.trans(b_c), c_c, acc=state * tl.exp(total), input_precision=PRECISION)
@@ -202,9 +202,9 @@ def decayed_output(
     index = (tl.cast(batch, tl.int64) * tl.num_programs(0) + n) * H
     for h in range(H):
         v_h, out_h = head_start(v, v_strides, batch, h), head_start(out, out_strides, batch, h)
+        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, WIDE)
         state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)
-        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         o_c = tl.dot(q_c, state, input_precision=PRECISION)
         o_c *= _to_the_end(decay, total, False)[:, None]
         weighted = _operand(scores * _weights(decay, False, C), v.dtype.element_ty, WIDE)
@@ -270,10 +270,10 @@ def decayed_backward_value(
     for h in range(H):
         do_h, v_h = head_start(dout, dout_strides, batch, h), head_start(v, v_strides, batch, h)
         dv_h = head_start(dv, dv_strides, batch, h)
+        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         do_c = load_tile(do_h, dout_strides[1], first, end, C, DV, BV, WIDE)
         v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, WIDE)
         dstate = _narrow_state(dstates, index + h, DK, DV, BK, BV, WIDE)
-        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
         dv_c = tl.dot(k_c, dstate, input_precision=PRECISION)
         dv_c *= _to_the_end(decay, total, True)[:, None]
         behind = tl.sum(v_c.to(tl.float32) * dv_c, axis=1)
