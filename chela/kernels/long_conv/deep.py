@@ -177,7 +177,7 @@ class _Kernels:
         starts = min(sequences * self.inner, triton.cdiv(PROGRAMS, parts * self.outer))
         kernel[(starts * parts, self.outer)](
             source.values, self.matrices, target.values, source.exponents, target.exponents,
-            math.pi / (2 * self.size), sequences, self.dim, self.outer, self.inner,
+            (1 << 62) // self.size, sequences, self.dim, self.outer, self.inner,
             M=self.middle, BR=rows, BN=self.channels, num_warps=self._warps(self.middle),
         )  # fmt: skip
 

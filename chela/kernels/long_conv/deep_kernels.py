@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from chela.kernels.long_conv.monarch_kernels import _transform, _transform_back
+from chela.kernels.turn_kernels import cos_sin
 
 
 @triton.jit
@@ -33,7 +34,7 @@ def _two_to(e):
 
 @triton.jit
 def _largest(values):
-    return tl.max(tl.max(tl.abs(values), axis=1), axis=0)
+    return tl.max(tl.abs(values))
 
 
 @triton.jit
@@ -118,9 +119,8 @@ def unmix_outer(
 
 @triton.jit
 def _turns(frequency, r, step):
-    """Real part and minus the imaginary part of exp(-2 pi i (j + 1/4) r / N); step = 2 pi / 4 N."""
-    angle = ((4 * frequency + 1) * r).to(tl.float32) * step  # below 2 pi
-    return tl.cos(angle), tl.sin(angle)
+    """Real part and minus the imaginary part of exp(-2 pi i (j + 1/4) r / N); step is 2^62 / N."""
+    return cos_sin(step, (4 * frequency + 1) * r)
 
 
 @triton.jit

@@ -13,17 +13,17 @@ from chela.kernels.long_conv.deep_kernels import _exponent, _largest, _outer_row
 
 
 @triton.jit
-def _load_taps(kernel, direction, first_d, d, lag, L, K, D):
+def _load_taps(kernel, direction, first_d, d, lag, L, K, D, inside):
     """Taps of channels first_d + d of a direction at ``lag``, zero at those that do not count."""
     index = lag - direction
-    seen = (index >= 0) & (index < K) & (lag < L) & (d < D - first_d)
+    seen = inside & (index >= 0) & (index < K) & (lag < L) & (d < D - first_d)
     row = kernel + tl.cast(direction * D + first_d, tl.int64) * K
     return tl.load(row + (d * K + index), seen, 0.0).to(tl.float32)
 
 
 @triton.jit
-def _load_past(kernel, skip, first_d, d, m, L, K, D, SKIP: tl.constexpr):
-    past = _load_taps(kernel, 0, first_d, d, m, L, K, D)
+def _load_past(kernel, skip, first_d, d, m, L, K, D, inside, SKIP: tl.constexpr):
+    past = _load_taps(kernel, 0, first_d, d, m, L, K, D, inside)
     if SKIP:
         own = tl.load(skip + first_d + d, d < D - first_d, 0.0).to(tl.float32)
         past += tl.where(m == 0, own, 0.0)
@@ -57,26 +57,26 @@ def mix_taps(
     real, turned = _outer_rows(table, q, p, BK)  # (BQ, BK)
     column = tl.arange(0, BD * BS)
     d = (column // BS)[None, :]
+    inside = (p < P)[:, None]
     rows = mixed + q.to(tl.int64)[:, None] * Q * D
     for first in tl.range(tl.program_id(1) * BS, Q, tl.num_programs(1) * BS):
         m = p[:, None] * Q + first + (column % BS)[None, :]  # (BK, BD BS)
-        m = tl.where((p < P)[:, None], m, P * Q)  # beyond F nothing counts
         largest = 0.0
         for part in tl.range(0, BN // BD):
             first_d = block * BN + part * BD
-            past = _load_past(kernel, skip, first_d, d, m, L, K, D, SKIP)
+            past = _load_past(kernel, skip, first_d, d, m, L, K, D, inside, SKIP)
             largest = tl.maximum(largest, _largest(past))
             if DIRECTIONS == 2:
-                future = _load_taps(kernel, 1, first_d, d, P * Q - m, L, K, D)
+                future = _load_taps(kernel, 1, first_d, d, P * Q - m, L, K, D, inside)
                 largest = tl.maximum(largest, _largest(future))
         exponent = _exponent(largest)
         unit = _two_to(-exponent)
         for part in tl.range(0, BN // BD):
             first_d = block * BN + part * BD
-            past = _load_past(kernel, skip, first_d, d, m, L, K, D, SKIP)
+            past = _load_past(kernel, skip, first_d, d, m, L, K, D, inside, SKIP)
             product = tl.dot(real, (past * unit).to(tl.float16))  # (BQ, BD BS)
             if DIRECTIONS == 2:
-                future = _load_taps(kernel, 1, first_d, d, P * Q - m, L, K, D)
+                future = _load_taps(kernel, 1, first_d, d, P * Q - m, L, K, D, inside)
                 product = tl.dot(turned, (future * unit).to(tl.float16), product)
             product = tl.permute(tl.reshape(product.to(tl.float16), (BQ, BD, BS)), (0, 2, 1))
             valid = (q < 2 * P)[:, None] & (column % BD < D - first_d)[None, :]
