@@ -158,7 +158,8 @@ def test_it_is_put_where_there_is_a_gpu_if_any_place_will_do(saved: Path, monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(ChelaForCausalLM, "to", lambda _, device: device)
     load = transformers.AutoModelForCausalLM.from_pretrained
-    assert load(saved, device_map="auto") == torch.device("cuda")
+    for name in ("auto", "balanced", "sequential"):
+        assert load(saved, device_map=name) == torch.device("cuda")
     assert load(saved, device_map={"": 0}) == 0
 
 

@@ -27,6 +27,7 @@ from chela.pretrained import KIND
 # what this version of transformers calls it
 _OUTPUTS = {each.name for each in fields(CausalLMOutputWithPast)}
 CACHE = "cache" if "cache" in _OUTPUTS else "past_key_values"
+CHOSEN = ("auto", "balanced", "balanced_low_0", "sequential")  # device_map of transformers' choice
 
 
 class ChelaConfig(PretrainedConfig):
@@ -108,7 +109,8 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
             pretrained_model_name_or_path: a folder, or ``owner/name`` on the hub.
             config: read from there if it is None.
             revision: on the hub.
-            device_map: a device, or a mapping of everything to one; auto: a GPU where there is one.
+            device_map: a device, or a mapping of everything to one; where transformers is to
+                choose, auto or balanced: a GPU where there is one, for it is not divided.
             dtype: float32; narrower weights are not for norms and long kernels: call the model
                 under ``torch.autocast``.
             torch_dtype: the older name of it.
@@ -129,7 +131,7 @@ class ChelaForCausalLM(PreTrainedModel, GenerationMixin):
         model = cls(found)
         model.model.load_state_dict(run.model.state_dict())
         where = next(iter(device_map.values())) if isinstance(device_map, dict) else device_map
-        where = device_for("auto") if where == "auto" else where
+        where = device_for("auto") if where in CHOSEN else where
         return model.eval() if where is None else model.eval().to(where)
 
     def forward(
