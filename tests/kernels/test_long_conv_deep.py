@@ -44,16 +44,16 @@ def check(leaves, reference) -> None:
 
 
 def test_equals_naive_with_every_gradient(cut):
-    cut(1, 8, 8)
+    cut(1, 16, 8)
     check(inputs(1, 24, 9, 40, 2, torch.bfloat16), naive.convolve)
 
 
 @pytest.mark.parametrize(
     ("sizes", "case"),  # batch, length, dim, taps, directions, dtype
     [
-        ((2, 8, 8), (1, 128, 3, 128, 2, torch.float16)),  # nothing is padded
-        ((2, 8, 8), (2, 97, 3, 20, 1, torch.float16)),  # a short kernel
-        ((1, 8, 8), (1, 20, 3, 150, 2, torch.float16)),  # taps beyond the transform
+        ((2, 16, 8), (1, 256, 3, 256, 2, torch.float16)),  # nothing is padded
+        ((2, 16, 8), (1, 150, 3, 20, 1, torch.float16)),  # a short kernel
+        ((1, 16, 8), (1, 20, 3, 150, 2, torch.float16)),  # taps beyond the transform
     ],
     ids=str,
 )
@@ -62,7 +62,7 @@ def test_equals_the_fft_with_every_gradient(sizes, case, cut):
     check(inputs(*case), eager.convolve)
 
 
-@pytest.mark.parametrize("sizes", [(17, 8, 8), (1, 16, 8)], ids=["outer", "middle"])
+@pytest.mark.parametrize("sizes", [(17, 16, 8), (1, 16, 8)], ids=["outer", "middle"])
 def test_several_blocks_of_rows_and_of_channels(sizes, cut):
     cut(*sizes, rows=32 if sizes[0] > 16 else 16, channels=16)
     check(inputs(1, 120, 20 if sizes[0] == 1 else 9, 120, 2, torch.bfloat16), eager.convolve)
@@ -70,15 +70,15 @@ def test_several_blocks_of_rows_and_of_channels(sizes, cut):
 
 @pytest.mark.parametrize("scale", [1e4, 1e-8])
 def test_extreme_values(scale, cut):
-    cut(2, 8, 8)
-    x, kernel, _ = inputs(1, 100, 2, 100, 2, torch.bfloat16, scale)
+    cut(2, 16, 8)
+    x, kernel, _ = inputs(1, 200, 2, 200, 2, torch.bfloat16, scale)
     check([x, (kernel.detach() / scale).requires_grad_()], eager.convolve)
 
 
 def test_magnitudes_that_differ_in_a_sequence_and_among_sequences_and_channels(cut):
-    cut(2, 8, 8)
-    x, kernel, _ = (t.detach() for t in inputs(2, 100, 3, 100, 2, torch.float16))
-    decay = torch.exp(-0.25 * torch.arange(100, device=DEVICE))  # down to 2e-11, below float16
+    cut(2, 16, 8)
+    x, kernel, _ = (t.detach() for t in inputs(2, 200, 3, 200, 2, torch.float16))
+    decay = torch.exp(-0.125 * torch.arange(200, device=DEVICE))  # down to 2e-11, below float16
     sizes = torch.tensor([1.0, 1e-1, 1e-2], device=DEVICE)
     x = x * (decay[:, None] * torch.tensor([[[100.0]], [[1.0]]], device=DEVICE)).half()
     kernel = kernel * decay * sizes[:, None]
@@ -88,7 +88,7 @@ def test_magnitudes_that_differ_in_a_sequence_and_among_sequences_and_channels(c
 
 
 def test_zeros_stay_zero(cut):
-    cut(2, 8, 8)
+    cut(2, 16, 8)
     x, kernel, skip = inputs(1, 20, 2, 20, 2, torch.bfloat16)
     assert not deep.convolve(torch.zeros_like(x), kernel, skip).any()
     assert not deep.convolve(x, torch.zeros_like(kernel), None).any()
@@ -104,11 +104,11 @@ def test_an_empty_batch():
 
 
 def test_is_a_well_formed_operator_that_keeps_nothing_without_gradients(cut):
-    cut(1, 8, 8)
+    cut(1, 16, 8)
     x, kernel, skip = inputs(1, 2, 1, 2, 2, torch.bfloat16)
-    torch.library.opcheck(torch.ops.chela.longest_conv, (x, kernel, skip, 64))
+    torch.library.opcheck(torch.ops.chela.longest_conv, (x, kernel, skip, 128))
     frozen = x.detach(), kernel.detach()
-    y, *kept = torch.ops.chela.longest_conv(*frozen, None, 64)
+    y, *kept = torch.ops.chela.longest_conv(*frozen, None, 128)
     torch.library.opcheck(
         torch.ops.chela.longest_conv_backward,
         (*frozen, *kept),

@@ -196,8 +196,9 @@ def unmix_middle(
     g = tl.arange(0, M)
     d = block * BN + tl.arange(0, BN)
     valid = (d < D)[None, :]
-    w = tl.arange(0, 2 * M)
-    w = tl.load(matrices + f * (4 * M * M) + w[:, None] * (2 * M) + row[None, :])  # (2 M, BR)
+    w = g // 8 * 16 + g % 8  # rows of real parts, those of imaginary ones eight behind
+    w = matrices + f * (4 * M * M) + w[:, None] * (2 * M) + row[None, :]
+    w_re, w_im = tl.load(w), tl.load(w + 8 * (2 * M))  # (M, BR)
     source = (f * M + g).to(tl.int64) * (2 * C * D)
     target = (f * 2 + row // M).to(tl.int64) * (M * C * D) + row % M * (C * D)
     for item in tl.range(tl.program_id(0) // (CHUNKS * blocks), B * C, starts):
@@ -212,8 +213,9 @@ def unmix_middle(
         im = tl.load(cells + C * D, valid, 0.0).to(tl.float32)
         cos, sin = _turns(f + P * g, r, step)
         cos, sin = (cos * align)[:, None], (sin * align)[:, None]
-        z = _transform_back(w, re * cos - im * sin, im * cos + re * sin, M)  # (BR, BN)
-        tl.store(out + size + target[:, None] + d[None, :], z, valid)
+        z = tl.dot(tl.trans(w_re), (re * cos - im * sin).to(tl.float16))  # (BR, BN)
+        z = tl.dot(tl.trans(w_im), (im * cos + re * sin).to(tl.float16), z)
+        tl.store(out + size + target[:, None] + d[None, :], z.to(tl.float16), valid)
         if (r == 0) & (chunk == 0):
             tl.store(aligned + place * P + f, largest)
 
