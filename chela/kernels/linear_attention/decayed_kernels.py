@@ -329,15 +329,15 @@ def _shared_gradient(
     index = (tl.cast(batch, tl.int64) * tl.num_programs(0) + n) * H
     for h in range(H):
         a_h, b_h = head_start(a, a_strides, batch, h), head_start(b, b_strides, batch, h)
+        state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)  # first: the largest
         a_c = load_tile(a_h, a_strides[1], first, end, C, DV, BV, WIDE)
         b_c = load_tile(b_h, b_strides[1], first, end, C, DV, BV, WIDE)
-        state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)
         decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
+        left = _to_the_end(decay, total, BACK)
+        decayed = _operand(a_c * left[:, None], a.dtype.element_ty, WIDE)
+        out_c = tl.dot(decayed, tl.trans(state), acc=out_c, input_precision=PRECISION)
         inner = tl.dot(a_c, tl.trans(b_c), input_precision=PRECISION)
         scores += inner * _weights(decay, BACK, C)
-        left = _to_the_end(decay, total, BACK)
-        a_c = _operand(a_c * left[:, None], a.dtype.element_ty, WIDE)
-        out_c = tl.dot(a_c, tl.trans(state), acc=out_c, input_precision=PRECISION)
     other = head_start(other, other_strides, batch, 0)
     other_c = load_tile(other, other_strides[1], first, end, C, DK, BK, WIDE)
     scores = _operand(scores, a.dtype.element_ty, WIDE)
