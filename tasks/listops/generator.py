@@ -14,17 +14,14 @@ max_length are kept, repeats dropped.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
-from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import count
+from itertools import count, cycle
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
 
 import numpy as np
@@ -230,28 +227,52 @@ def _unseen(rows: Rows, seen: set[bytes], n: int) -> Flags:
 
 
 def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Generator[Trees, None, None]:
-    """All blocks in order, without end; some are computed ahead by other processes."""
+    """All blocks in order, without end; some are computed ahead by other processes.
+
+    Each has a pipe of its own, in which its next block waits until it is taken. So a process that
+    is killed ends its pipe, in the midst of a block too, and keeps nothing that others wait for:
+    with a queue that all share, what it had not finished writing was waited for without end.
+    """
     yield draw_block(law, seed, 0)  # here: a small data set needs no other processes
     if workers == 1:
         yield from (draw_block(law, seed, index) for index in count(1))
-    # "spawn" works beside threads (those of torch, say), which "fork" does not
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_die_with_parent
-    )
+    context = multiprocessing.get_context("spawn")  # works beside threads (those of torch, say)
+    started: list[tuple[Connection, SpawnProcess]] = []
     try:
-        ahead: deque[Future[Trees]] = deque()
-        for index in count(1):
-            with _ctrl_c_blocked():  # submitting starts processes, and they inherit this
-                ahead.append(pool.submit(draw_block, law, seed, index))
-            if len(ahead) == 2 * workers:  # enough to keep all busy, few enough for the memory
-                yield ahead.popleft().result()
-    except BrokenProcessPool as error:
+        for first in range(1, workers + 1):
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_draw, args=(writer, law, seed, first, workers), daemon=True
+            )
+            with _ctrl_c_blocked():  # which the process inherits
+                process.start()
+            writer.close()  # the process alone has it then
+            started.append((reader, process))
+        for reader, _ in cycle(started):
+            yield _received(reader)
+    finally:
+        for reader, process in started:
+            process.kill()
+            process.join()
+            reader.close()
+
+
+def _draw(writer: Connection, law: ListOpsLaw, seed: int, first: int, step: int) -> None:
+    """In another process: every ``step``-th block, when the one before has been taken."""
+    with suppress(BrokenPipeError):  # its parent is gone
+        for index in count(first, step):
+            writer.send(draw_block(law, seed, index))
+
+
+def _received(reader: Connection) -> Trees:
+    try:
+        trees: Trees = reader.recv()
+    except (EOFError, OSError) as error:
         raise DataError(
             "a process that generated ListOps trees was killed, perhaps for want of memory.\n"
             "  try: task.workers=1"
         ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return trees
 
 
 @contextmanager
@@ -262,15 +283,3 @@ def _ctrl_c_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _die_with_parent() -> None:
-    """In a worker: end when the parent is gone, even by SIGKILL."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

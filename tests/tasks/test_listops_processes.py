@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,14 @@ pytestmark = pytest.mark.process
 REAL = ListOpsLaw()
 
 
-def test_a_killed_process_is_an_error_and_not_a_hang() -> None:
+@pytest.mark.parametrize("sending", [False, True])
+def test_a_killed_process_is_an_error_and_not_a_hang(sending: bool) -> None:
+    """In the midst of a block that it has begun to send, too."""
     trees = generate(10**6, REAL, seed=0, workers=2)
     next(trees)
     next(trees)
+    if sending:  # a block is more than a pipe holds: it waits there, cut short
+        time.sleep(2)
     for child in multiprocessing.active_children():
         os.kill(child.pid or 0, signal.SIGKILL)
     with pytest.raises(DataError, match=r"killed(.|\n)*workers=1"):
@@ -41,31 +45,25 @@ def test_leaving_early_ends_the_processes() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_few_blocks_are_computed_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting, most = 0, 0
+def test_a_process_waits_until_its_block_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly that goes: no more than one block of each is in the memory."""
+    drawn: list[int] = []
 
-    class Counted(Future):  # type: ignore[type-arg]
-        def result(self, timeout: float | None = None):
-            nonlocal waiting
-            waiting -= 1
-            return super().result(timeout)
+    def draw(law: ListOpsLaw, seed: int, index: int) -> bytes:
+        drawn.append(index)
+        return bytes(1 << 20)  # more than a pipe holds
 
-    class Pool:
-        def __init__(self, *_, **__) -> None: ...
-
-        def submit(self, function, *arguments) -> Counted:
-            nonlocal waiting, most
-            waiting += 1
-            most = max(most, waiting)
-            future = Counted()
-            future.set_result(function(*arguments))
-            return future
-
-        def shutdown(self, **_) -> None: ...
-
-    monkeypatch.setattr(generator, "ProcessPoolExecutor", Pool)
-    list(generate(9_000, REAL, seed=0, workers=3))
-    assert most == 6
+    monkeypatch.setattr(generator, "draw_block", draw)
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    thread = threading.Thread(target=generator._draw, args=(writer, REAL, 0, 2, 3))
+    thread.start()
+    for taken in range(3):
+        assert reader.poll(20)  # it has begun to send
+        assert drawn == [2, 5, 8][: taken + 1]
+        reader.recv()
+    reader.close()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 ENDLESS = """
