@@ -22,7 +22,6 @@ from chela.mixers import ChelaMixer
 from chela.training.build import build_task
 from chela.training.run import run
 from tasks.errors import DataError
-from tasks.listops import generator
 from tests.conftest import TINY, composed_of, program
 from tests.documented import blocks
 from tests.training.runs import folder_of, record_of
@@ -146,7 +145,7 @@ def test_weights_need_no_data_and_data_come_when_asked_for(
     def refuse(*_: object) -> None:
         raise AssertionError("a process: it would import the script that calls load_run")
 
-    monkeypatch.setattr(generator, "ProcessPoolExecutor", refuse)
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
     config = json.loads((finished / "record.json").read_text())["config"]
     change(
         finished,
