@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +41,9 @@ class Task(ABC):
     dtype: ClassVar[str] = "uint8"  # of the stored values
     metric: ClassVar[str] = "accuracy"  # that selects, one of those of the objective
     causal: ClassVar[bool] = False  # what comes next is asked: a model must not see it
+    # Whether an epoch's training samples differ from those of the last, all of one length: then
+    # sample i of epoch e has the number e * n + i.
+    endless: ClassVar[bool] = False
     Config: ClassVar[type]
 
     def __init__(self, config: Any, data_dir: Path) -> None:
@@ -54,6 +58,27 @@ class Task(ABC):
     @abstractmethod
     def spec(self) -> TaskSpec:
         """What a model has to know of the task."""
+
+    @property
+    def usual_facts(self) -> Mapping[str, Any]:
+        """What ``facts`` says of the usual data, as far as ``spec`` asks it; see ``outline``."""
+        return {}
+
+    @property
+    def outline(self) -> TaskSpec:
+        """``spec``; that of the usual data where it is for the data to tell, and they are not here.
+
+        Raises:
+            DataError: then, if the task does not know what is usual.
+        """
+        try:
+            return self.spec
+        except DataError:
+            if not self.usual_facts:
+                raise
+            usual = copy(self)
+            usual.expect({"facts": self.usual_facts, "fingerprint": ""})
+            return usual.spec
 
     @abstractmethod
     def origin(self) -> Origin:

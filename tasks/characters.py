@@ -20,6 +20,11 @@ def codes(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", errors="replace"), dtype="<u4")
 
 
+def as_many_as(symbols: int) -> str:
+    """An alphabet for so many symbols, of whichever characters."""
+    return "".join(map(chr, range(symbols - SPECIAL)))
+
+
 def with_ends(values: NDArray[Number], lengths: NDArray[np.int64]) -> NDArray[Number]:
     """Texts one after the other, of ``lengths`` (n,), each with the end symbol behind it."""
     return np.insert(values, np.cumsum(lengths), EOS)

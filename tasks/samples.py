@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,10 +21,6 @@ class Samples:
         dataset: the stored split.
         encoding: of its task.
     """
-
-    # Whether an epoch's samples differ from those of the last: then sample i of epoch e has the
-    # number e * len(self) + i.
-    endless: ClassVar[bool] = False
 
     def __init__(self, dataset: Dataset, encoding: Encoding) -> None:
         self.dataset, self.encoding = dataset, encoding

@@ -21,6 +21,7 @@ from chela.layers.exchanges import sum_of_all
 from chela.layers.sequence import parts, replicas
 from chela.mixers.over_shares import Shares
 from chela.training import build
+from chela.training.checks import check_beforehand
 from chela.training.data import DataModule
 from chela.training.engine import Engine, resolve
 from chela.training.module import TrainingModule
@@ -93,6 +94,7 @@ def measure_on_task(config: RunConfig, steps: int) -> Speed:
     """
     engine = resolve(config)
     task = build.build_task(config)
+    check_beforehand(task, config, engine)
     task.prepare_data()
     task.setup()
     data = DataModule(task, config.trainer, engine, config.seed, WARM_UP + steps)

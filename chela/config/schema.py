@@ -234,13 +234,19 @@ def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = No
     model = _model(values["model"], classes)
     if task.target.causal:
         model = _of_what_comes_next(model)
+    trainer = checked(TrainerConfig, values["trainer"], path="trainer")
+    if task.target.endless and trainer.length_window > 1:
+        raise ConfigError(
+            f"trainer.length_window={trainer.length_window} sorts samples by their lengths, and "
+            f"all windows of {task.config.name} have one.\n  try: trainer.length_window=1"
+        )
     return RunConfig(
         **dataclasses.asdict(settings),
         task=task,
         model=model,
         optimizer=checked(OptimizerConfig, values["optimizer"], path="optimizer"),
         schedule=checked(ScheduleConfig, values["schedule"], path="schedule"),
-        trainer=checked(TrainerConfig, values["trainer"], path="trainer"),
+        trainer=trainer,
         logger=checked(LoggerConfig, values["logger"], path="logger"),
     )
 

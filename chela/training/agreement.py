@@ -68,19 +68,21 @@ def _patient() -> dist.ProcessGroup:
     return dist.new_group(backend="gloo", timeout=LONGEST)
 
 
-def refuse_others(config: RunConfig, fingerprint: str) -> None:
+def decided(config: RunConfig) -> dict[str, Any]:
+    """What a configuration has to say alike in all processes of its run."""
+    return {name: value for name, value in flat(as_dict(config)).items() if name not in OWN}
+
+
+def refuse_others(mine: Mapping[str, Any]) -> None:
     """See that the processes that were started outside are of one run, on every node.
 
     Args:
-        config: of the run, as this process has it.
-        fingerprint: of its data.
+        mine: facts of the run, as this process has them, by their names.
 
     Raises:
         RunError: they are not; in one process of each node, which says it.
         SystemExit: in the others then.
     """
-    keys = {name: value for name, value in flat(as_dict(config)).items() if name not in OWN}
-    mine = keys | {"the data's fingerprint": fingerprint}
     found: list[Mapping[str, Any]] = [mine] * processes()
     with _together():
         dist.all_gather_object(found, mine, group=_patient())

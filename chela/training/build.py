@@ -26,6 +26,7 @@ from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.distributed import OneStep, environment
 from chela.training.engine import CPU, Engine
 from chela.training.module import TrainingModule
+from chela.training.optim import build_optimizer
 from tasks.base import Task, TaskSpec
 
 PLAIN = Engine()  # on a CPU, whatever the configuration asks for
@@ -163,24 +164,39 @@ def build_module(
     Raises:
         ConfigError: the sizes do not fit together.
     """
-    model = build_model(config.model, spec, engine.kernels, engine.device)
-    if engine.sequence_devices > 1:
-        refuse_unsplit(model, config.model.name, engine.sequence_devices)
+    model = build_fitting(config, spec, engine)
+    if config.trainer.mixing == "mixup" and padded:
+        raise _unmixed("mixup", f"the sequences of {spec.name} have different lengths")
     if engine.step != "eager":
         compile_blocks(model, one_for_all_lengths=padded and not engine.deterministic)
     objective = objective_of(spec, metric)
-    if config.trainer.label_smoothing and not objective.per_sample:
+    return TrainingModule(model, objective, config, steps, padded, graph=engine.step == "graph")
+
+
+def build_fitting(config: RunConfig, spec: TaskSpec, engine: Engine) -> Model:
+    """The model of a run that its task, trainer and optimizer can do with.
+
+    All that can be refused without the task's data is refused here; see ``build_module``.
+
+    Raises:
+        ConfigError: something of it does not fit the rest.
+    """
+    model = build_model(config.model, spec, engine.kernels, engine.device)
+    if engine.sequence_devices > 1:
+        refuse_unsplit(model, config.model.name, engine.sequence_devices)
+    if config.trainer.label_smoothing and not OBJECTIVES[spec.objective].per_sample:
         raise ConfigError(
             f"trainer.label_smoothing={config.trainer.label_smoothing} is for tasks that ask for "
             f"the class of a sample, and {spec.name} asks for tokens.\n"
             "  try: trainer.label_smoothing=0"
         )
     if config.trainer.mixing != "none":
-        _refuse_unmixed(config.trainer, spec, padded)
-    return TrainingModule(model, objective, config, steps, padded, graph=engine.step == "graph")
+        _refuse_unmixed(config.trainer, spec)
+    build_optimizer(model, config.optimizer)  # may refuse; Lightning asks for one when it trains
+    return model
 
 
-def _refuse_unmixed(config: TrainerConfig, spec: TaskSpec, padded: bool) -> None:
+def _refuse_unmixed(config: TrainerConfig, spec: TaskSpec) -> None:
     how, why = config.mixing, None
     if spec.objective != "classification" or spec.documents > 1:
         why = f"{spec.name} does not ask for the class of one sequence"
@@ -190,10 +206,12 @@ def _refuse_unmixed(config: TrainerConfig, spec: TaskSpec, padded: bool) -> None
         why = "a device has one sample of each batch, and no other one to mix it with"
     elif how == "mixup" and spec.vocab_size is not None:
         why = f"{spec.name} has symbols, of which there is no mean"
-    elif how == "mixup" and padded:
-        why = f"the sequences of {spec.name} have different lengths"
     if why:
-        raise ConfigError(f"trainer.mixing={how} cannot be had: {why}.\n  try: trainer.mixing=none")
+        raise _unmixed(how, why)
+
+
+def _unmixed(how: str, why: str) -> ConfigError:
+    return ConfigError(f"trainer.mixing={how} cannot be had: {why}.\n  try: trainer.mixing=none")
 
 
 def free_memory(device: torch.device) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -11,9 +12,30 @@ from torch import nn
 from chela.config.schema import RunConfig
 from chela.config.settings import TrainerConfig
 from chela.errors import RunError
+from chela.training.build import build_fitting
 from chela.training.engine import Engine
 from chela.training.memory import estimate
 from tasks.base import Task
+from tasks.errors import DataError
+
+
+def check_beforehand(task: Task, config: RunConfig, engine: Engine) -> None:
+    """Refuse what no data would make fit, before they are fetched and prepared.
+
+    If they are there, ``build_module`` refuses it as soon.
+
+    Args:
+        task: not set up.
+        config: of the run.
+        engine: that would compute it.
+
+    Raises:
+        ConfigError: see ``build_fitting``.
+    """
+    if task.folder.exists():
+        return
+    with suppress(DataError):  # of a task that says nothing without its data
+        build_fitting(config, task.outline, engine)
 
 
 def check_data(task: Task, config: RunConfig, before: Mapping[str, Any] | None) -> None:

@@ -8,7 +8,6 @@ import torch
 from lightning import LightningDataModule
 
 from chela.config.settings import TrainerConfig
-from chela.errors import ConfigError
 from chela.training.engine import Engine
 from tasks.base import Task
 from tasks.loader import EvalLoader, Reader, TrainLoader
@@ -25,20 +24,12 @@ class DataModule(LightningDataModule):
         engine: that computes; where there are programs for each length, batches have few.
         seed: of the order of training.
         steps: length of the training run in batches.
-
-    Raises:
-        ConfigError: samples of one length are to be sorted by it.
     """
 
     def __init__(
         self, task: Task, config: TrainerConfig, engine: Engine, seed: int, steps: int
     ) -> None:
         super().__init__()
-        if config.length_window > 1 and task.samples("train").endless:
-            raise ConfigError(
-                f"trainer.length_window={config.length_window} sorts samples by their lengths, and "
-                f"all windows of {task.name} have one.\n  try: trainer.length_window=1"
-            )
         self.task, self.config, self.engine = task, config, engine
         self.seed, self.steps = seed, steps
         self._readers: dict[str, Reader] = {}
@@ -69,7 +60,7 @@ class DataModule(LightningDataModule):
             self.seed,
             window=window,
             lengths=samples.lengths if window > 1 else None,
-            endless=samples.endless,
+            endless=self.task.endless,
         )
         return TrainLoader(self._reader("train"), order, *self._share())
 

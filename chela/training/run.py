@@ -26,10 +26,10 @@ from chela.records.summary import summary_table
 from chela.records.sweeps import sweep_name
 from chela.track.wandb_run import final_numbers, open_wandb, wandb_mode
 from chela.training import build
-from chela.training.agreement import agreed, refuse_others
+from chela.training.agreement import agreed, decided, refuse_others
 from chela.training.announcement import opening, warm_up_note
 from chela.training.checkpoints import Checkpointer, step_of
-from chela.training.checks import check_data, check_finished, check_memory
+from chela.training.checks import check_beforehand, check_data, check_finished, check_memory
 from chela.training.data import DataModule
 from chela.training.distributed import as_started, is_leader, is_started_outside
 from chela.training.ending import Ending, disk_errors
@@ -129,12 +129,15 @@ class Run:
         """Prepare, train, test once, record. Returns the best validation's value."""
         config, engine = self.config, self.engine
         self.measured = build.free_memory(engine.device)
-        L.seed_everything(config.seed, workers=True, verbose=False)
+        if is_started_outside():
+            refuse_others(decided(config))
         task = build.build_task(config)
+        check_beforehand(task, config, engine)
+        L.seed_everything(config.seed, workers=True, verbose=False)
         task.prepare_data(show=self.leads)
         task.setup()
         if is_started_outside():
-            refuse_others(config, task.meta.fingerprint)
+            refuse_others({"the data's fingerprint": task.meta.fingerprint})
         check_data(task, config, self.start.provenance)
         steps = build.total_steps(config.trainer, len(task.samples("train")))
         data = DataModule(task, config.trainer, engine, config.seed, steps)

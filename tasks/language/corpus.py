@@ -75,6 +75,7 @@ class Corpus(Task):
     dtype = "uint8"
     metric = "bits_per_byte"
     causal = True
+    endless = True
     objective: ClassVar[Objective] = "bytes"
     config: Any  # a WindowsConfig
 

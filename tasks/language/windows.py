@@ -46,8 +46,6 @@ class Windows(Samples):
         DataError: the split is shorter than a window.
     """
 
-    endless = True
-
     def __init__(self, dataset: Dataset, length: int, context: int | None, name: str) -> None:
         super().__init__(dataset, Encoding())
         self.length, self.context = length, context
@@ -79,7 +77,7 @@ class Windows(Samples):
         """Where windows begin, and how many of their tokens are not scored: (2, n).
 
         Args:
-            index: their numbers, see ``Samples.endless``.
+            index: their numbers, see ``Task.endless``.
         """
         number = np.asarray(index, dtype=np.int64)
         if self.context is None:

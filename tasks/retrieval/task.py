@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Lt, MultipleOf
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
+from tasks.characters import as_many_as
 from tasks.loader import Encoding
 from tasks.retrieval import aan, rfc
 from tasks.retrieval.baselines import judge, tfidf_cosines
@@ -84,6 +85,11 @@ class Retrieval(Task):
         """Two documents, two classes; the vocabulary is known when the data are open."""
         size = self._alphabet.size
         return TaskSpec(self.name, 2, self.config.max_length, size, input_dim=1, documents=2)
+
+    @property
+    def usual_facts(self) -> dict[str, Any]:
+        """As many characters as the official papers, or the RFCs, have."""
+        return {"alphabet": as_many_as({"aan": 98, "rfc": 110}[self.config.data])}
 
     @property
     def encoding(self) -> Encoding:

@@ -21,6 +21,7 @@ from pydantic.dataclasses import dataclass
 
 from tasks import bits
 from tasks.base import Protocol, Task, TaskSpec
+from tasks.characters import as_many_as
 from tasks.sources.archives import Source
 from tasks.sources.locate import check_name, locate
 from tasks.storage.meta import Origin
@@ -82,6 +83,11 @@ class Text(Task):
     def spec(self) -> TaskSpec:
         """Two classes; the vocabulary is known when the data are open, after ``setup``."""
         return TaskSpec(self.name, 2, self.config.length, self._symbols.size, input_dim=1)
+
+    @property
+    def usual_facts(self) -> dict[str, Any]:
+        """As many characters as the official reviews have."""
+        return {"alphabet": as_many_as(134)}
 
     @property
     def protocol(self) -> Protocol:

@@ -22,7 +22,7 @@ from chela.launch.space import SearchConfig
 from chela.launch.sweep import SweepCallback, _keeps_the_cell
 from chela.launch.turns import FOLDER
 from chela.records.state import lease_of
-from chela.training.agreement import agreed, refuse_others
+from chela.training.agreement import agreed, decided, refuse_others
 from chela.training.distributed import as_started, environment, is_leader, is_started_outside
 from chela.training.ending import Ending
 from chela.training.engine import Engine
@@ -165,10 +165,10 @@ def test_nodes_with_another_command_or_other_data_are_not_one_run(
     started_by(monkeypatch, {**TORCHRUN, "LOCAL_RANK": str(local_rank)})
     connect(monkeypatch, lambda *_, **__: None)
     monkeypatch.setattr("torch.distributed.all_gather_object", gather)
-    refuse_others(parse(composed()), "f1")
+    refuse_others(decided(parse(composed())) | {"the data's fingerprint": "f1"})
     words = said if raised is RunError else "1"
     with pytest.raises(raised, match=words) if said else nullcontext():
-        refuse_others(parse(composed(word)), data)
+        refuse_others(decided(parse(composed(word))) | {"the data's fingerprint": data})
 
 
 @pytest.mark.parametrize("error", [ConfigError("what"), DataError("what"), OwnError("what")])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chela.config.schema import parse
-from chela.errors import RunError
+from chela.errors import ConfigError, RunError
 from chela.records.files import atomic_file
 from chela.records.state import lease_of
 from chela.training import muon
@@ -46,6 +46,31 @@ def test_a_gpu_that_is_not_there_is_said_before_any_work(composed, tmp_path) -> 
         run(config)
     assert not (tmp_path / "nothing").exists()
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=listops", "trainer.mixing=mixup"], "listops has symbols, of which there is no"),
+        (["task=text", "trainer.mixing=mixup"], "text has symbols, of which there is no mean"),
+        (["task=retrieval", "trainer.mixing=cutmix"], "retrieval does not ask for the class of"),
+        (["task=mqar", "trainer.label_smoothing=0.1"], "and mqar asks for tokens"),
+        (["task=wikitext103", "model.pooling=last"], "nothing is pooled"),
+        (["task=bytes", "task.path=x", "trainer.length_window=2"], "all windows of bytes have one"),
+        (["model=mega", "trainer.devices=2", "trainer.sequence_devices=2"], "cannot have each seq"),
+        (["optimizer=muon"], "no block has a linear map"),
+    ],
+)
+def test_what_no_data_would_make_fit_is_refused_before_there_are_any(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the vocabulary is known without them or not."""
+    monkeypatch.setattr("chela.training.optim._hidden_matrices", lambda model: iter(()))
+    small = ["model=chela", "model.dim=16", "model.depth=1", "trainer.accelerator=cpu"]
+    places = [f"data_dir={tmp_path / 'nothing'}", f"output_dir={tmp_path / 'outputs'}"]
+    with pytest.raises(ConfigError, match=said):
+        run(composed_of(*small, *words, *places, "logger=csv"))
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_run_without_data_leaves_no_folder(composed, tmp_path) -> None:
