@@ -6,7 +6,8 @@ network disks do, whose locks often reach no further than one machine. Two that 
 dead holder make the same file, so one of them does not; nobody removes what a living one has made.
 
 On the machine of its holder a lease ends with that process, whatever ended it. Elsewhere it lapses
-when it was not renewed for ``LAPSE``: a machine that lost its power, or its network. A process that
+when it was not renewed for ``LAPSE``: a machine that lost its power, or its network. Who takes it
+over looks whether it is renewed all the same, by a clock that is wrong. A process that
 comes back from there, and finds its lease gone, ends at once: another one has taken over.
 A lease that only says who is there may be lost (``hold``, ``vital``).
 """
@@ -23,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from tasks.screen import Screen
 RENEW = 10.0  # seconds between two signs of life
 SILENT = 3 * RENEW  # after which who waits may hope
 LAPSE = 120.0  # network disks show what others wrote after up to a minute
+APART = 3600.0  # by which clocks of machines may differ
 ATTEMPTS = 100  # in a folder that others, whose runs do not start, make and remove
 LARGEST = 4096  # bytes that are read of a lease
 
@@ -68,17 +70,18 @@ class Holder:
     token: str = ""
     renewed: float = 0.0
 
-    def lives(self, now: float) -> bool:
+    def lives(self, now: float, lapse: float = LAPSE) -> bool:
         """Whether it still holds what it took.
 
         Args:
             now: seconds since the epoch.
+            lapse: seconds without a sign of life after which it does not, on another machine.
         """
         if self.machine and self.machine == _machine() and not _is_hidden(self.pid):
             return _started(self.pid) == self.started
         # the batch system has started that job again, as this one, maybe elsewhere
         again = self.job is not None and self.job == batch_job() and self.restarts < _restarts()
-        return not again and now - self.renewed < LAPSE
+        return not again and now - self.renewed < lapse
 
     @property
     def is_silent(self) -> bool:
@@ -210,9 +213,9 @@ def _take(place: Path) -> _Lease | Holder:
             place.parent.mkdir(parents=True, exist_ok=True)
             _learn_clock(place.parent)
             before = _leases(place)
-            if holder := _living(before, time.time()):
+            if holder := _living(before, time.time()) or _stirring(place, before):
                 return holder
-            lease = _Lease(place.with_name(f"{place.name}.{max(before, default=0) + 1}"), _own())
+            lease = _Lease(_file(place, max(before, default=0) + 1), _own())
             lease.make()
         except FileExistsError:  # another one was faster; or Python's mkdir, while the folder went
             continue
@@ -226,7 +229,7 @@ def _take(place: Path) -> _Lease | Holder:
             lease.leave()
             return holder
         for number in others:
-            place.with_name(f"{place.name}.{number}").unlink(missing_ok=True)
+            _file(place, number).unlink(missing_ok=True)
         return lease
     raise FileExistsError(17, "others take and leave it all the time", str(place))
 
@@ -235,9 +238,30 @@ def _living(leases: dict[int, Holder], now: float) -> Holder | None:
     return next((each for _, each in sorted(leases.items()) if each.lives(now)), None)
 
 
+def _stirring(place: Path, leases: dict[int, Holder]) -> Holder | None:
+    """Who gives signs of life, though it lapsed by the clocks; to know that takes ``SILENT``.
+
+    Many disks of clusters date by the clock of whoever writes, which may be wrong by minutes.
+
+    Args:
+        place: see ``hold``.
+        leases: as they were found; none of them lives.
+    """
+    end, now = time.monotonic() + SILENT, time.time()
+    watched = {n: each for n, each in leases.items() if each.lives(now, APART)}
+    while watched and time.monotonic() < end:
+        time.sleep(RENEW / 10)
+        found = _leases(place)
+        watched = {n: each for n, each in watched.items() if n in found}
+        for n, each in watched.items():
+            if found[n].token != each.token or found[n].renewed - each.renewed > RENEW / 2:
+                return replace(found[n], renewed=time.time())
+    return None
+
+
 def _leases(place: Path) -> dict[int, Holder]:
     """All leases of a place, the dead ones too, by number."""
-    found = {}
+    found: dict[int, Holder] = {}
     with suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(place.parent):
             number = entry.name.removeprefix(f"{place.name}.")
@@ -245,7 +269,16 @@ def _leases(place: Path) -> dict[int, Holder]:
                 continue
             with suppress(OSError):
                 found[int(number)] = _read(Path(entry.path))
+    # a network disk's listing may be a minute old, but what is opened is looked up
+    with suppress(OSError):
+        while True:
+            following = max(found, default=0) + 1
+            found[following] = _read(_file(place, following))
     return found
+
+
+def _file(place: Path, number: int) -> Path:
+    return place.with_name(f"{place.name}.{number}")
 
 
 def _read(file: Path) -> Holder:

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from tasks import lease
-from tasks.lease import LAPSE, SILENT, Holder, Taken, hold, holder_of
+from tasks.lease import APART, LAPSE, SILENT, Holder, Taken, hold, holder_of
 from tests.conftest import ROOT
 
 ELSEWHERE = Holder("node3", "another boot", 7, "1", token="theirs")
@@ -82,7 +83,7 @@ def test_of_those_that_start_in_the_same_moment_exactly_one_has_it(
     for round_ in range(5):
         place = tmp_path / f"place{round_}"
         if left != "nothing":
-            write(place, ELSEWHERE, age=2 * LAPSE, number=3)
+            write(place, ELSEWHERE, age=2 * APART, number=3)
         start, over, held = FORK.Barrier(8), FORK.Barrier(8), FORK.Value("i", 0)
         workers = [FORK.Process(target=try_once, args=(place, start, held, over)) for _ in range(8)]
         for each in workers:
@@ -118,11 +119,12 @@ def test_the_holder_is_named_and_others_are_refused(
     ],
 )
 def test_of_another_machine_its_signs_of_life_decide(
-    age: float, lives: bool, silent: bool, tmp_path: Path
+    age: float, lives: bool, silent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
     write(place, ELSEWHERE, age)
     assert (holder_of(place) is not None) == lives
+    monkeypatch.setattr(lease, "SILENT", SILENT if lives else 0.0)
     asked: list[Holder] = []
     try:
         with hold(place, wait=lambda each: bool(asked.append(each))):
@@ -145,8 +147,54 @@ def test_a_clock_that_is_wrong_is_compared_with_the_disks(
         holder = holder_of(tmp_path / "place")
     assert (holder is not None and not holder.is_silent) == lives
     lease._AHEAD.clear()
+    monkeypatch.setattr(lease, "SILENT", 0.0)
     with pytest.raises(Taken) if lives else nullcontext(), hold(tmp_path / "place"):
         pass
+
+
+@pytest.mark.parametrize("stirs", [True, False])
+def test_where_each_machine_dates_by_its_own_clock_one_that_stirs_is_not_dead(
+    stirs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock is five minutes behind, and some disks (Lustre, GPFS) believe it."""
+    place = tmp_path / "place"
+    file = write(place, ELSEWHERE, age=300)
+    monkeypatch.setattr(lease, "RENEW", 0.1)
+    monkeypatch.setattr(lease, "SILENT", 10.0 if stirs else 0.2)
+
+    def stir() -> None:
+        while not over.wait(0.05):
+            os.utime(file, (time.time() - 300,) * 2)
+
+    over, thread = threading.Event(), threading.Thread(target=stir)
+    if stirs:
+        thread.start()
+    try:
+        with pytest.raises(Taken) if stirs else nullcontext() as taken, hold(place):
+            pass
+    finally:
+        over.set()
+    if stirs:
+        thread.join()
+        assert not taken.value.holder.is_silent
+    assert file.exists() == stirs
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_what_an_old_listing_does_not_show_is_found_by_its_name(
+    lives: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Network disks list a folder as it was up to a minute ago, until one changes it oneself."""
+    place = tmp_path / "place"
+    write(place, ELSEWHERE if lives else own(started="1"))
+    listed = os.scandir
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    changed = place.with_name("place.2")
+    monkeypatch.setattr(os, "scandir", lambda at: listed(at if changed.exists() else nothing))
+    assert (holder_of(place) is not None) == lives
+    with pytest.raises(Taken, match="node3") if lives else nullcontext(), hold(place):
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["nothing", "place.2"]
 
 
 def own(**changes: Any) -> Holder:
