@@ -99,6 +99,28 @@ def total(value: Tensor) -> Tensor:
     return value
 
 
+def refuse_apart(model: nn.Module) -> None:
+    """See that all processes have the same weights: the sums of their bits are compared.
+
+    Raises:
+        RunError: in all processes, one has others.
+    """
+    if processes() == 1:
+        return
+    bits = [each.detach().flatten().view(torch.int32).sum() for each in model.parameters()]
+    found = bits[0].new_zeros(processes())
+    found[dist.get_rank()] = torch.stack(bits).sum()
+    sums = total(found).tolist()
+    usual = max(sums, key=sums.count)  # of two different ones the first process's
+    if apart := [rank for rank, each in enumerate(sums) if each != usual]:
+        raise RunError(
+            f"the run has diverged: the weights in process {', '.join(map(str, apart))} are not "
+            f"those in process {sums.index(usual)}. All make the same updates, so a device computes "
+            "wrongly, or they are of several kinds.\n"
+            "  try: chela doctor on each of them; then resume=false, as what is saved may be wrong"
+        )
+
+
 def add_up_gradients(model: nn.Module) -> None:
     """Let each gradient be the sum of all processes', by one all-reduce of one flat tensor."""
     if processes() == 1:

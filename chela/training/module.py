@@ -19,7 +19,7 @@ from chela.layers.processes import processes
 from chela.layers.sequence import replicas
 from chela.model import Unread
 from chela.objectives.base import Answers, Means, Objective
-from chela.training.distributed import add_up_gradients, total
+from chela.training.distributed import add_up_gradients, refuse_apart, total
 from chela.training.evaluation import Evaluation, means_of
 from chela.training.graphs import StepGraphs
 from chela.training.mixing import Mixed, mix
@@ -165,7 +165,12 @@ class TrainingModule(L.LightningModule):
         self.evaluation.add(batch, batch_index, self._graphs)
 
     def on_validation_epoch_end(self) -> None:
-        """Hand the validation metrics to the callbacks."""
+        """Hand the validation metrics to the callbacks, if they are of one model.
+
+        Raises:
+            RunError: of several processes one has other weights.
+        """
+        refuse_apart(self.model)
         means, _ = self.evaluation.result()
         values = self.objective.values(means)
         self.log_dict({f"val/{name}": value for name, value in values.items()})

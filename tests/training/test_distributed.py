@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from chela.errors import RunError
+from chela.training import distributed
 from chela.training.run import run
 from tests.conftest import ROOT, TINY
 
@@ -238,20 +241,45 @@ def kept(self):
     norms = dict((name, x) for name, x in self.model.state_dict().items() if "running" in name)
     file = "averages-%d-%d.pt" % (self.trainer.global_rank, self.global_step)
     torch.save(norms, os.path.join(os.environ["PYTHONPATH"], file))
+    if (self.trainer.global_rank, self.global_step) == (1, 12):
+        next(self.model.parameters()).detach().view(torch.int32).view(-1)[3] += 1  # the last bit
 Module.on_validation_epoch_start = kept
 """
 
 
-def test_two_processes_evaluate_with_the_same_averages(
+def test_two_processes_evaluate_the_same_model_or_stop(
     tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """They have the same averages; and when a bit of a weight differs, they are not one run."""
     (tmp_path / "sitecustomize.py").write_text(KEEP_AVERAGES)  # which every process imports
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     result = train(tmp_path / "two", shared_data, "trainer.devices=2", "model.norm=batch")
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.count("the weights in process 1 are not those in process 0") == 1
+    assert record(tmp_path / "two")["status"] == "failed"
     for step in (5, 10, 12):
         first, second = (torch.load(tmp_path / f"averages-{rank}-{step}.pt") for rank in (0, 1))
         assert first
         for name, value in first.items():
             assert torch.equal(value, second[name]), name
             assert not torch.equal(value, torch.zeros_like(value))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [([], ""), ([0], "in process 0 .* process 1"), ([1, 3], "in process 1, 3 ")]
+)
+def test_who_has_other_weights_than_most_is_named(
+    wrong: list[int], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = torch.nn.Linear(3, 2)
+    model.scale = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def all_reduce(found: torch.Tensor) -> None:
+        found.fill_(found.sum())
+        found[wrong] += 1
+
+    monkeypatch.setattr(distributed, "processes", lambda: 5)
+    monkeypatch.setattr(distributed.dist, "get_rank", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
+    with pytest.raises(RunError, match=f"the weights {said}") if said else nullcontext():
+        distributed.refuse_apart(model)
