@@ -115,8 +115,8 @@ def refuse_apart(model: nn.Module) -> None:
     if apart := [rank for rank, each in enumerate(sums) if each != usual]:
         raise RunError(
             f"the run has diverged: the weights in process {', '.join(map(str, apart))} are not "
-            f"those in process {sums.index(usual)}. All make the same updates, so a device computes "
-            "wrongly, or they are of several kinds.\n"
+            f"those in process {sums.index(usual)}. All make the same updates, so a device "
+            "computes wrongly, or they are of several kinds.\n"
             "  try: chela doctor on each of them; then resume=false, as what is saved may be wrong"
         )
 
