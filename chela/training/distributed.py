@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import subprocess_script
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from chela.config.schema import RunConfig
 from chela.errors import RunError
@@ -131,6 +133,17 @@ def add_up_gradients(model: nn.Module) -> None:
     parts = flat.split([each.numel() for each in learning])
     for parameter, part in zip(learning, parts, strict=True):
         parameter.grad = part.view_as(parameter)
+
+
+def skip_together(optimizer: Optimizer, *_: Any) -> None:
+    """Let all processes leave out a step that one does: where its ``found_inf`` is 1, all have 1.
+
+    To be called before a step changes anything, as the optimizer's hook is. Their gradients are
+    the same, but one that computes wrongly may find another norm of them, or another update.
+    """
+    found: Tensor | None = getattr(optimizer, "found_inf", None)
+    if found is not None and processes() > 1:
+        dist.all_reduce(found, dist.ReduceOp.MAX)
 
 
 class OneStep(DDPStrategy):

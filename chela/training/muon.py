@@ -13,12 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import Optimizer
 
-from chela.layers.processes import processes
+from chela.training.distributed import skip_together
 
 # The quintic of Newton and Schulz with the steepest rise at zero that keeps values within 0.7 to
 # 1.2 (Jordan et al.); five steps bring singular values from 0.002 of the norm upwards there.
@@ -99,7 +98,7 @@ class Muon(Optimizer):
     on the device it can be recorded in a CUDA graph. It sets ``found_inf`` itself where an update
     is none that its iteration can give: one wrong number in a product there, as a machine at fault
     computes it, grows by powers of five and would leave a matrix of 1e20 behind a finite gradient.
-    Of several processes, which have the same gradients, all leave out what one has got wrong.
+    Of several processes all leave out what one has got wrong.
 
     Args:
         groups: as ``parameter_groups`` makes them, each with a bool ``orthogonal``.
@@ -135,8 +134,7 @@ class Muon(Optimizer):
         hidden = [(group, self._stack(some)) for group, some in groups if group["orthogonal"]]
         # all of them before anything changes: a step is whole or none
         updates = [self._update_of(stack, group["betas"][0]) for group, stack in hidden]
-        if updates and self.found_inf is not None and processes() > 1:
-            dist.all_reduce(self.found_inf, dist.ReduceOp.MAX)
+        skip_together(self)
         for (group, stack), update in zip(hidden, updates, strict=True):
             self._update_matrices(stack, *update, group)
         for group, parameters in groups:

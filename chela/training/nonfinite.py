@@ -56,13 +56,15 @@ class NonFinite(RunError):
             model: as that step, or a later good one, has left it.
             optimizer: of its parameters.
         """
-        step, norm = int(bad["step"]), bad["norm"].item()
-        found = [(bad["loss"].item(), bad["rows"].tolist())] * processes()
+        step = int(bad["step"])
+        found = [(bad["loss"].item(), bad["norm"].item(), bad["rows"].tolist())] * processes()
         if processes() > 1:
             dist.all_gather_object(found, found[0])
-        loss = sum(loss for loss, _ in found) / len(found)
+        losses, norms, _ = zip(*found, strict=True)
+        loss = sum(losses) / len(losses)
+        norm = next((each for each in norms if not math.isfinite(each)), norms[0])
         shares = found[:: parts()]  # those that hold a sequence have one together
-        rows = [row for _, own in shares for row in own]
+        rows = [row for *_, own in shares for row in own]
         advice = "a lower learning rate, a longer warm-up, trainer.precision=float32"
         if not math.isfinite(loss):
             what = f"the loss is {loss}"

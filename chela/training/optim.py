@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from chela.config.settings import OptimizerConfig, ScheduleConfig
 from chela.errors import ConfigError
+from chela.training.distributed import skip_together
 from chela.training.muon import Muon
 
 
@@ -87,13 +88,15 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         groups = [{**group, "orthogonal": group["name"] == "hidden"} for group in groups]
         return Muon(groups, config.lr, (config.betas[0], config.betas[1]), config.eps)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
-    return kind(
+    optimizer = kind(
         groups,
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         eps=config.eps,
         fused=True,
     )
+    optimizer.register_step_pre_hook(skip_together)
+    return optimizer
 
 
 def follow_the_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,31 @@ def test_each_parameter_is_in_the_group_it_belongs_to() -> None:
     assert (groups["kernels"]["lr"], groups["kernels"]["weight_decay"]) == (0.01, 0.0)
     assert (groups["matrices"]["lr"], groups["matrices"]["weight_decay"]) == (0.1, 0.5)
     assert (groups["others"]["lr"], groups["others"]["weight_decay"]) == (0.1, 0.0)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
+@pytest.mark.parametrize("bad", [0.0, 1.0])
+def test_a_step_that_another_process_leaves_out_is_left_out(name: str, bad: float, monkeypatch):
+    """Its gradients are the same, but what it made of them was not finite."""
+    asked = []
+
+    def all_reduce(found: torch.Tensor, how: object) -> None:
+        asked.append(how)
+        found.clamp_(min=bad)
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(3, 2)]), "head": nn.Linear(2, 2)})
+    before = [each.detach().clone() for each in model.parameters()]
+    optimizer = build_optimizer(model, replace(CONFIG, name=name))
+    for each in model.parameters():
+        each.grad = torch.ones_like(each)
+    optimizer.found_inf = torch.zeros(())
+    optimizer.step()
+    same = [torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True)]
+    assert same == [bool(bad)] * 4
+    assert asked == [torch.distributed.ReduceOp.MAX]
 
 
 def test_a_group_without_parameters_is_left_out() -> None:
