@@ -26,14 +26,13 @@ from torch import Tensor, nn
 from chela.errors import RunError, first_line
 from chela.records.files import atomic_file, write_text
 from chela.records.record import at, check, read_json, text
+from chela.training.selected import PREFIX, largest
 from tasks.base import TaskSpec
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 LEXICON, OF_LEXICON = "lexicon.txt", "lexicon_sha256"  # a file, and its checksum in CONFIG
 KIND = "chela"  # the model_type of transformers, and the section of CONFIG that holds the record
-PREFIX = "model."  # of the weights' names, as in a checkpoint and in a model of transformers
 ID = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of a model on the hub: owner/name
-BESIDES = 2**24  # bytes of the file beside its weights, at most
 LONGEST = 2**27  # bytes of LEXICON; the 267,735 words of WikiText-103 have two million
 KEPT = (  # of a record
     *("record_version", "status", "run_id", "config", "identity", "departures", "code"),
@@ -241,9 +240,8 @@ def read_weights(folder: Path, digest: str | None, model: nn.Module) -> dict[str
         RunError: they are not there, damaged, or of another size.
     """
     file = folder / WEIGHTS
-    ours = sum(each.numel() * each.element_size() for each in model.state_dict().values())
     try:
-        weights = load(_read(file, 2 * ours + BESIDES, digest))
+        weights = load(_read(file, largest(model), digest))
     except (OSError, ValueError, SafetensorError) as error:
         raise _unreadable(file, "weights", error) from error
     return {name.removeprefix(PREFIX): value for name, value in weights.items()}

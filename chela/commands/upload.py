@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chela.config.checking import checked
-from chela.config.settings import LoggerConfig
 from chela.errors import ConfigError, RunError
 from chela.records.collect import Run, collect
-from chela.track.wandb_run import final_numbers, open_wandb
+from chela.track.wandb_run import final_numbers, logger_of, open_wandb
 from tasks.screen import Screen
 
 START, FINISH = 10.0, 600.0  # seconds: who waits here wants to know soon, or wants it all sent
@@ -54,9 +52,8 @@ def upload(run: Run) -> str:
     place: Mapping[str, Any] = record.get("wandb_run") or {}
     where = {key: place[key] for key in ("project", "entity") if place.get(key)}
     asked = {"wandb": "online", "start_timeout": START, "finish_timeout": FINISH, **where}
-    logger = checked(LoggerConfig, {**(record["config"].get("logger") or {}), **asked}, "logger")
     target = open_wandb(
-        logger,
+        logger_of(record, **asked),
         "online",
         run.folder,
         run_id=record.get("wandb_id") or record["run_id"],

@@ -76,7 +76,7 @@ def masked_for_others() -> Iterator[None]:
 
 def _masked(argument: str) -> str:
     key, equals, value = IN_ADDRESS.sub(rf"\1{MASK}@", argument).partition("=")
-    flags = re.IGNORECASE if "env_set" in key else re.NOFLAG
+    flags = re.IGNORECASE if "env_set" in key else 0
     if equals and re.search(SECRET, key, flags):
         return f"{key}={MASK}"
     return key + equals + re.sub(_INNER, rf"\1{MASK}", value, flags=flags)

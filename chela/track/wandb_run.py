@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from chela.config.checking import checked
 from chela.config.command import masked_for_others
 from chela.config.settings import LoggerConfig
+from chela.config.today import of_today
 from chela.errors import RunError
 from chela.records.record import at, primary
 
@@ -39,6 +41,16 @@ def wandb_mode(config: LoggerConfig) -> Mode:
     if settings.mode in ("offline", "dryrun"):
         return "offline"
     return "online" if _has_key(settings) else "offline"
+
+
+def logger_of(record: Mapping[str, Any], **changes: Any) -> LoggerConfig:
+    """The section ``logger`` of a record's configuration, with what is younger and ``changes``.
+
+    Raises:
+        ConfigError: it has a key or a value that there is not today.
+    """
+    known = of_today(record["config"]).get("logger") or {}
+    return checked(LoggerConfig, {**known, **changes}, "logger")
 
 
 def open_wandb(
@@ -250,7 +262,7 @@ def final_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
     metrics = test.get("metrics") or {}
     parts = {
         "test": {
-            **{name: metric["value"] for name, metric in metrics.items()},
+            **{name: metric.get("value") for name, metric in metrics.items()},
             "standard_error": primary(record).get("standard_error"),
             **{key: test[key] for key in ("n", "majority_class_accuracy") if key in test},
         },

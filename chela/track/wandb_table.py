@@ -15,7 +15,7 @@ from chela.report.frame import Report
 from chela.report.published import published
 from chela.report.render import shown, write
 from chela.report.table import build
-from chela.track.wandb_run import open_wandb, wandb_mode
+from chela.track.wandb_run import logger_of, open_wandb, wandb_mode
 from tasks.errors import DataError
 from tasks.screen import Screen
 
@@ -39,10 +39,10 @@ def log_table(name: str, folder: Path, runs: Sequence[Path], console: Screen) ->
     found = collect(there) if there else None
     if found is None or not found.runs:
         return
-    logger = LoggerConfig(**found.runs[0].record["config"]["logger"])
-    if wandb_mode(logger) == "disabled":
-        return
     try:
+        logger = logger_of(found.runs[0].record)
+        if wandb_mode(logger) == "disabled":
+            return
         report = build(found, published())
         where = _log(report, name, logger, folder)
     except (ChelaError, DataError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from chela.records.record import read_record
 from chela.records.state import lease_of
 from chela.training.checkpoints import BEST, LAST, PREVIOUS, Unreadable, read_checkpoint, step_of
 from chela.training.initial import find_initial
-from tasks.lease import LAPSE, Holder, Taken, hold
+from tasks.holder import LAPSE, Holder
+from tasks.lease import Taken, hold
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,10 @@ class RunFolder:
                     shutil.copyfileobj(whole, copy)
 
     def _set_aside(self) -> int:
-        """Make way for a new run; returns how many earlier ones there are now."""
-        earlier = len(list(self.path.parent.glob(f"{self.path.name}.earlier-*")))
+        """Make way for a new run; returns the number of the latest earlier one."""
+        name = re.compile(rf"{self.path.name}\.earlier-(\d+)")
+        found = map(name.fullmatch, (each.name for each in self.path.parent.glob("*")))
+        earlier = max((int(each[1]) for each in found if each), default=0)  # some may be deleted
         if self.path.exists() and any(self.path.iterdir()):
             earlier += 1
             self.path.rename(self.path.with_name(f"{self.path.name}.earlier-{earlier}"))

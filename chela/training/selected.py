@@ -14,8 +14,8 @@ from chela.errors import RunError
 from chela.records.record import FILE, read_record
 from chela.training.checkpoints import BEST, read_checkpoint
 
-PREFIX = "model."  # of the model's weights in a checkpoint of a run
-BESIDES = 2**24  # bytes of a checkpoint of weights beside them, at most
+PREFIX = "model."  # of the weights' names, in a checkpoint and in a model of transformers
+BESIDES = 2**24  # bytes of a file beside its weights, at most
 SHOWN = 5  # weights that do not fit; more would hide the first
 
 
@@ -68,8 +68,7 @@ def selected_weights(folder: Path, record: dict[str, Any], model: nn.Module) -> 
             f"{file} is missing, the weights of step {step}.\n"
             "  try: copy it there from where the run was, or run it anew with resume=false"
         )
-    ours = sum(each.numel() * each.element_size() for each in model.state_dict().values())
-    content = read_checkpoint(file, 2 * ours + BESIDES)
+    content = read_checkpoint(file, largest(model))
     found, stored = content["global_step"], content.get("state_dict")
     weights = {
         key.removeprefix(PREFIX): value
@@ -81,8 +80,12 @@ def selected_weights(folder: Path, record: dict[str, Any], model: nn.Module) -> 
             f"{file} has the weights of step {found}, but its record selected step {step}.\n"
             "  try: run it anew with resume=false"
         )
-    with file.open("rb") as bytes_:
-        return Selected(weights, step, hashlib.file_digest(bytes_, "sha256").hexdigest())
+    return Selected(weights, step, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def largest(model: nn.Module) -> int:
+    """Bytes that a file of a model's weights can have."""
+    return 2 * sum(each.nbytes for each in model.state_dict().values()) + BESIDES
 
 
 def differences(model: nn.Module, weights: dict[str, Tensor]) -> str:

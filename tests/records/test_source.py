@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from chela.records import environment
 from chela.records.environment import git_state, peak_memory, reset_peak_memory
 from chela.records.source import changes, code_state, source_files
-from tasks.lease import BATCH_JOBS, batch_job
+from tasks.holder import BATCH_JOBS, batch_job
 
 
 @pytest.fixture
@@ -74,7 +75,9 @@ def test_a_model_that_git_does_not_have_makes_the_state_dirty(package: Path) -> 
 
     git("init")
     assert git_state(package) == {"commit": None, "dirty": None, "untracked": {}}
-    git("add", "__init__.py", "parts.py", "lazy.py", "old.py", "fast")
+    other = os.fsdecode(b"\xff.txt")  # a name in no encoding of today
+    (package / other).touch()
+    git("add", "__init__.py", "parts.py", "lazy.py", "old.py", "fast", other)
     git("commit", "-m", "x")
     files = source_files("mineonly.mixer").values()
     assert git_state(package)["dirty"] is False

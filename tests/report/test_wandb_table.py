@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import pytest
+
 from chela.report.table import build
-from chela.track.wandb_table import paper_table
-from tests.records.samples import found, run
+from chela.track.wandb_table import log_table, paper_table
+from tasks.screen import Screen
+from tests.records.samples import found, record, run, save
 
 RUNS = [
     run(seed=0, accuracy=0.5),
@@ -24,3 +30,22 @@ def test_an_average_stands_beside_its_tasks() -> None:
     five = [run(task=task) for task in ["listops", "text", "retrieval", "image", "pathfinder"]]
     heads, rows = paper_table(build(found(*five)))
     assert rows[0][heads.index("Avg. of 5")] == "50.00"
+
+
+@pytest.mark.parametrize(
+    ("logger", "said"),
+    [
+        ({"wandb": "offline"}, "W&B offline"),  # a key is younger than the run
+        ({"wandb": "offline", "gone": 1}, "not in W&B (unknown key 'logger.gone'"),
+        (None, "not in W&B (logger.wandb is missing"),
+    ],
+)
+def test_a_cell_that_another_version_has_finished_does_not_end_the_sweep(
+    logger: dict[str, object] | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = record()
+    content["config"]["logger"] = logger
+    folder, shown = save(tmp_path, content).parent, io.StringIO()
+    monkeypatch.setattr("chela.track.wandb_table._log", lambda *_: "W&B offline")
+    log_table("small", tmp_path, [folder], Screen(file=shown))
+    assert f"the sweep's table: {said}" in shown.getvalue()
