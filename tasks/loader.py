@@ -22,8 +22,8 @@ from torch.utils.data import Dataset as TorchDataset
 from tasks.order import TrainOrder
 from tasks.padding import pad, widths_for
 from tasks.signals import held_back
+from tasks.storage.columns import lengths_of, rows_of
 from tasks.storage.rows import NOTHING, Rows
-from tasks.storage.store import lengths_of, rows_of
 
 Batches = Iterable[list[int]]  # the rows of each
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tasks.loader import Batch, Batches, Encoding
 from tasks.padding import widths_for, widths_up_to
+from tasks.storage.columns import rows_of
 from tasks.storage.rows import NOTHING, Rows
-from tasks.storage.store import rows_of
 
 
 class DeviceReader:

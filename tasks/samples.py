@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.loader import DiskReader, Encoding, Reader, Reading
 from tasks.resident import DeviceReader
-from tasks.storage.store import lengths_of, targets_of
+from tasks.storage.columns import lengths_of, targets_of
 
 
 class Samples:

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from tasks import lease
-from tasks.lease import APART, LAPSE, SILENT, Holder, Taken, hold, holder_of
+from tasks.holder import LAPSE, SILENT, Holder, _started, this_process
+from tasks.lease import APART, Taken, hold, holder_of
 from tests.conftest import ROOT
 
 ELSEWHERE = Holder("node3", "another boot", 7, "1", token="theirs")
@@ -198,7 +199,7 @@ def test_what_an_old_listing_does_not_show_is_found_by_its_name(
 
 
 def own(**changes: Any) -> Holder:
-    return replace(lease._own(), **changes)
+    return replace(this_process(), **changes)
 
 
 def test_another_users_process_that_proc_does_not_show_lives_while_it_renews(
@@ -234,7 +235,7 @@ def test_a_process_that_nobody_waited_for_holds_nothing(tmp_path: Path) -> None:
     child = os.fork()
     if not child:
         signal.pause()
-    write(tmp_path / "place", own(pid=child, started=lease._started(child)))
+    write(tmp_path / "place", own(pid=child, started=_started(child)))
     assert holder_of(tmp_path / "place") is not None
     os.kill(child, signal.SIGKILL)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)

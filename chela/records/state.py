@@ -12,7 +12,8 @@ from typing import Any
 from chela.records.collect import MOVED_ASIDE, SEARCHES
 from chela.records.format import duration
 from chela.records.record import FILE, is_number, number, read_json, read_record, text
-from tasks.lease import LAPSE, SILENT, Holder, batch_job, holder_of
+from tasks.holder import LAPSE, SILENT, Holder, batch_job
+from tasks.lease import holder_of
 
 PROGRESS = "progress.json"  # written by the run every few seconds
 

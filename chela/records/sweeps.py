@@ -18,7 +18,8 @@ from typing import Any
 from chela.records.files import write_text
 from chela.records.record import is_number, read_json
 from chela.records.state import lease_of
-from tasks.lease import Holder, holder_of
+from tasks.holder import Holder
+from tasks.lease import holder_of
 
 FOLDER = "sweeps"  # below an output_dir
 PLAN, CELLS, LEASE = "sweep.json", "cells", ".lease"

@@ -29,7 +29,7 @@ from chela.training.folder import Start
 from chela.training.history import History
 from chela.training.module import TrainingModule
 from tasks.base import PROTOCOLS
-from tasks.lease import batch_job
+from tasks.holder import batch_job
 from tasks.storage.meta import Meta
 
 # beside the mixer's: with all that they import, see source_files

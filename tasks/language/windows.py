@@ -27,8 +27,8 @@ from tasks.errors import DataError
 from tasks.loader import Batch, Batches, Encoding, Reader, Reading
 from tasks.resident import as_signed, as_stored
 from tasks.samples import Samples
+from tasks.storage.columns import lengths_of, stored_rows
 from tasks.storage.rows import NOTHING
-from tasks.storage.store import lengths_of, stored_rows
 
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly, however many there are
 

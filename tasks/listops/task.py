@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from functools import cached_property
@@ -21,23 +20,23 @@ from annotated_types import Ge, Gt, Len, Lt
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
-from tasks.errors import DataError
 from tasks.listops.generator import ListOpsLaw, generate
 from tasks.listops.official import SPLITS, Official, find_official, not_found, read_official
 from tasks.listops.tsv import read_trees, write_tsv
 from tasks.listops.vocabulary import CLOSE, DIGIT, EOS, OPERATOR, SYMBOLS, VOCABULARY_SIZE
+from tasks.screen import Screen
 from tasks.sources.archives import Source
 from tasks.sources.files import digest
 from tasks.sources.locate import check_name
+from tasks.spec import PositiveInt, Seed, Sized
+from tasks.storage.columns import stored_rows
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, offsets_of, split_rows
-from tasks.storage.store import stored_rows
-
-PositiveInt = Annotated[int, Gt(0)]
+from tasks.storage.store import make
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
-class ListOpsConfig:
+class ListOpsConfig(Sized):
     """The defaults are the published task; ``configs/task/listops.yaml`` says the same."""
 
     name: Literal["listops"] = "listops"
@@ -53,7 +52,7 @@ class ListOpsConfig:
     num_train: PositiveInt = 96_000
     num_val: PositiveInt = 2_000
     num_test: PositiveInt = 2_000
-    data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # fixed: runs differ by seed, not by their data
+    data_seed: Seed = 0  # fixed: runs differ by seed, not by their data
     min_length: Annotated[int, Ge(0)] = 500  # exclusive, in symbols without the end symbol
     max_length: Annotated[int, Gt(1)] = 2000  # exclusive
     max_depth: PositiveInt = 10
@@ -78,11 +77,6 @@ class ListOpsConfig:
         """The law of the generator."""
         names = [each.name for each in dataclasses.fields(ListOpsLaw)]
         return ListOpsLaw(**{name: getattr(self, name) for name in names})
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Rows of each split, when generated."""
-        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}
 
 
 class ListOps(Task):
@@ -130,8 +124,17 @@ class ListOps(Task):
     def prepare_data(self, show: bool = True) -> None:
         """Prepare the data, unless they are there, and export them if that is asked for."""
         super().prepare_data(show)
-        if self.config.export_tsv and self._official is None:
-            self._export(self.folder.with_name(f"{self.folder.name}-tsv"))
+        if not self.config.export_tsv or self._official is not None:
+            return
+        self.setup()
+
+        def write(folder: Path) -> None:
+            for split in SPLITS:
+                blocks = (without_end(rows) for rows in stored_rows(self.split(split)))
+                write_tsv(folder / f"basic_{split}.tsv", blocks)
+
+        target = self.folder.with_name(f"{self.folder.name}-tsv")
+        make(target, write, Screen(stderr=True, quiet=not show))
 
     @cached_property
     def _origin(self) -> Origin:
@@ -148,9 +151,7 @@ class ListOps(Task):
         else:
             parameters["sha256"] = {name: digest(path) for name, path in self._official.items()}
         parameters["checked"] = "labels, rows"  # data that were prepared unchecked are not found
-        is_stand_in = config.stand_in is not None
-        source = config.stand_in or "official"
-        return Origin(self.name, self.version, source, parameters, is_stand_in)
+        return self.given(parameters)
 
     @cached_property
     def _official(self) -> Official | None:
@@ -170,27 +171,6 @@ class ListOps(Task):
         n = sum(config.sizes.values())
         trees = generate(n, config.law, config.data_seed, workers)
         return split_rows((block.rows for block in trees), config.sizes)
-
-    def _export(self, folder: Path) -> None:
-        """Write the prepared data as official files; whole or absent, like the prepared ones."""
-        if folder.exists():
-            return
-        self.setup()
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        try:
-            partial.mkdir()
-            for split in SPLITS:
-                blocks = (without_end(rows) for rows in stored_rows(getattr(self, split)))
-                write_tsv(partial / f"basic_{split}.tsv", blocks)
-            partial.rename(folder)
-        except OSError as error:
-            if not folder.exists():  # else another process was faster, with the same content
-                raise DataError(
-                    f"{folder} cannot be written: {error.strerror}.\n"
-                    "  try: free some space there, or task.export_tsv=false"
-                ) from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def with_end(rows: Rows, max_tokens: int) -> Rows:

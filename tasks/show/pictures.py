@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tasks.storage.columns import stored_rows
 from tasks.storage.meta import SplitMeta
-from tasks.storage.store import stored_rows
 
 if TYPE_CHECKING:
     from tasks.base import Task

@@ -18,12 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import pyarrow as pa
 import xxhash
 from datasets import Dataset, Features, Sequence, Value
 from datasets.arrow_writer import ArrowWriter
-from numpy.typing import NDArray
 from rich.progress import (
     BarColumn,
     Progress,
@@ -34,11 +32,12 @@ from rich.progress import (
 )
 
 from tasks.errors import DataError
-from tasks.lease import Holder, hold
+from tasks.holder import Holder
+from tasks.lease import hold
 from tasks.screen import Screen
 from tasks.sources.files import memory_is_short, out_of_memory
 from tasks.storage.meta import Meta, Origin, SplitCounts, SplitMeta, fingerprint, library_versions
-from tasks.storage.rows import NOTHING, Rows
+from tasks.storage.rows import Rows
 
 META = "meta.json"
 CHUNK = 1 << 21  # bytes read at once for a checksum: what a processor's cache holds
@@ -69,29 +68,43 @@ class Recipe:
 def prepare(folder: Path, recipe: Recipe, show: bool = True) -> None:
     """Make the prepared dataset at ``folder``, unless it is there.
 
-    Interrupted at any moment, by whatever means, it leaves no dataset or a whole one.
-
     Args:
-        folder: becomes the prepared folder; its parents are made.
+        folder: becomes the prepared folder.
         recipe: what to write.
         show: print what is done, with a progress bar on a terminal.
 
     Raises:
         DataError: the folder cannot be written, or what ``recipe.rows`` raises.
     """
+    console = Screen(stderr=True, quiet=not show)
+    make(folder, lambda partial: _write(partial, recipe, console), console)
+
+
+def make(folder: Path, write: Callable[[Path], None], console: Screen) -> None:
+    """Make a folder, unless it is there, by one process of any number.
+
+    Interrupted at any moment, by whatever means, it leaves no folder or a whole one.
+
+    Args:
+        folder: its parents are made.
+        write: writes the files into an empty folder, down to the disk.
+        console: where it is said that another process is at it.
+
+    Raises:
+        DataError: it cannot be written, or what ``write`` raises.
+    """
     if folder.exists():
         return
-    console = Screen(stderr=True, quiet=not show)
     partial = folder.with_name(f"{folder.name}.partial")
     with _says_where(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _alone(folder, console):
             if folder.exists():  # another process made it while this one waited
                 return
-            shutil.rmtree(partial, ignore_errors=True)  # of a preparation that was killed
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
             try:
                 partial.mkdir()
-                _write(partial, recipe, console)
+                write(partial)
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -130,39 +143,6 @@ def checksum(file: Path) -> str:
         while length := stream.readinto(buffer):
             found.update(buffer[:length])
     return found.hexdigest()
-
-
-def stored_rows(dataset: Dataset) -> Iterator[Rows]:
-    """All rows of an open split, a record batch at a time."""
-    return map(rows_of, dataset.data.to_batches())
-
-
-def rows_of(batch: pa.RecordBatch) -> Rows:
-    """Arrow's columns as NumPy arrays, without a copy where possible."""
-    values, asked = batch["values"], "targets" in batch.schema.names
-    offsets = values.offsets.to_numpy().astype(np.int64)
-    return Rows(
-        values.flatten().to_numpy(),
-        offsets - offsets[0],
-        batch["label"].to_numpy(),
-        batch["targets"].flatten().to_numpy() if asked else None,
-    )
-
-
-def targets_of(dataset: Dataset) -> int:
-    """How many targets a split asks for: at each position that has one, else one of each row."""
-    if "targets" not in dataset.column_names:
-        return len(dataset)
-    column = dataset.with_format("arrow")[:]["targets"]
-    return sum(int((each.flatten().to_numpy() != NOTHING).sum()) for each in column.chunks)
-
-
-def lengths_of(dataset: Dataset) -> NDArray[np.int64]:
-    """How many values each row of a split has (n,)."""
-    column = dataset.with_format("arrow")[:]["values"]
-    return np.concatenate(
-        [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks], dtype=np.int64
-    )
 
 
 def _write(partial: Path, recipe: Recipe, console: Screen) -> None:

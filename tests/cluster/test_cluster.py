@@ -25,7 +25,8 @@ import torch
 
 from chela.records.state import lease_of
 from chela.records.sweeps import read_cells
-from tasks.lease import Holder, holder_of
+from tasks.holder import Holder
+from tasks.lease import holder_of
 from tests.conftest import ROOT, TINY
 from tests.training.test_resume import same, without_speed
 

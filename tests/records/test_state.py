@@ -19,7 +19,8 @@ from chela.records.progress import overview, sweep_states
 from chela.records.record import write_record
 from chela.records.state import PROGRESS, lease_of, run_folders, run_state
 from chela.records.sweeps import LEASE, Plan, SweepCell, read_cells, write_cell, write_plan
-from tasks.lease import LAPSE, hold
+from tasks.holder import LAPSE
+from tasks.lease import hold
 from tests.conftest import ROOT, program
 from tests.records.samples import record
 from tests.test_lease import ELSEWHERE, write

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.storage.columns import stored_rows
 from tasks.storage.meta import Origin, SplitCounts, fingerprint
 from tasks.storage.rows import Rows, offsets_of
-from tasks.storage.store import Recipe, load, stored_rows
+from tasks.storage.store import Recipe, load
 
 
 def block(*samples: tuple[list[int], int], dtype: str = "uint8") -> Rows:

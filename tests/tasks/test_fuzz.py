@@ -33,8 +33,9 @@ from tasks.pathfinder.png import Unfit, grey_levels
 from tasks.retrieval import aan, rfc
 from tasks.retrieval.rfc_text import parse
 from tasks.sources.archives import Source
+from tasks.storage.columns import stored_rows
 from tasks.storage.meta import CHECKSUM, Meta, own_checksum
-from tasks.storage.store import load, prepare, stored_rows
+from tasks.storage.store import load, prepare
 from tasks.text.reviews import read_files
 from tests.tasks.pathfinder_release import release
 from tests.tasks.rfcs import made, write_packed

@@ -325,10 +325,13 @@ def test_an_export_is_whole_or_absent(listops: Make, monkeypatch: pytest.MonkeyP
             raise OSError(28, "No space left on device")
 
         patch.setattr("tasks.listops.task.write_tsv", full)
-        with pytest.raises(DataError, match=r"No space left(.|\n)*export_tsv=false"):
+        with pytest.raises(DataError, match=r"No space left(.|\n)*free some space"):
             task.prepare_data()
     assert not list(task.folder.parent.glob("*-tsv*"))
+    killed = exported(task).with_name(f"{exported(task).name}.partial")
+    killed.mkdir()
     task.prepare_data()
+    assert not killed.exists()
     assert sorted(file.name for file in exported(task).iterdir()) == [
         *("basic_test.tsv", "basic_train.tsv", "basic_val.tsv")
     ]

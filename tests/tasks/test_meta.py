@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
+from tasks.storage.columns import stored_rows
 from tasks.storage.meta import Origin, SplitCounts, fingerprint
 from tasks.storage.rows import Rows
-from tasks.storage.store import load, prepare, stored_rows
+from tasks.storage.store import load, prepare
 from tests.tasks.samples import SAMPLES, block, fingerprint_of, recipe
 
 

@@ -19,9 +19,10 @@ from tasks.order import TrainOrder
 from tasks.padding import widths_up_to
 from tasks.resident import DeviceReader
 from tasks.retrieval.pairs import Alphabet, Pair, encode, separate
+from tasks.storage.columns import lengths_of
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, offsets_of
-from tasks.storage.store import Recipe, lengths_of, load, prepare
+from tasks.storage.store import Recipe, load, prepare
 
 CPU = torch.device("cpu")
 

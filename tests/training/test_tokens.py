@@ -22,9 +22,9 @@ from chela.report.table import build
 from chela.training.run import run
 from tasks.loader import DiskReader
 from tasks.resident import DeviceReader
+from tasks.storage.columns import stored_rows
 from tasks.storage.meta import SplitCounts, fingerprint
 from tasks.storage.rows import NOTHING
-from tasks.storage.store import stored_rows
 from tests.conftest import ROOT, TINY
 from tests.training.runs import folder_of, record_of
 from tests.training.test_distributed import QUIET, train
