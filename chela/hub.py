@@ -105,13 +105,9 @@ def load_run(
             another now.
     """
     folder = Path(folder)
-    record = finished_record(folder)
-
-    def read(form: Model) -> dict[str, Tensor]:
-        return selected_weights(folder, record, form).weights
-
+    run = _Recorded(folder, finished_record(folder), data_dir, classes)
     file = folder / "checkpoints" / BEST
-    return _loaded(folder, file, record, read, torch.device(device), data_dir, classes)
+    return run.loaded(file, lambda form: selected_weights(folder, run.record, form).weights, device)
 
 
 def from_pretrained(
@@ -137,12 +133,9 @@ def from_pretrained(
     """
     folder = find(place, revision)
     record, digest = read_config(folder)
-
-    def read(form: Model) -> dict[str, Tensor]:
-        return read_weights(folder, digest, form)
-
+    run = _Recorded(folder, record, data_dir, classes)
     file, lexicon = folder / WEIGHTS, read_lexicon(folder)
-    return _loaded(folder, file, record, read, torch.device(device), data_dir, classes, lexicon)
+    return run.loaded(file, lambda form: read_weights(folder, digest, form), device, lexicon)
 
 
 def load(folder: str | Path, device: torch.device) -> LoadedRun:
@@ -155,25 +148,21 @@ def load(folder: str | Path, device: torch.device) -> LoadedRun:
     return from_pretrained(folder, device) if saved else load_run(folder, device)
 
 
-def built(
-    record: dict[str, Any], name: str, device: torch.device, classes: Iterable[type] = ()
-) -> Model:
+def built(record: dict[str, Any], name: str, device: torch.device) -> Model:
     """The model that a record speaks of, with the weights it starts with.
 
     Args:
         record: of a run.
         name: what is said of it in an error.
         device: where it will compute; meta: nowhere, only its sizes are known.
-        classes: see ``from_pretrained``.
 
     Raises:
         RunError: it cannot be built.
     """
-    folder = Path(name)
-    config = _config(folder, record, None, classes)
-    _, spec = _task(config, folder, record)
+    run = _Recorded(Path(name), record)
+    _, spec = run.task()
     with torch.device(device):
-        return _model(config, spec, "torch", device, folder, record)
+        return run.model(spec, "torch", device)
 
 
 def kernels_of(record: dict[str, Any]) -> Asked:
@@ -185,91 +174,90 @@ def pretrained_task(place: str | Path, revision: str | None = None) -> tuple[Tas
     """The task of what ``from_pretrained`` reads, its data not yet open; see there."""
     folder = find(place, revision)
     record, _ = read_config(folder)
-    config = _config(folder, record, None, ())
-    return _task(config, folder, record, read_lexicon(folder))
+    return _Recorded(folder, record).task(read_lexicon(folder))
 
 
-def _loaded(
-    folder: Path,
-    file: Path,
-    record: dict[str, Any],
-    read: Callable[[Model], dict[str, Tensor]],
-    device: torch.device,
-    data_dir: str | Path | None,
-    classes: Iterable[type],
-    lexicon: str | None = None,
-) -> LoadedRun:
-    """The run of a record with the weights that ``read`` finds in ``file`` for its model."""
-    config = _config(folder, record, data_dir, classes)
-    if note := code_note(config, record):
-        warnings.warn(visible(f"{folder}: {note}"), stacklevel=2)
-    task, spec = _task(config, folder, record, lexicon)
-    _refuse_blocks_without_weights(config, file)
-    with torch.device("meta"):  # the weights' sizes alone, which no file is believed
-        form = _model(config, spec, "torch", torch.device("meta"), folder, record)
-    weights = read(form)
-    if wrong := differences(form, weights):
-        raise RunError(f"the weights in {folder} are for another model:\n{wrong}{_remedy(record)}")
-    model = _model(config, spec, kernels_of(record), device, folder, record)
-    model.load_state_dict(weights)
-    return LoadedRun(model.to(device).eval(), task, record, config)
+class _Recorded:
+    """What a record speaks of, as today's code has it.
 
+    Args:
+        place: of the run, as an error names it.
+        record: of the run.
+        data_dir: see ``from_pretrained``.
+        classes: see there.
 
-def _config(
-    folder: Path, record: dict[str, Any], data_dir: str | Path | None, classes: Iterable[type]
-) -> RunConfig:
-    """The run's configuration, of today's code."""
-    try:
-        config = of_values(of_today(record["config"]), registered(classes))
-    except ConfigError as error:
-        raise RunError(
-            f"the configuration of {folder} is not one of this code: {error}{_remedy(record)}; a "
-            "class of your own as load_run(..., classes=[...])"
-        ) from error
-    task = config.task
-    if hasattr(task.config, "workers"):  # processes would import the script that calls load_run
-        task = Component(task.target, dataclasses.replace(task.config, workers=1))
-    place = config.data_dir if data_dir is None else str(data_dir)
-    return dataclasses.replace(config, task=task, data_dir=place)
+    Raises:
+        RunError: its configuration is not one of this code.
+    """
 
+    def __init__(
+        self,
+        place: Path,
+        record: dict[str, Any],
+        data_dir: str | Path | None = None,
+        classes: Iterable[type] = (),
+    ) -> None:
+        self.place, self.record = place, record
+        commit = text(record, "git.commit") or "unknown"
+        self.remedy = f"\n  try: the code that ran it, commit {commit}"
+        try:
+            config = of_values(of_today(record["config"]), registered(classes))
+        except ConfigError as error:
+            raise RunError(
+                f"the configuration of {place} is not one of this code: {error}{self.remedy}; a "
+                "class of your own as load_run(..., classes=[...])"
+            ) from error
+        task = config.task
+        if hasattr(task.config, "workers"):  # processes would import the script that calls load_run
+            task = Component(task.target, dataclasses.replace(task.config, workers=1))
+        data_dir = config.data_dir if data_dir is None else str(data_dir)
+        self.config = dataclasses.replace(config, task=task, data_dir=data_dir)
 
-def _task(
-    config: RunConfig, folder: Path, record: dict[str, Any], lexicon: str | None = None
-) -> tuple[Task, TaskSpec]:
-    """The run's task, its data not yet open, and what the model has to know of it."""
-    task = build.build_task(config)
-    task.expect(record["data"], lexicon)
-    try:
-        return task, task.spec
-    except KeyError as error:
-        raise RunError(
-            f"the record in {folder} says no {error} of its data{_remedy(record)}"
-        ) from error
+    def task(self, lexicon: str | None = None) -> tuple[Task, TaskSpec]:
+        """Its task, the data not yet open, and what a model has to know of it."""
+        task = build.build_task(self.config)
+        task.expect(self.record["data"], lexicon)
+        try:
+            return task, task.spec
+        except KeyError as error:
+            raise RunError(
+                f"the record in {self.place} says no {error} of its data{self.remedy}"
+            ) from error
 
+    def model(self, spec: TaskSpec, kernels: Asked, device: torch.device) -> Model:
+        """Its model, with the weights it starts with."""
+        try:
+            return build.build_model(self.config.model, spec, kernels, device)
+        except (ConfigError, RuntimeError) as error:  # RuntimeError: no memory is large enough
+            raise RunError(
+                f"the model of {self.place} cannot be built: {error}{self.remedy}"
+            ) from error
 
-def _refuse_blocks_without_weights(config: RunConfig, file: Path) -> None:
-    """A record may ask for blocks without end, which take their time even without memory."""
-    depth = config.model.backbone.depth
-    if file.exists() and depth * BLOCK > file.stat().st_size:
-        raise RunError(f"{file} is too small for the {depth:,} blocks that its record speaks of")
-
-
-def _model(
-    config: RunConfig,
-    spec: TaskSpec,
-    kernels: Asked,
-    device: torch.device,
-    folder: Path,
-    record: dict[str, Any],
-) -> Model:
-    try:
-        return build.build_model(config.model, spec, kernels, device)
-    except (ConfigError, RuntimeError) as error:  # RuntimeError: no memory is large enough
-        raise RunError(
-            f"the model of {folder} cannot be built: {error}{_remedy(record)}"
-        ) from error
-
-
-def _remedy(record: dict[str, Any]) -> str:
-    """Where the run's code is, if it ran in a checkout."""
-    return f"\n  try: the code that ran it, commit {text(record, 'git.commit') or 'unknown'}"
+    def loaded(
+        self,
+        file: Path,
+        read: Callable[[Model], dict[str, Tensor]],
+        device: str | torch.device,
+        lexicon: str | None = None,
+    ) -> LoadedRun:
+        """All of it with the weights that ``read`` finds in ``file`` for its model."""
+        config, device = self.config, torch.device(device)
+        if note := code_note(config, self.record):
+            warnings.warn(visible(f"{self.place}: {note}"), stacklevel=3)
+        task, spec = self.task(lexicon)
+        depth = config.model.backbone.depth
+        # a record may ask for blocks without end, which take their time even without memory
+        if file.exists() and depth * BLOCK > file.stat().st_size:
+            raise RunError(
+                f"{file} is too small for the {depth:,} blocks that its record speaks of"
+            )
+        with torch.device("meta"):  # the weights' sizes alone, which no file is believed
+            form = self.model(spec, "torch", torch.device("meta"))
+        weights = read(form)
+        if wrong := differences(form, weights):
+            raise RunError(
+                f"the weights in {self.place} are for another model:\n{wrong}{self.remedy}"
+            )
+        model = self.model(spec, kernels_of(self.record), device)
+        model.load_state_dict(weights)
+        return LoadedRun(model.to(device).eval(), task, self.record, config)

@@ -160,12 +160,20 @@ class Task(ABC):
         """The text that tokens stand for, see ``tokens_of``."""
         return " ".join(map(str, tokens))
 
-    def find_source(self) -> None:  # noqa: B027  # nothing to look for, if a task says nothing
+    _source: Any = None  # of the data, found when it is first asked for; where a task has it
+
+    def find_source(self) -> None:
         """Look for the data's source, before anything is prepared; where ``origin`` does not.
 
         Raises:
             DataError: it is not there; the message says what to get.
         """
+        self._source  # noqa: B018 (raises when there is none)
+
+    def given(self, parameters: Mapping[str, Any]) -> Origin:
+        """The official data, or the stand-in that ``config.stand_in`` names."""
+        name = self.config.stand_in
+        return Origin(self.name, self.version, name or "official", parameters, name is not None)
 
     def expected_rows(self) -> int | None:
         """How many rows ``rows`` will yield in all, if that is known beforehand."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Lt
+
+PositiveInt = Annotated[int, Gt(0)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
 LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")  # the arena's six
 Protocol = Literal["heldout", "lra"]
 # One class of a sample, or one of its tokens after another; these may be bytes or characters.
@@ -28,3 +32,16 @@ class TaskSpec:
     documents: int = 1  # sequences of a sample; 2: their features are compared
     objective: Objective = "classification"  # what is asked, see chela.objectives
     answers: int | None = None  # tokens: places of a sample that are asked, at most; None: all
+
+
+class Sized:
+    """What the configurations of tasks share whose data are generated: the rows of each split."""
+
+    num_train: Any
+    num_val: Any
+    num_test: Any
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Rows of each split, when generated."""
+        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}

@@ -18,7 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from chela.errors import ConfigError
-from chela.launch import launcher, turns
+from chela.launch import plugins, turns
 from chela.launch.sweep import SweepCallback
 from chela.launch.turns import FOLDER, TurnLauncher, Turns
 from chela.records import sweeps
@@ -240,7 +240,7 @@ def threads() -> set[threading.Thread]:
 
 
 def test_a_launcher_whose_package_is_missing_says_what_to_install() -> None:
-    extra = launcher._extra("SlurmLauncher", "chela.launch.slurm", "hydra_plugins.none", "slurm")
+    extra = plugins._extra("SlurmLauncher", "chela.launch.slurm", "hydra_plugins.none", "slurm")
     with pytest.raises(ConfigError, match=r"needs none(.|\n)*pip install 'chela\[slurm\]'"):
         extra()
 

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from matplotlib.figure import Figure
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from chela.config.checking import checked, values_of
+from chela.config.settings import PositiveInt
 from chela.errors import ConfigError, RunError
 from chela.hub import LoadedRun, device_for, load
 from chela.objectives import objective_of
@@ -34,7 +35,6 @@ from chela.records.files import write_text
 from tasks.screen import Screen
 from tasks.storage.rows import NOTHING
 
-PositiveInt = Annotated[int, Gt(0)]
 View = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
@@ -178,10 +178,9 @@ def draw(metric: Metric, points: Sequence[Point], title: str, file: Path) -> Non
     figure.savefig(file, dpi=110)
 
 
-def powers_to(longest: int, least: int = 4) -> list[int]:
-    """Powers of two from ``least`` on, and then the longest."""
-    found = [least << i for i in range(longest.bit_length()) if least << i < longest]
-    return [*found, longest]
+def powers_to(longest: int) -> list[int]:
+    """Powers of two from 4 on, and then the longest."""
+    return [*(4 << i for i in range(longest.bit_length()) if 4 << i < longest), longest]
 
 
 def main(words: Sequence[str]) -> None:

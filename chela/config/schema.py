@@ -25,12 +25,18 @@ from chela.config.checking import checked, fields_of, keys_of, refuse_unknown, r
 from chela.config.choices import Chosen, hydra_with, own_folders, without_own
 from chela.config.identity import counts, digest, flat
 from chela.config.mistakes import refuse_mistyped
-from chela.config.settings import LoggerConfig, Name, OptimizerConfig, ScheduleConfig, TrainerConfig
+from chela.config.settings import (
+    APART,
+    NULL,
+    LoggerConfig,
+    Name,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainerConfig,
+)
 from chela.errors import ConfigError, UnknownKey
 from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
-
-APART = {"identity": False}
 
 SECTIONS = ("task", "model", "optimizer", "schedule", "trainer", "logger")
 
@@ -65,7 +71,7 @@ class RunSettings:
     output_dir: str = field(metadata=APART)
     resume: str | bool = field(metadata=APART)  # "auto", False, or a checkpoint's path
     # an earlier run's name-<hash>: begin with the weights it selected
-    start_from: str | None = field(metadata={"neutral": None})
+    start_from: str | None = field(metadata=NULL)
     kernels: Asked  # which implementation of the operations
 
 

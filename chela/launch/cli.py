@@ -26,13 +26,13 @@ from chela.config.identity import flat
 from chela.config.mistakes import in_a_file, refuse_mistyped, while_composing
 from chela.disk import disk_error, explain_disk
 from chela.errors import ChelaError, ConfigError, OwnError, suggestion
-from chela.launch import launcher
+from chela.launch import plugins
 from tasks.errors import DataError
 from tasks.screen import Screen, settle_streams
 
 # before Hydra composes, so that --cfg job --resolve and a sweep can use them
 resolvers.register()
-launcher.register()
+plugins.register()
 
 # Errors that the user can put right: their message is enough. Others are defects of ours.
 PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)

@@ -18,13 +18,10 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from chela.config.command import program
 from chela.errors import ConfigError, InUse
 from chela.launch.places import Slots, cores, visible_gpus
-from chela.launch.turns import FOLDER, PLUGIN, Cell, TurnLauncher, Turns
+from chela.launch.turns import FOLDER, PLUGIN, Cell, Turns
 from chela.records import sweeps
 from chela.records.files import as_typed
 from chela.records.sweeps import SweepCell
@@ -41,11 +38,6 @@ from tasks.screen import Screen
 
 PARENT = "CHELA_SWEEP_PARENT"  # a file descriptor that reads its end when the sweep has ended
 PAUSE = 0.1  # seconds between two looks at the processes
-# Launchers that need a package which need not be installed: its name, where it is, the extra.
-EXTRAS = (
-    ("SlurmLauncher", "chela.launch.slurm", "hydra_plugins.hydra_submitit_launcher", "slurm"),
-    ("RayLauncher", "chela.launch.ray", "hydra_plugins.hydra_ray_launcher", "ray"),
-)
 PATIENCE = 10.0  # seconds that cells have to end after a second signal
 
 
@@ -269,34 +261,3 @@ def end_with_the_sweep() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def register() -> None:
-    """Make the launchers known to Hydra; safe to call twice."""
-    plugins = Plugins.instance()  # first: it imports those of other packages
-    package, _, name = PLUGIN.rpartition(".")
-    parent = sys.modules.setdefault(package, ModuleType(package))
-    module = sys.modules.setdefault(PLUGIN, ModuleType(PLUGIN))
-    setattr(parent, name, module)
-    launchers: list[type[Launcher]] = [
-        ProcessLauncher,
-        TurnLauncher,
-        *(_extra(*each) for each in EXTRAS),
-    ]
-    for launcher in launchers:
-        plugins.register(launcher)
-        setattr(module, launcher.__name__, launcher)
-
-
-def _extra(name: str, module: str, package: str, extra: str) -> type[Launcher]:
-    """A launcher by another package, or what says that the package is missing."""
-    if package in sys.modules:  # Hydra has imported it, if it is there
-        return cast("type[Launcher]", getattr(import_module(module), name))
-
-    def refuse(*_: object, **__: object) -> None:
-        raise ConfigError(
-            f"hydra/launcher={extra} needs {package.partition('.')[2]}.\n"
-            f"  try: pip install 'chela[{extra}]'"
-        )
-
-    return type(name, (TurnLauncher,), {"__module__": PLUGIN, "__init__": refuse})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -13,8 +12,8 @@ from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_ray_launcher import ray_launcher
 from omegaconf import open_dict
 
+from chela.errors import first_line
 from chela.launch.turns import FOLDER, PLUGIN, Turns
-from chela.records import sweeps
 from tasks.screen import Screen
 
 # Hydra would take that package's configuration of this name for the schema of ours
@@ -57,19 +56,10 @@ class RayLauncher(ray_launcher.RayLauncher):
                 )
             )
         for cell, task in zip(turns.cells, tasks, strict=True):
-            became = "another process runs it"
+            why = "left no word of its end"
             try:
                 ray.get(task)
             except ray.exceptions.RayError as error:
-                why = str(error).strip().splitlines()
-                known = turns.known(cell)
-                if known.error is None and known.best is None and not turns.is_run(cell):
-                    known = replace(known, error=f"Ray gave it up: {why[0] if why else error!r}")
-                    sweeps.write_cell(turns.folder, cell.number, known)
-            known = turns.known(cell)
-            if known.error is not None:
-                became = f"failed: {known.why}"
-            elif known.best is not None:
-                became = f"best validation {known.best:.4f}"
-            Screen().say(f"{cell.label}: {became}")
+                why = f"Ray gave it up: {first_line(error)}"
+            Screen().say(f"{cell.label}: {turns.end(cell, why)}")
         return turns.returned()

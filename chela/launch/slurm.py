@@ -11,7 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 from hydra.core.singleton import Singleton
@@ -22,7 +22,6 @@ from omegaconf import OmegaConf
 
 from chela.errors import ConfigError
 from chela.launch.turns import FOLDER, PLUGIN, Cell, Turns
-from chela.records import sweeps
 from tasks.screen import Screen
 
 EVERY = 10.0  # seconds between two looks at the queue, which everyone asks
@@ -61,14 +60,9 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
             queued = in_queue()
             for job in [job for job in left if queued is not None and job not in queued]:
                 cell = left.pop(job)
-                known = turns.known(cell)
-                if known.error is None and known.best is None and not turns.is_run(cell):
-                    log = str(self.params["submitit_folder"]).replace("%j", job)
-                    known = replace(known, error=f"job {job} left no word of its end; see {log}")
-                    sweeps.write_cell(turns.folder, cell.number, known)
-                best = "" if known.best is None else f"best validation {known.best:.4f}"
-                became = best if known.error is None else f"failed: {known.why}"
-                screen.say(f"{cell.label}: {became or 'another process runs it'}")
+                log = str(self.params["submitit_folder"]).replace("%j", job)
+                why = f"job {job} left no word of its end; see {log}"
+                screen.say(f"{cell.label}: {turns.end(cell, why)}")
         return turns.returned()
 
     def _submit(self, cells: Sequence[Cell]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -103,6 +103,18 @@ class Turns:
     def known(self, cell: Cell) -> SweepCell:
         """What is known of a cell."""
         return sweeps.read_cells(self.folder).get(cell.number, SweepCell(cell.overrides))
+
+    def end(self, cell: Cell, why: str) -> str:
+        """What became of a cell in words; ``why`` is kept of one that left no word itself."""
+        known = self.known(cell)
+        if known.error is None and known.best is None and not self.is_run(cell):
+            known = replace(known, error=why)
+            sweeps.write_cell(self.folder, cell.number, known)
+        if known.error is not None:
+            return f"failed: {known.why}"
+        if known.best is None:
+            return "another process runs it"
+        return f"best validation {known.best:.4f}"
 
     def returned(self) -> list[JobReturn]:
         """What became of each cell, for Hydra."""

@@ -19,16 +19,6 @@ def size(count: float) -> str:
     return f"{digits} {text[len(digits) :]}B"
 
 
-def percent(value: float) -> str:
-    """``57.9`` (%) as ``'57.90'``: two decimals, as the published tables."""
-    return f"{value:.2f}"
-
-
-def spread(value: float | None) -> str:
-    """A standard deviation in percent after its mean; nothing where one seed has none."""
-    return "" if value is None else f" ± {value:.2f}"
-
-
 def duration(seconds: float) -> str:
     """``3725 -> '1 h 02 min'``, ``7 -> '7 s'``."""
     minutes, rest = divmod(round(seconds), 60)

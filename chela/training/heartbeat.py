@@ -20,18 +20,16 @@ EVERY_SECONDS = 5.0  # soon enough for who watches, and no load for a network di
 class Heartbeat(Callback):
     """Writes ``progress.json``: the step, the clock, and the newest of what ``History`` has.
 
+    Every ``EVERY_SECONDS`` at most; the first and the last step always.
+
     Args:
         folder: the run's.
         history: of the same trainer.
-        every_seconds: at most so often; the first and the last step always.
     """
 
-    def __init__(
-        self, folder: Path, history: History, every_seconds: float = EVERY_SECONDS
-    ) -> None:
+    def __init__(self, folder: Path, history: History) -> None:
         self.file = folder / PROGRESS
         self.history = history
-        self.every_seconds = every_seconds
         self._first = (0, 0.0)  # step and clock at the start of this session
         self._last = 0.0
 
@@ -42,7 +40,7 @@ class Heartbeat(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Write when it is time."""
-        if time.monotonic() - self._last >= self.every_seconds:
+        if time.monotonic() - self._last >= EVERY_SECONDS:
             self._write(trainer)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

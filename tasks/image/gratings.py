@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from tasks.base import Task, TaskSpec
 from tasks.image.pixels import CLASSES, Images, Standardised, stored
 from tasks.loader import Encoding
 from tasks.pictures import rows_of
+from tasks.spec import PositiveInt, Seed, Sized
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, split_rows
 
@@ -27,11 +28,9 @@ WAVELENGTH = (3.0, 6.0)  # pixels, drawn per picture
 CONTRAST = (0.6, 1.0)  # of the stripes, drawn per picture
 STANDARD = Standardised(mean=(0.5,), std=(0.25,))
 
-PositiveInt = Annotated[int, Gt(0)]
-
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
-class GratingsConfig:
+class GratingsConfig(Sized):
     """``configs/task/gratings.yaml`` says the same."""
 
     name: Literal["gratings"] = "gratings"
@@ -40,12 +39,7 @@ class GratingsConfig:
     num_train: PositiveInt = 8_000
     num_val: PositiveInt = 1_000
     num_test: PositiveInt = 2_000
-    data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # fixed: runs differ by seed, not by their data
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Rows of each split."""
-        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}
+    data_seed: Seed = 0  # fixed: runs differ by seed, not by their data
 
 
 class Gratings(Task):

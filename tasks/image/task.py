@@ -104,8 +104,7 @@ class Image(Task):
             "channels": config.channels,
             "split": config.split,
         }
-        source = config.stand_in or "official"
-        return Origin(self.name, self.version, source, parameters, config.stand_in is not None)
+        return self.given(parameters)
 
     def rows(self) -> Iterator[tuple[str, Rows]]:
         """The images in the order of the files, their levels from 0 to 255."""
@@ -123,10 +122,6 @@ class Image(Task):
     def expected_rows(self) -> int | None:
         """The official number; that of a stand-in shows when it is read."""
         return ROWS[self.config.dataset] if self.config.stand_in is None else None
-
-    def find_source(self) -> None:
-        """Files, a folder of them, an archive or the hub."""
-        self._source  # noqa: B018 (raises when there is none)
 
     def sample(self, split: str, index: int) -> NDArray[np.uint8]:
         """One image, (H, W) or (H, W, 3)."""

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Len, Lt
+from annotated_types import Len
 from pydantic.dataclasses import dataclass
 
 from tasks.errors import DataError
@@ -30,6 +30,7 @@ from tasks.language.corpus import (
 )
 from tasks.sources.archives import Source, is_archive
 from tasks.sources.files import opened
+from tasks.spec import Seed
 from tasks.storage.meta import Origin
 
 LARGEST = 1 << 31  # bytes of a text, which passes through memory as a whole
@@ -44,7 +45,7 @@ class BytesConfig(WindowsConfig):
     # a file or a folder; counted from where the command is given
     path: Annotated[str, Len(1)] | None = None
     pattern: str = "*"  # of the files' names in a folder: *.md
-    data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # of the split by document
+    data_seed: Seed = 0  # of the split by document
 
 
 class Bytes(Corpus):

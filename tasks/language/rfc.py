@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Gt
 from pydantic.dataclasses import dataclass
 
 from tasks.errors import DataError
 from tasks.language.corpus import Corpus, Tokens, WindowsConfig, by_document, with_end
 from tasks.retrieval import rfc
 from tasks.sources.archives import Source
+from tasks.spec import Seed
 from tasks.storage.meta import Origin
 
 
@@ -29,7 +30,7 @@ class RfcBytesConfig(WindowsConfig):
 
     name: Literal["rfc_bytes"] = "rfc_bytes"
     max_characters: Annotated[int, Gt(0)] = 8_000  # of a document
-    data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # of the split by document
+    data_seed: Seed = 0  # of the split by document
 
 
 class RfcBytes(Corpus):
@@ -47,10 +48,6 @@ class RfcBytes(Corpus):
         config = self.config
         parameters = {"max_characters": config.max_characters, "data_seed": config.data_seed}
         return Origin(self.name, self.version, "rfc", {**parameters, "split": "document"})
-
-    def find_source(self) -> None:
-        """The folder or archive with the RFCs."""
-        self._source  # noqa: B018 (raises when there is none)
 
     def documents(self) -> Iterator[tuple[str, Tokens]]:
         """The documents that are no list of others.

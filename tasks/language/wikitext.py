@@ -59,12 +59,7 @@ class WikiText(Corpus):
 
     def origin(self) -> Origin:
         """The official articles, wherever they are read, or a stand-in."""
-        name = self.config.stand_in
-        return Origin(self.name, self.version, name or "official", {}, name is not None)
-
-    def find_source(self) -> None:
-        """The zip, the hub, or of a stand-in the folder that the zip would unpack to."""
-        self._source  # noqa: B018 (raises when there is none)
+        return self.given({})
 
     @cached_property
     def _source(self) -> Source | dict[str, Dataset]:

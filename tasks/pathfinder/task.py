@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -29,6 +29,7 @@ from tasks.pathfinder.official import SETS, read_official
 from tasks.pictures import rows_of
 from tasks.sources.archives import Source, find, nothing_found
 from tasks.sources.lra import ARCHIVES, WHAT
+from tasks.spec import PositiveInt, Seed, Sized
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, split_rows
 
@@ -40,11 +41,9 @@ FOLDERS = (RELEASE, "pathfinder", ".")
 OFFICIAL_ROWS = 200_000
 SHORTEST = 3  # paddles of a contour
 
-PositiveInt = Annotated[int, Gt(0)]
-
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
-class PictureConfig:
+class PictureConfig(Sized):
     """What Pathfinder and Path-X share; the defaults are the published task."""
 
     resolution: Literal[32, 64, 128, 256] = 32  # pixels of a side
@@ -58,7 +57,7 @@ class PictureConfig:
     num_train: PositiveInt = 160_000
     num_val: PositiveInt = 20_000
     num_test: PositiveInt = 20_000
-    data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # fixed: runs differ by seed, not by their data
+    data_seed: Seed = 0  # fixed: runs differ by seed, not by their data
     # None: the published value of the resolution, see ``law.PUBLISHED``
     distractors: Annotated[int, Ge(0)] | None = None  # contours; other sources have twice as many
     margins: Annotated[tuple[Annotated[int, Ge(1), Le(4)], ...], MinLen(1)] | None = None  # pixels
@@ -81,11 +80,6 @@ class PictureConfig:
         given = {name: getattr(self, name, None) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(PUBLISHED[self.resolution], **changes)
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Rows of each split, when generated."""
-        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})

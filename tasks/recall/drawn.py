@@ -8,24 +8,24 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
+from tasks.spec import PositiveInt, Seed, Sized
 from tasks.storage.meta import Origin
 from tasks.storage.rows import NOTHING, Rows, split_rows
 
 BLOCK = 1000  # samples drawn at once; part of the law, as each block has its own random stream
 BLANK = 0  # the symbol where nothing stands
 
-PositiveInt = Annotated[int, Gt(0)]
 Vocabulary = Annotated[int, Ge(4), Le(2**16)]  # as many as are told apart where they are stored
 
 
 @dataclass(frozen=True, kw_only=True, config={"extra": "forbid", "allow_inf_nan": False})
-class DrawnConfig:
+class DrawnConfig(Sized):
     """How much is drawn, and from which seed."""
 
     name: str
@@ -34,12 +34,7 @@ class DrawnConfig:
     num_train: PositiveInt = 100_000
     num_val: PositiveInt = 3_000
     num_test: PositiveInt = 3_000
-    data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # fixed: runs differ by seed, not by their data
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Rows of each split."""
-        return {"train": self.num_train, "val": self.num_val, "test": self.num_test}
+    data_seed: Seed = 0  # fixed: runs differ by seed, not by their data
 
 
 class Drawn(Task):

@@ -15,7 +15,8 @@ from annotated_types import Gt, Le
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from tasks.recall.drawn import BLANK, DrawnAlike, DrawnConfig, PositiveInt, Vocabulary, rows_of
+from tasks.recall.drawn import BLANK, DrawnAlike, DrawnConfig, Vocabulary, rows_of
+from tasks.spec import PositiveInt
 from tasks.storage.rows import Rows
 
 # Symbols: the blank, the keys up to half of the vocabulary, then the values.

@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from tasks.recall.drawn import BLANK, DrawnAlike, DrawnConfig, PositiveInt, Vocabulary, rows_of
+from tasks.recall.drawn import BLANK, DrawnAlike, DrawnConfig, Vocabulary, rows_of
+from tasks.spec import PositiveInt
 from tasks.storage.rows import Rows
 
 SIGN = 1  # where an answer is asked; symbols to be copied follow

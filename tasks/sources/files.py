@@ -97,17 +97,13 @@ def lines(stream: IO[bytes], place: Path | str) -> Iterator[Line]:
         yield line
 
 
-def digest(path: Path, algorithm: str = "sha256") -> str:
-    """The checksum of a file as it lies there, in hex.
-
-    Args:
-        path: the file; it is streamed.
-        algorithm: a name that ``hashlib`` knows.
+def digest(path: Path) -> str:
+    """The SHA-256 of a file as it lies there, in hex; it is streamed.
 
     Raises:
         DataError: it cannot be read.
     """
-    found = hashlib.new(algorithm)
+    found = hashlib.sha256()
     with readable(path):
         check_regular(path)
         with path.open("rb") as file:

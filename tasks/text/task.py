@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt
 from datasets import Dataset
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
@@ -24,6 +24,7 @@ from tasks.base import Protocol, Task, TaskSpec
 from tasks.characters import as_many_as
 from tasks.sources.archives import Source
 from tasks.sources.locate import check_name, locate
+from tasks.spec import Seed
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, offsets_of
 from tasks.text.reviews import (
@@ -57,7 +58,7 @@ class TextConfig:
     min_frequency: Annotated[int, Ge(1)] = 15  # of a known character in train (S4)
     # heldout: a tenth of train selects; lra: the test split itself does, as published
     protocol: Literal["heldout", "lra"] = "heldout"
-    data_seed: Annotated[int, Ge(0), Lt(2**63)] = 0  # of the tenth; fixed: runs differ by seed
+    data_seed: Seed = 0  # of the tenth; fixed: runs differ by seed
 
     def __post_init__(self) -> None:
         check_name(self.stand_in)
@@ -110,9 +111,7 @@ class Text(Task):
             parameters["min_frequency"] = config.min_frequency
         if config.protocol == "heldout":
             parameters["data_seed"] = config.data_seed
-        is_stand_in = config.stand_in is not None
-        source = config.stand_in or "official"
-        return Origin(self.name, self.version, source, parameters, is_stand_in)
+        return self.given(parameters)
 
     def rows(self) -> Iterator[tuple[str, Rows]]:
         """The reviews, sorted by their texts; all of them pass through memory, 65 MB."""
@@ -138,10 +137,6 @@ class Text(Task):
     def facts(self) -> dict[str, Any]:
         """The alphabet, in the order of its numbers."""
         return {"alphabet": self._alphabet} if self.config.level == "characters" else {}
-
-    def find_source(self) -> None:
-        """Files, a folder of them, an archive or the hub."""
-        self._source  # noqa: B018 (raises when there is none)
 
     def sample(self, split: str, index: int) -> str:
         """What the model is given of one review, as text."""
