@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import random
@@ -105,7 +104,6 @@ def test_the_first_of_several_places_counts(folder: Path) -> None:
 
 
 def test_checksums(folder: Path) -> None:
-    assert digest(folder / "a.txt", "md5") == hashlib.md5(b"one").hexdigest()
     with pytest.raises(DataError, match=r"absent cannot be read"):
         digest(folder / "absent")
     with pytest.raises(DataError, match=r"null is no regular file"):
