@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -14,6 +13,23 @@ from torch.torch_version import TorchVersion
 from triton import knobs
 
 INTERPRETED = bool(knobs.runtime.interpret)  # read once, as triton.jit does
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def check(x: Tensor, *others: torch.dtype) -> None:
+    """Hold ``x``, and other dtypes of the computation, against what the kernels serve.
+
+    Raises:
+        ValueError: a device or a dtype that they do not.
+    """
+    if not x.is_cuda and not INTERPRETED:
+        raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
+    for dtype in (x.dtype, *others):
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"{dtype}: the Triton kernels serve bfloat16, float16 and float32; "
+                "use implementation='torch'"
+            )
 
 
 def on(x: Tensor) -> AbstractContextManager[Any]:
@@ -37,10 +53,16 @@ def stages(wanted: int) -> int:
     return wanted if TorchVersion(triton.__version__) >= "3.7.1" else 1
 
 
-def no_second_order(message: str) -> Callable[..., tuple[Tensor | None, ...]]:
-    """The gradient of a gradient kernel, which there is none of: it raises ``message``."""
+def processors(x: Tensor) -> int:
+    """Multiprocessors of the device of ``x``; a few for the interpreter on a CPU."""
+    if not x.is_cuda:
+        return 4
+    return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
-    def refuse(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        raise RuntimeError(message)
 
-    return refuse
+def no_second_order(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The gradient of a gradient kernel: there is none."""
+    raise RuntimeError(
+        "the Triton kernels have no second-order gradients; "
+        "use implementation='torch' (kernels=torch) where one is needed"
+    )

@@ -113,8 +113,8 @@ class Backbone(nn.Module):
         """Values (B, L) or (B, L, C) to (B, L, D); arbitrary at padded positions.
 
         Raises:
-            ValueError: the values do not fit the encoder, the lengths not the values, or the
-                weights are narrower than float32.
+            ValueError: the values do not fit the encoder or have no position, the lengths do not
+                fit the values, or the weights are narrower than float32.
         """
         self.check(values, lengths)
         x = self.encoder(values, lengths)  # (B, L, D)
@@ -135,6 +135,8 @@ class Backbone(nn.Module):
                 "in float32 (model.float()) and call the model under "
                 "torch.autocast(device_type, torch.bfloat16)"
             )
+        if values.ndim > 1 and values.shape[1] == 0:
+            raise ValueError("the batch has no token at all; pad it to one position at least")
         if lengths is None:
             return
         if (

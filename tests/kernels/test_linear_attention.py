@@ -214,9 +214,10 @@ def test_no_tokens_have_no_output_and_leave_the_state(padded):
     assert bidirectional(q, k, v, lengths).shape == v.shape
     for log_decay in (None, decay):
         for state, expected in ((None, none), (before, before)):
-            out, after = causal(q, k, v, lengths, initial_state=state, log_decay=log_decay)
-            assert out.shape == v.shape
-            assert torch.equal(after, expected)
+            for form in (causal, naive.causal):
+                out, after = form(q, k, v, lengths, initial_state=state, log_decay=log_decay)
+                assert out.shape == v.shape
+                assert torch.equal(after, expected)
     assert torch.equal(eager.state(k, v, lengths), none)
     state, left = decayed_state(k, v, decay, lengths)
     assert torch.equal(state, none)
@@ -264,6 +265,13 @@ def test_narrow_dtypes(form, dtype, tolerance):
         ours, reference = bidirectional(*narrow, lengths), naive.bidirectional(*wide, lengths)
     assert ours.dtype == dtype
     assert_same([ours], [reference], narrow, wide, tolerance)
+
+
+def test_sums_over_many_tokens_are_wider_than_float16():
+    k = torch.full((1, 20000, 1, 2), 2.0, dtype=torch.float16)
+    assert (bidirectional(k, k, k) == 16).all()
+    state, _ = decayed_state(k, k, torch.zeros(1, 20000, 1), None)
+    assert (state == 80000).all()
 
 
 def test_recurrent_state_stays_in_float32_for_bfloat16_tokens():

@@ -101,7 +101,7 @@ def test_narrow_dtypes_that_forget(kind, dtype, split, short_parts, monkeypatch)
     The interpreter rounds where a GPU does, so that it shows the same errors. What rounding leaves
     of the gradient of log_decay would grow with the length.
     """
-    monkeypatch.setattr(tuning, "_processors", lambda _: 132 if split else 1)
+    monkeypatch.setattr(tuning, "processors", lambda _: 132 if split else 1)
     length = 500 if kind == "plain" and not split else 150
     check(Case(True, length, 32, 16, dtype=dtype, decay=True, **KINDS[kind]))
 
@@ -209,8 +209,6 @@ def test_arguments_that_do_not_fit_name_the_remedy():
     def call(**changed: Tensor) -> None:
         linear_attention.causal(**(leaves | changed), implementation="triton")
 
-    with pytest.raises(ValueError, match="give bfloat16, float16 or float32"):
-        call(**{name: x.double() for name, x in leaves.items()})
     with pytest.raises(ValueError, match=r"give \(B, L, 1, dk\), or use implementation='torch'"):
         call(log_decay=torch.zeros(v.shape[:3], device=DEVICE))
     with pytest.raises(ValueError, match="take more num_heads"):
@@ -219,13 +217,6 @@ def test_arguments_that_do_not_fit_name_the_remedy():
         call(norm_weight=torch.ones(3, device=DEVICE))
     with pytest.raises(ValueError, match="give it like v"):
         call(gate=v.half())
-
-
-def test_a_cpu_without_the_interpreter_is_refused(monkeypatch):
-    monkeypatch.setattr("chela.kernels.linear_attention.triton.INTERPRETED", False)
-    leaves = {name: x.cpu() for name, x in Case(True, 4).leaves().items()}
-    with pytest.raises(ValueError, match="do not run on cpu; use implementation='torch'"):
-        linear_attention.causal(**leaves, implementation="triton")
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_long_conv_triton import TOLERANCES, inputs
 
-from chela.kernels.long_conv import convolve, deep, eager, naive, operator
+from chela.kernels.long_conv import convolve, deep, eager, naive
 from chela.kernels.long_conv.scheme import MAX_LENGTH, TWO_FACTORS
 from tests.conftest import program
 
@@ -117,13 +117,6 @@ def test_is_a_well_formed_operator_that_keeps_nothing_without_gradients(cut):
     again, *nothing = torch.ops.chela.longest_conv(*frozen, None, 0)
     assert torch.equal(y, again)
     assert not any(t.numel() for t in nothing)
-
-
-def test_a_cpu_names_the_remedy(monkeypatch):
-    x, kernel, skip = (t.cpu() for t in inputs(1, TWO_FACTORS + 1, 1, 5, 1, torch.bfloat16))
-    monkeypatch.setattr(operator, "INTERPRETED", False)
-    with pytest.raises(ValueError, match="needs a GPU; use implementation='torch'"):
-        convolve(x, kernel, skip, implementation="triton")
 
 
 @given(st.integers(TWO_FACTORS + 1, MAX_LENGTH))

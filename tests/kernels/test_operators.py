@@ -19,7 +19,7 @@ from token_cases import lengths_of
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from chela.kernels import long_conv, short_conv
+from chela.kernels import launching, long_conv, short_conv
 from chela.kernels.linear_attention import tuning
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.query_key import query_key
@@ -168,6 +168,17 @@ def test_a_second_derivative_is_refused(name):
     (gradient,) = torch.autograd.grad(form(*leaves)[0].sum(), leaves[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="implementation='torch'"):
         gradient.sum().backward()
+
+
+@each_operation
+def test_what_no_kernel_serves_names_the_remedy(name, monkeypatch):
+    form, leaves = operation(name, torch.float32, 5)
+    if name != "long_conv":  # which is an FFT then
+        with pytest.raises(ValueError, match=r"float64: .* use implementation='torch'"):
+            form(*[t.double() for t in leaves])
+    monkeypatch.setattr(launching, "INTERPRETED", False)
+    with pytest.raises(ValueError, match="is on cpu: Triton needs a GPU; use implementation="):
+        form(*[t.cpu() for t in leaves])
 
 
 @pytest.mark.parametrize(

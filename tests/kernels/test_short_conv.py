@@ -54,6 +54,14 @@ def test_any_sizes(length, width, batch, causal):
     torch.testing.assert_close(ours, naive.convolve(x, weight, bias, causal=causal))
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_no_tokens_have_no_output_and_no_part_in_gradients(causal):
+    tensors = inputs(0, 5)
+    y = convolve(*tensors, causal=causal, activation="silu")
+    assert y.shape == tensors[0].shape
+    assert not any(gradient.any() for gradient in torch.autograd.grad(y.sum(), tensors))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-3)])
 def test_narrow_dtypes(dtype, tolerance):
     narrow, wide = narrowed(inputs(130, 5), dtype)

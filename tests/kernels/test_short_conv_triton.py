@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from chela.kernels.short_conv import convolve, eager, fused, fused_kernels, naive
+from chela.kernels.short_conv import convolve, eager, fused_kernels, naive
 
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 
@@ -107,15 +107,10 @@ def test_is_a_well_formed_operator(with_bias):
     torch.library.opcheck(torch.ops.chela.short_conv_backward, (x.detach(), *values, True, True))
 
 
-def test_what_the_kernels_do_not_serve_names_the_remedy(monkeypatch):
+def test_what_the_kernels_do_not_serve_names_the_remedy():
     x, weight, bias = inputs(1, 5, 4, 10, torch.float32)
     with pytest.raises(ValueError, match="widths up to 9; use implementation='torch'"):
         convolve(x, weight, bias, causal=True, implementation="triton")
-    with pytest.raises(ValueError, match=r"float64.*use implementation='torch'"):
-        convolve(x.double(), weight[:, :3], bias, causal=True, implementation="triton")
-    monkeypatch.setattr(fused, "INTERPRETED", False)
-    with pytest.raises(ValueError, match="needs a GPU; use implementation='torch'"):
-        convolve(x.cpu(), weight[:, :3], bias, causal=True, implementation="triton")
 
 
 @pytest.mark.parametrize("dim", [60, 80, 128, 200, 512])

@@ -162,9 +162,6 @@ def test_what_the_kernels_do_not_serve_names_the_remedy():
     wide = arguments("mlp", "none", case("mlp", dim=513, hidden=2, length=1))
     with pytest.raises(ValueError, match="up to 512 channels; use implementation='torch'"):
         mlp(**wide, implementation="triton")
-    double = {name: t.double() for name, t in case("mlp").items()}
-    with pytest.raises(ValueError, match="float32; use implementation='torch'"):
-        mlp(**arguments("mlp", "none", double), implementation="triton")
 
 
 def test_no_norm_is_x_itself():

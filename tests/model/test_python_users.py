@@ -105,6 +105,12 @@ def test_lengths_that_do_not_fit_are_refused(lengths: Any, found: str) -> None:
     model(ids, right.int())
 
 
+@pytest.mark.parametrize("lengths", [None, torch.zeros(5, dtype=torch.int64)])
+def test_a_batch_without_any_token_is_refused(lengths: Any) -> None:
+    with pytest.raises(ValueError, match="no token at all; pad it to one position"):
+        make_model({}, {})(torch.zeros(5, 0, dtype=torch.int64), lengths)
+
+
 @pytest.mark.parametrize("lengths", [[[1, 2]], torch.tensor([3]), torch.tensor([[3, 40]])])
 def test_lengths_of_pairs_that_do_not_fit_are_refused(lengths: Any) -> None:
     mixer, config = EVERY["default"]

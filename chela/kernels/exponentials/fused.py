@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from chela.kernels.exponentials import fused_kernels as kernels
-from chela.kernels.launching import INTERPRETED, no_second_order, on
+from chela.kernels.launching import check, no_second_order, on
 
 MODES = 16  # at a time: the fewest that tl.dot multiplies over
 TILE = 64  # taps forward
@@ -33,10 +33,7 @@ def exponential_sums(
     """
     if any(each.dtype != torch.float32 for each in (rate, angle, real, imag)):
         raise ValueError("the Triton form serves float32; use implementation='torch'")
-    if not rate.is_cuda and not INTERPRETED:
-        raise ValueError(
-            f"rate is on {rate.device}: Triton needs a GPU; use implementation='torch'"
-        )
+    check(rate)
     return _forward(rate, angle, real, imag, length)
 
 
@@ -85,7 +82,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = [each.contiguous() for each in (rate, angle, real, imag, dout)]
     directions, dim, n = real.shape
-    found = [each.new_empty(each.shape) for each in given[:4]]
+    found = _empty_gradients(dout, *given[:4])
     rows, length, groups = directions * dim, dout.shape[-1], triton.cdiv(n, MODES)
     count, steps = _parts(rows * groups, length)
     parts = real.new_empty(count, directions, 4, dim, n)
@@ -97,15 +94,15 @@ def _backward(
         kernels.exponential_sums_gradients[(triton.cdiv(dim * n, SUM["BM"]),)](
             parts, *given[2:4], *found, count, dim * n, K=directions, **SUM
         )
-    return found[0], found[1], found[2], found[3]
+    return found
 
 
 @_backward.register_fake
-def _(
+def _empty_gradients(
     dout: Tensor, rate: Tensor, angle: Tensor, real: Tensor, imag: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    found = [each.new_empty(each.shape) for each in (rate, angle, real, imag)]
-    return found[0], found[1], found[2], found[3]
+    rates, amplitudes = rate.new_empty, real.new_empty
+    return rates(rate.shape), rates(rate.shape), amplitudes(real.shape), amplitudes(real.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -117,8 +114,4 @@ def _gradients(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
-_backward.register_autograd(
-    no_second_order(
-        "the Triton sums of exponentials have no second-order gradients; use implementation='torch'"
-    )
-)
+_backward.register_autograd(no_second_order)

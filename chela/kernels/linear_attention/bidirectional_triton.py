@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import on
+from chela.kernels.launching import no_second_order, on
 from chela.kernels.linear_attention import epilogue, launching, tuning
 from chela.kernels.linear_attention.bidirectional_kernels import (
     bidirectional_backward_key,
@@ -162,7 +162,7 @@ def _backward(ctx: Any, dout: Tensor | None, *_: Tensor | None) -> tuple[Tensor 
 
 
 bidirectional_attention.register_autograd(_backward, setup_context=_save)
-bidirectional_attention_backward.register_autograd(launching.no_second_order)
+bidirectional_attention_backward.register_autograd(no_second_order)
 
 
 def _outputs(

@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import on
+from chela.kernels.launching import no_second_order, on
 from chela.kernels.linear_attention import epilogue, launching, tuning
 from chela.kernels.linear_attention.causal_kernels import causal_backward, causal_forward
 from chela.kernels.linear_attention.state_kernels import part_states, running_sums
@@ -151,7 +151,7 @@ def _backward(
 
 
 causal_attention.register_autograd(_backward, setup_context=_save)
-causal_attention_backward.register_autograd(launching.no_second_order)
+causal_attention_backward.register_autograd(no_second_order)
 
 
 def _outputs(

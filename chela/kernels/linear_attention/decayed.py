@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from chela.kernels.linear_attention import eager
 from chela.kernels.linear_attention.eager import chunks
 from chela.kernels.masking import zero_padding
 from chela.kernels.precision import accumulation_dtype, without_autocast
@@ -59,8 +60,7 @@ def state(k: Tensor, v: Tensor, log_decay: Tensor, lengths: Tensor | None) -> tu
         g = zero_padding(log_decay, lengths)
         after = g.flip(1).cumsum(1).flip(1)  # (B, L, H), each token's own included
         v = zero_padding(v, lengths) * (after - g).exp()[..., None].to(v.dtype)
-        k = zero_padding(k, lengths).expand(-1, -1, v.shape[2], -1)
-        return torch.einsum("blhd,blhe->bhde", k, v).to(g.dtype), g.sum(1).exp()
+        return eager.state(k.expand(-1, -1, v.shape[2], -1), v, lengths), g.sum(1).exp()
 
 
 def running_decays(log_decay: Tensor, lengths: Tensor | None, chunk: int) -> Tensor:

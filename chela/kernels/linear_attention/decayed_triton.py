@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import on
+from chela.kernels.launching import no_second_order, on
 from chela.kernels.linear_attention import decayed, epilogue, launching, tuning
 from chela.kernels.linear_attention.decayed_kernels import (
     decayed_backward_query_key,
@@ -163,7 +163,7 @@ def _backward(
 
 
 decayed_attention.register_autograd(_backward, setup_context=_save)
-decayed_attention_backward.register_autograd(launching.no_second_order)
+decayed_attention_backward.register_autograd(no_second_order)
 
 
 def chunk_of(k: Tensor, v: Tensor) -> int:

@@ -14,14 +14,8 @@ EPS = 1e-6  # of the norm per head: attention may hand it small numbers
 
 def bidirectional(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None = None) -> Tensor:
     """o = q (k^T v) / length: the (dk, dv) state first, so that nothing is L x L."""
-    q, k, v = (zero_padding(x, lengths) for x in (q, k, v))
-    with without_autocast(q):
-        state = torch.einsum("blhd,blhe->bhde", k, v).to(accumulation_dtype(v))  # (B, H, dk, dv)
-        if lengths is None:
-            state = state / k.shape[1]
-        else:
-            state = state / lengths.clamp(min=1)[:, None, None, None]
-        return torch.einsum("blhd,bhde->blhe", q, state.to(v.dtype))  # (B, L, H, dv)
+    tokens = k.shape[1] if lengths is None else lengths.clamp(min=1)[:, None, None, None]
+    return read(q, state(k, v, lengths) / tokens, lengths)
 
 
 def causal(
@@ -52,9 +46,12 @@ def causal(
     return out, states[:, :, -1]
 
 
-def state(k: Tensor, v: Tensor, lengths: Tensor | None, chunk: int = 1024) -> Tensor:
-    """The sum of k^T v over all tokens (B, H, dk, dv), chunk by chunk, in float32 or better."""
-    chunk = max(1, min(chunk, v.shape[1]))
+def state(k: Tensor, v: Tensor, lengths: Tensor | None) -> Tensor:
+    """The sum of k^T v over all tokens (B, H, dk, dv), chunk by chunk, in float32 or better.
+
+    In one product it would be rounded to the dtype of v, and beyond 65,504 be infinite in float16.
+    """
+    chunk = max(1, min(1024, v.shape[1]))
     k, v = (chunks(zero_padding(x, lengths), chunk) for x in (k, v))  # (B, H, N, C, d)
     with without_autocast(k):
         return (k.mT @ v).to(accumulation_dtype(v)).sum(2)

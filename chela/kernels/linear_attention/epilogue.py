@@ -8,9 +8,9 @@ import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import INTERPRETED, on
+from chela.kernels.launching import INTERPRETED, no_second_order, on, processors
 from chela.kernels.linear_attention import epilogue_kernels as kernels
-from chela.kernels.linear_attention.launching import EPS, no_second_order
+from chela.kernels.linear_attention.launching import EPS
 
 MAX_WIDTH = 2048  # of a head: a program keeps its rows in registers
 PER_THREAD = 4  # numbers of each block of columns
@@ -34,10 +34,7 @@ def _cut(o: Tensor, together: int, warps: int) -> tuple[int, dict[str, Any]]:
     width = o.shape[-1]
     columns, number = blocks(width)
     rows = max(1, PER_THREAD * 32 * warps // columns)
-    processors = 2
-    if o.is_cuda:
-        processors = torch.cuda.get_device_properties(o.device).multi_processor_count
-    programs = min(triton.cdiv(o.numel() // width, rows), together * processors)
+    programs = min(triton.cdiv(o.numel() // width, rows), together * processors(o))
     constants = {"D": width, "C": columns, "N": number, "ROWS": rows, "WIDE": INTERPRETED}
     return programs, {**constants, "num_warps": warps}
 

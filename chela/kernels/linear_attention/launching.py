@@ -6,17 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from chela.kernels import launching
 from chela.kernels.launching import INTERPRETED, padded
 from chela.kernels.linear_attention import tuning
 
 EPS = 1e-6  # of the norm per head; as the model's RMSNorm
 BLOCK = 512  # numbers of a state per program where states are summed elementwise
-
-no_second_order = launching.no_second_order(
-    "linear attention's Triton kernels have no second derivative; "
-    "use implementation='torch' (kernels=torch) where one is needed"
-)
 
 
 def sizes(k: Tensor, v: Tensor) -> dict[str, int]:

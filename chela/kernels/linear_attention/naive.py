@@ -31,8 +31,8 @@ def causal(
     _, valid = _lengths_and_pairs(k, lengths)
     each = valid.diagonal(dim1=-2, dim2=-1)[:, 0, :, None]  # (B, L, 1)
     q, k = (x.expand(-1, -1, v.shape[2], -1) for x in (q, k))
-    c = each * 0 if log_decay is None else (log_decay * each).cumsum(1)  # (B, L, H) or (B, L, 1)
-    c = c.mT  # (B, H, L)
+    rates = each * (0 if log_decay is None else log_decay)  # (B, L, H) or (B, L, 1)
+    c = rates.cumsum(1).mT  # (B, H, L)
     weights = torch.einsum("bthd,bmhd->bhtm", q, k) * valid
     weights = weights * (c[..., :, None] - c[..., None, :]).tril().exp()
     out = torch.einsum("bhtm,bmhe->bthe", weights.tril(), v)
@@ -41,7 +41,7 @@ def causal(
     if initial_state is not None:
         first = torch.einsum("bthd,bhde->bthe", q, initial_state)
         out = out + first * each[..., None] * c.exp().mT[..., None]
-        state = state + initial_state * c[..., -1].exp()[..., None, None]
+        state = state + initial_state * rates.sum(1).exp()[..., None, None]
     return out, state
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from chela.kernels.launching import INTERPRETED
+from chela.kernels import launching
 from chela.kernels.linear_attention.bidirectional_triton import bidirectional_attention
 from chela.kernels.linear_attention.causal_triton import causal_attention
 from chela.kernels.linear_attention.decayed import running_decays
@@ -14,8 +14,6 @@ from chela.kernels.linear_attention.eager import finish
 from chela.kernels.linear_attention.epilogue import MAX_WIDTH, attention_epilogue
 from chela.kernels.linear_attention.limits import obstacle, value_parts
 from chela.kernels.masking import zero_padding
-
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def bidirectional(
@@ -98,16 +96,7 @@ def finished(
 
 
 def _check(k: Tensor, v: Tensor, forgets: bool = False) -> None:
-    if not (v.is_cuda or INTERPRETED):
-        raise ValueError(
-            f"the Triton kernels do not run on {v.device}; use implementation='torch', "
-            "or for a test set TRITON_INTERPRET=1 before Python starts"
-        )
-    if v.dtype not in DTYPES:
-        raise ValueError(
-            f"the Triton kernels do not compute in {v.dtype}; "
-            "give bfloat16, float16 or float32, or use implementation='torch'"
-        )
+    launching.check(v)
     reason = obstacle(k.shape[-1], v.shape[-1], forgets)
     if reason is not None:
         raise ValueError(f"{reason}, or use implementation='torch'")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chela.kernels.launching import stages
+from chela.kernels.launching import processors, stages
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ def forward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
     Enough programs for two on every multiprocessor, and no split where the heads already fill
     most of them: a split reads k and v once more.
     """
-    processors = _processors(x)
-    if 4 * batch_heads >= 3 * processors:
+    fill = processors(x)
+    if 4 * batch_heads >= 3 * fill:
         return 1, length
-    return _split(length, 2 * processors // batch_heads, PART_TOKENS)
+    return _split(length, 2 * fill // batch_heads, PART_TOKENS)
 
 
 def backward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
@@ -126,15 +126,14 @@ def backward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
     not fill the multiprocessors evenly wait for the slowest, and short walks meet in the L2 cache.
     """
     parts, tokens = forward_parts(batch_heads, length, x)
-    processors = _processors(x)
-    if parts > 1 or 3 * batch_heads >= 4 * processors:
+    if parts > 1 or 3 * batch_heads >= 4 * processors(x):
         return parts, tokens
-    return _split(length, 16 * processors // batch_heads, PART_TOKENS)
+    return _split(length, 16 * processors(x) // batch_heads, PART_TOKENS)
 
 
 def stream_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
     """Parts of a sequence and tokens per part for the kernels without a walk."""
-    wanted = min(-(-length // STREAM_TOKENS), 8 * _processors(x) // batch_heads)
+    wanted = min(-(-length // STREAM_TOKENS), 8 * processors(x) // batch_heads)
     return _split(length, wanted, TILE)
 
 
@@ -142,10 +141,3 @@ def _split(length: int, wanted: int, step: int) -> tuple[int, int]:
     """About ``wanted`` parts (at least one) of equally many tokens, a multiple of ``step``."""
     tokens = -(-length // (max(1, wanted) * step)) * step
     return -(-length // tokens), tokens
-
-
-def _processors(x: Tensor) -> int:
-    """Multiprocessors of the device of ``x``; a few for the interpreter on a CPU."""
-    if x.device.type != "cuda":
-        return 4
-    return torch.cuda.get_device_properties(x.device).multi_processor_count

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chela.kernels.launching import INTERPRETED, no_second_order
+from chela.kernels.launching import check, no_second_order
 
 
 def convolve_by(
@@ -31,8 +31,7 @@ def convolve_by(
     Raises:
         ValueError: a device that Triton does not serve.
     """
-    if not x.is_cuda and not INTERPRETED:
-        raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
+    check(x)
     leaves = (x, kernel) if skip is None else (x, kernel, skip)
     keep = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
     y: Tensor = forward(x, kernel, skip, room_for(x.shape[1]) if keep else 0)[0]
@@ -61,8 +60,4 @@ def register(forward: Any, backward: Any) -> None:
         return dx, dkernel, None if ctx.skip_dtype is None else dskip.to(ctx.skip_dtype), None
 
     forward.register_autograd(gradients, setup_context=save)
-    backward.register_autograd(
-        no_second_order(
-            "the Triton long convolution has no second-order gradients; use implementation='torch'"
-        )
-    )
+    backward.register_autograd(no_second_order)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chela.kernels.launching import on, padded
+from chela.kernels.launching import no_second_order, on, padded
 from chela.kernels.norm_linear import fused_kernels as kernels
 from chela.kernels.tokens import TokenNorm, launching
 from chela.kernels.tokens.launching import Tile, given, tokens_of, weight_and_bias
@@ -202,4 +202,4 @@ def _autograd(ctx: Any, dnormal: Tensor, dy: Tensor) -> tuple[Tensor | None, ...
 
 
 _forward.register_autograd(_autograd, setup_context=_save)
-_backward.register_autograd(launching.no_second_order)
+_backward.register_autograd(no_second_order)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chela.kernels.launching import on, padded
+from chela.kernels.launching import no_second_order, on, padded
 from chela.kernels.query_key import fused_kernels as kernels
 from chela.kernels.query_key.arguments import Affines
 from chela.kernels.tokens import launching
@@ -170,4 +170,4 @@ def _autograd(ctx: Any, dq: Tensor, dk: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _forward.register_autograd(_autograd, setup_context=_save)
-_backward.register_autograd(launching.no_second_order)
+_backward.register_autograd(no_second_order)

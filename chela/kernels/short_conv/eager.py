@@ -22,6 +22,8 @@ def convolve(
     with without_autocast(x):
         taps = weight.flip(-1)[:, None].to(x.dtype)  # (D, 1, width)
         padded = F.pad(x.transpose(1, 2), (width - 1 - offset, offset))  # (B, D, L + width - 1)
+        if x.shape[1] == 0:  # conv1d refuses what is shorter than its taps
+            padded = F.pad(padded, (0, 1))
         y = F.conv1d(padded, taps, None if bias is None else bias.to(x.dtype), groups=x.shape[-1])
-        y = y.transpose(1, 2)  # (B, L, D)
+        y = y.transpose(1, 2)[:, : x.shape[1]]  # (B, L, D)
         return F.silu(y) if activation == "silu" else y

@@ -14,11 +14,10 @@ import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import INTERPRETED, no_second_order, on
+from chela.kernels.launching import check, no_second_order, on
 from chela.kernels.short_conv import fused_kernels as kernels
 
 MAX_WIDTH = 9  # the rows of a window lie in registers
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def convolve(
@@ -35,13 +34,7 @@ def convolve(
             f"a kernel of width {width}: the Triton form serves widths up to {MAX_WIDTH}; "
             "use implementation='torch'"
         )
-    if x.dtype not in DTYPES:
-        raise ValueError(
-            f"x is {x.dtype}: the Triton form serves bfloat16, float16 and float32; "
-            "use implementation='torch'"
-        )
-    if not x.is_cuda and not INTERPRETED:
-        raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
+    check(x)
     return _forward(x, weight, bias, causal, activation == "silu")
 
 
@@ -163,8 +156,4 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _forward.register_autograd(_gradients, setup_context=_save)
-_backward.register_autograd(
-    no_second_order(
-        "the Triton short convolution has no second-order gradients; use implementation='torch'"
-    )
-)
+_backward.register_autograd(no_second_order)

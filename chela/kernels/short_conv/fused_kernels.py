@@ -8,6 +8,8 @@ Everything is computed in float32.
 import triton
 import triton.language as tl
 
+from chela.kernels.tokens.tiles import sigmoid
+
 
 @triton.jit
 def _row(pointer, first, t, d, L, D):
@@ -24,17 +26,6 @@ def _taps(weight, d, D, WIDTH: tl.constexpr):
     for j in tl.static_range(WIDTH):
         taps = taps + (tl.load(weight + d * WIDTH + j, mask=d < D, other=0.0).to(tl.float32)[None],)
     return taps
-
-
-@triton.jit
-def _sigmoid(z):
-    """1 / (1 + exp(-z)) by two approximations of the GPU, good to 1e-6, and no special cases.
-
-    A division and ``tl.exp`` take more than twice the instructions, which are what the backward
-    kernel is short of.
-    """
-    root = tl.rsqrt(1.0 + tl.exp2(z * -1.4426950408889634))  # log2(e)
-    return root * root
 
 
 @triton.jit
@@ -88,7 +79,7 @@ def short_conv_forward(
             for k in tl.static_range(1, WIDTH):
                 z += taps[k] * rows[j + WIDTH - 1 - k]
             if SILU:
-                z = z * _sigmoid(z)
+                z = z * sigmoid(z)
             now = t + (i + j)
             inside = (now < L)[:, None] & (d < D)[None, :]
             offsets = (now - first)[:, None] * D + d[None, :]
@@ -104,7 +95,7 @@ def _gradient_before_silu(dy, x_rows, taps, b, SILU: tl.constexpr, WIDTH: tl.con
     z = b + taps[0] * x_rows[WIDTH - 1]
     for k in tl.static_range(1, WIDTH):
         z += taps[k] * x_rows[WIDTH - 1 - k]
-    gate = _sigmoid(z)
+    gate = sigmoid(z)
     return dy * (gate + gate * z * (1.0 - gate))
 
 

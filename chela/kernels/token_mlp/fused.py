@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chela.kernels.launching import on, padded
+from chela.kernels.launching import no_second_order, on, padded
 from chela.kernels.masking import zero_padding
 from chela.kernels.token_mlp import fused_kernels as kernels
 from chela.kernels.token_mlp.arguments import Weights
@@ -357,4 +357,4 @@ def _autograd(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _forward.register_autograd(_autograd, setup_context=_save)
-_backward.register_autograd(launching.no_second_order)
+_backward.register_autograd(no_second_order)

@@ -13,12 +13,7 @@ from chela.kernels import launching
 from chela.kernels.launching import INTERPRETED, on, padded
 from chela.kernels.precision import without_autocast
 from chela.kernels.tokens import weight_kernels as kernels
-from chela.kernels.tokens.limits import DTYPES, obstacle
-
-no_second_order = launching.no_second_order(
-    "the fused token-wise kernels have no second derivative; "
-    "use implementation='torch' where one is needed"
-)
+from chela.kernels.tokens.limits import obstacle
 
 
 @dataclass(frozen=True)
@@ -49,29 +44,16 @@ def check(x: Tensor, dtype: torch.dtype) -> None:
     Raises:
         ValueError: a dtype, a D or a device they do not serve; the message says what does.
     """
-    if dtype not in DTYPES or x.dtype not in DTYPES:
-        raise ValueError(
-            f"x is {x.dtype}, to be computed in {dtype}: the Triton kernels serve bfloat16, "
-            "float16 and float32; use implementation='torch'"
-        )
+    launching.check(x, dtype)
     why = obstacle(x.shape[-1])
     if why is not None:
         raise ValueError(f"{why}; use implementation='torch'")
-    if not x.is_cuda and not INTERPRETED:
-        raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
 
 
 def precision() -> dict[str, Any]:
     """Widening for the interpreter; and float32 products round to tf32 where PyTorch's own may."""
     exact = torch.get_float32_matmul_precision() == "highest"
     return {"WIDE": INTERPRETED, "PRECISION": "ieee" if exact else "tf32"}
-
-
-def multiprocessors(x: Tensor) -> int:
-    """How many of them the GPU of x has; few in the interpreter."""
-    if not x.is_cuda:
-        return 2
-    return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
 def cut(x: Tensor, name: str, features: int, tile: Tile) -> tuple[int, dict[str, Any]]:
@@ -135,7 +117,7 @@ def weight_gradient(dy: Tensor, x: Tensor) -> Tensor:
     tokens, outputs, inputs = x.shape[0], dy.shape[1], x.shape[1]
     tile = weight_tile(outputs, inputs)
     columns, rows = triton.cdiv(outputs, tile.outputs), triton.cdiv(inputs, tile.inputs)
-    wanted = max(1, tile.programs * multiprocessors(x) // (columns * rows))
+    wanted = max(1, tile.programs * launching.processors(x) // (columns * rows))
     part = triton.cdiv(triton.cdiv(tokens, wanted), tile.rows) * tile.rows
     parts = triton.cdiv(tokens, part)
     shares = x.new_empty((parts, outputs * inputs + outputs), dtype=torch.float32)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 MAX_DIM = 512  # a tile holds whole tokens, and with them a multiprocessor's memory
 FAST_DIM = 128  # the widest tokens for which a sweep showed a gain over torch.compile
 CHUNK = 64  # features of the other side that a program takes at a time
 MAX_IDLE = 0.25  # work on padding per work that counts: in a sweep on an H100 0 won, 0.6 lost
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def obstacle(dim: int) -> str | None:
