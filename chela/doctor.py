@@ -199,7 +199,7 @@ def _data(task: Task) -> tuple[bool, str]:
 
 def _memory(config: RunConfig, task: Task, engine: Engine) -> tuple[bool, str]:
     model = build.build_model(config.model, task.spec, engine.kernels, engine.device)
-    found = estimate(model.to(engine.device), task, config.trainer, engine)
+    found = estimate(model.to(engine.device), task, config, engine)
     return found.fits, str(found)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from chela.config.schema import RunConfig
-from chela.config.settings import TrainerConfig
 from chela.errors import RunError
 from chela.training.build import build_fitting
 from chela.training.engine import Engine
@@ -97,7 +96,7 @@ def check_finished(task: Task, config: RunConfig, finished: Mapping[str, Any]) -
 def check_memory(
     model: nn.Module,
     task: Task,
-    config: TrainerConfig,
+    config: RunConfig,
     engine: Engine,
     say: Callable[[str], None],
 ) -> None:

@@ -2,7 +2,8 @@
 
 Activations grow in proportion to the samples that are computed at once; weights, gradients and
 long kernels do not. Two small batches of the longest sample tell the two apart. Every tensor that
-is alive is counted, so that scores that are made and dropped again count as well.
+is alive is counted, so that scores that are made and dropped again count as well. What the
+optimizer needs, in a step and from then on, its own step tells, of tensors without content.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from chela.config.settings import TrainerConfig
+from chela.config.schema import RunConfig
+from chela.config.settings import OptimizerConfig
 from chela.layers.processes import alone
 from chela.objectives import objective_of
 from chela.training.engine import Engine
+from chela.training.optim import build_optimizer
 from tasks.base import Batch, Task
 from tasks.samples import Samples
 
@@ -35,23 +39,28 @@ SPARED = 0.8  # of what is free: as much a suggested batch may take
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of one kind of batch: ``fixed + each * samples``."""
+    """Bytes of one kind of batch: ``fixed + each * samples``, and ``least`` at some other time."""
 
     key: str  # that says how many samples are computed at once
     samples: int
     fixed: float
     each: float
     devices: int = 1  # over which the key's number is split
+    least: float = 0
 
     @property
     def bytes(self) -> float:
         """Of a whole batch."""
-        return self.fixed + self.each * self.samples
+        return max(self.fixed + self.each * self.samples, self.least)
 
     def fitting(self, room: float) -> int:
         """How many samples at once are sure to fit, in powers of two; 0: not even one."""
         most = (room - self.fixed) / max(self.each, 1)
-        return 0 if most < 1 else min(1 << int(most).bit_length() - 1, self.samples)
+        return (
+            0
+            if most < 1 or room < self.least
+            else min(1 << int(most).bit_length() - 1, self.samples)
+        )
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class Estimate:
         return f"{text}.\n  try: {' '.join(f'{key}={size}' for key, size in sizes.items())}"
 
 
-def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine) -> Estimate:
+def estimate(model: nn.Module, task: Task, run: RunConfig, engine: Engine) -> Estimate:
     """Compute one and two samples, forward and backward, and draw the line through both.
 
     The weights, BatchNorm's averages and the random numbers are afterwards what they were.
@@ -101,16 +110,16 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
     Args:
         model: on the engine's device.
         task: set up.
-        config: how many samples are computed at once.
+        run: how many samples are computed at once, and by which optimizer the model learns.
         engine: where, and in which precision.
     """
-    device = engine.device
+    device, config = engine.device, run.trainer
     free = _free(device)
-    moments = 2 * sum(each.nbytes for each in model.parameters() if each.requires_grad)
-
+    state, step = step_of(model, run.optimizer)
     shared = config.devices if device.type == "cpu" else 1
 
-    def line(key: str, count: int, data: Samples, fixed: int, train: bool, split: int = 1) -> Need:
+    def line(key: str, count: int, data: Samples, train: bool, split: int = 1) -> Need:
+        fixed, least = (state, step) if train else (0, 0)
         reader, longest = data.on_disk(), int(data.lengths.argmax())
         peaks = []
         for size in (1, 2):
@@ -119,12 +128,12 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
             compute = partial(_compute, model, some, task, engine.dtype, train)
             peak = _peak(compute, device, free)
             if peak is None:  # not even this fits
-                return Need(key, count, fixed, 2 * (free or 0), split)
+                return Need(key, count, fixed, 2 * (free or 0), split, least)
             if free is not None and fixed + peak * count * shared <= PLENTY * free:
-                return Need(key, count, fixed, peak, split)
+                return Need(key, count, fixed, peak, split, least)
             peaks.append(peak)
         each = max(peaks[1] - peaks[0], 0)
-        return Need(key, count, fixed + peaks[0] - each, each, split)
+        return Need(key, count, fixed + peaks[0] - each, each, split, least)
 
     batch = config.batch_size // config.replicas
     at_once = min(config.micro_batch_size or batch, batch)
@@ -135,13 +144,34 @@ def estimate(model: nn.Module, task: Task, config: TrainerConfig, engine: Engine
     with _untouched(model, device), alone():
         model.train()
         key = "trainer.micro_batch_size" if config.processes == 1 else "trainer.batch_size"
-        training = line(key, at_once, trained, moments, train=True, split=config.replicas)
+        training = line(key, at_once, trained, train=True, split=config.replicas)
         model.eval()
         at_once = min(config.eval_batch_size, rows)
-        evaluation = line("trainer.eval_batch_size", at_once, evaluated, 0, train=False)
+        evaluation = line("trainer.eval_batch_size", at_once, evaluated, train=False)
     length = max(int(data.lengths.max()) for data in (trained, evaluated))
     length = length // task.encoding.channels // task.encoding.documents
     return Estimate((training, evaluation), length, free, shared)
+
+
+def step_of(model: nn.Module, config: OptimizerConfig) -> tuple[int, int]:
+    """What an optimizer takes beside the weights.
+
+    Returns:
+        The bytes that it holds from its first step on, and the most that there are in a step, with
+        these and the gradients. Muon's iteration is taken for one in float32.
+    """
+    optimizer = build_optimizer(model, config)
+    gradients, alive = [], _Alive(None)
+    with FakeTensorMode():
+        for group in optimizer.param_groups:
+            group["params"] = [torch.empty(x.shape, dtype=x.dtype) for x in group["params"]]
+            for weight in group["params"]:
+                weight.grad = torch.empty_like(weight)
+                gradients.append(weight.nbytes)
+        with alive:
+            for _ in range(2):  # the first one begins its state, some of it only at its end
+                optimizer.step()
+    return alive.now, sum(gradients) + alive.peak
 
 
 def _share(batch: Batch, devices: int) -> Batch:

@@ -66,6 +66,7 @@ class _Stack:
         short, long = (max(side(each) for each in self.by_shape) for side in (min, max))
         self.gradients = matrices[0].new_zeros(len(matrices), short, long)
         self.momenta = torch.zeros_like(self.gradients)
+        self.momentum = [each for part in self.parts(self.momenta) for each in part.unbind()]
         scales = [ADAM_RMS * max(matrix.shape) ** 0.5 for matrix in self.matrices]
         self.scales = matrices[0].new_tensor(scales)[:, None, None]  # (N, 1, 1)
         limits = [LARGEST * min(matrix.shape) ** 0.5 for matrix in self.matrices]
@@ -174,13 +175,11 @@ class Muon(Optimizer):
         if key not in self._stacks:
             self._stacks[key] = _Stack(matrices)
         stack = self._stacks[key]
-        momenta = [each for part in stack.parts(stack.momenta) for each in part.unbind()]
-        for matrix, momentum in zip(stack.matrices, momenta, strict=True):
-            state = self.state[matrix]
-            known = state.get("momentum")
-            if known is None or known.data_ptr() != momentum.data_ptr():  # loaded, or moved
+        for matrix, momentum in zip(stack.matrices, stack.momentum, strict=True):
+            known = self.state[matrix].get("momentum")
+            if known is not momentum:  # new, loaded or moved
                 momentum.copy_(torch.zeros_like(momentum) if known is None else known)
-                state["momentum"] = momentum
+                self.state[matrix]["momentum"] = momentum
         return stack
 
     def _update_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:

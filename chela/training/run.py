@@ -146,7 +146,7 @@ class Run:
         initial = None
         if config.start_from is not None and self.start.checkpoint is None:
             initial = load_initial(model, Path(config.output_dir), config.start_from, config.seed)
-        check = partial(check_memory, model, task, config.trainer, engine, self.console.say)
+        check = partial(check_memory, model, task, config, engine, self.console.say)
         if is_started_outside():  # the others are there, and would wait
             agreed(check, engine.device)
         elif self.leads:
