@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -18,12 +19,14 @@ import chela
 from chela.config.command import command_line
 from chela.config.recipe import departures
 from chela.config.schema import RunConfig, as_dict, computation
+from chela.errors import RunError
 from chela.objectives.base import Means, Objective
 from chela.records.environment import git_state, hardware, peak_memory, versions
 from chela.records.source import changes, code_state, source_files
 from chela.track.wandb_run import WandbRun
 from chela.training.checkpoints import Checkpointer
 from chela.training.data import DataModule
+from chela.training.distributed import is_of_another
 from chela.training.engine import FORMS
 from chela.training.folder import Start
 from chela.training.history import History
@@ -65,6 +68,7 @@ class Provenance(Callback):
         }
         self._earlier_seconds = earlier["wall_seconds"]
         self._started = time.monotonic()
+        self._checkpoint, self._goes_on = start.checkpoint, False
 
     @property
     def wall_seconds(self) -> float:
@@ -89,6 +93,27 @@ class Provenance(Callback):
                 f"trainer.precision=auto follows the device, and this run is now {self.precision}, "
                 "as its record will say; for one precision go on where it began, or resume=false"
             )
+
+    @contextmanager
+    def other_code(self) -> Iterator[None]:
+        """Around training: other code may not know what to make of the checkpoint.
+
+        Raises:
+            RunError: it did not, before the first step.
+        """
+        try:
+            yield
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            if self._goes_on or not self.code_changes or is_of_another(error):
+                raise
+            raise RunError(
+                f"{self._checkpoint} is of other code ({self.code_changes} differ), and this one "
+                f"cannot go on from it: {error}\n  try: the code of then, or resume=false"
+            ) from error
+
+    def on_train_start(self, *_: Any) -> None:
+        """All that the checkpoint holds has found its place."""
+        self._goes_on = True
 
     def state_dict(self) -> dict[str, Any]:
         """Configuration, data, W&B id, sessions, precisions, initial weights and time so far."""

@@ -187,7 +187,8 @@ class Run:
             self.ending.companions.watch()
         try:
             with self.ending.recorded():
-                trainer.fit(module, datamodule=data, ckpt_path=self.start.checkpoint)
+                with self.provenance.other_code():
+                    trainer.fit(module, datamodule=data, ckpt_path=self.start.checkpoint)
                 tested = self._test(trainer, module, data)
                 record |= so_far() | {"test": tested}
                 self.wandb.summarize(final_numbers(record))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from chela.config.schema import parse
+from chela.errors import RunError
 from chela.model.ffn import MLP
 from chela.records.record import read_record
 from chela.training import build, progress
@@ -199,6 +200,33 @@ def test_a_finished_or_resumed_run_says_that_the_code_is_another_now(composed, c
     run(config)
     assert "the code is not that of the steps before" in capsys.readouterr().out
     assert record_of(config)["code"]["earlier"] == ["0" * 16]
+
+
+def test_a_checkpoint_that_other_code_cannot_go_on_from_is_told_in_a_sentence(composed) -> None:
+    """A requeued job finds the code that is there by then: another model, another optimizer."""
+    config = composed()
+    run(config)
+    (folder_of(config) / "record.json").unlink()
+    last = folder_of(config) / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    weights, states = content["state_dict"], content["optimizer_states"]
+    name = next(iter(weights))
+    code = content["callbacks"]["Provenance"]["code"]["files"]
+    fewer = [{**each, "param_groups": each["param_groups"][1:]} for each in states]
+    for part, other, said in [
+        ("state_dict", {k: v for k, v in weights.items() if k != name}, name),
+        ("optimizer_states", fewer, "parameter groups"),
+    ]:
+        for files in (code, {**code, "a.b": "0"}):
+            content["callbacks"]["Provenance"]["code"] = {"hash": "0", "files": files}
+            torch.save({**content, part: other}, last)
+            with pytest.raises((RuntimeError, ValueError, RunError), match=said) as raised:
+                run(config)
+            # of the same code it is a fault, which needs its traceback
+            assert isinstance(raised.value, RunError) == ("a.b" in files)
+        assert "(a.b differ)" in str(raised.value)
+        assert "resume=false" in str(raised.value)
+        assert "is of other code" in record_of(config)["error"]
 
 
 def test_wandb_offline_holds_the_run(composed, capsys) -> None:
