@@ -165,7 +165,16 @@ def test_the_lra_table_has_every_recipe() -> None:
     ("task", "of_attention"),
     [
         ("text", {}),
-        ("rfc_bytes", {"qk_norm": "none", "key_shift": False, "attention_decay": "none"}),
+        (
+            "rfc_bytes",  # whose attention has several heads
+            {
+                "qk_norm": "none",
+                "key_shift": False,
+                "attention_decay": "none",
+                "qk_dim": 64,
+                "num_heads": 1,
+            },
+        ),
     ],
 )
 def test_each_ablation_leaves_one_part_out(task: str, of_attention: dict[str, object]) -> None:

@@ -264,7 +264,10 @@ def _model(section: Mapping[str, Any], classes: Mapping[str, type] | None) -> Mo
     mixer = component(values.pop("mixer"), "model.mixer", classes)
     given = values.pop("name")  # a tag in W&B, and a part of the run's name
     name = validated(lambda: pydantic.TypeAdapter(Name).validate_python(given), "model.name")
-    return ModelConfig(name, checked(BackboneConfig, values, path="model"), mixer)
+    backbone = checked(BackboneConfig, values, path="model")
+    if not backbone.dropout and not getattr(mixer.config, "dropout", 0.0):
+        backbone = replace(backbone, tie_dropout=False)  # of nothing; one model, one id
+    return ModelConfig(name, backbone, mixer)
 
 
 def _of_what_comes_next(model: ModelConfig) -> ModelConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import MISSING, field, fields
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -17,6 +17,22 @@ from chela.mixers.state_space import StateSpaceConfig
 WITHOUT: dict[str, dict[str, str | bool]] = {
     "use_long_conv": {"branch_norm": "none"},
     "use_attention": {"qk_norm": "none", "key_shift": False, "attention_decay": "none"},
+}
+# What belongs to a part, or to a kind of long kernel. Without that it is what it is by default,
+# whatever a recipe had for the other forms of its model: one model, one id. (The kind of a kernel
+# that is left out stays, though: runs that were recorded have it in their ids.)
+OF_PART = {
+    "use_short_conv": ("short_conv_width",),
+    "use_long_conv": ("branch_widths",),
+    "use_attention": ("qk_dim", "num_heads", "feature_map", "head_norm"),
+}
+OF_KERNEL = {
+    "multiscale": ("long_conv_taps", "long_conv_decay"),
+    "cosine": ("long_conv_terms", "long_conv_window_min", "long_conv_window_max"),
+    "wavelet": ("long_conv_filter",),
+    "explicit": ("long_conv_soft_threshold", "long_conv_dropout"),
+    "ema": ("ema_dim",),
+    "s4d": ("long_conv_state_space",),
 }
 PositiveInt = Annotated[int, Gt(0)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
@@ -84,3 +100,10 @@ class ChelaConfig:
                     for values in (vars(self), choices)
                 )
                 raise ValueError(f"{on} would do nothing: {part}=false; set {off}, or {part}=true")
+        kernel = self.long_conv_kernel if self.use_long_conv else None
+        without = {key for part in OF_PART if not getattr(self, part) for key in OF_PART[part]}
+        without.update(key for kind in OF_KERNEL if kind != kernel for key in OF_KERNEL[kind])
+        for each in fields(self):
+            if each.name in without:
+                made = each.default_factory
+                object.__setattr__(self, each.name, each.default if made is MISSING else made())
