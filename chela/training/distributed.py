@@ -58,9 +58,12 @@ def as_started(config: RunConfig) -> RunConfig:
     """
     trainer, found = config.trainer, environment()
     if isinstance(found, TorchElasticEnvironment):
-        by, names = "torchrun", ("WORLD_SIZE", "GROUP_WORLD_SIZE")
+        by, names = "torchrun", ("WORLD_SIZE", "GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE")
     elif isinstance(found, SLURMEnvironment):
-        by, names = "srun", ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+        by, names = (
+            "srun",
+            ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_STEP_TASKS_PER_NODE"),
+        )
     elif trainer.num_nodes > 1:
         raise RunError(
             f"trainer.num_nodes={trainer.num_nodes}: the processes of several nodes are started by "
@@ -68,11 +71,16 @@ def as_started(config: RunConfig) -> RunConfig:
         )
     else:
         return config
-    every, nodes = (int(os.environ.get(name, "1")) for name in names)
-    if every % nodes:
-        raise RunError(f"{by} has started {every} processes on {nodes} nodes: not as many on each")
+    every, nodes = (int(os.environ.get(name, "1")) for name in names[:2])
+    each = every // nodes
+    told = os.environ.get(names[2])  # by torchrun of this node, by Slurm of all: "2(x4)"
+    if each * nodes < every or told not in (None, f"{each}", f"{each}(x{nodes})"):
+        raise RunError(
+            f"{by} has started {every} processes on {nodes} nodes: not as many on each.\n"
+            "  try: --nproc-per-node of torchrun, or --ntasks-per-node of Slurm, the same on all"
+        )
     for key, asked, has in [
-        ("devices", trainer.devices, every // nodes),
+        ("devices", trainer.devices, each),
         ("num_nodes", trainer.num_nodes, nodes),
     ]:
         if asked not in (1, has):
@@ -80,7 +88,7 @@ def as_started(config: RunConfig) -> RunConfig:
                 f"trainer.{key}={asked}, but {by} has started processes for {has}.\n"
                 f"  try: without trainer.{key}, or start others"
             )
-    return replace(config, trainer=replace(trainer, devices=every // nodes, num_nodes=nodes))
+    return replace(config, trainer=replace(trainer, devices=each, num_nodes=nodes))
 
 
 def is_of_another(error: BaseException) -> bool:

@@ -34,7 +34,9 @@ from tasks.lease import hold
 from tasks.screen import Screen
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2", "RANK": "2"}
+TORCHRUN |= {"LOCAL_WORLD_SIZE": "2"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "2"}
+SRUN |= {"SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
 # of a job's script, and of one task by srun: one process, whatever the job has
 SCRIPT = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}
 ONE = {**SCRIPT, "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NUM_NODES": "1"}
@@ -62,6 +64,25 @@ def test_nodes_and_devices_are_those_that_were_started(
     for key in ("devices", "num_nodes"):
         with pytest.raises(RunError, match=rf"trainer.{key}=3, but \w+ has started"):
             as_started(parse(composed(f"trainer.{key}=3", "trainer.batch_size=18")))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {**TORCHRUN, "WORLD_SIZE": "5"},
+        {**TORCHRUN, "LOCAL_WORLD_SIZE": "3"},
+        {**TORCHRUN, "LOCAL_WORLD_SIZE": "1"},
+        {**SRUN, "SLURM_STEP_NUM_TASKS": "5", "SLURM_STEP_TASKS_PER_NODE": "3,2"},
+        {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "3,1"},
+    ],
+)
+def test_nodes_with_more_processes_than_others_are_refused(
+    variables: dict[str, str], composed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the numbers make a whole one on average, too."""
+    started_by(monkeypatch, variables)
+    with pytest.raises(RunError, match=r"processes on 2 nodes: not as many on each(.|\n)*per-node"):
+        as_started(parse(composed()))
 
 
 @pytest.mark.parametrize("variables", [{}, SCRIPT, ONE], ids=["nothing", "a script", "one task"])
