@@ -23,6 +23,8 @@ from chela.kernels.norm_linear import norm_linear
 from chela.kernels.query_key import Affines, query_key
 from chela.kernels.token_mlp import Weights, mlp
 from chela.kernels.tokens import TokenNorm
+from chela.kernels.wavelet_tree import wavelet_tree
+from chela.mixers.long_kernels import WaveletKernel
 from chela.training.build import inductor_options
 
 Form = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -183,6 +185,21 @@ def exponentials(shape: Shape, device: torch.device) -> list[Case]:
         return [each.requires_grad_() for each in (rate, angle, *amplitudes)]
 
     return two_forms("exponentials", form, inputs, 4 / shape.batch, shape, device)
+
+
+def wavelets(shape: Shape, device: torch.device) -> list[Case]:
+    """The taps of one direction of a tree of wavelets in float32, as ``exponentials``."""
+
+    def form(implementation: Implementation) -> Callable[..., Tensor]:
+        return lambda filters, weights: wavelet_tree(
+            filters, weights, shape.length, implementation=implementation
+        )
+
+    def inputs(shape: Shape) -> list[Tensor]:
+        kernel = WaveletKernel(shape.channels, shape.length, directions=1, taps=2)
+        return [*kernel.to(device).parameters()]
+
+    return two_forms("wavelets", form, inputs, 4 / shape.batch, shape, device)
 
 
 def activation(shape: Shape, device: torch.device) -> Tensor:

@@ -114,6 +114,7 @@ REGISTRY = [
     Operation(bench_cases.short_convolution),
     Operation(bench_cases.long_convolution, sizes=TASKS + LONGEST),
     Operation(bench_cases.exponentials, sizes=TAPS),
+    Operation(bench_cases.wavelets, sizes=TAPS[:4]),  # plain PyTorch needs much memory
     Operation(bench_cases.feed_forward, sizes=BLOCKS, plotted=False),
     Operation(bench_cases.output_gate, sizes=BLOCKS, plotted=False),
     Operation(bench_cases.norm_and_value, sizes=BLOCKS, plotted=False),

@@ -30,7 +30,7 @@ NAMES = re.compile(r"^(profiler\.|aten\.(detach|empty|lift_fresh|_local_scalar|i
 # Which kernels are whose, by their names in a profile; the first that fits counts.
 PARTS = {
     "long convolution": r"mix_(blocks|outer|middle|taps)|multiply_(freq|spectra)|align_units|fft"
-    r"|^exponential|^(fold|arrange|collect|unfold)$",
+    r"|^(exponential|wavelet)_|^(fold|arrange|collect|unfold)$",
     "short convolution": r"^short_conv|conv_depthwise|sum_parts|aten\.conv",
     "attention": r"bidirectional|causal|^decayed|_states?$|running_sums|epilogue|flash|fmha",
     "token-wise kernels": r"^token_|^norm_linear|^query_key",

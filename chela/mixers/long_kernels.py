@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from chela.kernels.choice import Implementation
 from chela.kernels.exponentials import exponential_sums
+from chela.kernels.wavelet_tree import obstacle, wavelet_tree
 from chela.mixers.stepping import Modes
 
 
@@ -180,14 +181,17 @@ class CosineKernel(LongKernel):
 class WaveletKernel(LongKernel):
     """A tree of ever wider filters that are the same at each scale, and a weight for each scale.
 
-        a_0 = delta,   a_{j+1} = a_j * h(2^j),   g_j = a_j * g(2^j),   K = w_J a_J + sum_j w_j g_j
-
-    h(2^j) is the low-pass h with 2^j - 1 zeros between its ``taps`` taps, g the high-pass; both are
-    learned, per channel and direction. J scales cover ``max_length``: 2 taps + J + 1 parameters.
+    ``chela.kernels.wavelet_tree`` has the formula. Two filters of ``taps`` taps, a low-pass and a
+    high-pass, are learned per channel and direction; J scales cover ``max_length``: 2 taps + J + 1
+    parameters.
 
     The multiresolution memory of Shi et al. (2023), whose convolutions we make one kernel of. At
     initialisation both filters have norm 1, and so has a kernel, on average (our definition).
     """
+
+    operation = "wavelet_tree"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(self, dim: int, max_length: int, directions: int, taps: int) -> None:
         super().__init__(max_length)
@@ -198,20 +202,18 @@ class WaveletKernel(LongKernel):
         self.weights = nn.Parameter(torch.randn(directions, dim, scales + 1) * deviation)
 
     def forward(self, length: int, channels: slice | None = None) -> Tensor:
-        """The first ``length`` taps, (directions, D, length): each hangs on all scales."""
-        filters = of_channels(self.filters, channels, 2).unbind(-1)  # (2, directions, D) each
-        weights = of_channels(self.weights, channels, 1)[..., None].unbind(2)
-        low = torch.ones_like(weights[0])  # (directions, D, 1)
-        pieces = []
-        for scale, weight in enumerate(weights[:-1]):
-            gaps = range(0, 2**scale * len(filters), 2**scale)  # before each tap's copy of low
-            copies = [F.pad(low, gap) for gap in zip(gaps, reversed(gaps), strict=True)]
-            both = torch.stack([h[..., None] * x for h, x in zip(filters, copies, strict=True)])
-            low, high = both.sum(0)[..., : self.max_length]
-            pieces.append(weight * high)
-        pieces.append(weights[-1] * low)
-        kernel = torch.stack([F.pad(x, (0, self.max_length - x.shape[-1])) for x in pieces]).sum(0)
-        return kernel[..., :length]
+        """The first ``length`` taps, (directions, D, length): each hangs on all scales.
+
+        In plain PyTorch all are built whatever the length, as those of a state space are.
+        """
+        tree = of_channels(self.filters, channels, 2), of_channels(self.weights, channels, 1)
+        if self.implementation == "triton":
+            return wavelet_tree(*tree, length, implementation="triton")
+        return wavelet_tree(*tree, self.max_length).narrow(-1, 0, length)
+
+    def kernel_obstacle(self) -> str | None:
+        """Why the Triton kernels do not serve its filters; None: they do."""
+        return obstacle(self.filters.shape[-1])
 
     def kernel_parameters(self) -> Iterator[nn.Parameter]:
         """The filters, of which J follow each other; the weights are trained as a matrix is."""

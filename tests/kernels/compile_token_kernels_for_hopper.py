@@ -12,6 +12,7 @@ from chela.kernels.linear_attention import epilogue
 from chela.kernels.norm_linear import fused as norm_linear
 from chela.kernels.query_key import fused as query_key
 from chela.kernels.token_mlp import fused as token_mlp
+from chela.kernels.wavelet_tree import fused as wavelet_tree
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -49,6 +50,12 @@ def taps(dim: int, n: int, directions: int, length: int) -> None:
     exponentials._backward(out, modes, modes, amplitudes, amplitudes)
 
 
+def tree(length: int, scales: int) -> None:
+    """Both directions of a tree of wavelets."""
+    filters, weights = torch.zeros(2, 1, 2, 2), torch.zeros(1, 2, scales + 1)
+    wavelet_tree._backward(wavelet_tree._forward(filters, weights, length), filters, weights)
+
+
 def heads(dim: int, dtype: torch.dtype) -> None:
     """Both directions of the norm and gate of a wide head."""
     o, weight, lengths = torch.zeros(2, 50, 1, dim, dtype=dtype), torch.ones(dim), torch.ones(2)
@@ -70,6 +77,9 @@ def main() -> None:
     taps(256, 32, 2, 1024)
     taps(320, 2, 2, 2048)
     taps(640, 16, 1, 4096)
+    tree(1, 1)
+    tree(1024, 10)
+    tree(1 << 20, 20)
 
 
 if __name__ == "__main__":

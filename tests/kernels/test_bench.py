@@ -94,7 +94,11 @@ def test_a_profile_knows_whose_each_kernel_is():
     assert {"causal_forward", "mix_middle", "exponential_sums_gradients"} <= launched
     parts = {name: next(iter(Profile((Kernel(name, 1, 1.0),), {}).parts())) for name in launched}
     assert [name for name, part in parts.items() if part == "other"] == []
-    taps = {parts[name] for name in parts if "taps" in name or name.startswith("exponential")}
+    taps = {
+        parts[name]
+        for name in parts
+        if "taps" in name or name.startswith(("exponential", "wavelet"))
+    }
     assert taps == {"long convolution"}
 
 
@@ -119,6 +123,6 @@ def test_the_script_prints_a_line_per_case():
     blocks = ["2x100x64/64", "2x100x64/128"]  # of the values, 128 in all
     assert shapes == [
         *heads,
-        *["2x100x64"] * 8,
+        *["2x100x64"] * 9,
         *blocks,
-    ]  # two convolutions, taps, five token by token
+    ]  # two convolutions, two of taps, five token by token

@@ -12,6 +12,7 @@ import mlp_case
 import pytest
 import test_norm_linear
 import test_query_key
+import test_wavelet_tree
 import torch
 from attention_case import Case, fused
 from comparison import DEVICE, assert_close, assert_replays, gpu_only
@@ -24,6 +25,7 @@ from chela.kernels.linear_attention import tuning
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.query_key import query_key
 from chela.kernels.token_mlp import mlp
+from chela.kernels.wavelet_tree import wavelet_tree
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 
@@ -90,6 +92,11 @@ OPERATIONS = {  # leaves in a dtype and of a length, and what is called with the
     "query_key": (
         lambda dtype, length: test_query_key.case(dtype, length=length),
         lambda t: query_key(*test_query_key.arguments(t), **TRITON),
+    ),
+    "wavelet_tree": (
+        # in float32 alone, and of fewer taps than the tree has
+        lambda dtype, length: dict(zip("hw", test_wavelet_tree.tree(2 * length, 2), strict=True)),
+        lambda t: [wavelet_tree(*t.values(), 3 * 2 ** (t["w"].shape[-1] - 3), **TRITON)],
     ),
     "wide_head": (
         lambda dtype, length: Case(

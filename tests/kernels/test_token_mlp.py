@@ -174,7 +174,7 @@ def test_every_token_wise_kernel_and_those_of_taps_compile_for_a_hopper_gpu():
     done = program("tests/kernels/compile_token_kernels_for_hopper.py", TRITON_INTERPRET="0")
     assert done.returncode == 0, done.stderr
     launches = {"norm_linear": 2, "query_key": 2, "token_mlp": 4, "epilogue": 2}
-    launches["exponential_sums"] = 3
+    launches |= {"exponential_sums": 3, "wavelet_tree": 3}
     names = [f"{name}_{way}" for name, n in launches.items() for way in ("backward", "forward") * n]
     names += ["token_weight_gradient"] * 12 + ["exponential_sums_gradients"] * 3
     assert sorted(done.stdout.split()) == sorted(names)
