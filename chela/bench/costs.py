@@ -15,7 +15,6 @@ log of ``chela bench-training`` on the task (~) or at the nearest length (~~).
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ from typing import Any
 
 from chela.bench.efficiency import Cost, from_csv
 from chela.bench.training import Loop, loops_in
-from chela.config.choices import CONFIGS
+from chela.bench.words import parser_of
+from chela.config.choices import MODELS
 from chela.config.schema import RunConfig, compose_run, computation
 from chela.errors import RunError
 from chela.records.collect import Run, collect
@@ -195,11 +195,7 @@ def _total(cells: Iterable[Hours]) -> float:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table of what the command line names."""
-    parser = argparse.ArgumentParser(
-        prog="chela costs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("costs", __doc__)
     parser.add_argument("folders", nargs="*", type=Path, default=[RECORDS], help="with runs")
     speeds = RECORDS / "gpu" / "h200-efficiency.csv"
     parser.add_argument("--speeds", type=Path, default=speeds, help="of `chela efficiency`")
@@ -224,7 +220,7 @@ def main(arguments: Sequence[str]) -> None:
     loops = [each for each in loops if each.model == MODEL]
     table: dict[str, dict[str, Hours]] = {}
     plain: dict[str, Hours] = {}
-    for model in sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml")):
+    for model in MODELS:
         speeds_of = [cost for cost in known if cost.model == model]
         table[model] = {}
         for task in LRA:

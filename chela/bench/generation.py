@@ -12,7 +12,6 @@ for docs/generation.md as it is.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -25,15 +24,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from chela.bench.counts import count, counts
 from chela.bench.lines import draw_lines
+from chela.bench.measure import now
+from chela.bench.words import count, counts, machine, parser_of
 from chela.config.schema import ModelConfig, compose_run
 from chela.errors import RunError
 from chela.generation import check
 from chela.model import TokenModel
 from chela.model.recorded import RecordedStep
 from chela.model.stepping import prefill, step
-from chela.records.environment import hardware, versions
 from chela.records.files import write_text
 from chela.records.format import human, size
 from chela.training.build import build_model, free_memory
@@ -144,13 +143,9 @@ def _weight_bytes(shared: object) -> int:
 def _seconds(call: Callable[[], T], device: torch.device) -> tuple[float, T]:
     """Of the second call, and what it returned."""
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
+    began = now(device)
     result = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, result
+    return now(device) - began, result
 
 
 def as_markdown(costs: Sequence[Cost], facts: str) -> str:
@@ -202,11 +197,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         RunError: there is no GPU, or nothing fits.
     """
-    parser = argparse.ArgumentParser(
-        prog="chela bench-generation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench-generation", __doc__)
     parser.add_argument("--models", default=MODELS, help="some of them")
     parser.add_argument("--prompts", type=counts, default=PROMPTS, help="in tokens, ascending")
     parser.add_argument("--tokens", type=count, default=128, help="that follow")
@@ -216,9 +207,8 @@ def main(arguments: Sequence[str]) -> None:
     options, overrides = parser.parse_known_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise RunError("torch finds no GPU.\n  try: --device cpu")
-    machine = hardware(torch.device(options.device))
     facts = (
-        f"{machine.get('gpu') or machine['cpu']}, torch {versions()['torch']}, {date.today()}; "
+        f"{machine(torch.device(options.device))}, {date.today()}; "
         f"{options.batch} at a time, {options.tokens} new tokens; "
         f"`{' '.join(['chela bench-generation', *arguments])}`"
     )

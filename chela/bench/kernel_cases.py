@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from chela.mixers.long_kernels import WaveletKernel
 from chela.training.build import inductor_options
 
 Form = Callable[..., Tensor | tuple[Tensor, ...]]
+ATTENTION = 11  # passes: forward q, k, v and the output; backward q, k, v, its gradient and three
 CONVOLUTION = 5  # passes: forward x and y, backward x and two gradients
 QK_DIM = 64  # channels of queries and keys in a block; its hidden channels are twice its own
 MODES = 32  # of a channel: S4D's 64 real states
@@ -46,18 +48,17 @@ def qkv(shape: Shape, device: torch.device) -> list[Tensor]:
 
 def causal_attention(shape: Shape, device: torch.device) -> list[Case]:
     """Causal linear attention."""
-    forms: dict[str, Callable[..., Tensor]] = {
-        "torch": lambda q, k, v: linear_attention.causal(q, k, v)[0]
-    }
-    if choose("auto", device) == "triton":
-        forms["triton"] = lambda q, k, v: linear_attention.causal(q, k, v, implementation="triton")[
-            0
-        ]
+
+    def form(implementation: Implementation) -> Form:
+        return lambda q, k, v: linear_attention.causal(q, k, v, implementation=implementation)[0]
+
+    peers: dict[str, Form] = {}
     if importlib.util.find_spec("fla") is not None and device.type == "cuda":
         from fla.ops.linear_attn import chunk_linear_attn
 
-        forms["fla-core"] = lambda q, k, v: chunk_linear_attn(q, k, v, 1.0, normalize=False)[0]
-    return attention_cases("causal attention", forms, shape, device)
+        peers["fla-core"] = lambda q, k, v: chunk_linear_attn(q, k, v, 1.0, normalize=False)[0]
+    name, inputs = "causal attention", partial(qkv, device=device)
+    return cases(name, form, inputs, ATTENTION, shape, device, peers=peers)
 
 
 def decayed_attention(shape: Shape, device: torch.device) -> list[Case]:
@@ -67,7 +68,7 @@ def decayed_attention(shape: Shape, device: torch.device) -> list[Case]:
     128 channels, and 3 times the numbers per head and token of the decay, in float32.
     """
 
-    def form(implementation: Implementation) -> Callable[..., Tensor]:
+    def form(implementation: Implementation) -> Form:
         return lambda q, k, v, log_decay: linear_attention.causal(
             q, k, v, log_decay=log_decay, implementation=implementation
         )[0]
@@ -81,63 +82,70 @@ def decayed_attention(shape: Shape, device: torch.device) -> list[Case]:
 
     heads = shape.channels // shape.head
     passes = 5 + 6 * SHARED_QK_DIM / shape.channels + 6 * heads / shape.channels
-    forms: dict[str, Form] = {"torch": form("torch")}
-    if device.type == "cuda":
-        options = inductor_options()
-        compiled = torch.compile(form("torch"), dynamic=False, options=options)
-        forms["torch.compile"] = compiled
-    if choose("auto", device) == "triton":
-        forms["triton"] = form("triton")
-    name = "causal attention that forgets"
-    return cases(name, forms, forms["torch"], inputs, passes, shape)
+    plain = ("torch", "torch.compile")
+    return cases("causal attention that forgets", form, inputs, passes, shape, device, plain)
 
 
 def bidirectional_attention(shape: Shape, device: torch.device) -> list[Case]:
     """Bidirectional linear attention; its plain form is two einsums."""
-    forms: dict[str, Callable[..., Tensor]] = {"torch": linear_attention.bidirectional}
-    if choose("auto", device) == "triton":
-        forms["triton"] = lambda q, k, v: linear_attention.bidirectional(
-            q, k, v, implementation="triton"
-        )
-    return attention_cases("bidirectional attention", forms, shape, device)
 
+    def form(implementation: Implementation) -> Form:
+        return partial(linear_attention.bidirectional, implementation=implementation)
 
-def attention_cases(
-    operation: str, forms: dict[str, Callable[..., Tensor]], shape: Shape, device: torch.device
-) -> list[Case]:
-    """Forward q, k, v and the output; backward q, k, v, its gradient and three: 11 passes."""
-    return cases(operation, forms, forms["torch"], lambda s: qkv(s, device), 11, shape)
+    inputs = partial(qkv, device=device)
+    return cases("bidirectional attention", form, inputs, ATTENTION, shape, device)
 
 
 def cases(
     operation: str,
-    forms: Mapping[str, Form],
-    reference: Form,
+    form: Callable[[Implementation], Form],
     inputs: Callable[[Shape], list[Tensor]],
     passes: float,
     shape: Shape,
+    device: torch.device,
+    plain: Sequence[str] = ("torch",),
     max_error: float = MAX_ERROR,
+    peers: Mapping[str, Form] | None = None,
 ) -> list[Case]:
-    """A case per form, held against the reference in float64."""
+    """A case per form that runs on the device, held against plain PyTorch in float64.
+
+    Args:
+        operation: what is computed.
+        form: the operation as an implementation has it.
+        inputs: see ``Case``.
+        passes: over an activation that the operation needs at least.
+        shape: the sizes.
+        device: where it runs.
+        plain: how plain PyTorch is measured, ``torch``, ``torch.compile`` or both; on a CPU as it
+            is.
+        max_error: see ``Case``.
+        peers: further forms.
+    """
+    forms = {"torch": form("torch")}
+    if device.type == "cuda":
+        compiled = torch.compile(form("torch"), dynamic=False, options=inductor_options())
+        forms = {each: {**forms, "torch.compile": compiled}[each] for each in plain}
+    if choose("auto", device) == "triton":
+        forms["triton"] = form("triton")
     return [
         Case(
             operation,
             name,
             shape,
             inputs=inputs,
-            call=form,
-            reference=reference,
+            call=call,
+            reference=form("torch"),
             floor_bytes=lambda shape: round(passes * shape.pass_bytes),
             max_error=max_error,
         )
-        for name, form in forms.items()
+        for name, call in {**forms, **(peers or {})}.items()
     ]
 
 
 def short_convolution(shape: Shape, device: torch.device) -> list[Case]:
     """Short convolution of width 5 around each token, with SiLU."""
 
-    def convolve(implementation: Implementation) -> Callable[..., Tensor]:
+    def convolve(implementation: Implementation) -> Form:
         return lambda x, weight, bias: short_conv.convolve(
             x, weight, bias, causal=False, activation="silu", implementation=implementation
         )
@@ -146,13 +154,13 @@ def short_convolution(shape: Shape, device: torch.device) -> list[Case]:
         x = activation(shape, device)
         return [x, parameter(shape.channels, 5, like=x), parameter(shape.channels, like=x)]
 
-    return two_forms("short convolution", convolve, inputs, CONVOLUTION, shape, device)
+    return cases("short convolution", convolve, inputs, CONVOLUTION, shape, device)
 
 
 def long_convolution(shape: Shape, device: torch.device) -> list[Case]:
     """Long convolution in both directions, with its skip; its plain form is torch.fft."""
 
-    def convolve(implementation: Implementation) -> Callable[..., Tensor]:
+    def convolve(implementation: Implementation) -> Form:
         return lambda x, kernel, skip: long_conv.convolve(
             x, kernel, skip, implementation=implementation
         )
@@ -162,7 +170,7 @@ def long_convolution(shape: Shape, device: torch.device) -> list[Case]:
         kernel = parameter(2, shape.channels, shape.length, like=x)
         return [x, kernel, parameter(shape.channels, like=x)]
 
-    return two_forms("long convolution", convolve, inputs, CONVOLUTION, shape, device)
+    return cases("long convolution", convolve, inputs, CONVOLUTION, shape, device)
 
 
 def exponentials(shape: Shape, device: torch.device) -> list[Case]:
@@ -171,7 +179,7 @@ def exponentials(shape: Shape, device: torch.device) -> list[Case]:
     Whatever the batch, which has no part in them.
     """
 
-    def form(implementation: Implementation) -> Callable[..., Tensor]:
+    def form(implementation: Implementation) -> Form:
         return lambda rate, angle, real, imag: exponential_sums(
             rate, angle, real, imag, shape.length, implementation=implementation
         )
@@ -184,7 +192,7 @@ def exponentials(shape: Shape, device: torch.device) -> list[Case]:
         amplitudes = torch.randn(2, 1, shape.channels, MODES, device=device)
         return [each.requires_grad_() for each in (rate, angle, *amplitudes)]
 
-    return two_forms("exponentials", form, inputs, 4 / shape.batch, shape, device)
+    return cases("exponentials", form, inputs, 4 / shape.batch, shape, device)
 
 
 def wavelets(shape: Shape, device: torch.device) -> list[Case]:
@@ -214,26 +222,10 @@ def parameter(*sizes: int, like: Tensor) -> Tensor:
     return drawn.requires_grad_()
 
 
-def two_forms(
-    operation: str,
-    form: Callable[[Implementation], Callable[..., Tensor]],
-    inputs: Callable[[Shape], list[Tensor]],
-    passes: float,
-    shape: Shape,
-    device: torch.device,
-) -> list[Case]:
-    """Plain PyTorch as it is, and the kernels."""
-    names: list[Implementation] = ["torch"]
-    if choose("auto", device) == "triton":
-        names.append("triton")
-    forms: dict[str, Form] = {name: form(name) for name in names}
-    return cases(operation, forms, forms["torch"], inputs, passes, shape)
-
-
 def feed_forward(shape: Shape, device: torch.device) -> list[Case]:
     """Norm, feed-forward part and residual: x and y forward, x and two gradients backward."""
 
-    def form(implementation: Implementation) -> Callable[..., Tensor]:
+    def form(implementation: Implementation) -> Form:
         return lambda x, gain, shift, w1, b1, w2, b2: mlp(
             x,
             Weights(w1, b1, w2, b2),
@@ -252,19 +244,16 @@ def feed_forward(shape: Shape, device: torch.device) -> list[Case]:
 def output_gate(shape: Shape, device: torch.device) -> list[Case]:
     """Gate, output projection and residual: 1 + 2 + 1 in and 1 out, then 4 in and 3 out."""
 
-    def form(implementation: Implementation) -> Callable[..., Tensor]:
+    def form(implementation: Implementation) -> Form:
         return lambda z, o, x, w1, b1, w2, b2: mlp(
             z, Weights(w1, b1, w2, b2), factor=o, residual=x, implementation=implementation
         )
 
     def inputs(shape: Shape) -> list[Tensor]:
-        z, dim = activation(shape, device), shape.channels
-        streams = [
-            z,
-            activation(replace(shape, channels=2 * dim), device),
-            activation(shape, device),
-        ]
-        return [*streams, *map_of(dim, 2 * dim, z), *map_of(2 * dim, dim, z)]
+        dim = shape.channels
+        z, x = activation(shape, device), activation(shape, device)
+        o = activation(replace(shape, channels=2 * dim), device)
+        return [z, o, x, *map_of(dim, 2 * dim, z), *map_of(2 * dim, dim, z)]
 
     return token_cases("output gate", form, inputs, 12, shape, device)
 
@@ -272,7 +261,7 @@ def output_gate(shape: Shape, device: torch.device) -> list[Case]:
 def norm_and_value(shape: Shape, device: torch.device) -> list[Case]:
     """Norm and values: 1 in and 1 + 2 out, then 1 + 1 + 2 in and 1 out."""
 
-    def form(implementation: Implementation) -> Callable[..., tuple[Tensor, ...]]:
+    def form(implementation: Implementation) -> Form:
         return lambda x, gain, shift, w, b: norm_linear(
             x, w, b, norm=TokenNorm("layer", gain, shift, 1e-5), implementation=implementation
         )
@@ -287,7 +276,7 @@ def norm_and_value(shape: Shape, device: torch.device) -> list[Case]:
 def queries_and_keys(shape: Shape, device: torch.device) -> list[Case]:
     """Queries and keys: 3 passes over the tokens and, there and back, both of them."""
 
-    def form(implementation: Implementation) -> Callable[..., tuple[Tensor, ...]]:
+    def form(implementation: Implementation) -> Form:
         return lambda z, w, b, *affines: query_key(
             z, w, b, Affines(*affines), implementation=implementation
         )
@@ -304,7 +293,7 @@ def queries_and_keys(shape: Shape, device: torch.device) -> list[Case]:
 def head_norm_and_gate(shape: Shape, device: torch.device) -> list[Case]:
     """Of one head that is wider than attention's kernels: 2 in and 1 out, then 3 in and 2 out."""
 
-    def form(implementation: Implementation) -> Callable[..., Tensor]:
+    def form(implementation: Implementation) -> Form:
         if implementation == "torch":
             return lambda o, gate, weight: finish(o, weight, gate, None)
         from chela.kernels.linear_attention.epilogue import attention_epilogue
@@ -331,17 +320,12 @@ def map_of(fan_in: int, fan_out: int, like: Tensor) -> list[Tensor]:
 
 def token_cases(
     operation: str,
-    form: Callable[[Implementation], Callable[..., Tensor | tuple[Tensor, ...]]],
+    form: Callable[[Implementation], Form],
     inputs: Callable[[Shape], list[Tensor]],
     passes: float,
     shape: Shape,
     device: torch.device,
 ) -> list[Case]:
-    """The plain form compiled, as training has it on a GPU, and the kernels."""
-    forms = {"torch": form("torch")}
-    if device.type == "cuda":
-        compiled = torch.compile(form("torch"), dynamic=False, options=inductor_options())
-        forms = {"torch.compile": compiled}
-    if choose("auto", device) == "triton":
-        forms["triton"] = form("triton")
-    return cases(operation, forms, form("torch"), inputs, passes, shape, TOKEN_ERROR)
+    """Of what is done token by token: the plain form compiled, as training has it on a GPU."""
+    plain = ("torch.compile",)
+    return cases(operation, form, inputs, passes, shape, device, plain, TOKEN_ERROR)

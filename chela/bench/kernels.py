@@ -11,7 +11,6 @@ A further operation is a further line in ``REGISTRY``.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from chela.bench import kernel_cases as bench_cases
 from chela.bench.measure import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
+from chela.bench.words import parser_of
 from chela.kernels import choose
 from chela.kernels.choice import Asked, use_kernels
 from chela.mixers import ChelaConfig, ChelaMixer
@@ -137,11 +137,7 @@ def all_cases(sizes: Sequence[str], plot: bool, device: torch.device) -> Iterato
 
 def main(words: Sequence[str]) -> None:
     """Measure what the command line asks for and print a line each."""
-    parser = argparse.ArgumentParser(
-        prog="chela bench-kernels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench-kernels", __doc__)
     parser.add_argument(
         "--operation",
         action="append",

@@ -21,21 +21,19 @@ from pathlib import Path
 
 import torch
 
-from chela.bench.counts import count, counts
 from chela.bench.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths, from_csv
 from chela.bench.throughput import measure_at_length
-from chela.config.choices import CONFIGS
+from chela.bench.words import count, counts, machine, parser_of
+from chela.config.choices import MODELS
 from chela.config.schema import RunConfig, compose_run
 from chela.errors import RunError, suggestion
 from chela.records.collect import collect
-from chela.records.environment import hardware, versions
 from chela.records.files import write_text
 from chela.records.format import human, size
 from chela.report.published import reference
 from chela.report.table import build as build_table
 from chela.training.engine import resolve
 
-MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 LENGTHS = [2**power for power in range(10, 21)]  # 1K to 1M, if the memory does not end before
 BUBBLES = 4096  # tokens; Text's length, as in the tables of Mega and of the arena
 BUBBLES_TASK = "text"
@@ -76,11 +74,7 @@ def accuracies(folder: Path) -> dict[str, float]:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, print and write what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        prog="chela efficiency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("efficiency", __doc__)
     parser.add_argument("--models", default=",".join(MODELS), help="some of them")
     parser.add_argument("--lengths", type=counts, default=LENGTHS, help="in tokens, ascending")
     parser.add_argument("--tokens", type=count, default=2**17, help="of a batch")
@@ -121,9 +115,7 @@ def measured(
     Raises:
         RunError: what is known comes from another machine.
     """
-    device = resolve(composed(models[0], overrides)).device
-    hardware_name = hardware(device).get("gpu") or hardware(device)["cpu"]
-    where = f"{hardware_name}, torch {versions()['torch']}"
+    where = machine(resolve(composed(models[0], overrides)).device)
     others = {cost.where for cost in known} - {where}
     if others:
         raise RunError(

@@ -144,6 +144,13 @@ def _outputs(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
+def now(device: torch.device) -> float:
+    """A clock in seconds, when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def copy_bandwidth(device: torch.device) -> float:
     """Bytes per second, read and written, of a large pass over memory by a kernel on ``device``.
 

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from chela.config.choices import CONFIGS
+from chela.config.choices import MODELS
 from chela.config.schema import RunConfig, compose_run
 from chela.training.build import build_model, build_task
 from tasks.base import Task, TaskSpec
@@ -46,8 +46,7 @@ class Size:
 
 def model_names() -> list[str]:
     """Every model of the configuration, the reference first."""
-    names = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
-    return [REFERENCE, *(name for name in names if name != REFERENCE)]
+    return [REFERENCE, *(name for name in MODELS if name != REFERENCE)]
 
 
 def run_config(model: str, arguments: Sequence[str]) -> RunConfig:

@@ -10,17 +10,15 @@ collectives for the sequences' sake in a step, forward and backward; `least` wha
 send however they did it. Gradients are added up beside.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
 
-from chela.bench.counts import count, counts
 from chela.bench.throughput import Speed, measure_at_length, random_tokens
+from chela.bench.words import count, counts, machine, parser_of
 from chela.config.schema import RunConfig, compose_run
-from chela.records.environment import hardware, versions
 from chela.training.build import build_model, refuse_unsplit
 from chela.training.distributed import is_leader, is_started_outside
 from chela.training.engine import resolve
@@ -58,11 +56,7 @@ def row(length: int, devices: int, speed: Speed, one: Speed | None) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure what the command line asks for and print a line each."""
-    parser = argparse.ArgumentParser(
-        prog="chela bench-sequence",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench-sequence", __doc__)
     parser.add_argument("--lengths", type=counts, default="262144,1048576", help="in tokens")
     parser.add_argument("--devices", type=count, default=2, help="that hold a sequence together")
     parser.add_argument("--steps", type=count, default=10, help="that are timed")
@@ -78,8 +72,7 @@ def main(arguments: Sequence[str]) -> None:
             model = build_model(asked.model, random_tokens(max(lengths)))
         refuse_unsplit(model, asked.model.name, options.devices)
     say = partial(print, flush=True) if is_leader() else lambda *_: None
-    where = hardware(engine.device).get("gpu") or "CPU"
-    say(f"{asked.model.name}, {engine.place} ({where}), torch {versions()['torch']}\n{HEADER}")
+    say(f"{asked.model.name}, {engine.place} ({machine(engine.device)})\n{HEADER}")
     # the others are there only once a run of several has begun, unless something else started them
     ones: dict[int, Speed] = {}
     if options.devices > 1 and is_leader() and not is_started_outside():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from chela.bench.exchange import exchanged, least_of_a_step
+from chela.bench.measure import now
 from chela.bench.profiling import Profile, profiled
 from chela.config.schema import RunConfig
 from chela.layers.exchanges import sum_of_all
@@ -166,7 +166,7 @@ class _Stopwatch(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Compilers start."""
-        self.began = _now(module.device)
+        self.began = now(module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, index: int
@@ -179,9 +179,9 @@ class _Stopwatch(Callback):
             if self.compiled:  # a graph has met them all
                 for each in module.loader.of_each_width():
                     module.training_step(trainer.strategy.batch_to_device(each, module.device), 0)
-            self.warm = _now(module.device)
+            self.warm = now(module.device)
         if trainer.global_step == self.total:
-            loop = _now(module.device) - self.warm
+            loop = now(module.device) - self.warm
             self._finish(trainer, module, loop)
 
     def _finish(self, trainer: L.Trainer, module: TrainingModule, loop: float) -> None:
@@ -236,19 +236,13 @@ def _positions(batch: Batch) -> int:
     return batch.lengths.numel() * batch.values.shape[batch.lengths.ndim]
 
 
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def _seconds(
     step: Callable[[Batch], object], batches: Sequence[Batch], device: torch.device
 ) -> float:
     """Of the steps of ``batches``, after three that warm up."""
     for batch in batches[:3]:
         step(batch)
-    began = _now(device)
+    began = now(device)
     for batch in batches:
         step(batch)
-    return _now(device) - began
+    return now(device) - began

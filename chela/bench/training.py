@@ -12,7 +12,6 @@ The least traffic is that of a block whose every activation is moved as seldom a
 CPU PyTorch's operations take the place of kernels.
 """
 
-import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,13 +21,12 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from chela.bench.counts import count, counts
 from chela.bench.measure import copy_bandwidth
 from chela.bench.throughput import Speed, measure_at_length, measure_on_task
+from chela.bench.words import count, counts, machine, parser_of
 from chela.config.schema import RunConfig, compose_run
 from chela.config.settings import Step
 from chela.errors import RunError
-from chela.records.environment import hardware, versions
 from chela.training.distributed import is_leader
 from chela.training.engine import resolve
 
@@ -109,11 +107,7 @@ def draw(speeds: dict[str, dict[int, float]], file: Path, title: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure what the command line asks for and print a line each."""
-    parser = argparse.ArgumentParser(
-        prog="chela bench-training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("bench-training", __doc__)
     parser.add_argument("--steps", type=count, default=50, help="that are timed")
     parser.add_argument(
         "--lengths",
@@ -133,8 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = compose_run(overrides)
     engine = resolve(asked)
     forms = [asked] if options.no_plain else [asked, plain(asked, engine.device)]
-    where = hardware(engine.device).get("gpu") or "CPU"
-    title = f"{asked.model.name}, {engine.processes} x {where}, torch {versions()['torch']}"
+    title = f"{asked.model.name}, {engine.processes} x {machine(engine.device)}"
     say = partial(print, flush=True) if is_leader() else lambda *_: None
     say(f"{title}, {engine.precision}\n{HEADER}")
     speeds: dict[str, dict[int, float]] = {}

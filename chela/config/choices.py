@@ -26,6 +26,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = _PACKAGE / "configs"  # in a wheel
 if not CONFIGS.is_dir():  # a checkout has them beside the package
     CONFIGS = _PACKAGE.parent / "configs"
+MODELS = sorted(file.stem for file in (CONFIGS / "model").glob("*.yaml"))
 OWN = ("--config-dir", "-cd")  # the flag before one's own folder
 SWEEP = "sweep"  # the group that is added: +sweep=lra_table
 EXPERIMENT = "experiment"

@@ -1,0 +1,41 @@
+"""The command line of a measuring command, and on what it measures."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+
+import torch
+
+from chela.records.environment import hardware, versions
+
+
+def parser_of(name: str, said: str | None) -> ArgumentParser:
+    """Of ``chela NAME``, whose help begins with what its module says."""
+    form = RawDescriptionHelpFormatter
+    return ArgumentParser(prog=f"chela {name}", description=said, formatter_class=form)
+
+
+def machine(device: torch.device) -> str:
+    """``"NVIDIA H200, torch 2.11.0"``; without a GPU the processor."""
+    found = hardware(device)
+    return f"{found.get('gpu') or found['cpu']}, torch {versions()['torch']}"
+
+
+def count(text: str) -> int:
+    """``"1024"`` as a number.
+
+    Raises:
+        ArgumentTypeError: it is none from 1 up.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is no number from 1 up")
+    return int(text)
+
+
+def counts(text: str) -> list[int]:
+    """``"1024,4096"`` as numbers.
+
+    Raises:
+        ArgumentTypeError: one of them is none from 1 up.
+    """
+    return [count(each) for each in text.split(",")]
