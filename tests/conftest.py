@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # else each test that touches `datasets` waits for retries
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +27,8 @@ if not torch.cuda.is_available():
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+
+from chela.commands import start
 
 # A command in the background ignores Ctrl-C, and hands that down: tests that send it would wait.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -78,6 +82,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_collection_finish() -> None:
+    """A million objects of libraries, which every run would look through for garbage, stay."""
+    gc.collect()
+    gc.freeze()
+
+
 def composed_of(*overrides: str) -> DictConfig:
     """What train.py is given for these words."""
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
@@ -93,6 +103,36 @@ def program(*arguments: object, **environment: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
     )
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., SimpleNamespace]:
+    """``command("report", "outputs")`` is that command in this process: its status, what it says.
+
+    A process of its own would begin by importing for some seconds.
+    """
+
+    def call(name: str, *words: object) -> SimpleNamespace:
+        arguments, status = [*map(str, words)], 0
+        monkeypatch.setattr(sys, "argv", ["chela", name, *arguments])
+        capsys.readouterr()
+        try:
+            start(name, arguments)
+        except SystemExit as ended:
+            status = int(str(ended.code or 0))
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=said.out, stderr=said.err)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw their curves where a test looks at them; matplotlib takes as long as the rest."""
+    if request.path.name != "test_run.py" and "chela.training.run" in sys.modules:
+        monkeypatch.setattr("chela.training.run.draw_curve", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

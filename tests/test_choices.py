@@ -10,7 +10,6 @@ import pytest
 from chela.config.choices import CONFIGS, RECIPE
 from chela.config.schema import compose_run
 from chela.errors import ConfigError
-from tests.test_config import command
 
 
 @pytest.mark.parametrize(
@@ -47,11 +46,11 @@ def test_a_recipe_that_builds_on_another_finds_it_from_wherever_it_is_chosen(rec
     assert len(BUILT) >= 10
 
 
-def test_a_recipe_of_ones_own_that_builds_on_nothing_says_so(tmp_path: Path) -> None:
+def test_a_recipe_of_ones_own_that_builds_on_nothing_says_so(command, tmp_path: Path) -> None:
     file = tmp_path / "experiment" / "lra" / "gratings-mega.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("# @package _global_\ndefaults: [listops-mega]\n")
-    result = command(f"--config-dir={tmp_path}", "experiment=lra/gratings-mega")
+    result = command("train", f"--config-dir={tmp_path}", "experiment=lra/gratings-mega")
     assert result.returncode == 1
     assert "builds on experiment/listops-mega, which is not there" in result.stderr
     assert "/experiment/<folder>/listops-mega" in result.stderr
@@ -69,9 +68,8 @@ def test_the_command_of_a_cell_is_not() -> None:
     assert compose_run(cell).model.mixer.config.gate == "none"
 
 
-@pytest.mark.process
-def test_a_command_refuses_it_too() -> None:
-    result = command("experiment=lra/listops-s4d")
+def test_a_command_refuses_it_too(command) -> None:
+    result = command("train", "experiment=lra/listops-s4d")
     assert result.returncode == 1
     assert "is the recipe of task=listops model=s4d" in result.stderr
 
@@ -102,7 +100,7 @@ def test_an_unknown_key_that_nobody_typed_is_traced(words: str, part: str | None
     assert (part or "") in said
 
 
-def test_the_help_offers_experiments_and_no_recipes() -> None:
-    shown = command("--help").stdout
+def test_the_help_offers_experiments_and_no_recipes(command) -> None:
+    shown = command("train", "--help").stdout
     assert re.search(r"experiment: demo, .*small/gratings, ", shown)
     assert "lra/" not in shown

@@ -8,7 +8,6 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,12 @@ from chela.config.schema import Component, RunConfig, as_dict, compose_run, comp
 from chela.errors import ConfigError
 from chela.launch.cli import arranged
 from chela.launch.sweep import SweepCallback
-from tests.conftest import ROOT, program
-
-command = partial(program, "train.py")
+from tests.conftest import ROOT
 
 
-def test_the_command_line_names_the_choices() -> None:
+def test_the_command_line_names_the_choices(command) -> None:
     """What is said of other words is in test_mistakes.py."""
-    result = command("trainer.maxsteps=3")
+    result = command("train", "trainer.maxsteps=3")
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")  # nothing above it, no traceback
     assert "trainer.maxsteps" in result.stderr
@@ -239,8 +236,8 @@ def test_the_demo_is_what_its_file_says() -> None:
     assert config.run_id in picture, "outputs/README.md shows the demo of before: draw it anew"
 
 
-def test_help_is_a_page_one_can_use() -> None:
-    result = command("--help")
+def test_help_is_a_page_one_can_use(command) -> None:
+    result = command("train", "--help")
     assert result.returncode == 0
     for part in ["task=listops model=chela", "experiment=demo", "seed=0,1,2", "max_steps: null"]:
         assert part in result.stdout

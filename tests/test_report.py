@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,6 @@ from tests.records.samples import record, save
 pytestmark = pytest.mark.process
 
 FORMATS = ("md", "tex", "csv", "png", "html")
-
-
-report = partial(program, "scripts/report.py")
 
 
 def in_a_terminal(width: int, *arguments: object) -> list[str]:
@@ -42,10 +38,10 @@ def in_a_terminal(width: int, *arguments: object) -> list[str]:
     return text.decode().replace("\r\n", "\n").splitlines()
 
 
-def test_it_shows_the_table_and_writes_every_format(tmp_path: Path) -> None:
+def test_it_shows_the_table_and_writes_every_format(command, tmp_path: Path) -> None:
     for seed in range(2):
         save(tmp_path / "outputs", record(seed=seed, accuracy=0.5 + 0.01 * seed))
-    result = report(tmp_path / "outputs")
+    result = command("report", tmp_path / "outputs")
     assert result.returncode == 0, result.stderr
     assert "50.50 ± 0.71 (2)" in result.stdout
     assert "no published value of CHELA" in result.stdout
@@ -53,7 +49,7 @@ def test_it_shows_the_table_and_writes_every_format(tmp_path: Path) -> None:
         file = tmp_path / "outputs" / "report" / f"report.{suffix}"
         assert file.stat().st_size > 500
         assert str(file) in result.stdout
-    again = report(tmp_path / "outputs", f"out={tmp_path / 'elsewhere'}")
+    again = command("report", tmp_path / "outputs", f"out={tmp_path / 'elsewhere'}")
     for suffix in FORMATS:
         before, after = (
             (tmp_path / folder / f"report.{suffix}").read_bytes()
@@ -63,14 +59,14 @@ def test_it_shows_the_table_and_writes_every_format(tmp_path: Path) -> None:
     assert again.stderr == ""
 
 
-def test_a_file_has_the_table_whole_and_a_terminal_in_parts(tmp_path: Path) -> None:
+def test_a_file_has_the_table_whole_and_a_terminal_in_parts(command, tmp_path: Path) -> None:
     for seed in range(2):
         for task in ("listops", "text", "retrieval", "image", "pathfinder", "pathx"):
             for depth in (1, 2):
                 choices = {"depth": depth, "a_key_of_a_long_name": 10**9 + depth}
                 content = record("chela", task, seed, 0.5 + 0.01 * seed, choices=choices)
                 save(tmp_path / "outputs", content)
-    piped = report(tmp_path / "outputs", f"out={tmp_path / 'piped'}").stdout.splitlines()
+    piped = command("report", tmp_path / "outputs", f"out={tmp_path / 'piped'}").stdout.splitlines()
     (head,) = [line for line in piped if "model" in line and "Path-X" in line]
     assert len(head) > 160
     (row,) = [line for line in piped if "depth=2" in line and "│" in line]
@@ -81,19 +77,19 @@ def test_a_file_has_the_table_whole_and_a_terminal_in_parts(tmp_path: Path) -> N
     assert sum(line.count("50.50 ± 0.71 (2)") for line in lines) == 12
 
 
-def test_what_cannot_be_read_is_told_beside_what_can(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told_beside_what_can(command, tmp_path: Path) -> None:
     save(tmp_path, record())
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "record.json").write_text('{"record')
-    result = report(tmp_path, f"out={tmp_path}/out")
+    result = command("report", tmp_path, f"out={tmp_path}/out")
     assert result.returncode == 0, result.stderr
     assert f"{tmp_path}/half/record.json: Unterminated string" in result.stdout
     for suffix in ("md", "csv", "html"):
         assert "half/record.json" in (tmp_path / "out" / f"report.{suffix}").read_text()
 
 
-def test_an_empty_folder_is_one_message(tmp_path: Path) -> None:
-    result = report(tmp_path)
+def test_an_empty_folder_is_one_message(command, tmp_path: Path) -> None:
+    result = command("report", tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("error: no record.json below ")
     assert "try:" in result.stderr

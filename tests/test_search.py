@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -24,7 +24,7 @@ from chela.records.collect import collect
 from chela.training.pruning import Pruned
 from tasks.errors import DataError
 from tasks.lease import holder_of
-from tests.conftest import ROOT, TINY, program
+from tests.conftest import ROOT, TINY
 
 CONFIGS = ROOT / "configs"
 HEADS = "model.mixer.num_heads"
@@ -231,11 +231,10 @@ def test_an_experiment_does_what_the_overrides_do(tmp_path: Path) -> None:
             experiment(["+sweep=small_table"], CONFIGS, (), "")
 
 
-command = partial(program, "-m", "chela", "search")
-
-
-@pytest.mark.process
-def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: Path) -> None:
+@pytest.mark.training
+def test_the_command_prints_the_best_and_writes_it(
+    command: Callable[..., SimpleNamespace], tmp_path: Path, shared_data: Path
+) -> None:
     """From a space and an experiment in a folder of one's own."""
     own = tmp_path / "my configs"
     for file, text in (
@@ -248,12 +247,11 @@ def test_the_command_prints_the_best_and_writes_it(tmp_path: Path, shared_data: 
         space.write("startup_trials: 1\nwarmup_validations: 0\n")
     places = [f"data_dir={shared_data}", f"output_dir={tmp_path}", "--config-dir", str(own)]
     chosen = ["search=space", "trials=1", f"write={tmp_path}/f.yaml", "experiment=mine"]
-    result = command(*chosen, *COMMON, *places)
-    assert result.returncode == 0, result.stderr
-    assert "chela train experiment=mine task=listops" in result.stdout
-    assert f"--config-dir '{own}'" in result.stdout
+    said = command("search", *chosen, *COMMON, *places).stdout
+    assert "chela train experiment=mine task=listops" in said
+    assert f"--config-dir '{own}'" in said
     assert [*tmp_path.glob("search/mine-*")]
-    assert result.stdout.rstrip().endswith(f"written to {tmp_path}/f.yaml")
+    assert said.rstrip().endswith(f"written to {tmp_path}/f.yaml")
     assert "num_heads: 2" in (tmp_path / "f.yaml").read_text()
 
 
