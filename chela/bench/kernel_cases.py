@@ -198,7 +198,7 @@ def exponentials(shape: Shape, device: torch.device) -> list[Case]:
 def wavelets(shape: Shape, device: torch.device) -> list[Case]:
     """The taps of one direction of a tree of wavelets in float32, as ``exponentials``."""
 
-    def form(implementation: Implementation) -> Callable[..., Tensor]:
+    def form(implementation: Implementation) -> Form:
         return lambda filters, weights: wavelet_tree(
             filters, weights, shape.length, implementation=implementation
         )
@@ -207,7 +207,7 @@ def wavelets(shape: Shape, device: torch.device) -> list[Case]:
         kernel = WaveletKernel(shape.channels, shape.length, directions=1, taps=2)
         return [*kernel.to(device).parameters()]
 
-    return two_forms("wavelets", form, inputs, 4 / shape.batch, shape, device)
+    return cases("wavelets", form, inputs, 4 / shape.batch, shape, device)
 
 
 def activation(shape: Shape, device: torch.device) -> Tensor:
