@@ -232,7 +232,7 @@ def _scan(
     size, tiles = _cut(b, c)
     walking = tuning.decayed_walk(tiles)
     slices, back = tuning.state_slices(size["DK"]), products is not None
-    parts, part_tokens = tuning.forward_parts(batch * heads * slices, length, c)
+    parts, part_tokens = tuning.decayed_parts(batch * heads * slices, length, c)
     if initial is not None:
         initial = initial.float().contiguous().view(batch * heads, 1, -1, dv)
 

@@ -23,14 +23,12 @@ def value_parts(dk: int, dv: int, forgets: bool = False) -> int | None:
     """Into how many equal parts the values of a head are cut; None where no number fits.
 
     The columns of a state know nothing of each other, so a wide head is several narrow ones with
-    the same q and k.
+    the same q and k: as few as pad least, since tiles are as wide as a power of two.
     """
     _, widest = _widest(dk, forgets)
     fewest = -(-dv // widest)
-    for parts in range(fewest, max(fewest, dv // MIN_PART) + 1):
-        if dv % parts == 0:
-            return parts
-    return None
+    fitting = (n for n in range(fewest, max(fewest, dv // MIN_PART) + 1) if dv % n == 0)
+    return min(fitting, key=lambda parts: parts << (dv // parts - 1).bit_length(), default=None)
 
 
 def _widest(dk: int, forgets: bool) -> tuple[int, int]:

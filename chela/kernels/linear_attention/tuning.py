@@ -104,7 +104,7 @@ def _large(x: Tensor, widest: int) -> Tiles:
 
 PART_TOKENS = 512  # per part of a split sequence at least: a state is then an eighth of k and v
 TILE = 128  # tokens that every chunk size divides
-STREAM_TOKENS = 1024  # per program of a stream at least: its state is then an eighth of its bytes
+STREAM_TOKENS = 512  # per program of a stream at least: its state is then a quarter of its bytes
 
 
 def forward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
@@ -131,9 +131,20 @@ def backward_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
     return _split(length, 16 * processors(x) // batch_heads, PART_TOKENS)
 
 
+def decayed_parts(walks: int, length: int, x: Tensor) -> tuple[int, int]:
+    """Parts of a sequence and tokens per part for the scan of the form that forgets.
+
+    A walk waits for memory at every chunk, so that programs cost little until six share a
+    multiprocessor; but parts are walked through twice, which pays below two.
+    """
+    if walks >= 2 * processors(x):
+        return 1, length
+    return _split(length, 6 * processors(x) // walks, PART_TOKENS)
+
+
 def stream_parts(batch_heads: int, length: int, x: Tensor) -> tuple[int, int]:
     """Parts of a sequence and tokens per part for the kernels without a walk."""
-    wanted = min(-(-length // STREAM_TOKENS), 8 * processors(x) // batch_heads)
+    wanted = min(-(-length // STREAM_TOKENS), 4 * processors(x) // batch_heads)
     return _split(length, wanted, TILE)
 
 

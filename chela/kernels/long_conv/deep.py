@@ -168,7 +168,7 @@ class _Kernels:
         kernels.multiply_spectra_backward[(self.outer * self.middle * self.blocks,)](
             mixed.values, mixed_dy.values, self.matrix, mixed.exponents, mixed_dy.exponents,
             exponents, batch, self.dim, self.outer * self.middle, C=self.inner,
-            BN=self.channels, num_warps=self._warps(self.inner),
+            BN=self.channels, num_warps=self._warps(self.inner), maxnreg=128,
         )  # fmt: skip
 
     def _middle(self, kernel: Any, source: _Buffer, target: _Buffer, sequences: int) -> None:

@@ -41,11 +41,13 @@ class Launch:
     tile: int  # rows of F at once, or channels per program of W
     warps: int
     stages: int  # of the software pipeline
+    registers: int | None = None  # per thread at most; fewer let more programs share a processor
 
     @property
-    def options(self) -> dict[str, int]:
+    def options(self) -> dict[str, int | None]:
         """Triton's launch options."""
-        return {"num_warps": self.warps, "num_stages": stages(self.stages)}
+        pipeline = stages(self.stages)
+        return {"num_warps": self.warps, "num_stages": pipeline, "maxnreg": self.registers}
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,12 @@ def plan(length: int, dim: int) -> Plan:
     elif rows <= 128:
         mix, unmix = Launch(128, 8, 1), Launch(64, 8, 3)
     else:
-        mix, unmix = Launch(64, 8, 2), Launch(32, 8, 3)
+        mix, unmix = Launch(64, 8, 2), Launch(64, 8, 3)
     if columns < 64:
         multiply = Launch(min(128 if columns == 16 else 64, block), 4, 3)
         backward = Launch(min(64, block), 4, 3)
     else:
-        multiply, backward = Launch(min(64, block), 8, 3), Launch(min(32, block), 4, 3)
+        multiply, backward = Launch(min(64, block), 8, 3), Launch(min(32, block), 8, 3, 128)
     return Plan(rows, columns, block, mix, unmix, multiply, backward)
 
 

@@ -50,23 +50,24 @@ class Tile:
 WARPS = 4
 UNROLL = 4  # rows in flight: enough to hide memory's latency, few enough for the registers
 REGISTERS = 128  # per thread, so that four programs share a multiprocessor; wide windows need more
-PROGRAMS = 4 * 132  # four on each of an H200's multiprocessors
+PROGRAMS = 4 * 132  # at once: four on each of an H200's multiprocessors
+STEPS = (8, 16, 32, 48, 64, 96, 128)  # to choose from: each is a program to compile
+LONGEST_FORWARD = 32  # by measurement; only backward recomputes the rows that a stream begins with
 
 
 def _tile(x: Tensor, backward: bool) -> Tile:
-    """By measurement on an H200, shorter where a sequence or the whole batch is short."""
+    """The steps that take least time if all programs at once take as long as one."""
     batch, length, dim = x.shape
     # The widest channel block that leaves at most a seventh of its lanes idle.
     channels = next((c for c in (128, 64, 32) if -dim % c * 7 <= dim), 16)
     streams = 32 * WARPS * 4 // channels  # four elements per thread, so that many warps fit
-    steps = 128 if backward else 32  # backward recomputes width - 1 rows of each stream
-    while steps >= 2 * (MAX_WIDTH - 1):
-        longer_than_needed = steps // 2 * streams >= length
-        idle = batch * length * dim < PROGRAMS * channels * streams * steps
-        if not (longer_than_needed or (idle and steps > 16)):
-            break
-        steps //= 2
-    return Tile(channels, streams, steps)
+
+    def time(steps: int) -> int:
+        parts = triton.cdiv(length, streams * steps) * triton.cdiv(dim, channels)
+        return triton.cdiv(batch * parts, PROGRAMS) * (steps + MAX_WIDTH - 1)
+
+    fitting = STEPS if backward else (each for each in STEPS if each <= LONGEST_FORWARD)
+    return Tile(channels, streams, min(fitting, key=time))
 
 
 def _launch(x: Tensor, width: int, causal: bool, tile: Tile) -> tuple[tuple[int], dict[str, int]]:
