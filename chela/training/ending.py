@@ -18,7 +18,7 @@ from chela.disk import disk_error, explain_disk
 from chela.errors import OwnError
 from chela.records.record import mark_failed, read_record, write_record
 from chela.signals import exit_status
-from chela.training.distributed import Companions
+from chela.training.distributed import Companions, is_started_outside
 from chela.training.folder import RunFolder
 from chela.training.pruning import Pruned
 from chela.training.stopping import Interrupted, Stopping
@@ -45,6 +45,20 @@ class Ending:
         self.companions = Companions(self._alone)
         self.so_far: Callable[[], dict[str, Any]] = dict
         self.trainer: L.Trainer | None = None
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Around all that a request to stop, once received, lets come to its end.
+
+        Srun ends what is left when one process has ended, and has the worst status of all: of one
+        that takes its time to end it would be SIGTERM's, and the job's script would not requeue it.
+        """
+        try:
+            with self.stopping:
+                yield
+        finally:
+            if not self.leads and is_started_outside():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def record(self, status: str, content: dict[str, Any]) -> None:
         """Write the record, if this process does."""

@@ -158,7 +158,7 @@ class Run:
             write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(as_dict(config)))
         self.ending.record("running", record)
         # until the record is written: Lightning's own handler of SIGTERM loses it
-        with self.ending.stopping:
+        with self.ending.stoppable():
             self._train_and_test(trainer, module, data, record)
             if self.leads:
                 self._finish(record)

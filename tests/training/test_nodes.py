@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -29,6 +30,7 @@ from chela.training.engine import Engine
 from chela.training.folder import RunFolder
 from chela.training.memory import Estimate, Need
 from chela.training.run import run
+from chela.training.stopping import Interrupted
 from tasks.errors import DataError
 from tasks.lease import hold
 from tasks.screen import Screen
@@ -238,6 +240,30 @@ def test_where_the_first_process_was_killed_the_next_one_says_it(
         raise RuntimeError("gloo: connection closed by peer")
     assert ended.value.code == 1
     assert "cannot go on: its first process was killed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variables", "leads", "after"),
+    [
+        (SRUN, False, signal.SIG_IGN),
+        (SRUN, True, signal.SIG_DFL),
+        ({"LOCAL_RANK": "1"}, False, signal.SIG_DFL),
+    ],
+)
+def test_a_process_that_has_done_its_part_leaves_the_status_to_the_first_one(
+    variables: dict[str, str], leads: bool, after: object, composed, monkeypatch
+) -> None:
+    """Srun sends SIGTERM to those that are still ending, and has the worst status of all."""
+    started_by(monkeypatch, variables)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        ending = Ending(RunFolder(parse(composed())), Screen(quiet=True), leads)
+        with pytest.raises(SystemExit) as ended, ending.stoppable(), ending.recorded():
+            raise Interrupted(signal.SIGUSR1, "at step 7")
+        assert ended.value.code == (128 + signal.SIGUSR1 if leads else 0)
+        assert signal.getsignal(signal.SIGTERM) == after
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
