@@ -112,12 +112,13 @@ def test_without_a_terminal_there_are_lines(tmp_path: Path, shared_data: Path) -
 
 
 @pytest.mark.training
-def test_the_demo_learns(tmp_path: Path) -> None:
-    """The demo as shipped: clearly above the majority class."""
-    result = train("experiment=demo", f"data_dir={tmp_path}/data", f"output_dir={tmp_path}/outputs")
+def test_the_demo_learns(command, tmp_path: Path) -> None:
+    """The demo in two of its five epochs: clearly above the majority class."""
+    places = [f"data_dir={tmp_path}/data", f"output_dir={tmp_path}/outputs"]
+    result = command("train", "experiment=demo", "trainer.max_epochs=2", *places)
     assert result.returncode == 0, result.stderr
     (file,) = tmp_path.glob("outputs/demo-*/seed0/record.json")
     record = json.loads(file.read_text())
     test, found = record["test"], record["test"]["metrics"]["accuracy"]
     least = found["value"] - 5 * found["standard_error"]
-    assert least > test["majority_class_accuracy"] + 0.1
+    assert least > test["majority_class_accuracy"] + 0.3

@@ -8,7 +8,8 @@ import re
 import pytest
 import torch
 
-from chela.bench.params import CONFIGS, run_config, size_of
+from chela.bench.params import run_config, size_of
+from chela.config.choices import CONFIGS
 from chela.config.schema import compose_run
 from chela.testing import unsettled
 from chela.training.build import build_model, build_task

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from chela.bench.params import CONFIGS, LRA, model_names, run_config, spec_of
+from chela.bench.params import LRA, model_names, run_config, spec_of
+from chela.config.choices import CONFIGS
 from chela.model import BackboneConfig
 from chela.objectives import objective_of
 from chela.training.build import build_model, build_task

@@ -19,7 +19,7 @@ from chela.training import build
 from chela.training.data import DataModule
 from tasks.base import Batch
 from tasks.order import batch_rows
-from tests.test_data_commands import LISTOPS, chela
+from tests.test_data_commands import LISTOPS
 
 
 def findings(config) -> dict[str, Finding]:
@@ -163,9 +163,9 @@ def test_a_gpu_that_is_not_there_ends_the_visit(composed) -> None:
     assert "overfit" not in found
 
 
-@pytest.mark.process
-def test_the_command_prints_a_line_each_and_exits_with_1(tmp_path: Path) -> None:
-    result = chela("doctor", "--overfit", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
+@pytest.mark.training
+def test_the_command_prints_a_line_each_and_exits_with_1(command, tmp_path: Path) -> None:
+    result = command("doctor", "--overfit", "task=listops", *LISTOPS, f"data_dir={tmp_path}")
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert re.search(r"^device +OK    CPU, ", result.stdout, re.MULTILINE)
