@@ -109,9 +109,10 @@ def forgets(
     """Both directions of the form with a decay, whose q and k are one head's."""
     batch, length, heads, _ = v.shape
     chunk = decayed_triton.chunk_of(k, v)
-    qkv = (q, k, v, torch.zeros(batch, heads, -(-length // chunk), chunk))
-    out, _, *rest = decayed_triton.decayed_attention(*qkv, lengths, state, *epilogue, True)
-    decayed_triton.decayed_attention_backward(out, state, *qkv, lengths, *epilogue, *rest)
+    decays = torch.zeros(batch, heads, -(-length // chunk), chunk)
+    given = (q, k, v, decays, state, *epilogue, lengths)
+    out, _, *rest = decayed_triton.decayed_attention(*given, True)
+    decayed_triton.decayed_attention_backward(out, state, *given, *rest)
 
 
 def main() -> None:
@@ -125,16 +126,14 @@ def main() -> None:
         epilogue = (torch.ones(dv), gate) if full else (None, None)
         if causal:
             state = torch.zeros(1, 2, dk, dv) if full else None
-            out, _, *rest = causal_triton.causal_attention(q, k, v, lengths, state, *epilogue, True)
-            causal_triton.causal_attention_backward(out, state, q, k, v, lengths, *epilogue, *rest)
+            given = (q, k, v, state, *epilogue, lengths)
+            out, _, *rest = causal_triton.causal_attention(*given, True)
+            causal_triton.causal_attention_backward(out, state, *given, *rest)
             forgets(q[:, :, :1], k[:, :, :1], v, lengths, state, epilogue)
         else:
-            out, *rest = bidirectional_triton.bidirectional_attention(
-                q, k, v, lengths, *epilogue, True
-            )
-            bidirectional_triton.bidirectional_attention_backward(
-                out, q, k, v, lengths, *epilogue, *rest
-            )
+            given = (q, k, v, *epilogue, lengths)
+            out, *rest = bidirectional_triton.bidirectional_attention(*given, True)
+            bidirectional_triton.bidirectional_attention_backward(out, *given, *rest)
     for dk, dv in ((32, 16), (64, 32), (32, 64), (256, 64)):
         q, k, v = (torch.zeros(1, 1100, 1, d, dtype=torch.bfloat16) for d in (dk, dk, dv))
         forgets(q, k, v)

@@ -189,17 +189,17 @@ def test_operators_are_registered_well(form, epilogue):
     options = {"norm": epilogue, "gate": epilogue, "state": causal and epilogue}
     leaves = Case(causal, 20, batch=1, heads=1, decay=decay, **options).leaves()
     qkv = [leaves[name] for name in ("q", "k", "v")]
-    rest = [leaves.get("norm_weight"), leaves.get("gate"), True]
+    rest = [leaves.get("norm_weight"), leaves.get("gate"), None, True]
     torch.use_deterministic_algorithms(False)  # opcheck compares the memory of unused outputs
     before = leaves.get("initial_state")
     if decay:
         decays = -torch.rand(1, 1, 2, chunk_of(*qkv[1:]), device=DEVICE).cumsum(-1)
         decays.requires_grad_()
-        torch.library.opcheck(decayed_attention, (*qkv, decays, None, before, *rest))
+        torch.library.opcheck(decayed_attention, (*qkv, decays, before, *rest))
     elif causal:
-        torch.library.opcheck(causal_attention, (*qkv, None, before, *rest))
+        torch.library.opcheck(causal_attention, (*qkv, before, *rest))
     else:
-        torch.library.opcheck(bidirectional_attention, (*qkv, None, *rest))
+        torch.library.opcheck(bidirectional_attention, (*qkv, *rest))
 
 
 def test_arguments_that_do_not_fit_name_the_remedy():

@@ -8,14 +8,15 @@ import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import no_second_order, on
+from chela.kernels.launching import on
 from chela.kernels.linear_attention import epilogue, launching, tuning
 from chela.kernels.linear_attention.bidirectional_kernels import (
     bidirectional_backward_key,
     bidirectional_backward_query,
     bidirectional_output,
 )
-from chela.kernels.linear_attention.state_kernels import mean_state, part_states
+from chela.kernels.linear_attention.launching import packed, strides
+from chela.kernels.linear_attention.state_kernels import mean_state
 
 
 @torch.library.custom_op("chela::bidirectional_attention", mutates_args=())
@@ -23,53 +24,27 @@ def bidirectional_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    lengths: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
+    lengths: Tensor | None,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """out, and for the gradient the raw output (else empty) and the state."""
-    out, raw, state = _outputs(k, v, norm_weight, gate, save)
+    out, raw, state = _outputs(q, k, v, norm_weight, gate, lengths, save)
     together = launching.heads_side_by_side(k, v)
-    q, k, v, wide_out = (launching.packed(x, together) for x in (q, k, v, out))
-    gate = None if gate is None else launching.packed(gate, together)
-    batch, length, heads, _ = v.shape
-    size = launching.sizes(k, v)
-    parts, part_tokens = tuning.stream_parts(batch * heads, length, v)
-    tiles = tuning.stream_tiles(v, max(size["BK"], size["BV"]))
-    grid = (batch * heads, parts)
-    sums = state.new_empty((batch * heads, parts, size["DK"], size["DV"]))
+    q, k, v, wide_out = (packed(x, together) for x in (q, k, v, out))
+    gate = None if gate is None else packed(gate, together)
+    grid, tokens, options = _cut(k, v, lengths)
+    length, heads = v.shape[1:3]
     with on(v):
-        part_states[grid](
-            k, v, lengths, sums, launching.strides(k), launching.strides(v),
-            heads, length, part_tokens,
-            DB=size["DK"], DC=size["DV"], BB=size["BK"], BC=size["BV"], C=tiles.chunk,
-            RAGGED=lengths is not None, **launching.precision(v),
-            **tiles.options,
-        )  # fmt: skip
-        _mean(sums, lengths, state, heads, length, together)
+        sums = launching.part_sums(k, v, lengths, grid[1], tokens)
+        _mean(sums, lengths, state, length, together)
         bidirectional_output[grid](
-            q, gate, norm_weight, lengths, state, wide_out, raw,
-            launching.strides(q), None if gate is None else launching.strides(gate),
-            launching.strides(wide_out), heads, length, part_tokens,
-            EPS=launching.EPS, HEADS=together, **size, C=tiles.chunk, RAGGED=lengths is not None,
-            NORM=norm_weight is not None, GATE=gate is not None, SAVE=save,
-            **launching.precision(v), **tiles.options,
+            q, gate, norm_weight, lengths, state, wide_out, raw, *strides(q, gate, wide_out),
+            heads, length, tokens, EPS=launching.EPS, HEADS=together,
+            NORM=norm_weight is not None, GATE=gate is not None, SAVE=save, **options,
         )  # fmt: skip
     return out, raw, state
-
-
-@bidirectional_attention.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lengths: Tensor | None,
-    norm_weight: Tensor | None,
-    gate: Tensor | None,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(k, v, norm_weight, gate, save)
 
 
 @torch.library.custom_op("chela::bidirectional_attention_backward", mutates_args=())
@@ -78,112 +53,70 @@ def bidirectional_attention_backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    lengths: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
+    lengths: Tensor | None,
     raw: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v, norm weight and gate; the last two may be empty."""
-    dweight, dgate = v.new_empty(0), v.new_empty(0)
-    if norm_weight is not None or gate is not None:
-        dout, dweight, dgate = epilogue.gradients(dout, raw, norm_weight, gate, lengths)
+    dout, dweight, dgate = epilogue.gradients(dout, raw, norm_weight, gate, lengths)
     gradients = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     together = launching.heads_side_by_side(k, v)
-    q, k, v, dout = (launching.packed(x, together) for x in (q, k, v, dout))
-    dq, dk, dv = (launching.packed(x, together) for x in gradients)
-    batch, length, heads, _ = v.shape
-    size = launching.sizes(k, v)
-    parts, part_tokens = tuning.stream_parts(batch * heads, length, v)
-    tiles = tuning.stream_tiles(v, max(size["BK"], size["BV"]))
-    grid = (batch * heads, parts)
-    common = {
-        **size,
-        **launching.precision(v),
-        "C": tiles.chunk,
-        "RAGGED": lengths is not None,
-        **tiles.options,
-    }
-    sums = state.new_empty((batch * heads, parts, size["DK"], size["DV"]))
+    q, k, v, dout = (packed(x, together) for x in (q, k, v, dout))
+    dq, dk, dv = (packed(x, together) for x in gradients)
+    grid, tokens, options = _cut(k, v, lengths)
+    sums = state.new_empty((*grid, *state.shape[2:]))
     dstate = torch.empty_like(state)
+    length, heads = v.shape[1:3]
     with on(v):
         bidirectional_backward_query[grid](
-            q, dout, lengths, state, dq, sums,
-            launching.strides(q), launching.strides(dout), launching.strides(dq),
-            heads, length, part_tokens, **common,
+            q, dout, lengths, state, dq, sums, *strides(q, dout, dq), heads, length, tokens,
+            **options,
         )  # fmt: skip
-        _mean(sums, lengths, dstate, heads, length, together)
+        _mean(sums, lengths, dstate, length, together)
         bidirectional_backward_key[grid](
-            k, v, lengths, dstate, dk, dv,
-            launching.strides(k), launching.strides(v), launching.strides(dk),
-            launching.strides(dv), heads, length, part_tokens, **common,
+            k, v, lengths, dstate, dk, dv, *strides(k, v, dk, dv), heads, length, tokens,
+            **options,
         )  # fmt: skip
     return *gradients, dweight, dgate
 
 
 @bidirectional_attention_backward.register_fake
-def _(
-    dout: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lengths: Tensor | None,
-    norm_weight: Tensor | None,
-    gate: Tensor | None,
-    raw: Tensor,
-    state: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dweight, dgate = epilogue.empty_gradients(v, norm_weight, gate)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dweight, dgate
+def _(dout: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    gradients = (x.new_empty(x.shape) for x in (q, k, v))
+    return *gradients, *epilogue.empty_gradients(v, *rest[:2])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, lengths, norm_weight, gate, _ = inputs
-    ctx.set_materialize_grads(False)  # no zeros for the two outputs nobody differentiates
-    ctx.save_for_backward(q, k, v, lengths, norm_weight, gate, output[1], output[2])
+launching.register(bidirectional_attention, bidirectional_attention_backward)
 
 
-def _backward(ctx: Any, dout: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, lengths, norm_weight, gate, raw, state = ctx.saved_tensors
-    if dout is None:
-        dout = torch.zeros_like(v)
-    dq, dk, dv, dweight, dgate = bidirectional_attention_backward(
-        dout, q, k, v, lengths, norm_weight, gate, raw, state
-    )
-    return (
-        dq,
-        dk,
-        dv,
-        None,
-        None if norm_weight is None else dweight,
-        None if gate is None else dgate,
-        None,
-    )
-
-
-bidirectional_attention.register_autograd(_backward, setup_context=_save)
-bidirectional_attention_backward.register_autograd(no_second_order)
-
-
-def _outputs(
-    k: Tensor, v: Tensor, norm_weight: Tensor | None, gate: Tensor | None, save: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+@bidirectional_attention.register_fake
+def _outputs(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Memory for out, the raw output and the state."""
-    batch, length, heads, dv = v.shape
-    out = v.new_empty((batch, length, heads, dv))
-    finished = norm_weight is not None or gate is not None
-    raw = v.new_empty(out.shape if save and finished else (0,))
+    norm_weight, gate, _, save = rest
+    out, state, raw = launching.outputs(k, v, norm_weight, gate, save)
     together = launching.heads_side_by_side(k, v)
-    state = (batch, heads // together, together * k.shape[-1], together * dv)
-    return out, raw, v.new_empty(state, dtype=torch.float32)
+    batch, heads, dk, dv = state.shape
+    return out, raw, state.new_empty((batch, heads // together, together * dk, together * dv))
 
 
-def _mean(
-    sums: Tensor, lengths: Tensor | None, out: Tensor, heads: int, length: int, together: int
-) -> None:
+def _cut(
+    k: Tensor, v: Tensor, lengths: Tensor | None
+) -> tuple[tuple[int, int], int, dict[str, Any]]:
+    """The grid, tokens per part, and what the kernels of a stream are compiled for."""
+    size = launching.sizes(k, v)
+    rows = v.shape[0] * v.shape[2]
+    parts, tokens = tuning.stream_parts(rows, v.shape[1], v)
+    tiles = tuning.stream_tiles(v, max(size["BK"], size["BV"]))
+    options = {**size, "C": tiles.chunk, "RAGGED": lengths is not None}
+    return (rows, parts), tokens, {**options, **launching.precision(v), **tiles.options}
+
+
+def _mean(sums: Tensor, lengths: Tensor | None, out: Tensor, length: int, together: int) -> None:
     """out (B, H, dk, dv) = the sum of sums (B * H, parts, dk, dv) over parts / true length."""
     rows, parts, dk, dv = sums.shape
     mean_state[(rows, triton.cdiv(dk * dv, launching.BLOCK))](
-        sums, lengths, out, heads, length, parts, HEADS=together, DK=dk, DV=dv,
+        sums, lengths, out, out.shape[1], length, parts, HEADS=together, DK=dk, DV=dv,
         BLOCK=launching.BLOCK, RAGGED=lengths is not None,
     )  # fmt: skip

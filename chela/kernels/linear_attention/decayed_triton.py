@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import no_second_order, on
+from chela.kernels.launching import on
 from chela.kernels.linear_attention import decayed, epilogue, launching, tuning
 from chela.kernels.linear_attention.decayed_kernels import (
     decayed_backward_query_key,
@@ -17,6 +17,7 @@ from chela.kernels.linear_attention.decayed_kernels import (
     decayed_output,
     decayed_states,
 )
+from chela.kernels.linear_attention.launching import rows, strides
 
 
 @torch.library.custom_op("chela::decayed_attention", mutates_args=())
@@ -25,10 +26,10 @@ def decayed_attention(
     k: Tensor,
     v: Tensor,
     decays: Tensor,
-    lengths: Tensor | None,
     initial_state: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
+    lengths: Tensor | None,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """out, the final state, the raw output (empty unless ``save`` needs it), the chunks' states.
@@ -36,37 +37,32 @@ def decayed_attention(
     Args:
         decays: (B, H, N, C), see ``decayed_kernels``, in float32.
     """
-    q, k, v, decays = (*(launching.rows(x) for x in (q, k, v)), decays.contiguous())
-    gate = None if gate is None else launching.rows(gate)
-    out, final, raw, states = _outputs(k, v, norm_weight, gate, save)
+    q, k, v, decays = (*(rows(x) for x in (q, k, v)), decays.contiguous())
+    gate = None if gate is None else rows(gate)
+    out, final, raw, states = _outputs(
+        q, k, v, decays, initial_state, norm_weight, gate, lengths, save
+    )
     _scan(k, v, decays, lengths, initial_state, None, states, final, None)
     batch, length, heads, _ = v.shape
     size, tiles = _cut(k, v)
     with on(v):
         decayed_output[(triton.cdiv(length, tiles.chunk), batch)](
             q, k, v, decays, gate, norm_weight, lengths, states, out, raw,
-            launching.strides(q), launching.strides(k), launching.strides(v),
-            None if gate is None else launching.strides(gate), launching.strides(out),
-            heads, length, EPS=launching.EPS, **size, C=tiles.chunk, RAGGED=lengths is not None,
-            NORM=norm_weight is not None, GATE=gate is not None, SAVE=save,
-            **launching.precision(v), **tiles.options,
+            *strides(q, k, v, gate, out), heads, length, EPS=launching.EPS, **size, C=tiles.chunk,
+            RAGGED=lengths is not None, NORM=norm_weight is not None, GATE=gate is not None,
+            SAVE=save, **launching.precision(v), **tiles.options,
         )  # fmt: skip
     return out, final, raw, states
 
 
 @decayed_attention.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    decays: Tensor,
-    lengths: Tensor | None,
-    initial_state: Tensor | None,
-    norm_weight: Tensor | None,
-    gate: Tensor | None,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _outputs(k, v, norm_weight, gate, save)
+def _outputs(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Memory for out, the final state, the raw output and what each chunk starts from."""
+    _, _, norm_weight, gate, _, save = rest
+    out, final, raw = launching.outputs(k, v, norm_weight, gate, save)
+    batch, heads, dk, dv = final.shape
+    chunks = -(-v.shape[1] // chunk_of(k, v))
+    return out, final, raw, v.new_empty((batch, chunks, heads, dk, dv))
 
 
 @torch.library.custom_op("chela::decayed_attention_backward", mutates_args=())
@@ -77,18 +73,17 @@ def decayed_attention_backward(
     k: Tensor,
     v: Tensor,
     decays: Tensor,
-    lengths: Tensor | None,
+    initial_state: Tensor | None,
     norm_weight: Tensor | None,
     gate: Tensor | None,
+    lengths: Tensor | None,
     raw: Tensor,
     states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Those of q, k, v, decays, initial state, norm weight, gate; the last two may be empty."""
-    q, k, v, decays = (*(launching.rows(x) for x in (q, k, v)), decays.contiguous())
-    dweight, dgate = v.new_empty(0), v.new_empty(0)
-    if norm_weight is not None or gate is not None:
-        dout, dweight, dgate = epilogue.gradients(dout, raw, norm_weight, gate, lengths)
-    dout = launching.rows(dout)
+    q, k, v, decays = (*(rows(x) for x in (q, k, v)), decays.contiguous())
+    dout, dweight, dgate = epilogue.gradients(dout, raw, norm_weight, gate, lengths)
+    dout = rows(dout)
     dq, dk, dv, ddecays, dinitial = _gradients(q, k, v, decays)
     batch, length, heads, _ = v.shape
     size, tiles = _cut(k, v)
@@ -99,71 +94,27 @@ def decayed_attention_backward(
     shared = {
         **size, "C": tiles.chunk, "RAGGED": lengths is not None, **launching.precision(v),
     }  # fmt: skip
-    strides = [launching.strides(x) for x in (q, k, v)]
     with on(v):
         decayed_backward_value[(chunks, batch)](
             q, k, v, dout, decays, lengths, states, dstates, products, dv, ddecays,
-            *strides, launching.strides(dout), launching.strides(dv), heads, length,
+            *strides(q, k, v, dout, dv), heads, length,
             SLICES=slices, **shared, **tuning.decayed_values(tiles).options,
         )  # fmt: skip
         decayed_backward_query_key[(chunks, batch, 2)](
             q, k, v, dout, decays, lengths, states, dstates, dq, dk,
-            *strides, launching.strides(dout), launching.strides(dq), heads, length, **shared,
-            **tiles.options,
+            *strides(q, k, v, dout, dq), heads, length, **shared, **tiles.options,
         )  # fmt: skip
     return dq, dk, dv, ddecays, dinitial, dweight, dgate
 
 
 @decayed_attention_backward.register_fake
 def _(
-    dout: Tensor,
-    dfinal: Tensor | None,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    decays: Tensor,
-    lengths: Tensor | None,
-    norm_weight: Tensor | None,
-    gate: Tensor | None,
-    raw: Tensor,
-    states: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dweight, dgate = epilogue.empty_gradients(v, norm_weight, gate)
-    return *_gradients(q, k, v, decays), dweight, dgate
+    dout: Tensor, dfinal: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    return *_gradients(q, k, v, rest[0]), *epilogue.empty_gradients(v, *rest[2:4])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, decays, lengths, initial_state, norm_weight, gate, _ = inputs
-    ctx.set_materialize_grads(False)  # no zeros for the two outputs nobody differentiates
-    _, _, raw, states = output
-    ctx.save_for_backward(q, k, v, decays, lengths, norm_weight, gate, raw, states)
-    ctx.state_dtype = None if initial_state is None else initial_state.dtype
-
-
-def _backward(
-    ctx: Any, dout: Tensor | None, dfinal: Tensor | None, *_: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    q, k, v, decays, lengths, norm_weight, gate, raw, states = ctx.saved_tensors
-    if dout is None:
-        dout = torch.zeros_like(v)
-    dq, dk, dv, ddecays, dinitial, dweight, dgate = decayed_attention_backward(
-        dout, dfinal, q, k, v, decays, lengths, norm_weight, gate, raw, states
-    )
-    return (
-        dq,
-        dk,
-        dv,
-        ddecays,
-        None,
-        None if ctx.state_dtype is None else dinitial.to(ctx.state_dtype),
-        None if norm_weight is None else dweight,
-        None if gate is None else dgate,
-        None,
-    )
-
-
-decayed_attention.register_autograd(_backward, setup_context=_save)
-decayed_attention_backward.register_autograd(no_second_order)
+launching.register(decayed_attention, decayed_attention_backward)
 
 
 def chunk_of(k: Tensor, v: Tensor) -> int:
@@ -183,33 +134,11 @@ def _cut(k: Tensor, v: Tensor) -> tuple[dict[str, int], tuning.Tiles]:
     return size, tuning.decayed_tiles(v, size["BV"])
 
 
-def _outputs(
-    k: Tensor, v: Tensor, norm_weight: Tensor | None, gate: Tensor | None, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Memory for out, the final state, the raw output and what each chunk starts from."""
-    batch, length, heads, dv = v.shape
-    dk = k.shape[-1]
-    out = v.new_empty((batch, length, heads, dv))
-    final = v.new_empty((batch, heads, dk, dv), dtype=torch.float32)
-    finished = norm_weight is not None or gate is not None
-    raw = v.new_empty(out.shape if save and finished else (0,))
-    chunks = -(-length // chunk_of(k, v))
-    return out, final, raw, v.new_empty((batch, chunks, heads, dk, dv))
-
-
-def _gradients(
-    q: Tensor, k: Tensor, v: Tensor, decays: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _gradients(q: Tensor, k: Tensor, v: Tensor, decays: Tensor) -> tuple[Tensor, ...]:
     """Memory for dq, dk, dv, ddecays and the initial state's gradient."""
     batch, _, heads, dv = v.shape
     dinitial = v.new_empty((batch, heads, k.shape[-1], dv), dtype=torch.float32)
-    return (
-        q.new_empty(q.shape),
-        k.new_empty(k.shape),
-        v.new_empty(v.shape),
-        decays.new_empty(decays.shape),
-        dinitial,
-    )
+    return *(x.new_empty(x.shape) for x in (q, k, v, decays)), dinitial
 
 
 def _scan(
@@ -239,7 +168,7 @@ def _scan(
     def walk(before: Tensor | None, ends: Tensor, store: bool) -> None:
         decayed_states[(batch * heads, parts, slices)](
             b, c, decays, lengths, before, saved, states, ends, products,
-            launching.strides(b), launching.strides(c), heads, length, part_tokens,
+            *strides(b, c), heads, length, part_tokens,
             DK=size["DK"], DV=dv, DB=size["DK"] // slices, BB=size["BK"] // slices, BV=size["BV"],
             C=tiles.chunk, RAGGED=lengths is not None, INITIAL=before is not None, BACK=back,
             STORE=store, **launching.precision(c), **walking.options,

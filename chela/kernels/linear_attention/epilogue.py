@@ -46,8 +46,13 @@ def gradients(
     gate: Tensor | None,
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Those of o (B, L, H, dv), norm_weight (dv,) and gate like o; empty of what is not given."""
+    """Those of o (B, L, H, dv), norm_weight (dv,) and gate like o; empty of what is not given.
+
+    With neither there is no epilogue: that of o is ``dout``.
+    """
     dweight, dgate = empty_gradients(o, norm_weight, gate)
+    if norm_weight is None and gate is None:
+        return dout, dweight, dgate
     do = o.new_empty(o.shape)
     _, length, heads, dv = o.shape
     programs, constants = _cut(o, max(3, 16 // blocks(dv)[1]), warps=4)
@@ -90,7 +95,7 @@ def attention_epilogue(
 
 
 @attention_epilogue.register_fake
-def _(o: Tensor, norm_weight: Tensor | None, gate: Tensor | None, lengths: Tensor | None) -> Tensor:
+def _(o: Tensor, *rest: Any) -> Tensor:
     return o.new_empty(o.shape)
 
 
@@ -107,14 +112,8 @@ def attention_epilogue_backward(
 
 
 @attention_epilogue_backward.register_fake
-def _(
-    dout: Tensor,
-    o: Tensor,
-    norm_weight: Tensor | None,
-    gate: Tensor | None,
-    lengths: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return o.new_empty(o.shape), *empty_gradients(o, norm_weight, gate)
+def _(dout: Tensor, o: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return o.new_empty(o.shape), *empty_gradients(o, *rest[:2])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

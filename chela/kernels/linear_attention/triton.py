@@ -35,7 +35,7 @@ def bidirectional(
         o = bidirectional(*_cut(q, k, v, parts), lengths, None, None)
         return finished(_joined(o, parts), norm_weight, gate, lengths)
     save = _needs_gradient(q, k, v, norm_weight, gate)
-    out, *_ = bidirectional_attention(q, k, v, lengths, norm_weight, gate, save)
+    out, *_ = bidirectional_attention(q, k, v, norm_weight, gate, lengths, save)
     return out
 
 
@@ -75,11 +75,11 @@ def causal(
         return finished(_joined(o, parts), norm_weight, gate, lengths), final
     save = _needs_gradient(q, k, v, log_decay, initial_state, norm_weight, gate)
     if log_decay is None:
-        out, final, *_ = causal_attention(q, k, v, lengths, initial_state, norm_weight, gate, save)
+        out, final, *_ = causal_attention(q, k, v, initial_state, norm_weight, gate, lengths, save)
     else:
         decays = running_decays(log_decay, lengths, chunk_of(k, v))
         out, final, *_ = decayed_attention(
-            q, k, v, decays, lengths, initial_state, norm_weight, gate, save
+            q, k, v, decays, initial_state, norm_weight, gate, lengths, save
         )
     return out, final
 
