@@ -1,11 +1,10 @@
-"""Triton kernels of causal linear attention that forgets: a scan of states, then chunk by chunk.
+"""Triton kernels of causal linear attention that forgets, chunk by chunk.
 
-The heads of v share one q and k. ``decayed_states`` walks along a sequence, a head and some rows of
-its state in a program, and leaves behind what each chunk starts from; backwards, the gradient of
-what each chunk ends with. With these no chunk waits for another: a program has all heads of one
-chunk, so that what they share is loaded once, and the gradients of q and k are summed up in
-registers. With (q, k, v, S) replaced by (k, q, do, dS) and time reversed, the output's formula is
-that of dv, and with (do, v, S, k) by (v, do, dS, q) that of dq is that of dk.
+The heads of v share one q and k. With what ``decayed_state_kernels`` leaves behind no chunk waits
+for another: a program has all heads of one chunk, so that what they share is loaded once, and the
+gradients of q and k are summed up in registers. With (q, k, v, S) replaced by (k, q, do, dS) and
+time reversed, the output's formula is that of dv, and with (do, v, S, k) by (v, do, dS, q) that of
+dq is that of dk.
 
 ``decays`` (B, H, N, C) are the running sums c of log_decay within each chunk, to which padding adds
 nothing; T is a chunk's last. Only differences at most 0 are raised to a power.
@@ -14,22 +13,15 @@ nothing; T is a chunk's last. Only differences at most 0 are raised to a power.
 import triton
 import triton.language as tl
 
+from chela.kernels.linear_attention.decayed_state_kernels import chunk_decays, to_the_end
 from chela.kernels.linear_attention.tile_kernels import (
     head_start,
     load_state,
     load_tile,
     normalise_and_gate,
-    state_pointers,
     store_tile,
 )
-from chela.kernels.tokens.tiles import rounded
-
-
-@triton.jit
-def _decays(decays, b, h, n, H, chunks, C: tl.constexpr):
-    """c (C,) and T of chunk n of head h."""
-    start = decays + ((tl.cast(b, tl.int64) * H + h) * chunks + n) * C
-    return tl.load(start + tl.arange(0, C)), tl.load(start + C - 1)
+from chela.kernels.tokens.tiles import operand, rounded
 
 
 @triton.jit
@@ -41,21 +33,6 @@ def _weights(c, BACK: tl.constexpr, C: tl.constexpr):
         seen = tl.arange(0, C)[:, None] <= tl.arange(0, C)[None, :]
         gap = -gap
     return tl.exp(tl.where(seen, gap, float("-inf")))
-
-
-@triton.jit
-def _to_the_end(c, total, BACK: tl.constexpr):
-    """What is left over the way to the state before a chunk; going ``BACK``, to the one behind."""
-    return tl.exp(total - c) if BACK else tl.exp(c)
-
-
-@triton.jit
-def _operand(x, dtype: tl.constexpr, WIDE: tl.constexpr):
-    """A float32 tile as the dots read it: rounded to ``dtype``, and widened again if WIDE."""
-    x = rounded(x, dtype, WIDE)
-    if WIDE:
-        x = x.to(tl.float32)
-    return x
 
 
 @triton.jit
@@ -73,86 +50,6 @@ def _narrow_state(
     if WIDE:
         state = state.to(tl.float32)
     return state
-
-
-@triton.jit
-def _load_rows(states, index, DK: tl.constexpr, DV: tl.constexpr, rows, columns):
-    """Some rows of state ``index``, in float32."""
-    pointers, mask = state_pointers(states, index, DK, DV, rows, columns)
-    return tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _store_rows(
-    states, index, x, DK: tl.constexpr, DV: tl.constexpr, rows, columns, WIDE: tl.constexpr
-):
-    """Write some rows of state ``index``, rounded to the dtype of ``states``."""
-    pointers, mask = state_pointers(states, index, DK, DV, rows, columns)
-    tl.store(pointers, rounded(x, states.dtype.element_ty, WIDE), mask=mask)
-
-
-@triton.jit
-def decayed_states(
-    b,  # k; q, if BACK
-    c,  # v; the gradient of the output, if BACK
-    decays,  # (B, H, N, C)
-    lengths,  # (B,)
-    initial,  # (B * H, parts, DK, DV): the state each part starts from
-    saved,  # (B, N, H, DK, DV): what each chunk starts from, if BACK
-    states,  # (B, N, H, DK, DV): where they are written
-    ends,  # (B * H, parts, DK, DV)
-    products,  # (slices, B, N, H): if BACK, of what is left of saved behind a chunk with states
-    b_strides,
-    c_strides,
-    H,
-    L,
-    part_tokens,
-    DK: tl.constexpr,
-    DV: tl.constexpr,
-    DB: tl.constexpr,  # rows of this program's slice of a state
-    BB: tl.constexpr,
-    BV: tl.constexpr,
-    C: tl.constexpr,
-    RAGGED: tl.constexpr,
-    INITIAL: tl.constexpr,
-    BACK: tl.constexpr,
-    STORE: tl.constexpr,
-    WIDE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """states[n] before chunk n (behind chunk n, if BACK), and ends behind each part.
-
-    Of part program_id(1) of head program_id(0), the rows of slice program_id(2).
-    """
-    bh, part, slice = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    batch, h = bh // H, bh % H
-    end = tl.load(lengths + batch).to(tl.int32) if RAGGED else L
-    b, c = head_start(b, b_strides, batch, 0) + slice * BB, head_start(c, c_strides, batch, h)
-    rows, columns = slice * BB + tl.arange(0, BB)[:, None], tl.arange(0, BV)[None, :]
-    own = bh * tl.num_programs(1) + part
-    if INITIAL:
-        state = _load_rows(initial, own, DK, DV, rows, columns)
-    else:
-        state = tl.zeros((BB, BV), tl.float32)
-    begin = part * part_tokens
-    stop = tl.minimum(begin + part_tokens, L)
-    chunks, places = tl.cdiv(stop - begin, C), tl.cdiv(L, C)
-    for chunk in range(chunks):
-        n = begin // C + (chunks - 1 - chunk if BACK else chunk)
-        index = (tl.cast(batch, tl.int64) * places + n) * H + h
-        decay, total = _decays(decays, batch, h, n, H, places, C)
-        b_c = load_tile(b, b_strides[1], n * C, end, C, DB, BB, WIDE)  # (C, BB)
-        c_c = load_tile(c, c_strides[1], n * C, end, C, DV, BV, WIDE)  # (C, BV)
-        if STORE:  # behind the loads, which would wait for it
-            if BACK:
-                before = _load_rows(saved, index, DK, DV, rows, columns) * tl.exp(total)
-                place = ((slice * (tl.num_programs(0) // H) + batch) * places + n) * H + h
-                tl.store(products + place, tl.sum(state * before))
-            _store_rows(states, index, state, DK, DV, rows, columns, WIDE)
-        left = _to_the_end(decay, total, not BACK)
-        c_c = _operand(c_c * left[:, None], c.dtype.element_ty, WIDE)
-        state = tl.dot(tl.trans(b_c), c_c, acc=state * tl.exp(total), input_precision=PRECISION)
-    _store_rows(ends, own, state, DK, DV, rows, columns, WIDE)
 
 
 @triton.jit
@@ -202,12 +99,12 @@ def decayed_output(
     index = (tl.cast(batch, tl.int64) * tl.num_programs(0) + n) * H
     for h in range(H):
         v_h, out_h = head_start(v, v_strides, batch, h), head_start(out, out_strides, batch, h)
-        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
+        decay, total = chunk_decays(decays, batch, h, n, H, tl.num_programs(0), C)
         v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, WIDE)
         state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)
         o_c = tl.dot(q_c, state, input_precision=PRECISION)
-        o_c *= _to_the_end(decay, total, False)[:, None]
-        weighted = _operand(scores * _weights(decay, False, C), v.dtype.element_ty, WIDE)
+        o_c *= to_the_end(decay, total, False)[:, None]
+        weighted = operand(scores * _weights(decay, False, C), v, WIDE)
         o_c = tl.dot(weighted, v_c, acc=o_c, input_precision=PRECISION)
         if SAVE and (NORM or GATE):
             raw_h = head_start(raw, out_strides, batch, h)
@@ -270,21 +167,21 @@ def decayed_backward_value(
     for h in range(H):
         do_h, v_h = head_start(dout, dout_strides, batch, h), head_start(v, v_strides, batch, h)
         dv_h = head_start(dv, dv_strides, batch, h)
-        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
+        decay, total = chunk_decays(decays, batch, h, n, H, tl.num_programs(0), C)
         do_c = load_tile(do_h, dout_strides[1], first, end, C, DV, BV, WIDE)
         v_c = load_tile(v_h, v_strides[1], first, end, C, DV, BV, WIDE)
         dstate = _narrow_state(dstates, index + h, DK, DV, BK, BV, WIDE)
         dv_c = tl.dot(k_c, dstate, input_precision=PRECISION)
-        dv_c *= _to_the_end(decay, total, True)[:, None]
+        dv_c *= to_the_end(decay, total, True)[:, None]
         behind = tl.sum(v_c.to(tl.float32) * dv_c, axis=1)
         weighted = scores * _weights(decay, True, C)
-        operand = _operand(weighted, v.dtype.element_ty, WIDE)
-        dv_c = tl.dot(operand, do_c, acc=dv_c, input_precision=PRECISION)
+        rounded_weights = operand(weighted, v, WIDE)
+        dv_c = tl.dot(rounded_weights, do_c, acc=dv_c, input_precision=PRECISION)
         dv_c = rounded(dv_c, dv.dtype.element_ty, WIDE)
         store_tile(dv_h, dv_strides[1], first, L, dv_c, C, DV, BV)
         state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)  # where dstate has been
         before = tl.dot(q_c, state, input_precision=PRECISION)
-        before = tl.sum(do_c.to(tl.float32) * before, axis=1) * _to_the_end(decay, total, False)
+        before = tl.sum(do_c.to(tl.float32) * before, axis=1) * to_the_end(decay, total, False)
         pairs = weighted * tl.dot(v_c, tl.trans(do_c), input_precision=PRECISION)
         dc = tl.sum(pairs, axis=0) - tl.sum(pairs, axis=1) + before - behind
         last = tl.sum(behind, axis=0)
@@ -332,15 +229,15 @@ def _shared_gradient(
         state = _narrow_state(states, index + h, DK, DV, BK, BV, WIDE)  # first: the largest
         a_c = load_tile(a_h, a_strides[1], first, end, C, DV, BV, WIDE)
         b_c = load_tile(b_h, b_strides[1], first, end, C, DV, BV, WIDE)
-        decay, total = _decays(decays, batch, h, n, H, tl.num_programs(0), C)
-        left = _to_the_end(decay, total, BACK)
-        decayed = _operand(a_c * left[:, None], a.dtype.element_ty, WIDE)
+        decay, total = chunk_decays(decays, batch, h, n, H, tl.num_programs(0), C)
+        left = to_the_end(decay, total, BACK)
+        decayed = operand(a_c * left[:, None], a, WIDE)
         out_c = tl.dot(decayed, tl.trans(state), acc=out_c, input_precision=PRECISION)
         inner = tl.dot(a_c, tl.trans(b_c), input_precision=PRECISION)
         scores += inner * _weights(decay, BACK, C)
     other = head_start(other, other_strides, batch, 0)
     other_c = load_tile(other, other_strides[1], first, end, C, DK, BK, WIDE)
-    scores = _operand(scores, a.dtype.element_ty, WIDE)
+    scores = operand(scores, a, WIDE)
     out_c = tl.dot(scores, other_c, acc=out_c, input_precision=PRECISION)
     out_c = rounded(out_c, out.dtype.element_ty, WIDE)
     store_tile(head_start(out, out_strides, batch, 0), out_strides[1], first, L, out_c, C, DK, BK)

@@ -15,8 +15,8 @@ from chela.kernels.linear_attention.decayed_kernels import (
     decayed_backward_query_key,
     decayed_backward_value,
     decayed_output,
-    decayed_states,
 )
+from chela.kernels.linear_attention.decayed_state_kernels import decayed_states
 from chela.kernels.linear_attention.launching import rows, strides
 
 

@@ -58,7 +58,7 @@ def _forward(
     eps: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    normal, y = _outputs(x, weight, dtype)
+    normal, y = _outputs(x, norm_weight, norm_bias, weight, dtype)
     if x.numel() == 0:
         return normal, y
     flat = tokens_of(x)
@@ -66,43 +66,20 @@ def _forward(
     tiles, constants = launching.cut(flat, "N", weight.shape[0], tile)
     with on(x):
         kernels.norm_linear_forward[(tiles,)](
-            flat,
-            given(norm_weight),
-            given(norm_bias),
-            given(weight, dtype),
-            given(bias),
-            given(lengths),
-            normal,
-            y,
-            flat.shape[0],
-            x.shape[1],
-            eps,
-            NORM=norm,
-            RAGGED=lengths is not None,
-            **constants,
-        )
+            flat, given(norm_weight), given(norm_bias), given(weight, dtype), given(bias),
+            given(lengths), normal, y, flat.shape[0], x.shape[1], eps, NORM=norm,
+            RAGGED=lengths is not None, **constants,
+        )  # fmt: skip
     return normal, y
 
 
 @_forward.register_fake
-def _(
-    x: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    lengths: Tensor | None,
-    norm: str,
-    eps: float,
-    dtype: torch.dtype,
+def _outputs(
+    x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    return _outputs(x, weight, dtype)
-
-
-def _outputs(x: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Memory for h and y."""
     shape = (*x.shape[:-1], weight.shape[0])
-    return x.new_empty(x.shape, dtype=dtype), x.new_empty(shape, dtype=dtype)
+    return x.new_empty(x.shape, dtype=rest[-1]), x.new_empty(shape, dtype=rest[-1])
 
 
 @torch.library.custom_op("chela::norm_linear_backward", mutates_args=())
@@ -123,7 +100,7 @@ def _backward(
     """The gradients of x, of weight and bias together (``launching.weight_gradient``), and in one
     vector (2 D,) of the norm's weight and bias.
     """
-    dx, of_map, of_norm = _gradients(x, weight, norm)
+    dx, of_map, of_norm = _gradients(dnormal, dy, x, norm_weight, norm_bias, weight)
     if x.numel() == 0:
         return dx, of_map.zero_(), of_norm.zero_()
     flat = tokens_of(x)
@@ -133,51 +110,28 @@ def _backward(
     sums = None if norm == "none" else of_norm.new_empty((tiles, of_norm.shape[0]))
     with on(x):
         kernels.norm_linear_backward[(tiles,)](
-            tokens_of(dnormal),
-            tokens_of(dy),
-            flat,
-            given(norm_weight),
-            given(norm_bias),
-            given(weight, dtype),
-            given(bias),
-            given(lengths),
-            dx,
-            dpre,
-            sums,
-            flat.shape[0],
-            x.shape[1],
-            eps,
-            NORM=norm,
-            RAGGED=lengths is not None,
-            **constants,
-        )
+            tokens_of(dnormal), tokens_of(dy), flat, given(norm_weight), given(norm_bias),
+            given(weight, dtype), given(bias), given(lengths), dx, dpre, sums, flat.shape[0],
+            x.shape[1], eps, NORM=norm, RAGGED=lengths is not None, **constants,
+        )  # fmt: skip
     of_map = launching.weight_gradient(dpre, tokens_of(normal))
     return dx, of_map, of_norm if sums is None else sums.sum(0)
 
 
 @_backward.register_fake
-def _(
+def _gradients(
     dnormal: Tensor,
     dy: Tensor,
     x: Tensor,
     norm_weight: Tensor | None,
     norm_bias: Tensor | None,
     weight: Tensor,
-    bias: Tensor,
-    lengths: Tensor | None,
-    normal: Tensor,
-    norm: str,
-    eps: float,
-    dtype: torch.dtype,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _gradients(x, weight, norm)
-
-
-def _gradients(x: Tensor, weight: Tensor, norm: str) -> tuple[Tensor, Tensor, Tensor]:
     """Memory for what ``_backward`` returns; the parameters' gradients are in float32."""
     features, dim = weight.shape
     of_map = x.new_empty(features * dim + features, dtype=torch.float32)
-    return x.new_empty(x.shape), of_map, of_map.new_empty(0 if norm == "none" else 2 * dim)
+    return x.new_empty(x.shape), of_map, of_map.new_empty(0 if norm_weight is None else 2 * dim)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -62,39 +62,17 @@ def _forward(
     tiles, constants = launching.cut(flat, "N", weight.shape[0], tile)
     with on(z):
         kernels.query_key_forward[(tiles,)](
-            flat,
-            given(weight, dtype),
-            given(bias),
-            given(scale_q),
-            given(shift_q),
-            given(scale_k),
-            given(shift_k),
-            q,
-            k,
-            flat.shape[0],
-            **constants,
-        )
+            flat, given(weight, dtype), given(bias), given(scale_q), given(shift_q),
+            given(scale_k), given(shift_k), q, k, flat.shape[0], **constants,
+        )  # fmt: skip
     return q, k
 
 
 @_forward.register_fake
-def _(
-    z: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    scale_q: Tensor,
-    shift_q: Tensor,
-    scale_k: Tensor,
-    shift_k: Tensor,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    return _outputs(z, weight, dtype)
-
-
-def _outputs(z: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _outputs(z: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Memory for q and k."""
     shape = (*z.shape[:-1], weight.shape[0])
-    return z.new_empty(shape, dtype=dtype), z.new_empty(shape, dtype=dtype)
+    return z.new_empty(shape, dtype=rest[-1]), z.new_empty(shape, dtype=rest[-1])
 
 
 @torch.library.custom_op("chela::query_key_backward", mutates_args=())
@@ -111,7 +89,7 @@ def _backward(
     """The gradients of z, of weight and bias together (``launching.weight_gradient``), and in one
     vector (4 N,) of scales and shifts.
     """
-    dz, of_map, vectors = _gradients(z, weight)
+    dz, of_map, vectors = _gradients(dq, dk, z, weight)
     if z.numel() == 0:
         return dz, of_map.zero_(), vectors.zero_()
     flat = tokens_of(z)
@@ -121,37 +99,16 @@ def _backward(
     sums = vectors.new_empty((tiles, vectors.shape[0]))
     with on(z):
         kernels.query_key_backward[(tiles,)](
-            tokens_of(dq),
-            tokens_of(dk),
-            flat,
-            given(weight, dtype),
-            given(bias),
-            given(scale_q),
-            given(scale_k),
-            dz,
-            dpre,
-            sums,
-            flat.shape[0],
-            **constants,
-        )
+            tokens_of(dq), tokens_of(dk), flat, given(weight, dtype), given(bias), given(scale_q),
+            given(scale_k), dz, dpre, sums, flat.shape[0], **constants,
+        )  # fmt: skip
     return dz, launching.weight_gradient(dpre, flat.to(dtype)), sums.sum(0)
 
 
 @_backward.register_fake
-def _(
-    dq: Tensor,
-    dk: Tensor,
-    z: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    scale_q: Tensor,
-    scale_k: Tensor,
-    dtype: torch.dtype,
+def _gradients(
+    dq: Tensor, dk: Tensor, z: Tensor, weight: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _gradients(z, weight)
-
-
-def _gradients(z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Memory for what ``_backward`` returns; the parameters' gradients are in float32."""
     features, dim = weight.shape
     of_map = z.new_empty(features * dim + features, dtype=torch.float32)

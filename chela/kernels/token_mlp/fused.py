@@ -18,7 +18,7 @@ from chela.kernels.masking import zero_padding
 from chela.kernels.token_mlp import fused_kernels as kernels
 from chela.kernels.token_mlp.arguments import Weights
 from chela.kernels.tokens import TokenNorm, launching
-from chela.kernels.tokens.launching import Tile, given, tokens_of, weight_and_bias
+from chela.kernels.tokens.launching import Tile, flattened, given, tokens_of, weight_and_bias
 
 
 def mlp(
@@ -43,28 +43,11 @@ def mlp(
     seed = None
     if hidden_dropout or dropout:
         seed = torch.randint(2**62, (1,), device=x.device)  # PyTorch's generator decides
+    w, n = weights, norm
     return _forward(
-        x,
-        factor,
-        residual,
-        norm.weight,
-        norm.bias,
-        weights.w_hidden,
-        weights.b_hidden,
-        weights.w_up,
-        weights.b_up,
-        weights.w_out,
-        weights.b_out,
-        lengths,
-        seed,
-        norm.kind,
-        norm.eps,
-        add_x,
-        hidden_dropout,
-        dropout,
-        tied,
-        dtype,
-    )
+        x, factor, residual, n.weight, n.bias, w.w_hidden, w.b_hidden, w.w_up, w.b_up, w.w_out,
+        w.b_out, lengths, seed, n.kind, n.eps, add_x, hidden_dropout, dropout, tied, dtype,
+    )  # fmt: skip
 
 
 def _tile(dtype: torch.dtype, width: int, kind: str, backward: bool) -> Tile:
@@ -123,60 +106,20 @@ def _forward(
     tiles, constants = launching.cut(flat, "H", w_hidden.shape[0], tile)
     with on(x):
         kernels.token_mlp_forward[(tiles,)](
-            flat,
-            None if factor is None else tokens_of(factor),
-            None if residual is None else tokens_of(residual),
-            given(norm_weight),
-            given(norm_bias),
-            given(w_hidden, dtype),
-            given(b_hidden),
-            given(w_up, dtype),
-            given(b_up),
-            given(w_out, dtype),
-            given(b_out),
-            given(lengths),
-            seed,
-            y,
-            flat.shape[0],
-            x.shape[1],
-            eps,
-            p_hidden,
-            p_out,
-            NORM=norm,
-            FACTOR=kind,
+            flat, flattened(factor), flattened(residual), given(norm_weight), given(norm_bias),
+            given(w_hidden, dtype), given(b_hidden), given(w_up, dtype), given(b_up),
+            given(w_out, dtype), given(b_out), given(lengths), seed, y, flat.shape[0], x.shape[1],
+            eps, p_hidden, p_out, NORM=norm, FACTOR=kind,
             RESIDUAL="x" if add_x else "none" if residual is None else "given",
-            DROP_HIDDEN=p_hidden > 0,
-            DROP_OUT=p_out > 0,
-            TIED=tied,
-            RAGGED=lengths is not None,
+            DROP_HIDDEN=p_hidden > 0, DROP_OUT=p_out > 0, TIED=tied, RAGGED=lengths is not None,
             **constants,
-        )
+        )  # fmt: skip
     return y
 
 
 @_forward.register_fake
-def _(
-    x: Tensor,
-    factor: Tensor | None,
-    residual: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    w_hidden: Tensor,
-    b_hidden: Tensor,
-    w_up: Tensor | None,
-    b_up: Tensor | None,
-    w_out: Tensor,
-    b_out: Tensor,
-    lengths: Tensor | None,
-    seed: Tensor | None,
-    norm: str,
-    eps: float,
-    add_x: bool,
-    p_hidden: float,
-    p_out: float,
-    tied: bool,
-    dtype: torch.dtype,
-) -> Tensor:
+def _(x: Tensor, factor: Tensor | None, residual: Tensor | None, *rest: Any) -> Tensor:
+    add_x, *_, dtype = rest[-5:]
     return _output(x, residual, add_x, dtype)
 
 
@@ -216,7 +159,7 @@ def _backward(
     Those of what is not given are empty. A map's is ``launching.weight_gradient``; the norm's
     (2 D,) are of its weight and bias.
     """
-    dx, dfactor, *parameters = _gradients(x, factor, w_hidden, w_up, norm)
+    dx, dfactor, *parameters = _gradients(x, factor, norm_weight, w_hidden, w_up)
     if x.numel() == 0:
         of_hidden, of_up, of_out, of_norm = (gradient.zero_() for gradient in parameters)
         return dx, dfactor, of_hidden, of_up, of_out, of_norm
@@ -236,39 +179,14 @@ def _backward(
     sums = None if norm == "none" else x.new_empty((tiles, 2 * dim), dtype=torch.float32)
     with on(x):
         kernels.token_mlp_backward[(tiles,)](
-            upstream,
-            flat,
-            None if factor is None else tokens_of(factor),
-            given(norm_weight),
-            given(norm_bias),
-            given(w_hidden, dtype),
-            given(b_hidden),
-            given(w_up, dtype),
-            given(b_up),
-            given(w_out, dtype),
-            given(lengths),
-            seed,
-            dx,
-            None if kind == "none" else dsecond,
-            None if own else normal,
-            None if same else rounded,
-            hidden,
-            dhidden,
-            sums,
-            tokens,
-            x.shape[1],
-            eps,
-            p_hidden,
-            p_out,
-            NORM=norm,
-            FACTOR=kind,
-            RESIDUAL="x" if add_x else "none",
-            DROP_HIDDEN=p_hidden > 0,
-            DROP_OUT=p_out > 0,
-            TIED=tied,
-            RAGGED=lengths is not None,
-            **constants,
-        )
+            upstream, flat, flattened(factor), given(norm_weight), given(norm_bias),
+            given(w_hidden, dtype), given(b_hidden), given(w_up, dtype), given(b_up),
+            given(w_out, dtype), given(lengths), seed, dx, None if kind == "none" else dsecond,
+            None if own else normal, None if same else rounded, hidden, dhidden, sums, tokens,
+            x.shape[1], eps, p_hidden, p_out, NORM=norm, FACTOR=kind,
+            RESIDUAL="x" if add_x else "none", DROP_HIDDEN=p_hidden > 0, DROP_OUT=p_out > 0,
+            TIED=tied, RAGGED=lengths is not None, **constants,
+        )  # fmt: skip
     n, g = flat if own else normal, upstream if same else rounded
     _, of_up, _, of_norm = parameters
     return (
@@ -283,31 +201,18 @@ def _backward(
 
 @_backward.register_fake
 def _(
-    dy: Tensor,
-    x: Tensor,
-    factor: Tensor | None,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    w_hidden: Tensor,
-    b_hidden: Tensor,
-    w_up: Tensor | None,
-    b_up: Tensor | None,
-    w_out: Tensor,
-    lengths: Tensor | None,
-    seed: Tensor | None,
-    norm: str,
-    eps: float,
-    add_x: bool,
-    p_hidden: float,
-    p_out: float,
-    tied: bool,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return _gradients(x, factor, w_hidden, w_up, norm)
+    dy: Tensor, x: Tensor, factor: Tensor | None, norm_weight: Tensor | None, *rest: Any
+) -> tuple[Tensor, ...]:
+    _, w_hidden, _, w_up, *_ = rest
+    return _gradients(x, factor, norm_weight, w_hidden, w_up)
 
 
 def _gradients(
-    x: Tensor, factor: Tensor | None, w_hidden: Tensor, w_up: Tensor | None, norm: str
+    x: Tensor,
+    factor: Tensor | None,
+    norm_weight: Tensor | None,
+    w_hidden: Tensor,
+    w_up: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Memory for what ``_backward`` returns; the parameters' gradients are in float32."""
     size, dim = w_hidden.shape
@@ -318,7 +223,7 @@ def _gradients(
         into,
         into.new_empty(0 if w_up is None else into.shape),
         into.new_empty(dim * size + dim),
-        into.new_empty(0 if norm == "none" else 2 * dim),
+        into.new_empty(0 if norm_weight is None else 2 * dim),
     )
 
 
@@ -340,20 +245,14 @@ def _autograd(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     dw_up, db_up = (None, None) if w_up is None else weight_and_bias(of_up, w_up)
     dw_out, db_out = weight_and_bias(of_out, w_out)
     dim = w_hidden.shape[1]
-    tensors = (
-        dx,
-        None if factor is None else dfactor,
-        zero_padding(dy, lengths) if ctx.residual else None,
+    norm_gradients = (
         None if norm_weight is None else of_norm[:dim],
         None if norm_bias is None else of_norm[dim:],
-        dw_hidden,
-        db_hidden,
-        dw_up,
-        db_up,
-        dw_out,
-        db_out,
     )
-    return (*tensors, None, None, *[None] * len(ctx.options))
+    dresidual = zero_padding(dy, lengths) if ctx.residual else None
+    gradients = (dx, None if factor is None else dfactor, dresidual, *norm_gradients)
+    maps = (dw_hidden, db_hidden, dw_up, db_up, dw_out, db_out)
+    return (*gradients, *maps, None, None, *[None] * len(ctx.options))
 
 
 _forward.register_autograd(_autograd, setup_context=_save)
