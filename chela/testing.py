@@ -78,8 +78,8 @@ def padding_does_not_matter(subject: Subject, causal: bool) -> None:
 
 
 def a_padded_sequence_is_what_it_is_alone(subject: Subject, causal: bool) -> None:
-    """A sequence in a batch, NaN behind it, is mixed as it is by itself."""
-    mixer = subject.make_mixer(causal)
+    """A sequence in a batch, NaN behind it, is mixed as it is by itself, in evaluation."""
+    mixer = subject.make_mixer(causal).eval()
     x = subject.inputs(3, 17)
     lengths = torch.tensor([17, 9, 1])
     dirty = x.clone()
@@ -91,8 +91,11 @@ def a_padded_sequence_is_what_it_is_alone(subject: Subject, causal: bool) -> Non
 
 
 def outputs_see_what_they_may(subject: Subject, causal: bool) -> None:
-    """Each output sees its token and all others; of a causal mixer none that comes later."""
-    mixer = subject.make_mixer(causal)
+    """Each output sees its token and all others; of a causal mixer none that comes later.
+
+    In evaluation: in training the statistics of a batch may be of all tokens.
+    """
+    mixer = subject.make_mixer(causal).eval()
     x = subject.inputs(1, 12).requires_grad_()
     y = mixer(x)
     for t in range(12):

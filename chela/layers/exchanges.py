@@ -20,16 +20,6 @@ from torch import Tensor
 from chela.layers.sequence import channels, group, part, parts
 
 
-def by_channel(x: Tensor) -> Tensor:
-    """This process's positions of all channels (B, l, D) as all of its own channels (B, P l, d)."""
-    return _by_channel(x)
-
-
-def by_time(y: Tensor, dim: int) -> Tensor:
-    """``by_channel`` undone: (B, P l, d) of ``dim`` channels in all to (B, l, D)."""
-    return _by_time(y, dim)
-
-
 def with_halo(x: Tensor, before: int, after: int) -> Tensor:
     """x (B, l, D) between the last ``before`` tokens of the share before and the first of the next.
 
@@ -76,7 +66,8 @@ def _all_to_all(sent: Tensor, sends: list[int], receives: list[int]) -> Tensor:
 
 
 @torch.library.custom_op("chela::by_channel", mutates_args=())
-def _by_channel(x: Tensor) -> Tensor:
+def by_channel(x: Tensor) -> Tensor:
+    """This process's positions of all channels (B, l, D) as all of its own channels (B, P l, d)."""
     batch, length, dim = x.shape
     sizes = channels(dim)
     own = sizes[part()]
@@ -87,14 +78,15 @@ def _by_channel(x: Tensor) -> Tensor:
     return whole.reshape(batch, parts() * length, own)
 
 
-@_by_channel.register_fake
+@by_channel.register_fake
 def _(x: Tensor) -> Tensor:
     batch, length, dim = x.shape
     return x.new_empty(batch, parts() * length, channels(dim)[part()])
 
 
 @torch.library.custom_op("chela::by_time", mutates_args=())
-def _by_time(y: Tensor, dim: int) -> Tensor:
+def by_time(y: Tensor, dim: int) -> Tensor:
+    """``by_channel`` undone: (B, P l, d) of ``dim`` channels in all to (B, l, D)."""
     batch, whole, own = y.shape
     length, sizes = whole // parts(), channels(dim)
     sent = y.unflatten(1, (parts(), length)).transpose(0, 1).flatten()
@@ -103,7 +95,7 @@ def _by_time(y: Tensor, dim: int) -> Tensor:
     return torch.cat([each.view(batch, length, -1) for each in received.split(receives)], dim=-1)
 
 
-@_by_time.register_fake
+@by_time.register_fake
 def _(y: Tensor, dim: int) -> Tensor:
     return y.new_empty(y.shape[0], y.shape[1] // parts(), dim)
 
@@ -112,10 +104,10 @@ def _keep_dim(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.dim = inputs[0].shape[-1]
 
 
-_by_channel.register_autograd(
-    lambda ctx, upstream: _by_time(upstream, ctx.dim), setup_context=_keep_dim
+by_channel.register_autograd(
+    lambda ctx, upstream: by_time(upstream, ctx.dim), setup_context=_keep_dim
 )
-_by_time.register_autograd(lambda ctx, upstream: (_by_channel(upstream), None))
+by_time.register_autograd(lambda ctx, upstream: (by_channel(upstream), None))
 
 
 def _swapped(

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels.precision import accumulation_dtype
@@ -36,7 +35,19 @@ def make_norm(name: NormName, dim: int) -> nn.Module:
     return norms[name](dim)
 
 
-class LayerNorm(nn.Module):
+class _Alone(nn.Module):
+    """A norm of each token by itself, so that it needs no mask."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise x (..., D)."""
+        return self.per_token(x).eager(x).to(x.dtype)
+
+    def per_token(self, x: Tensor, mask: Tensor | None = None) -> TokenNorm:
+        """The same as an argument of a token-wise operation."""
+        raise NotImplementedError
+
+
+class LayerNorm(_Alone):
     """Mean 0 and variance 1 over the channels of each token (Ba et al. 2016)."""
 
     def __init__(self, dim: int) -> None:
@@ -44,51 +55,37 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise x (..., D); each token by itself, so the mask is not needed."""
-        wide = x.to(accumulation_dtype(x))
-        return F.layer_norm(wide, x.shape[-1:], self.weight, self.bias, EPS).to(x.dtype)
-
     def per_token(self, x: Tensor, mask: Tensor | None = None) -> TokenNorm:
-        """The same as an argument of a token-wise operation."""
+        """See ``_Alone``."""
         return TokenNorm("layer", self.weight, self.bias, EPS)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(_Alone):
     """Root mean square 1 over the channels of each token (Zhang and Sennrich 2019).
 
-    ``eps`` is smaller than the other norms': attention heads may hand in small numbers.
+    ``EPS`` is smaller than the other norms': attention heads may hand in small numbers.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+    EPS = 1e-6
+
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise x (..., D); each token by itself, so the mask is not needed."""
-        wide = x.to(accumulation_dtype(x))
-        return F.rms_norm(wide, x.shape[-1:], self.weight, self.eps).to(x.dtype)
-
     def per_token(self, x: Tensor, mask: Tensor | None = None) -> TokenNorm:
-        """The same as an argument of a token-wise operation."""
-        return TokenNorm("rms", self.weight, None, self.eps)
+        """See ``_Alone``."""
+        return TokenNorm("rms", self.weight, None, self.EPS)
 
 
-class ScaleNorm(nn.Module):
+class ScaleNorm(_Alone):
     """RMSNorm with one gain for all channels (Nguyen and Salazar 2019, in Mega's scaling)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalise x (..., D); each token by itself, so the mask is not needed."""
-        wide = x.to(accumulation_dtype(x))
-        return (F.rms_norm(wide, x.shape[-1:], eps=EPS) * self.weight).to(x.dtype)
-
     def per_token(self, x: Tensor, mask: Tensor | None = None) -> TokenNorm:
-        """The same as an argument of a token-wise operation."""
+        """See ``_Alone``."""
         return TokenNorm("rms", self.weight.expand(x.shape[-1]), None, EPS)
 
 

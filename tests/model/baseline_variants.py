@@ -1,4 +1,4 @@
-"""The baselines in sizes for tests, with every choice of theirs once."""
+"""Every mixer in sizes for tests, with every choice of theirs once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import Any
 
 from chela.bench.params import model_names, run_config
 from chela.config.schema import Component
-from chela.mixers import LinearTransformerMixer, MegaMixer, S4DMixer, SGConvMixer, TransformerMixer
+from chela.mixers import (
+    ChelaMixer,
+    LinearTransformerMixer,
+    MegaMixer,
+    S4DMixer,
+    SGConvMixer,
+    TransformerMixer,
+)
 from chela.testing import MAX_LENGTH, Subject, without_dropout
+from tests.model.variants import CAUSAL, MIXERS, mixer_config
 
 MEGA: dict[str, Any] = {"qk_dim": 4, "v_dim": 12, "ema_dim": 3}
 
@@ -30,6 +38,11 @@ BASELINES: dict[str, tuple[Any, dict[str, Any]]] = {
     "mega-rotary-plain": (MegaMixer, {**MEGA, "position_bias": "rotary", "ema_silu": False}),
 }
 
+# All of them, and those of CHELA, with their configurations; some have to be causal.
+EVERY: dict[str, tuple[Any, Any]] = {
+    **{name: (ChelaMixer, mixer_config(**choices)) for name, choices in (MIXERS | CAUSAL).items()},
+    **{name: (mixer, mixer.Config(**choices)) for name, (mixer, choices) in BASELINES.items()},
+}
 # Every model of configs/model/ is tested, of which no size for tests stands above as in its file.
 NAMES = [*BASELINES, *(name for name in model_names() if name not in BASELINES)]
 

@@ -1,18 +1,31 @@
-"""What holds for every baseline: padding, causality, gradients, precision, kernels."""
+"""What holds for every mixer: padding, causality, gradients, precision, kernels."""
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
-from baseline_variants import NAMES, make_baseline, subject
+from baseline_variants import EVERY, NAMES, make_baseline, subject
+from variants import CAUSAL as ONLY_CAUSAL
+from variants import MIXERS
 
 from chela.config.settings import OptimizerConfig
 from chela.kernels import use_kernels
 from chela.mixers import LinearTransformerConfig, LinearTransformerMixer
-from chela.testing import CHECKS, DIM, MAX_LENGTH, steps_are_the_whole_sequence
+from chela.testing import (
+    CHECKS,
+    DIM,
+    MAX_LENGTH,
+    Subject,
+    gradients_are_those_of_finite_differences,
+    steps_are_the_whole_sequence,
+)
 from chela.training.optim import parameter_groups
 
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+# Of CHELA: its operations are held to naive forms, and test_stepping.py has the steps.
+ELSEWHERE = (gradients_are_those_of_finite_differences, steps_are_the_whole_sequence)
 
 
 @CAUSAL
@@ -24,6 +37,19 @@ def test_a_mixer_keeps(name, check, causal):
             check(subject(name), causal)
     else:
         check(subject(name), causal)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [each for each in CHECKS if each not in ELSEWHERE],
+    ids=lambda check: check.__name__,
+)
+@pytest.mark.parametrize(
+    ("name", "causal"),
+    [*itertools.product(MIXERS, (False, True)), *itertools.product(ONLY_CAUSAL, (True,))],
+)
+def test_every_choice_of_chela_keeps(name, causal, check):
+    check(Subject(*EVERY[name]), causal)
 
 
 @pytest.mark.parametrize("name", NAMES)

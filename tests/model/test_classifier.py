@@ -29,9 +29,8 @@ def test_every_backbone_trains(name):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("name", MIXERS)
-def test_bfloat16_autocast_stays_near_float64(name, causal):
-    model = make_model(MIXERS[name], {}, causal=causal)
+def test_bfloat16_autocast_stays_near_float64(causal):
+    model = make_model({}, {}, causal=causal)
     ids, lengths = ragged()
     exact = model(ids, lengths)
     model = model.float()

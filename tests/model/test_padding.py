@@ -10,8 +10,13 @@ from variants import BACKBONES, MIXERS, make_model
 
 from chela.testing import gradients, padded_further, ragged
 
-CASES = [(name, "layer-pre") for name in MIXERS] + [("default", name) for name in BACKBONES]
-CASES += [("branch-batchnorm", "batch-pre"), ("mega-gate", "batch-post"), ("ema", "last")]
+CASES = [("default", name) for name in BACKBONES]  # test_baselines.py has all mixers
+CASES += [
+    ("ema-batchnorm", "layer-pre"),
+    ("branch-batchnorm", "batch-pre"),
+    ("mega-gate", "batch-post"),
+    ("ema", "last"),
+]
 
 
 @pytest.mark.parametrize("training", [True, False])

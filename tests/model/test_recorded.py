@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_stepping import EVERY, make_model
+from baseline_variants import EVERY
+from test_stepping import make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

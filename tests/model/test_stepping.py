@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from baseline_variants import BASELINES
+from baseline_variants import EVERY
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from variants import CAUSAL, MIXERS, OF_TOKENS, mixer_config
+from variants import CAUSAL, OF_TOKENS
 
 from chela.kernels import use_kernels
-from chela.mixers import ChelaMixer, TransformerMixer
+from chela.mixers import TransformerMixer
 from chela.mixers.stepping import Filter, recent, select
 from chela.model import BackboneConfig, TokenModel
 from chela.model.stepping import prefill, step
@@ -25,11 +25,6 @@ from chela.testing import (
     steps_are_the_whole_sequence,
     unsettled,
 )
-
-EVERY: dict[str, tuple[Any, Any]] = {
-    **{name: (ChelaMixer, mixer_config(**choices)) for name, choices in (MIXERS | CAUSAL).items()},
-    **{name: (mixer, mixer.Config(**choices)) for name, (mixer, choices) in BASELINES.items()},
-}
 
 
 def make_model(name: str, causal: bool = True, **backbone: Any) -> TokenModel:

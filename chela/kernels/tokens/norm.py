@@ -52,8 +52,8 @@ class TokenNorm:
         if self.kind == "layer":
             return F.layer_norm(wide, x.shape[-1:], weight, bias, self.eps)
         if self.kind == "rms":
-            wide = F.rms_norm(wide, x.shape[-1:], eps=self.eps)
-        if weight is not None:
+            wide = F.rms_norm(wide, x.shape[-1:], weight, self.eps)
+        elif weight is not None:
             wide = wide * weight
         return wide if bias is None else wide + bias
 

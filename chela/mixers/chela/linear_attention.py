@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from chela.mixers.stepping import causal_only, recent
 HeadNorm = Literal["rms", "layer", "none"]
 AttentionDecay = Literal["none", "data"]
 QueryKeyNorm = Literal["none", "l2"]
-QKV = tuple[Tensor, Tensor, Tensor]
+Attended = tuple[Tensor, Tensor | None]  # the output, and the state behind it, if there is one
 EPS = 1e-6  # added to a squared length
 HALF_LIVES = (16, 4096)  # tokens, between which the heads' memories begin
 
@@ -152,106 +152,73 @@ class LinearAttention(nn.Module):
         Returns:
             (B, L, v_dim).
         """
-        q, k = self.query_key(z)  # (B, L, qk_dim)
-        if self.causal:
-            attend = partial(self._causal, z, lengths)
-        else:
-            attend = partial(self._bidirectional, lengths)
-        return self._finished(q, self._shifted(k), v, gate, attend)[0]
+        return self._attended(z, v, gate, self._over(lengths))[0]
 
     def prefill(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, AttentionState]:
         """``forward``, and the state behind each true length."""
         causal_only(self)
-        q, k = self.query_key(z)  # (B, L, qk_dim)
-        attend = partial(self._causal, z, lengths)
-        o, products = self._finished(q, self._shifted(k), v, gate, attend)
+        o, products, k = self._attended(z, v, gate, self._over(lengths))
         return o, AttentionState(products, recent(k, lengths, 1) if self.key_shift else None)
 
     def step(
         self, z: Tensor, v: Tensor, gate: Tensor | None, state: AttentionState
     ) -> tuple[Tensor, AttentionState]:
         """One more token of each sequence, (B, 1, ...) each, to (B, 1, v_dim)."""
-        q, k = self.query_key(z)  # (B, 1, qk_dim)
-        key = k if state.key is None else state.key.to(k.dtype)
-        o, products = self._finished(q, key, v, gate, partial(self._step, z, state.products))
-        return o, AttentionState(products, None if state.key is None else k)
 
-    def _shifted(self, k: Tensor) -> Tensor:
-        return before(k) if self.key_shift else k
+        def attend(*qkv: Tensor, norm_weight: Tensor | None = None, **more: Any) -> Attended:
+            more = {name: None if x is None else x[:, 0] for name, x in more.items()}
+            q, k, v = (x[:, 0] for x in qkv)  # (B, H, d)
+            step = linear_attention.recurrent_step
+            o, products = step(q, k, v, state.products, norm_weight=norm_weight, **more)
+            return o[:, None], products
 
-    def _finished(
+        o, products, k = self._attended(z, v, gate, attend, state.key)
+        return o, AttentionState(products, k if self.key_shift else None)
+
+    def _over(self, lengths: Tensor | None) -> Callable[..., Attended]:
+        """Attention to whole sequences."""
+        how: dict[str, Any] = {"lengths": lengths, "implementation": self.implementation}
+        if self.causal:
+            return partial(causal_attention, chunk_size=self.chunk_size, **how)
+        return lambda q, k, v, **more: (bidirectional_attention(q, k, v, **how, **more), None)
+
+    def _attended(
         self,
-        q: Tensor,
-        k: Tensor,
+        z: Tensor,
         v: Tensor,
         gate: Tensor | None,
-        attend: Callable[[QKV, Tensor | None, Tensor | None], tuple[Tensor, Tensor]],
-    ) -> tuple[Tensor, Tensor]:
+        attend: Callable[..., Attended],
+        key: Tensor | None = None,
+    ) -> tuple[Tensor, Any, Tensor]:
+        """The output (B, L, v_dim), the state behind it, and the keys of the tokens themselves.
+
+        Args:
+            z: see ``forward``, as v and gate.
+            v: (B, L, v_dim).
+            gate: (B, L, v_dim) or None.
+            attend: of q, k and v per head, to the output and the state.
+            key: of the token before the first, where keys are shifted; None at the beginning.
+        """
+        q, own = self.query_key(z)  # (B, L, qk_dim)
+        k = own
+        if self.key_shift:
+            k = before(own) if key is None else key.to(own.dtype)
         heads = (self.qk_heads, self.qk_heads, self.num_heads)
         q, k, v = (x.unflatten(-1, (n, -1)) for x, n in zip((q, k, v), heads, strict=True))
         g = None if gate is None else gate.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)
         if self.qk_norm == "l2":
             q, k = _of_unit_length(q), _of_unit_length(k)
+        more = {} if self.decay is None else {"log_decay": self.decay(z)}
         if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
             weight = None if self.head_norm is None else self.head_norm.weight
-            o, state = attend((q, k, v), weight, g)
+            o, state = attend(q, k, v, norm_weight=weight, gate=g, **more)
         else:
-            o, state = attend((q, k, v), None, None)
+            o, state = attend(q, k, v, **more)
             o = self.head_norm(o)
             o = o if g is None else o * F.silu(g)
-        return o.flatten(2), state  # (B, L, v_dim)
-
-    def _bidirectional(
-        self, lengths: Tensor | None, qkv: QKV, norm_weight: Tensor | None, gate: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        o = bidirectional_attention(
-            *qkv,
-            lengths,
-            norm_weight=norm_weight,
-            gate=gate,
-            implementation=self.implementation,
-        )
-        return o, o  # there is no state
-
-    def _causal(
-        self,
-        z: Tensor,
-        lengths: Tensor | None,
-        qkv: QKV,
-        norm_weight: Tensor | None,
-        gate: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        return causal_attention(
-            *qkv,
-            lengths,
-            self.chunk_size,
-            log_decay=None if self.decay is None else self.decay(z),
-            norm_weight=norm_weight,
-            gate=gate,
-            implementation=self.implementation,
-        )
-
-    def _step(
-        self,
-        z: Tensor,
-        state: Tensor,
-        qkv: QKV,
-        norm_weight: Tensor | None,
-        gate: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        q, k, v = (each[:, 0] for each in qkv)  # (B, H, d)
-        o, state = linear_attention.recurrent_step(
-            q,
-            k,
-            v,
-            state,
-            log_decay=None if self.decay is None else self.decay(z)[:, 0],
-            norm_weight=norm_weight,
-            gate=None if gate is None else gate[:, 0],
-        )
-        return o[:, None], state
+        return o.flatten(2), state, own
 
 
 def _of_unit_length(x: Tensor) -> Tensor:
