@@ -16,7 +16,7 @@ INTERPRETED = bool(knobs.runtime.interpret)  # read once, as triton.jit does
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def check(x: Tensor, *others: torch.dtype) -> None:
+def check(x: Tensor, *others: torch.dtype, served: tuple[torch.dtype, ...] = DTYPES) -> None:
     """Hold ``x``, and other dtypes of the computation, against what the kernels serve.
 
     Raises:
@@ -25,10 +25,10 @@ def check(x: Tensor, *others: torch.dtype) -> None:
     if not x.is_cuda and not INTERPRETED:
         raise ValueError(f"x is on {x.device}: Triton needs a GPU; use implementation='torch'")
     for dtype in (x.dtype, *others):
-        if dtype not in DTYPES:
+        if dtype not in served:
+            names = ", ".join(str(each).removeprefix("torch.") for each in served)
             raise ValueError(
-                f"{dtype}: the Triton kernels serve bfloat16, float16 and float32; "
-                "use implementation='torch'"
+                f"{dtype}: the Triton kernels serve {names}; use implementation='torch'"
             )
 
 

@@ -106,14 +106,12 @@ def test_there_are_few_sizes():
 
 
 def test_the_scheme_is_announced():
-    assert scheme(1024, 2, torch.bfloat16) == "monarch"
-    assert scheme(TWO_FACTORS, 1, torch.float16) == "monarch"
-    assert scheme(TWO_FACTORS + 1, 1, torch.bfloat16) == "deep monarch"
-    assert scheme(MAX_LENGTH, 2, torch.float16) == "deep monarch"
-    assert scheme(MAX_LENGTH + 1, 1, torch.bfloat16) == "fft"
-    assert scheme(1024, 2, torch.float32) == "fft"
-    with pytest.raises(ValueError, match="give 1"):
-        scheme(1024, 3, torch.bfloat16)
+    assert scheme(1024, torch.bfloat16) == "monarch"
+    assert scheme(TWO_FACTORS, torch.float16) == "monarch"
+    assert scheme(TWO_FACTORS + 1, torch.bfloat16) == "deep monarch"
+    assert scheme(MAX_LENGTH, torch.float16) == "deep monarch"
+    assert scheme(MAX_LENGTH + 1, torch.bfloat16) == "fft"
+    assert scheme(1024, torch.float32) == "fft"
 
 
 def test_the_room_for_a_symbolic_length_is_enough_for_every_length():

@@ -31,9 +31,7 @@ def exponential_sums(
     Raises:
         ValueError: a dtype or device that the kernels do not serve.
     """
-    if any(each.dtype != torch.float32 for each in (rate, angle, real, imag)):
-        raise ValueError("the Triton form serves float32; use implementation='torch'")
-    check(rate)
+    check(rate, angle.dtype, real.dtype, imag.dtype, served=(torch.float32,))
     return _forward(rate, angle, real, imag, length)
 
 

@@ -54,7 +54,7 @@ def convolve(
         raise ValueError(
             f"a kernel {tuple(kernel.shape)}: give 1 direction (causal) or 2, and a tap at least"
         )
-    found = scheme(x.shape[1], kernel.shape[0], x.dtype)
+    found = scheme(x.shape[1], x.dtype)
     if implementation == "torch" or found == "fft":
         return eager.convolve(x, kernel, skip)
     from chela.kernels.long_conv import deep, monarch  # Triton exists on Linux only

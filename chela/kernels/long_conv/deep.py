@@ -30,8 +30,8 @@ from torch import Tensor
 from chela.kernels.launching import on, padded
 from chela.kernels.long_conv import deep_kernels as kernels
 from chela.kernels.long_conv import deep_tap_kernels as tap_kernels
-from chela.kernels.long_conv.factors import factors, fourier_matrix
-from chela.kernels.long_conv.operator import convolve_by, register
+from chela.kernels.long_conv.factors import factors, few, fourier_matrix
+from chela.kernels.long_conv.operator import convolve_by, front, register
 
 T = TypeVar("T", int, torch.SymInt)
 
@@ -43,18 +43,14 @@ MOST_COLUMNS = 64  # C
 
 
 def factor_sizes(length: int) -> tuple[int, int, int]:
-    """P, M and C with P M C >= length, at most a quarter more; few triples, each has its tables."""
+    """P, M and C with P M C >= length, at most a quarter more."""
     if length <= 1 << 16:
         middle, inner = 32, 32
     elif length <= 1 << 17:
         middle, inner = 64, 32
     else:
         middle, inner = (64 if length <= 1 << 19 else 128), 64
-    outer = triton.cdiv(length, middle * inner)
-    step = 1
-    while step * 8 < outer:
-        step *= 2
-    return triton.cdiv(outer, step) * step, middle, inner
+    return few(triton.cdiv(length, middle * inner)), middle, inner
 
 
 @dataclass(frozen=True)
@@ -86,10 +82,6 @@ class _Kernels:
                 sequences, 2 * self.size, self.dim, dtype=torch.float16, device=self.device
             )
         return _Buffer(values, torch.empty(shape, dtype=torch.int32, device=self.device))
-
-    def before_middle(self, sequences: int) -> _Buffer:
-        """What the outer factor writes."""
-        return self.buffer(sequences, self.columns)
 
     def mix_outer(self, x: Tensor, target: _Buffer) -> None:
         """F x (B, L, D) into the first sequences."""
@@ -145,14 +137,6 @@ class _Kernels:
         )  # fmt: skip
         return dkernel, dskip
 
-    def mix_middle(self, source: _Buffer, target: _Buffer, sequences: int) -> None:
-        """The middle factor of the first ``sequences``, and the turns behind it."""
-        self._middle(kernels.mix_middle, source, target, sequences)
-
-    def unmix_middle(self, source: _Buffer, target: _Buffer, sequences: int) -> None:
-        """The adjoint."""
-        self._middle(kernels.unmix_middle, source, target, sequences)
-
     def multiply(self, mixed: _Buffer, target: _Buffer, batch: int) -> None:
         """W^T K W of the first sequences, K of the last one."""
         kernels.multiply_spectra[(self.outer * self.middle * self.blocks,)](
@@ -171,7 +155,8 @@ class _Kernels:
             BN=self.channels, num_warps=self._warps(self.inner), maxnreg=128,
         )  # fmt: skip
 
-    def _middle(self, kernel: Any, source: _Buffer, target: _Buffer, sequences: int) -> None:
+    def middle_factor(self, kernel: Any, source: _Buffer, target: _Buffer, sequences: int) -> None:
+        """The middle factor of the first ``sequences`` and the turns behind it, or the adjoint."""
         rows = min(ROWS, 2 * self.middle)
         parts = self.blocks * (2 * self.middle // rows)
         starts = min(sequences * self.inner, triton.cdiv(PROGRAMS, parts * self.outer))
@@ -219,45 +204,42 @@ def _forward(
     beginning of a flat tensor whose size tells no compiler how the length is cut.
     """
     batch, length, dim = x.shape
-    kept = x.new_empty((batch + 1) * room * 2 * dim, dtype=torch.float16)
-    exponents = x.new_empty(_exponents_size(batch, dim) if room else 0, dtype=torch.int32)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    y, kept, exponents = _outputs(x, kernel, skip, room)
     if batch == 0:
         return y, kept, exponents
     with on(x):
         run = _Kernels(length, dim, x.device)
-        first = run.before_middle(batch + 1)
+        first = run.buffer(batch + 1, run.columns)
         run.mix_taps(kernel.contiguous(), None if skip is None else skip.contiguous(), first)
         run.mix_outer(x.contiguous(), first)
         mixed = _kept(run, batch, kept, exponents) if room else run.buffer(batch + 1, run.inner)
-        run.mix_middle(first, mixed, batch + 1)
+        run.middle_factor(kernels.mix_middle, first, mixed, batch + 1)
         frequencies = run.outer * run.middle
         product = run.buffer(batch, frequencies, first.values if room else mixed.values)
         run.multiply(mixed, product, batch)
         last = run.buffer(batch, run.outer, None if room else first.values)
-        run.unmix_middle(product, last, batch)
+        run.middle_factor(kernels.unmix_middle, product, last, batch)
         run.unmix_outer(last, y)
     return y, kept, exponents
 
 
 def _kept(run: _Kernels, batch: int, values: Tensor, exponents: Tensor) -> _Buffer:
     """The buffer behind the middle factor at the beginning of two flat tensors."""
-    shape = (batch + 1, 2 * run.size, run.dim)
-    rows = (batch + 1, run.blocks, run.inner)
-    return _Buffer(values[: math.prod(shape)].view(shape), exponents[: math.prod(rows)].view(rows))
-
-
-def _exponents_size(batch: int, dim: int) -> int:
-    """Of the exponents, at most: a block has 16 channels or more."""
-    return (batch + 1) * ((dim + 15) // 16) * MOST_COLUMNS
+    return _Buffer(
+        front(values, batch + 1, 2 * run.size, run.dim),
+        front(exponents, batch + 1, run.blocks, run.inner),
+    )
 
 
 @_forward.register_fake
-def _(x: Tensor, kernel: Tensor, skip: Tensor | None, room: int) -> tuple[Tensor, Tensor, Tensor]:
+def _outputs(
+    x: Tensor, kernel: Tensor, skip: Tensor | None, room: int
+) -> tuple[Tensor, Tensor, Tensor]:
     batch, _, dim = x.shape
     kept = x.new_empty((batch + 1) * room * 2 * dim, dtype=torch.float16)
-    exponents = x.new_empty(_exponents_size(batch, dim) if room else 0, dtype=torch.int32)
-    return x.new_empty(x.shape), kept, exponents
+    blocks = (dim + 15) // 16  # at most: one has 16 channels or more
+    size = (batch + 1) * blocks * MOST_COLUMNS if room else 0
+    return x.new_empty(x.shape), kept, x.new_empty(size, dtype=torch.int32)
 
 
 @torch.library.custom_op("chela::longest_conv_backward", mutates_args=())
@@ -271,14 +253,16 @@ def _backward(
         return dx, torch.zeros_like(kernel), dy.new_zeros(dim, dtype=torch.float32)
     with on(dy):
         run = _Kernels(length, dim, dy.device)
-        first = run.before_middle(batch + 1)  # of dy; the last place waits for the taps' gradient
+        first = run.buffer(
+            batch + 1, run.columns
+        )  # of dy; the last place waits for the taps' gradient
         run.mix_outer(dy.contiguous(), first)
         mixed = run.buffer(batch + 1, run.inner)
-        run.mix_middle(first, mixed, batch)
+        run.middle_factor(kernels.mix_middle, first, mixed, batch)
         product = run.buffer(batch + 1, run.outer * run.middle, mixed.values)
         run.multiply_backward(_kept(run, batch, kept, exponents), mixed, product.exponents, batch)
         last = run.buffer(batch + 1, run.outer, first.values)
-        run.unmix_middle(product, last, batch + 1)
+        run.middle_factor(kernels.unmix_middle, product, last, batch + 1)
         run.unmix_outer(last, dx)
         dkernel, dskip = run.unmix_taps(last, kernel)
     return dx, dkernel, dskip

@@ -33,19 +33,6 @@ def _two_to(e):
 
 
 @triton.jit
-def _largest(values):
-    return tl.max(tl.abs(values))
-
-
-@triton.jit
-def _outer_rows(table, q, p, BK: tl.constexpr):
-    """Some rows of F, and of i F: real parts in even rows, imaginary ones in odd rows."""
-    sign = tl.where(q % 2 == 0, -1.0, 1.0).to(tl.float16)[:, None]
-    rows = tl.load(table + q[:, None] * BK + p[None, :])
-    return rows, tl.load(table + (q ^ 1)[:, None] * BK + p[None, :]) * sign
-
-
-@triton.jit
 def mix_outer(
     x,  # (B, L, D)
     table,  # (2 P or more, BK) float16: F, zeros beyond P
@@ -74,7 +61,7 @@ def mix_outer(
     for s in tl.range(tl.program_id(1), Q, tl.num_programs(1)):
         inside = ((p < P) & (p * Q + s < L))[:, None] & (d < D)[None, :]
         values = tl.load(x + s * D, inside, 0.0).to(tl.float32)  # (BK, BN)
-        exponent = _exponent(_largest(values))
+        exponent = _exponent(tl.max(tl.abs(values)))
         product = tl.dot(factor, (values * _two_to(-exponent)).to(tl.float16))  # (BQ, BN)
         tl.store(mixed + s * D, product.to(tl.float16), valid)
         if chunk == 0:
@@ -235,7 +222,7 @@ def _load_aligned(mixed, aligned, b, frequency, block, d, D, F, C: tl.constexpr,
 def _store_back(mixed, exponents, re, im, unit, w, b, frequency, block, d, D, F, C: tl.constexpr):
     """The adjoint of the inner factor of values in 2^unit, and its exponent."""
     row = tl.arange(0, 2 * C)
-    exponent = _exponent(tl.maximum(_largest(re), _largest(im)))
+    exponent = _exponent(tl.maximum(tl.max(tl.abs(re)), tl.max(tl.abs(im))))
     factor = _two_to(-exponent)
     z = _transform_back(w, re * factor, im * factor, C)  # (2 C, BN)
     place = (tl.cast(b, tl.int64) * F + frequency) * 2 * C * D

@@ -9,7 +9,15 @@ bytes on both sides; the product's columns change their order on the chip.
 import triton
 import triton.language as tl
 
-from chela.kernels.long_conv.deep_kernels import _exponent, _largest, _outer_rows, _two_to
+from chela.kernels.long_conv.deep_kernels import _exponent, _two_to
+
+
+@triton.jit
+def _outer_rows(table, q, p, BK: tl.constexpr):
+    """Some rows of F, and of i F: real parts in even rows, imaginary ones in odd rows."""
+    sign = tl.where(q % 2 == 0, -1.0, 1.0).to(tl.float16)[:, None]
+    rows = tl.load(table + q[:, None] * BK + p[None, :])
+    return rows, tl.load(table + (q ^ 1)[:, None] * BK + p[None, :]) * sign
 
 
 @triton.jit
@@ -65,10 +73,10 @@ def mix_taps(
         for part in tl.range(0, BN // BD):
             first_d = block * BN + part * BD
             past = _load_past(kernel, skip, first_d, d, m, L, K, D, inside, SKIP)
-            largest = tl.maximum(largest, _largest(past))
+            largest = tl.maximum(largest, tl.max(tl.abs(past)))
             if DIRECTIONS == 2:
                 future = _load_taps(kernel, 1, first_d, d, P * Q - m, L, K, D, inside)
-                largest = tl.maximum(largest, _largest(future))
+                largest = tl.maximum(largest, tl.max(tl.abs(future)))
         exponent = _exponent(largest)
         unit = _two_to(-exponent)
         for part in tl.range(0, BN // BD):

@@ -74,6 +74,14 @@ def _in_eights(values: Tensor) -> Tensor:
     return torch.stack(eights, dim=-3).flatten(-4, -2).half()
 
 
+def few(rows: int) -> int:
+    """``rows``, or up to a quarter more: few numbers come out, each has its own tables."""
+    step = 1
+    while step * 8 < rows:
+        step *= 2
+    return -(-rows // step) * step
+
+
 def padded_rows(rows: int) -> int:
     """The columns of F: a power of two, and at least what a tensor core takes."""
     return max(16, 1 << (rows - 1).bit_length())

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from chela.kernels.launching import on, stages
 from chela.kernels.long_conv import monarch_kernels as kernels
-from chela.kernels.long_conv.factors import factors
-from chela.kernels.long_conv.operator import convolve_by, register
+from chela.kernels.long_conv.factors import factors, few
+from chela.kernels.long_conv.operator import convolve_by, front, register
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
 
 T = TypeVar("T", int, torch.SymInt)
@@ -64,17 +64,13 @@ class Plan:
 
 
 def factor_sizes(length: int) -> tuple[int, int]:
-    """M and C with M C >= length, at most a quarter more; few pairs, each has its own tables.
+    """M and C with M C >= length, at most a quarter more.
 
     C as small as lets M stay within what F takes at full speed: W's share of the work grows with C,
     F's with M.
     """
     columns = 16 if length <= 1024 else 32 if length <= 4096 else 64
-    rows = (length + columns - 1) // columns
-    step = 1
-    while step * 8 < rows:
-        step *= 2
-    return (rows + step - 1) // step * step, columns
+    return few(-(-length // columns)), columns
 
 
 def channel_block(rows: int, dim: int) -> int:
@@ -115,20 +111,10 @@ class _Kernels:
         self.table, self.matrices, self.turns = factors(cut.rows, cut.columns, x.device)
         self.blocks = triton.cdiv(self.dim, cut.block)
         self.tiles = self.batch * cut.columns * self.blocks
-
-    def mixed_in(self, flat: Tensor) -> Tensor:
-        """The beginning of a flat tensor as (B, M, 2, C, D)."""
-        shape = (self.batch, self.cut.rows, 2, self.cut.columns, self.dim)
-        return flat[: math.prod(shape)].view(shape)
-
-    def units_in(self, flat: Tensor) -> Tensor:
-        """The beginning of a flat tensor as (B, blocks)."""
-        return flat[: self.batch * self.blocks].view(self.batch, self.blocks)
-
-    def values_in(self, flat: Tensor) -> Tensor:
-        """The beginning of a flat tensor as (2, M, C, D)."""
-        shape = (2, self.cut.rows, self.cut.columns, self.dim)
-        return flat[: math.prod(shape)].view(shape)
+        # What is kept lies in these shapes at the beginning of flat tensors.
+        self.mixed = (self.batch, cut.rows, 2, cut.columns, self.dim)
+        self.units = (self.batch, self.blocks)
+        self.values = (2, cut.rows, cut.columns, self.dim)
 
     def mix(self, x: Tensor, mixed: Tensor, units: Tensor) -> None:
         """mixed = F x (B, M, 2, C, D), with its units (B, blocks)."""
@@ -184,10 +170,7 @@ class _Kernels:
 
 def room_for(length: int | torch.SymInt) -> int | torch.SymInt:
     """The positions to keep F x of ``length`` in: M C, or for a symbolic length its bound."""
-    if isinstance(length, int):
-        rows, columns = factor_sizes(length)
-        return rows * columns
-    return room_bound(length)
+    return math.prod(factor_sizes(length)) if isinstance(length, int) else room_bound(length)
 
 
 def room_bound(length: T) -> T:
@@ -228,17 +211,17 @@ def _forward(
         if batch == 0:
             y = x.new_empty(x.shape)
         else:
-            inside = run.mixed_in(mixed)
-            run.mix(x.contiguous(), inside, run.units_in(units))
+            inside, own = front(mixed, *run.mixed), front(units, *run.units)
+            run.mix(x.contiguous(), inside, own)
             product = torch.empty_like(inside) if room else inside
             run.multiply(inside, product, spread)
-            y = run.unmix(product, run.units_in(units), scales, x.dtype)
+            y = run.unmix(product, own, scales, x.dtype)
         if not room:
             return y, mixed.new_empty(0), units, units.new_empty(0), scales
         values = spread.flatten()
         if places > cut.rows * cut.columns:
             values = values.new_empty(2 * places * dim)
-            run.values_in(values).copy_(spread)
+            front(values, *run.values).copy_(spread)
     return y, mixed, units, values, scales
 
 
@@ -248,9 +231,7 @@ def _units_size(batch: int, dim: int) -> int:
 
 
 @_forward.register_fake
-def _(
-    x: Tensor, kernel: Tensor, skip: Tensor | None, room: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(x: Tensor, kernel: Tensor, skip: Tensor | None, room: int) -> tuple[Tensor, ...]:
     batch, _, dim = x.shape
     mixed = x.new_empty(batch * room * 2 * dim, dtype=torch.float16)
     units = x.new_empty(_units_size(batch, dim), dtype=torch.float32)
@@ -267,7 +248,8 @@ def _backward(
     length, dim = dy.shape[1:]
     with on(dy):
         run = _Kernels(dy, plan(length, dim))
-        mixed, units, values = run.mixed_in(mixed), run.units_in(units), run.values_in(values)
+        mixed, units = front(mixed, *run.mixed), front(units, *run.units)
+        values = front(values, *run.values)
         mixed_dy, units_dy = torch.empty_like(mixed), torch.empty_like(units)
         run.mix(dy.contiguous(), mixed_dy, units_dy)
         partial = run.multiply_backward(mixed, mixed_dy, units, units_dy, values)
@@ -277,11 +259,9 @@ def _backward(
 
 
 @_backward.register_fake
-def _(
-    dy: Tensor, kernel: Tensor, mixed: Tensor, units: Tensor, values: Tensor, scales: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(dy: Tensor, kernel: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dkernel = torch.empty_like(kernel, memory_format=torch.contiguous_format)
-    return dy.new_empty(dy.shape), dkernel, torch.empty_like(scales)
+    return dy.new_empty(dy.shape), dkernel, torch.empty_like(rest[-1])
 
 
 register(_forward, _backward)

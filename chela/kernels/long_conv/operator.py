@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,11 @@ def convolve_by(
     keep = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
     y: Tensor = forward(x, kernel, skip, room_for(x.shape[1]) if keep else 0)[0]
     return y
+
+
+def front(flat: Tensor, *shape: int) -> Tensor:
+    """The beginning of a flat tensor, in this shape."""
+    return flat[: math.prod(shape)].view(shape)
 
 
 def register(forward: Any, backward: Any) -> None:

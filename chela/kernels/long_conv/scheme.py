@@ -12,21 +12,15 @@ TWO_FACTORS = 16384  # as far as two are dense products of a tensor core's size
 MAX_LENGTH = 1 << 20  # as far as three were tested
 
 
-def scheme(length: int, directions: int, dtype: torch.dtype) -> Scheme:
+def scheme(length: int, dtype: torch.dtype) -> Scheme:
     """``monarch`` and, in three factors, ``deep monarch`` for matrix products on tensor cores.
 
     And ``fft`` for the FFT of plain PyTorch.
 
     Args:
         length: tokens L.
-        directions: 1 or 2; both take the same time in either scheme.
         dtype: of the activations; tensor cores have no exact float32.
-
-    Raises:
-        ValueError: another number of directions.
     """
-    if directions not in (1, 2):
-        raise ValueError(f"directions={directions}: give 1 (causal) or 2 (bidirectional)")
     narrow = dtype in (torch.bfloat16, torch.float16)
     if not narrow or not 0 < length <= MAX_LENGTH:
         return "fft"

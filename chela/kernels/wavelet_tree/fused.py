@@ -22,12 +22,7 @@ def wavelet_tree(filters: Tensor, weights: Tensor, length: int) -> Tensor:
     Raises:
         ValueError: a dtype or device that the kernels do not serve.
     """
-    for each in (filters, weights):
-        if each.dtype != torch.float32:
-            raise ValueError(
-                f"{each.dtype}: the Triton form serves float32; use implementation='torch'"
-            )
-    check(filters)
+    check(filters, weights.dtype, served=(torch.float32,))
     return _forward(filters, weights, length)
 
 

@@ -62,7 +62,7 @@ class Convolves(nn.Module):
         """What computes in ``dtype``: the kernels leave float32 and the longest to the FFT."""
         if self.implementation == "torch":
             return "torch"
-        found = long_conv.scheme(self.max_length, 2, dtype)
+        found = long_conv.scheme(self.max_length, dtype)
         return "torch (fft)" if found == "fft" else f"triton ({found})"
 
     def split_obstacle(self) -> str | None:
