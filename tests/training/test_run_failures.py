@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from chela.config.schema import parse
 from chela.errors import ConfigError, RunError
@@ -279,7 +280,8 @@ def test_an_update_beyond_its_formula_is_a_step_that_is_not_finite(composed, mon
     original, steps = muon.orthogonalize, []
 
     def broken(matrices: Tensor) -> Tensor:
-        steps.append(1)
+        if not isinstance(matrices, FakeTensor):  # which the estimate of memory steps with
+            steps.append(1)
         return original(matrices) * (1e9 if len(steps) == 4 else 1)
 
     monkeypatch.setattr(muon, "orthogonalize", broken)
