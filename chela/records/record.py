@@ -227,6 +227,25 @@ def primary(record: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def machine(record: Mapping[str, Any]) -> str | None:
+    """The GPU's name, or the processor's with its threads; None if the record has neither."""
+    gpu, cpu = text(record, "hardware.gpu"), text(record, "hardware.cpu")
+    threads = number(record, "hardware.torch_threads")
+    if gpu or not cpu or threads is None:
+        return gpu or cpu
+    return f"{cpu}, {threads:.0f} thread{'' if threads == 1 else 's'}"
+
+
+def trivial_scores(record: Mapping[str, Any]) -> dict[str, float]:
+    """The accuracy of rules without learning on the same data, where it was measured, by name."""
+    names = at(record, "data.facts.baselines")
+    scores = {
+        name: number(record, ("data", "facts", "baselines", name, "accuracy"))
+        for name in (names if isinstance(names, dict) else ())
+    }
+    return {name: score for name, score in scores.items() if score is not None}
+
+
 def _second(content: Mapping[str, Any]) -> dict[str, Any]:
     """A record of the first form, which knew of one accuracy alone, in the second."""
     accuracy = {"unit": "fraction", "direction": "max"}

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chela.records.format import duration
-from chela.records.record import at, is_number, number, primary, text
+from chela.records.record import machine, number, primary, trivial_scores
 
 
 def summary_table(record: dict[str, Any], folder: Path) -> Table:
@@ -35,7 +35,7 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
         "steps": _number(record, "training.steps", "{:,.0f}")
         + _number(record, "training.epochs", " ({:.2f} epochs)"),
         "speed": _number(record, "training.tokens_per_second", "{:,.0f} tokens/s on ")
-        + _device(record),
+        + (machine(record) or "hardware that is not recorded"),
         "operations": _pairs(record, "implementations"),
         "wall time": duration(number(record, "training.wall_seconds") or 0),
     }
@@ -76,19 +76,6 @@ def _data(data: dict[str, Any]) -> str:
 
 def _baselines(record: dict[str, Any]) -> str:
     """The best of the trivial scores that the data came with, if they came with any."""
-    names = at(record, "data.facts.baselines")
-    scores = {
-        name: score
-        for name in (names if isinstance(names, dict) else ())
-        if is_number(score := at(record, ("data", "facts", "baselines", name, "accuracy")))
-    }
-    if not scores:
-        return ""
-    best = max(scores, key=lambda name: scores[name])
-    return f"{scores[best]:.4f} ({best})"
-
-
-def _device(record: dict[str, Any]) -> str:
-    processor = text(record, "hardware.cpu") or "hardware that is not recorded"
-    threads = _number(record, "hardware.torch_threads", ", {:.0f} threads")
-    return text(record, "hardware.gpu") or processor + threads.replace(", 1 threads", ", 1 thread")
+    scores = trivial_scores(record)
+    best = max(scores, key=lambda name: scores[name], default=None)
+    return "" if best is None else f"{scores[best]:.4f} ({best})"

@@ -8,6 +8,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from chela.records.collect import Run
+from chela.records.record import machine
 
 # Of several runs without a number, the state that asks most for a look comes first.
 WITHOUT_NUMBER = ("failed", "interrupted", "running")
@@ -62,15 +63,6 @@ def doubts(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def hardware(run: Run) -> str | None:
-    """The GPU's name, or the processor's with its threads; None if the record has neither."""
-    gpu, cpu = run.text("hardware.gpu"), run.text("hardware.cpu")
-    threads = run.number("hardware.torch_threads")
-    if gpu or not cpu or threads is None:
-        return gpu or cpu
-    return f"{cpu}, {threads:.0f} thread{'' if threads == 1 else 's'}"
-
-
 def _number(finished: Sequence[Run]) -> dict[str, Any]:
     """Mean, deviation over the seeds (n - 1; one seed has none) and the mean's standard error.
 
@@ -102,7 +94,7 @@ def _cost(runs: Sequence[Run]) -> dict[str, Any]:
         "peak_memory_of": _joined(run.text("training.peak_memory_of") for run in runs),
         "steps": over("training.steps", _greatest),
         "seconds": over("training.wall_seconds", median),
-        "hardware": _joined(map(hardware, runs)),
+        "hardware": _joined(machine(run.record) for run in runs),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from chela.config.identity import flat
 from chela.records.collect import Run
 from chela.records.format import duration, human, size
-from chela.report.cells import hardware
+from chela.records.record import machine, trivial_scores
 
 TESTED = ("test", "metrics")
 Path = str | tuple[str, ...]  # a place in a record
@@ -29,7 +29,9 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "status": run.status,
         "error": run.error,
         "test": run.value is not None and _tested(run),
-        "trivial scores": _trivial(run),
+        "trivial scores": ", ".join(
+            f"{name} {score:.4f}" for name, score in trivial_scores(run.record).items()
+        ),
         "selected": _numbers(
             run,
             ("best.step", "step {:,.0f}"),
@@ -53,7 +55,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "peak memory": _numbers(
             run, ("training.peak_memory_bytes", lambda peak: f"{size(peak)} ({of})")
         ),
-        "hardware": hardware(run),
+        "hardware": machine(run.record),
         "system": run.text("hardware.system"),
         "host": run.text("hardware.host"),
         "batch job": run.text("batch_job"),
@@ -99,16 +101,6 @@ def _tested(run: Run) -> str:
         ("test.majority_class_accuracy", "; majority class {:.4f}"),
         *others,
     )
-
-
-def _trivial(run: Run) -> str | None:
-    """What rules without learning reach on the same data, where the preparation measured it."""
-    facts = run.record["data"].get("facts")
-    scores = facts.get("baselines") if isinstance(facts, Mapping) else None
-    if not isinstance(scores, Mapping):
-        return None
-    named = {name: run.number(f"data.facts.baselines.{name}.accuracy") for name in scores}
-    return ", ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
 
 
 def _pairs(values: Any) -> str | None:

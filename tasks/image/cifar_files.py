@@ -6,7 +6,6 @@ values alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ from tasks.errors import DataError
 from tasks.image import plain_pickle
 from tasks.image.pixels import CLASSES, Images
 from tasks.sources.archives import Source
+from tasks.sources.files import check_md5
 
 PLACES = ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-10-python.tar")
 WHAT = (
@@ -54,7 +54,7 @@ def read_files(source: Source, is_official: bool) -> Iterator[tuple[str, Images]
         name, content = wanted[path], stream.read()
         where = f"{source.path}: {name}"
         if is_official:
-            _check(content, OFFICIAL[name], where)
+            check_md5(content, OFFICIAL[name], where)
         early[name] = _images(content, where)
         while waiting and waiting[0] in early:
             first = waiting.pop(0)
@@ -63,17 +63,6 @@ def read_files(source: Source, is_official: bool) -> Iterator[tuple[str, Images]
         missing = ", ".join(name for name in waiting if name not in early)
         raise DataError(
             f"{source.path} has no {missing}.\n  try: fetch and unpack the archive again"
-        )
-
-
-def _check(content: bytes, expected: str, where: str) -> None:
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != expected:
-        raise DataError(
-            f"{where} is not the official file: its md5 is {found}, not {expected} "
-            f"({len(content):,} bytes).\n"
-            "  try: fetch it again; for other data on purpose task.stand_in=<a name of theirs>, "
-            "e.g. cifar10-jpeg, which then stands beside every number"
         )
 
 

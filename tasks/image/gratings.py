@@ -6,19 +6,17 @@ formula, read as Image's are. Its numbers say nothing of CIFAR-10, so it has a n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from tasks.base import Task, TaskSpec
 from tasks.image.pixels import CLASSES, Images, Standardised, stored
 from tasks.loader import Encoding
-from tasks.pictures import rows_of
-from tasks.spec import PositiveInt, Seed, Sized
+from tasks.pictures import PictureTask
+from tasks.spec import PositiveInt, Seed, Sized, TaskSpec
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, split_rows
 
@@ -42,7 +40,7 @@ class GratingsConfig(Sized):
     data_seed: Seed = 0  # fixed: runs differ by seed, not by their data
 
 
-class Gratings(Task):
+class Gratings(PictureTask):
     """The task of the gratings."""
 
     version = 1
@@ -83,14 +81,10 @@ class Gratings(Task):
         """The sizes asked for."""
         return sum(self.config.sizes.values())
 
-    def sample(self, split: str, index: int) -> NDArray[np.uint8]:
-        """One picture (side, side)."""
-        levels = np.array(self.split(split)[index]["values"], dtype=np.uint8)
-        return levels.reshape(self.config.side, self.config.side)
-
-    def own_rows(self, examples: Sequence[NDArray[np.uint8]]) -> Rows:
-        """Pictures (side, side)."""
-        return rows_of(examples, (self.config.side, self.config.side))
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(side, side)."""
+        return self.config.side, self.config.side
 
 
 def draw(count: int, side: int, noise: float, seed: tuple[int, ...]) -> Images:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.errors import DataError
 from tasks.image.pixels import CLASSES, Images
-from tasks.sources.files import opened, readable
+from tasks.sources.files import check_md5, opened, readable
 
 PLACES = ("MNIST/raw", "mnist")  # the first is torchvision's
 WHAT = (
@@ -58,14 +57,8 @@ def read_files(folder: Path, is_official: bool) -> Iterator[tuple[str, Images]]:
 def _read(folder: Path, name: str, is_official: bool, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The numbers of an idx file (n, *shape)."""
     content = _unpacked(folder, name)
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if is_official and found != OFFICIAL[name]:
-        raise DataError(
-            f"{folder / name} is not the official file: the md5 of its content is {found}, not "
-            f"{OFFICIAL[name]} ({len(content):,} bytes).\n"
-            "  try: fetch it again; for other data on purpose task.stand_in=<a name of theirs>, "
-            "which then stands beside every number"
-        )
+    if is_official:
+        check_md5(content, OFFICIAL[name], folder / name)
     # Two zeros, 8 for bytes, the number of dimensions; then each as a big-endian 32-bit number.
     start = 4 + 4 * (1 + len(shape))
     if len(content) < start or content[:4] != bytes([0, 0, 8, 1 + len(shape)]):

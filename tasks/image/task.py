@@ -7,24 +7,22 @@ is held out, by S4's rule or Tay's (``split``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import field
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
 from datasets import Dataset
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from tasks.base import Task, TaskSpec
 from tasks.image import cifar_files, cifar_hub, mnist_files
 from tasks.image.pixels import CLASSES, Images, Standardised, grey, stored
 from tasks.image.split import Split, held_out
 from tasks.loader import Encoding
-from tasks.pictures import rows_of
+from tasks.pictures import PictureTask
 from tasks.sources.archives import Source
 from tasks.sources.locate import check_name, locate
+from tasks.spec import TaskSpec
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows
 
@@ -68,7 +66,7 @@ class ImageConfig:
             raise ValueError("the hub is for CIFAR-10, not for stand-ins: leave out source=hub")
 
 
-class Image(Task):
+class Image(PictureTask):
     """The Image task, sequential CIFAR-10 and sequential MNIST."""
 
     version = 1
@@ -123,17 +121,9 @@ class Image(Task):
         """The official number; that of a stand-in shows when it is read."""
         return ROWS[self.config.dataset] if self.config.stand_in is None else None
 
-    def sample(self, split: str, index: int) -> NDArray[np.uint8]:
-        """One image, (H, W) or (H, W, 3)."""
-        levels = np.array(self.split(split)[index]["values"], dtype=np.uint8)
-        return levels.reshape(self._shape)
-
-    def own_rows(self, examples: Sequence[NDArray[np.uint8]]) -> Rows:
-        """Pictures (H, W) or (H, W, 3)."""
-        return rows_of(examples, self._shape)
-
     @property
-    def _shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:
+        """(H, W), in colour (H, W, 3)."""
         side = SIDE[self.config.dataset]
         return (side, side) if self.config.channels == "grey" else (side, side, 3)
 

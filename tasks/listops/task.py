@@ -176,13 +176,9 @@ class ListOps(Task):
 def with_end(rows: Rows, max_tokens: int) -> Rows:
     """The sequences cut to ``max_tokens`` - 1 symbols, and the end symbol behind each."""
     kept = np.minimum(rows.lengths, max_tokens - 1)
-    offsets = offsets_of(kept + 1)
-    values = np.full(offsets[-1], EOS, dtype=np.uint8)
     place = np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths)
-    is_symbol = np.ones(len(values), dtype=np.bool_)
-    is_symbol[offsets[1:] - 1] = False
-    values[is_symbol] = rows.values[place < np.repeat(kept, rows.lengths)]
-    return Rows(values, offsets, rows.labels)
+    symbols = rows.values[place < np.repeat(kept, rows.lengths)]
+    return Rows(np.insert(symbols, np.cumsum(kept), EOS), offsets_of(kept + 1), rows.labels)
 
 
 def tree_text(symbols: Sequence[int]) -> str:
@@ -212,6 +208,5 @@ def tree_text(symbols: Sequence[int]) -> str:
 
 def without_end(rows: Rows) -> Rows:
     """The sequences without their last symbol, the end symbol."""
-    is_symbol = np.ones(len(rows.values), dtype=np.bool_)
-    is_symbol[rows.offsets[1:] - 1] = False
-    return Rows(rows.values[is_symbol], offsets_of(rows.lengths - 1), rows.labels)
+    symbols = np.delete(rows.values, rows.offsets[1:] - 1)
+    return Rows(symbols, offsets_of(rows.lengths - 1), rows.labels)

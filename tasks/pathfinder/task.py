@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import field
 from functools import cached_property, partial
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
-from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from tasks.base import Task, TaskSpec
 from tasks.errors import DataError
 from tasks.loader import Encoding
 from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
 from tasks.pathfinder.official import SETS, read_official
-from tasks.pictures import rows_of
+from tasks.pictures import PictureTask
 from tasks.sources.archives import Source, find, nothing_found
 from tasks.sources.lra import ARCHIVES, WHAT
-from tasks.spec import PositiveInt, Seed, Sized
+from tasks.spec import PositiveInt, Seed, Sized, TaskSpec
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, split_rows
 
@@ -89,7 +86,7 @@ class PathfinderConfig(PictureConfig):
     name: Literal["pathfinder"] = "pathfinder"
 
 
-class Pathfinder(Task):
+class Pathfinder(PictureTask):
     """The Pathfinder task, at any resolution."""
 
     version = 2  # 2: as few distractors as the published generator finds places for
@@ -144,14 +141,10 @@ class Pathfinder(Task):
         config = self.config
         return sum(config.sizes.values()) if self._official is None else config.official_rows
 
-    def sample(self, split: str, index: int) -> NDArray[np.uint8]:
-        """One picture (resolution, resolution)."""
-        side = self.config.resolution
-        return np.array(self.split(split)[index]["values"], dtype=np.uint8).reshape(side, side)
-
-    def own_rows(self, examples: Sequence[NDArray[np.uint8]]) -> Rows:
-        """Pictures (resolution, resolution)."""
-        return rows_of(examples, (self.config.resolution, self.config.resolution))
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(resolution, resolution)."""
+        return self.config.resolution, self.config.resolution
 
     @cached_property
     def _official(self) -> tuple[Source, str] | None:

@@ -112,6 +112,22 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
+def check_md5(content: bytes, expected: str, place: Path | str) -> None:
+    """Whether the content of a file, unpacked, is the official one.
+
+    Raises:
+        DataError: it is another.
+    """
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise DataError(
+            f"{place} is not the official file: the md5 of its content is {found}, not {expected} "
+            f"({len(content):,} bytes).\n"
+            "  try: fetch it again; for other data on purpose task.stand_in=<a name of theirs>, "
+            "which then stands beside every number"
+        )
+
+
 def check_regular(path: Path) -> None:
     """Whether there is a regular file, or a link to one: a pipe or a device never ends.
 

@@ -91,8 +91,8 @@ def test_windows_are_no_part_of_the_prepared_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "content", "said"),
     [
-        (Enwik8, BYTES, r"1,000 bytes with md5 .* not those of enwik8(.|\n)*task.stand_in"),
-        (Text8, LETTERS, r"not those of text8"),
+        (Enwik8, BYTES, r"not the official file: the md5 .*1,000 bytes(.|\n)*task.stand_in"),
+        (Text8, LETTERS, r"text8.zip is not the official file"),
         (Enwik8, b"", r"enwik8.zip is empty"),
         (Text8, b"abc Def", r"byte 4 is 0x44, neither a blank nor a small letter"),
     ],
