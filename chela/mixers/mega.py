@@ -182,8 +182,7 @@ class MegaMixer(Convolving):
         with without_autocast(q):
             bias = self.bias(size)[size - 1 + places - place[:, None]]  # (B, C)
             seen = (places <= place[:, None])[:, None]  # (B, 1, C)
-            how = _softmax if self.config.attention == "softmax" else self._elementwise
-            return how(q, keys, values, bias[:, None], seen)
+            return self._weighed(q, keys, values, bias[:, None], seen)
 
     def _average(self, averaged: Tensor) -> Tensor:
         """m (B, L, D), of what the EMA gives."""
@@ -210,8 +209,7 @@ class MegaMixer(Convolving):
         with without_autocast(q):
             bias = toeplitz(self.bias(size))  # (C, C)
             allowed = self._allowed(length, size, lengths, q.device)
-            how = _softmax if self.config.attention == "softmax" else self._elementwise
-            o = how(q, k, v, bias, allowed)  # (B, N, C, V)
+            o = self._weighed(q, k, v, bias, allowed)  # (B, N, C, V)
         return o.flatten(1, 2)[:, :length]
 
     def _allowed(
@@ -231,9 +229,16 @@ class MegaMixer(Convolving):
         real = real | ~real.any(-1, keepdim=True)  # a softmax over nothing would be NaN
         return real[:, :, None]  # (B, N, 1, C)
 
-    def _elementwise(
+    def _weighed(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, allowed: Tensor | None
     ) -> Tensor:
+        """The values, weighed by how f sees the scores."""
+        if self.config.attention == "softmax":
+            added = bias.to(q.dtype)
+            if allowed is not None:
+                added = added.masked_fill(~allowed, -math.inf)  # (C, C) or (B, N, C, C)
+            # chunks in the place of heads
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=added)
         keys = k.shape[-2] if allowed is None else allowed.sum(-1, keepdim=True)
         scores = (q @ k.mT).to(bias.dtype) / keys + bias  # (B, N, C, C)
         if self.config.attention == "laplace":
@@ -281,10 +286,3 @@ class RotaryBias(nn.Module):
 def toeplitz(offsets: Tensor) -> Tensor:
     """The matrix (C, C) whose entry (i, j) is the offset of j - i; offsets are (2 C - 1,)."""
     return offsets.unfold(0, (len(offsets) + 1) // 2, 1).flip(0)
-
-
-def _softmax(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, allowed: Tensor | None) -> Tensor:
-    added = bias.to(q.dtype)
-    if allowed is not None:
-        added = added.masked_fill(~allowed, -math.inf)  # (C, C) or (B, N, C, C)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=added)  # chunks in the place of heads

@@ -101,7 +101,7 @@ def test_laplace_touches_the_squared_relu_where_the_paper_says():
     for attention in ("laplace", "relu2"):
         mixer.config = MegaConfig(attention=attention, qk_dim=4)
         one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-        weight = mixer._elementwise(0 * one, one, one, x.view(1, 1), None).squeeze()
+        weight = mixer._weighed(0 * one, one, one, x.view(1, 1), None).squeeze()
         (slope,) = torch.autograd.grad(weight, x)
         assert weight.item() == pytest.approx(0.5)
         assert slope.item() == pytest.approx(math.sqrt(2))

@@ -91,9 +91,13 @@ class ChelaMixer(nn.Module):
         self.short_conv = (
             ShortConv(dim, config.short_conv_width, causal) if config.use_short_conv else None
         )
-        self.long_conv = _long_conv(dim, max_length, causal, config)
+        self.long_conv: LongConv | FoldedLongConv | None = None
+        if config.use_long_conv:
+            kernel = _long_kernel(dim, max_length, 1 if causal else 2, config)
+            branches = config.branch_widths, config.branch_norm
+            self.long_conv = LongConv(kernel, dim, causal, *branches)
         self.value = linear(dim, v_dim)
-        self.attention = _attention(dim, v_dim, causal, config)
+        self.attention = _attention(dim, v_dim, causal, config) if config.use_attention else None
         self.gate = GATES[config.gate](dim, v_dim, config.dropout)
         self.path = None if config.conv_path == "none" else PATHS[config.conv_path](dim)
 
@@ -230,18 +234,7 @@ class ChelaMixer(nn.Module):
             self.long_conv = self.long_conv.fold()
 
 
-def _long_conv(
-    dim: int, max_length: int, causal: bool, config: ChelaConfig
-) -> LongConv | FoldedLongConv | None:
-    if not config.use_long_conv:
-        return None
-    kernel = _long_kernel(dim, max_length, 1 if causal else 2, config)
-    return LongConv(kernel, dim, causal, config.branch_widths, config.branch_norm)
-
-
-def _attention(dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> LinearAttention | None:
-    if not config.use_attention:
-        return None
+def _attention(dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> LinearAttention:
     return LinearAttention(
         dim,
         config.qk_dim,
