@@ -10,8 +10,7 @@ from functools import partial
 
 import mlp_case
 import pytest
-import test_norm_linear
-import test_query_key
+import test_projections
 import test_wavelet_tree
 import torch
 from attention_case import Case, fused
@@ -22,8 +21,6 @@ from torch.utils.checkpoint import checkpoint
 
 from chela.kernels import launching, long_conv, short_conv
 from chela.kernels.linear_attention import tuning
-from chela.kernels.norm_linear import norm_linear
-from chela.kernels.query_key import query_key
 from chela.kernels.token_mlp import mlp
 from chela.kernels.wavelet_tree import wavelet_tree
 
@@ -86,12 +83,12 @@ OPERATIONS = {  # leaves in a dtype and of a length, and what is called with the
         for form in ("causal", "decayed", "bidirectional")
     },
     "norm_linear": (
-        lambda dtype, length: test_norm_linear.case("layer", dtype, length=length),
-        lambda t: norm_linear(**test_norm_linear.arguments("layer", t), **TRITON),
+        lambda dtype, length: test_projections.case("layer", dtype, length=length),
+        partial(test_projections.call, "layer"),
     ),
     "query_key": (
-        lambda dtype, length: test_query_key.case(dtype, length=length),
-        lambda t: query_key(*test_query_key.arguments(t), **TRITON),
+        lambda dtype, length: test_projections.case("query_key", dtype, length=length),
+        partial(test_projections.call, "query_key"),
     ),
     "wavelet_tree": (
         # in float32 alone, and of fewer taps than the tree has
