@@ -13,6 +13,7 @@ from torch import Tensor
 from chela.kernels.choice import Implementation
 from chela.kernels.norm_linear import eager
 from chela.kernels.tokens import NO_NORM, TokenNorm
+from chela.kernels.tokens.limits import check_map
 
 __all__ = ["norm_linear"]
 
@@ -46,13 +47,7 @@ def norm_linear(
         ValueError: shapes do not fit together, or ``implementation`` does not serve these
             arguments.
     """
-    if x.ndim != 3 or weight.ndim != 2 or weight.shape[1] != x.shape[-1]:
-        raise ValueError(
-            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit; "
-            "give x as (B, L, D) and weight as (N, D)"
-        )
-    if bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias is {tuple(bias.shape)}; give (N,) = ({weight.shape[0]},)")
+    check_map(x, weight, bias)
     norm.check(x.shape[-1])
     dtype = x.dtype if dtype is None else dtype
     if implementation == "torch":

@@ -13,6 +13,7 @@ from torch import Tensor
 from chela.kernels.choice import Implementation
 from chela.kernels.query_key import eager
 from chela.kernels.query_key.arguments import Affines
+from chela.kernels.tokens.limits import check_map
 
 __all__ = ["Affines", "query_key"]
 
@@ -44,13 +45,7 @@ def query_key(
         ValueError: shapes do not fit together, or ``implementation`` does not serve these
             arguments.
     """
-    if z.ndim != 3 or weight.ndim != 2 or weight.shape[1] != z.shape[-1]:
-        raise ValueError(
-            f"z {tuple(z.shape)} and weight {tuple(weight.shape)} do not fit; "
-            "give z as (B, L, D) and weight as (N, D)"
-        )
-    if bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias is {tuple(bias.shape)}; give (N,) = ({weight.shape[0]},)")
+    check_map(z, weight, bias)
     affines.check(weight.shape[0])
     dtype = z.dtype if dtype is None else dtype
     if implementation == "torch":

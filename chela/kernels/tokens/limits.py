@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 MAX_DIM = 512  # a tile holds whole tokens, and with them a multiprocessor's memory
 FAST_DIM = 128  # the widest tokens for which a sweep showed a gain over torch.compile
 CHUNK = 64  # features of the other side that a program takes at a time
@@ -13,6 +15,21 @@ def obstacle(dim: int) -> str | None:
     if dim <= MAX_DIM:
         return None
     return f"D={dim}: the token-wise Triton kernels serve up to {MAX_DIM} channels"
+
+
+def check_map(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Hold a linear map against its x.
+
+    Raises:
+        ValueError: x is not (B, L, D), weight not (N, D) or bias not (N,).
+    """
+    if x.ndim != 3 or weight.ndim != 2 or weight.shape[1] != x.shape[-1]:
+        raise ValueError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit; "
+            "give x as (B, L, D) and weight as (N, D)"
+        )
+    if bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias is {tuple(bias.shape)}; give (N,) = ({weight.shape[0]},)")
 
 
 def drawback(dim: int, features: int) -> str | None:

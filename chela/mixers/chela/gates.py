@@ -11,17 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import token_mlp
-from chela.kernels.choice import Implementation
-from chela.kernels.tokens import drawback, obstacle
-from chela.layers.basic import Dropout, compute_dtype, linear
+from chela.layers.basic import Dropout, linear
+from chela.layers.token_mlp import TokenMLP
 
 
-class SiluGate(nn.Module):
+class SiluGate(TokenMLP):
     """Wo (silu(z Wg) * o): the convolutions decide what of the attention passes."""
-
-    operation = "token_mlp"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
 
     def __init__(self, dim: int, v_dim: int, dropout: float) -> None:
         super().__init__()
@@ -37,18 +32,10 @@ class SiluGate(nn.Module):
         """The mixer's input h and z (B, L, D) and silu(z Wg) * o (B, L, v_dim) to (B, L, D)."""
         return self.out(self.dropout(gated))
 
-    @property
-    def fuses_residual(self) -> bool:
-        """Whether ``add_to`` is to be called instead of the two steps."""
-        return self.implementation == "triton"
-
-    def kernel_obstacle(self) -> str | None:
-        """Why the kernels cannot serve this gate; None where they can."""
-        return obstacle(self.out.out_features)
-
-    def kernel_drawback(self) -> str | None:
-        """Why torch.compile is to be preferred to them; None where they are faster."""
-        return drawback(self.out.out_features, self.out.in_features)
+    def weights(self) -> token_mlp.Weights:
+        """Both maps."""
+        gate, out = self.gate, self.out
+        return token_mlp.Weights(gate.weight, gate.bias, out.weight, out.bias)
 
     def add_to(
         self, x: Tensor | None, z: Tensor, o: Tensor, lengths: Tensor | None, dropout: float
@@ -65,19 +52,7 @@ class SiluGate(nn.Module):
         Returns:
             (B, L, D).
         """
-        gate, out = self.gate, self.out
-        return token_mlp.mlp(
-            z,
-            token_mlp.Weights(gate.weight, gate.bias, out.weight, out.bias),
-            factor=o,
-            residual=x,
-            lengths=lengths,
-            hidden_dropout=self.dropout.rate,
-            dropout=dropout,
-            tied_dropout=self.dropout.tied,
-            dtype=compute_dtype(z),
-            implementation=self.implementation,
-        )
+        return self.fused(z, factor=o, residual=x, lengths=lengths, dropout=dropout)
 
 
 class NoGate(nn.Module):
