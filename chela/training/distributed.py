@@ -32,6 +32,7 @@ from chela.layers.sequence import share_sequences
 PAUSE = 0.5  # seconds between two looks at the other processes
 WHY = "perhaps for want of memory"
 PATIENCE = 5.0  # seconds that a process has to notice by itself that another one is gone
+LEADER = "CHELA_LEADER"  # in the environment of those that the first process starts: its number
 MISSED = timedelta(minutes=10)  # after which another machine that fell silent counts as gone
 
 
@@ -202,8 +203,10 @@ class Companions:
 
     def __init__(self, alone: Callable[[str], int]) -> None:
         self._alone = alone
-        self._parent = os.getppid()
         self._outside = is_started_outside()
+        ours = not self._outside and not is_leader()
+        # it may be gone by now, since imports take seconds
+        self._parent = int(os.environ.get(LEADER, os.getppid())) if ours else os.getppid()
         self._started: Sequence[subprocess.Popen[bytes]] = ()
         self._over = threading.Event()
 
@@ -217,6 +220,7 @@ class Companions:
     def watch(self) -> None:
         """From now on; to be called before the others are started."""
         if is_leader() and not self._outside:
+            os.environ[LEADER] = str(os.getpid())
             subprocess_script._launch_process_observer = self._take_over  # type: ignore[assignment, attr-defined]
         else:
             self._begin()

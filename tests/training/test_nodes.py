@@ -24,7 +24,14 @@ from chela.launch.sweep import SweepCallback, _keeps_the_cell
 from chela.launch.turns import FOLDER
 from chela.records.state import lease_of
 from chela.training.agreement import agreed, decided, refuse_others
-from chela.training.distributed import as_started, environment, is_leader, is_started_outside
+from chela.training.distributed import (
+    LEADER,
+    Companions,
+    as_started,
+    environment,
+    is_leader,
+    is_started_outside,
+)
 from chela.training.ending import Ending
 from chela.training.engine import Engine
 from chela.training.folder import RunFolder
@@ -240,6 +247,17 @@ def test_where_the_first_process_was_killed_the_next_one_says_it(
         raise RuntimeError("gloo: connection closed by peer")
     assert ended.value.code == 1
     assert "cannot go on: its first process was killed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("leader", [os.getppid(), 2**22 + 1])  # the kernel has no larger number
+def test_a_process_whose_first_one_was_killed_before_it_had_begun_ends(
+    leader: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for half an hour for one that is not there."""
+    started_by(monkeypatch, {"LOCAL_RANK": "1", LEADER: str(leader)})
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    what = Companions(lambda _: 1)._look()
+    assert what is None if leader == os.getppid() else "its first process was killed" in str(what)
 
 
 @pytest.mark.parametrize(
