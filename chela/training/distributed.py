@@ -28,6 +28,7 @@ from chela.config.schema import RunConfig
 from chela.errors import RunError
 from chela.layers.processes import processes
 from chela.layers.sequence import share_sequences
+from tasks.signals import STOPPING
 
 PAUSE = 0.5  # seconds between two looks at the other processes
 WHY = "perhaps for want of memory"
@@ -217,6 +218,12 @@ class Companions:
             return environment().local_rank() == 0
         return os.getppid() != self._parent and os.environ.get("LOCAL_RANK") == "1"
 
+    @property
+    def asked(self) -> int | None:
+        """The signal to stop that one of them died by, which was not ready for it; else None."""
+        died_by = (-(process.poll() or 0) for process in self._started)
+        return next((number for number in died_by if number in STOPPING), None)
+
     def watch(self) -> None:
         """From now on; to be called before the others are started."""
         if is_leader() and not self._outside:
@@ -270,7 +277,8 @@ class Companions:
         for rank, process in enumerate(self._started, 1):
             status = process.poll()
             if status is not None and status < 0:
-                return f"its process {rank} was killed by {signal.Signals(-status).name}, {WHY}"
+                why = f", {WHY}" if -status == signal.SIGKILL else ""
+                return f"its process {rank} was killed by {signal.Signals(-status).name}{why}"
             if status:
                 return f"its process {rank} ended with status {status}, as it says above"
         if self._outside and os.getppid() != self._parent:

@@ -119,7 +119,8 @@ class Ending:
 
     def _left_alone(self, what: str) -> OwnError | SystemExit:
         """What to raise when another process is gone: one of those that are left says it."""
-        received = self.stopping.received
+        # a group's signal does not interrupt this one where it waits for the others
+        received = self.stopping.received or self.companions.asked
         if self.leads and received is not None:  # it came before the other one was ready
             self.record("interrupted", self.so_far())
             self._say_how_to_go_on(f"{signal.Signals(received).name}; {what}", saved=False)

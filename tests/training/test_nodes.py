@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -247,6 +248,24 @@ def test_where_the_first_process_was_killed_the_next_one_says_it(
         raise RuntimeError("gloo: connection closed by peer")
     assert ended.value.code == 1
     assert "cannot go on: its first process was killed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
+def test_a_signal_to_stop_that_another_process_was_not_ready_for_is_one(
+    number: signal.Signals, composed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm sends it to all of them; the first one waits for the other, and cannot note it."""
+    recorded: list[str] = []
+    ending = Ending(RunFolder(parse(composed())), Screen(quiet=True), leads=True)
+    monkeypatch.setattr(ending, "record", lambda status, _: recorded.append(status))
+    process = Mock(**{"poll.return_value": -number})
+    monkeypatch.setattr(ending.companions, "_started", [process])
+    stops = number == signal.SIGUSR1
+    with pytest.raises(SystemExit if stops else OwnError) as ended, ending.recorded():
+        raise RuntimeError("gloo: connection closed by peer")
+    assert recorded == ["interrupted" if stops else "failed"]
+    if stops:
+        assert ended.value.code == 138
 
 
 @pytest.mark.parametrize("leader", [os.getppid(), 2**22 + 1])  # the kernel has no larger number
