@@ -27,8 +27,12 @@ def value_parts(dk: int, dv: int, forgets: bool = False) -> int | None:
     """
     _, widest = _widest(dk, forgets)
     fewest = -(-dv // widest)
-    fitting = (n for n in range(fewest, max(fewest, dv // MIN_PART) + 1) if dv % n == 0)
-    return min(fitting, key=lambda parts: parts << (dv // parts - 1).bit_length(), default=None)
+    found, least = None, 0
+    for parts in range(fewest, max(fewest, dv // MIN_PART) + 1):  # a compiler traces no min(key=)
+        width = parts << (dv // parts - 1).bit_length()
+        if dv % parts == 0 and (found is None or width < least):
+            found, least = parts, width
+    return found
 
 
 def _widest(dk: int, forgets: bool) -> tuple[int, int]:
