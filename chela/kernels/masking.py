@@ -19,6 +19,16 @@ def valid_mask(lengths: Tensor, length: int) -> Tensor:
     return torch.arange(length, device=lengths.device) < lengths[:, None]  # (B, L)
 
 
+def check_lengths(lengths: Tensor | None, x: Tensor) -> None:
+    """Hold ``lengths`` against x (B, ...): one that is broadcast would be another sequence's.
+
+    Raises:
+        ValueError: they are not (B,).
+    """
+    if lengths is not None and lengths.shape != x.shape[:1]:
+        raise ValueError(f"lengths are {tuple(lengths.shape)}; give (B,) = ({x.shape[0]},)")
+
+
 def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
     """``x`` with zeros at padded positions, whatever stood there, even NaN.
 
@@ -28,9 +38,13 @@ def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
 
     Returns:
         A tensor of the shape and dtype of ``x``; the gradient is zero at padded positions.
+
+    Raises:
+        ValueError: the lengths are not those of the B sequences.
     """
     if lengths is None:
         return x
+    check_lengths(lengths, x)
     padded = ~valid_mask(lengths, x.shape[1])
     return x.masked_fill(padded.view(*padded.shape, *[1] * (x.ndim - 2)), 0)
 

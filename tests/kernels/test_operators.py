@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from chela.kernels import launching, long_conv, short_conv
-from chela.kernels.linear_attention import tuning
-from chela.kernels.token_mlp import mlp
+from chela.kernels.linear_attention import bidirectional, causal, tuning
+from chela.kernels.norm_linear import norm_linear
+from chela.kernels.token_mlp import Weights, mlp
 from chela.kernels.wavelet_tree import wavelet_tree
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
@@ -172,6 +173,26 @@ def test_a_second_derivative_is_refused(name):
     (gradient,) = torch.autograd.grad(form(*leaves)[0].sum(), leaves[:1], create_graph=True)
     with pytest.raises(RuntimeError, match="implementation='torch'"):
         gradient.sum().backward()
+
+
+@pytest.mark.parametrize("implementation", ["torch", "triton"])
+def test_what_would_be_broadcast_is_refused(implementation):
+    """By Triton it would be read beyond its end."""
+    x, how = torch.ones(2, 3, 4, device=DEVICE), {"implementation": implementation}
+    one = torch.ones(1, dtype=torch.int64, device=DEVICE)
+    heads = [x[:, :, None]] * 3
+    with pytest.raises(ValueError, match=r"skip is \(1,\); give \(D,\) = \(4,\)"):
+        long_conv.convolve(x, x.mT, one, **how)
+    with pytest.raises(ValueError, match=r"bias is \(1,\); give \(D,\) = \(4,\)"):
+        short_conv.convolve(x, x[0].mT, one, causal=True, **how)
+    for form, given in (
+        (bidirectional, heads),
+        (causal, heads),
+        (norm_linear, (x, x[0], x[0, :, 0])),
+        (mlp, (x, Weights(x[0], x[0, :, 0], x[0].mT, x[0, 0]))),
+    ):
+        with pytest.raises(ValueError, match=r"lengths are \(1,\); give \(B,\) = \(2,\)"):
+            form(*given, lengths=one, **how)
 
 
 @each_operation

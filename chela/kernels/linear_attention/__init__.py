@@ -23,6 +23,7 @@ from chela.kernels.linear_attention import decayed, eager
 from chela.kernels.linear_attention.decayed import state as decayed_state
 from chela.kernels.linear_attention.eager import read, state
 from chela.kernels.linear_attention.limits import obstacle
+from chela.kernels.masking import check_lengths
 from chela.kernels.precision import accumulation_dtype
 
 __all__ = [
@@ -65,6 +66,7 @@ def bidirectional(
         ValueError: shapes or dtypes do not fit together, or the kernels do not have them.
     """
     _check(q, k, v, token_axes=2)
+    check_lengths(lengths, v)
     _check_epilogue(v, norm_weight, gate)
     if implementation == "triton" and q.numel() and v.numel():
         from chela.kernels.linear_attention import triton
@@ -116,6 +118,7 @@ def causal(
             ``chunk_size`` < 1.
     """
     _check(q, k, v, token_axes=2, shared=True)
+    check_lengths(lengths, v)
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}: a chunk has at least one token, e.g. 64")
     if initial_state is not None:

@@ -43,7 +43,7 @@ def convolve(
         (B, L, D) in the dtype of x, accumulated in float32 (float64 for float64 x).
 
     Raises:
-        ValueError: the kernel does not fit x, or Triton cannot run on its device.
+        ValueError: kernel or skip do not fit x, or Triton cannot run on its device.
     """
     if x.ndim != 3 or kernel.ndim != 3 or kernel.shape[1] != x.shape[-1]:
         raise ValueError(
@@ -54,6 +54,8 @@ def convolve(
         raise ValueError(
             f"a kernel {tuple(kernel.shape)}: give 1 direction (causal) or 2, and a tap at least"
         )
+    if skip is not None and skip.shape != x.shape[2:]:
+        raise ValueError(f"skip is {tuple(skip.shape)}; give (D,) = ({x.shape[2]},)")
     found = scheme(x.shape[1], x.dtype)
     if implementation == "torch" or found == "fft":
         return eager.convolve(x, kernel, skip)

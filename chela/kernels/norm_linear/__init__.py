@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from chela.kernels.choice import Implementation
+from chela.kernels.masking import check_lengths
 from chela.kernels.norm_linear import eager
 from chela.kernels.tokens import NO_NORM, TokenNorm
 from chela.kernels.tokens.limits import check_map
@@ -48,6 +49,7 @@ def norm_linear(
             arguments.
     """
     check_map(x, weight, bias)
+    check_lengths(lengths, x)
     norm.check(x.shape[-1])
     dtype = x.dtype if dtype is None else dtype
     if implementation == "torch":

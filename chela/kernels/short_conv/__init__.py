@@ -46,7 +46,7 @@ def convolve(
         (B, L, D) in the dtype of x.
 
     Raises:
-        ValueError: the weight does not fit x, a centred width is even, or ``implementation`` does
+        ValueError: weight or bias do not fit x, a centred width is even, or ``implementation`` does
             not serve these arguments.
     """
     if weight.ndim != 2 or x.ndim != 3 or weight.shape[0] != x.shape[-1]:
@@ -58,6 +58,8 @@ def convolve(
     if width < 1 or (not causal and width % 2 == 0):
         wanted = "at least 1" if causal else "odd, to lie around a token"
         raise ValueError(f"a kernel of width {width}: make the width {wanted}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias is {tuple(bias.shape)}; give (D,) = ({len(weight)},)")
     if implementation == "torch":
         return eager.convolve(x, weight, bias, causal=causal, activation=activation)
     from chela.kernels.short_conv import fused  # Triton exists on Linux only

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from chela.kernels.choice import Implementation
+from chela.kernels.masking import check_lengths
 from chela.kernels.token_mlp import eager
 from chela.kernels.token_mlp.arguments import Weights
 from chela.kernels.tokens import NO_NORM, TokenNorm
@@ -62,6 +63,7 @@ def mlp(
             ``implementation`` does not serve these arguments.
     """
     _check(x, weights, norm, factor, residual, add_x)
+    check_lengths(lengths, x)
     for name, p in (("hidden_dropout", hidden_dropout), ("dropout", dropout)):
         if not 0 <= p < 1:
             raise ValueError(f"{name}={p}: give a probability of at least 0 and below 1")
