@@ -5,17 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from attention_case import DEVICE, KINDS, Case, check, fused
-from comparison import assert_close, assert_replays, assert_same, narrowed
+from comparison import assert_close, assert_replays, assert_same, gpu_only, narrowed
 from torch import Tensor
 
 from chela.kernels import linear_attention
 from chela.kernels.linear_attention import tuning
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA GPU; the interpreter is too slow"),
-    pytest.mark.usefixtures("poisoned_memory"),
-]
+pytestmark = [*gpu_only, pytest.mark.usefixtures("poisoned_memory")]
 
 HEADS = [(16, 16), (32, 32), (48, 48), (64, 64), (128, 128), (16, 128), (64, 32), (64, 256)]
 EVERYTHING = {"batch": 4, "ragged": True, "norm": True, "gate": True}

@@ -61,7 +61,7 @@ def test_mixers_tell_the_order_of_tokens_unless_they_have_no_positions(name):
     assert (moved > 1e-6) is not name.endswith("-none")
 
 
-@pytest.mark.parametrize("name", ["transformer", "s4d", "sgconv", "mega"])
+@pytest.mark.parametrize("name", ["chela", "transformer", "s4d", "sgconv", "mega"])
 def test_dropout_acts_in_training_only(name):
     mixer = make_baseline(name, dropout=0.5)
     x = torch.randn(2, 9, DIM, dtype=torch.float64)
@@ -121,13 +121,14 @@ def test_a_batch_longer_than_the_model_is_refused(name):
 @pytest.mark.parametrize(
     ("name", "kernels"),
     [
+        ("chela", {"long_conv.kernel.sub_kernels"}),
         ("transformer", set()),
         ("linear_transformer", set()),
         ("s4d", {"kernel.log_dt", "kernel.log_decay", "kernel.frequency"}),
         ("sgconv", {"kernel.sub_kernels"}),
         ("mega", {"ema.alpha", "ema.delta", "ema.beta", "ema.eta"}),
     ],
-    ids=["transformer", "linear_transformer", "s4d", "sgconv", "mega"],
+    ids=["chela", "transformer", "linear_transformer", "s4d", "sgconv", "mega"],
 )
 def test_what_is_trained_at_the_kernels_rate(name, kernels):
     mixer = make_baseline(name)

@@ -142,32 +142,6 @@ def test_unit_queries_and_keys_per_head_and_one_of_zeros_alone():
     assert views.shift_q.grad.norm() < 1e5
 
 
-def test_the_chunk_size_does_not_change_the_result():
-    x = torch.randn(2, 21, DIM, dtype=torch.float64)
-    results = [make_mixer(True, chunk_size=size)(x) for size in (1, 4, 64)]
-    torch.testing.assert_close(results[0], results[1])
-    torch.testing.assert_close(results[0], results[2])
-
-
-def test_dropout_acts_in_training_only():
-    mixer = make_mixer(dropout=0.5)
-    x = torch.randn(2, 9, DIM, dtype=torch.float64)
-    assert not torch.equal(mixer.train()(x), mixer(x))
-    assert torch.equal(mixer.eval()(x), mixer(x))
-
-
-def test_only_the_long_kernel_gets_the_kernels_learning_rate():
-    mixer = make_mixer()
-    names = {id(parameter): name for name, parameter in mixer.named_parameters()}
-    kernels = [
-        names[id(parameter)]
-        for module in mixer.modules()
-        if hasattr(module, "kernel_parameters")
-        for parameter in module.kernel_parameters()
-    ]
-    assert kernels == ["long_conv.kernel.sub_kernels"]
-
-
 def test_every_operation_says_which_implementation_runs():
     found = {
         module.operation: module.implementation
