@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from comparison import assert_same
 from torch import Tensor
 
 from chela.kernels import linear_attention
 from chela.kernels.linear_attention import naive
+from tests.kernels.comparison import assert_same
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import token_cases
 import torch
-from token_cases import TOLERANCES
 from torch import Tensor
 
 from chela.kernels.token_mlp import Weights, mlp, naive
+from tests.kernels import token_cases
+from tests.kernels.token_cases import TOLERANCES
 
 PARTS = ["mlp", "glu", "gate", "gate-alone"]  # what of a block it is
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import assert_same
+
+from tests.kernels.comparison import assert_same
 
 
 def test_every_wrong_output_and_gradient_is_named():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import assert_same, narrowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,6 +17,7 @@ from chela.kernels.linear_attention import (
     obstacle,
     recurrent_step,
 )
+from tests.kernels.comparison import assert_same, narrowed
 
 LENGTHS = [1, 2, 63, 64, 65, 130]
 

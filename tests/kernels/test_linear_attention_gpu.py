@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_case import DEVICE, KINDS, Case, check, fused
-from comparison import assert_close, assert_replays, assert_same, gpu_only, narrowed
 from torch import Tensor
 
 from chela.kernels import linear_attention
 from chela.kernels.linear_attention import tuning
+from tests.kernels.attention_case import DEVICE, KINDS, Case, check, fused
+from tests.kernels.comparison import assert_close, assert_replays, assert_same, gpu_only, narrowed
 
 pytestmark = [*gpu_only, pytest.mark.usefixtures("poisoned_memory")]
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_case import DEVICE, KINDS, Case, check, fused, specified
-from comparison import assert_close, assert_same, narrowed
 from torch import Tensor
 
 from chela.kernels import linear_attention
@@ -18,6 +16,8 @@ from chela.kernels.linear_attention.bidirectional_triton import bidirectional_at
 from chela.kernels.linear_attention.causal_triton import causal_attention
 from chela.kernels.linear_attention.decayed_triton import chunk_of, decayed_attention
 from tests.conftest import program
+from tests.kernels.attention_case import DEVICE, KINDS, Case, check, fused, specified
+from tests.kernels.comparison import assert_close, assert_same, narrowed
 
 pytestmark = [
     pytest.mark.interpreted,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import assert_same, narrowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from chela.kernels.long_conv import convolve, eager, naive
+from tests.kernels.comparison import assert_same, narrowed
 
 LENGTHS = [1, 2, 63, 64, 65, 130]
 

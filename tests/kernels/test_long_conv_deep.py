@@ -10,14 +10,14 @@ import math
 
 import pytest
 import torch
-from comparison import DEVICE, assert_same, narrowed, on_a_gpu
 from hypothesis import given
 from hypothesis import strategies as st
-from test_long_conv_triton import TOLERANCES, inputs
 
 from chela.kernels.long_conv import convolve, deep, eager, naive
 from chela.kernels.long_conv.scheme import MAX_LENGTH, TWO_FACTORS
 from tests.conftest import program
+from tests.kernels.comparison import DEVICE, assert_same, narrowed, on_a_gpu
+from tests.kernels.test_long_conv_triton import TOLERANCES, inputs
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("uninitialised_memory_is_nan")]
 

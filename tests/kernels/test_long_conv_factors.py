@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from comparison import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,6 +15,7 @@ from chela.kernels.long_conv.factors import LARGEST_TILE, factors
 from chela.kernels.long_conv.monarch import factor_sizes, room_bound, room_for
 from chela.kernels.long_conv.scheme import MAX_LENGTH, TWO_FACTORS
 from chela.kernels.long_conv.spectrum import spectrum, spectrum_gradient
+from tests.kernels.comparison import assert_close
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import DEVICE, assert_close, assert_same, gpu_only, narrowed
 from torch import Tensor
 
 from chela.kernels.long_conv import convolve, eager, monarch, naive
+from tests.kernels.comparison import DEVICE, assert_close, assert_same, gpu_only, narrowed
 
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 2e-3, torch.float32: 1e-5}
 

@@ -8,22 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import mlp_case
 import pytest
-import test_projections
-import test_wavelet_tree
 import torch
-from attention_case import Case, fused
-from comparison import DEVICE, assert_close, assert_replays, gpu_only
-from token_cases import lengths_of
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from chela.kernels import launching, long_conv, short_conv
+from chela.kernels.exponentials import exponential_sums
 from chela.kernels.linear_attention import bidirectional, causal, tuning
 from chela.kernels.norm_linear import norm_linear
 from chela.kernels.token_mlp import Weights, mlp
 from chela.kernels.wavelet_tree import wavelet_tree
+from tests.kernels import mlp_case, test_exponentials, test_projections, test_wavelet_tree
+from tests.kernels.attention_case import Case, fused
+from tests.kernels.comparison import DEVICE, assert_close, assert_replays, gpu_only
+from tests.kernels.token_cases import lengths_of
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 
@@ -90,6 +89,11 @@ OPERATIONS = {  # leaves in a dtype and of a length, and what is called with the
     "query_key": (
         lambda dtype, length: test_projections.case("query_key", dtype, length=length),
         partial(test_projections.call, "query_key"),
+    ),
+    "exponential_sums": (
+        # in float32 alone, and of any number of taps
+        lambda dtype, length: dict(zip("abcd", test_exponentials.draw(2, 3, 5), strict=True)),
+        lambda t: [exponential_sums(*t.values(), 70, **TRITON)],
     ),
     "wavelet_tree": (
         # in float32 alone, and of fewer taps than the tree has

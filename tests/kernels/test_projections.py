@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import token_cases
 import torch
-from comparison import assert_close, on_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_cases import NORMS, TOLERANCES, lengths_of, padding
 from torch import Tensor
 
 from chela.kernels.norm_linear import fused as fused_norm_linear
@@ -19,6 +16,9 @@ from chela.kernels.norm_linear import norm_linear
 from chela.kernels.query_key import Affines, query_key
 from chela.kernels.query_key import fused as fused_query_key
 from chela.kernels.query_key import naive as naive_query_key
+from tests.kernels import token_cases
+from tests.kernels.comparison import assert_close, on_a_gpu
+from tests.kernels.token_cases import NORMS, TOLERANCES, lengths_of, padding
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 AFFINES = ["scale_q", "shift_q", "scale_k", "shift_k"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import DEVICE, assert_close, assert_same, gpu_only, narrowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from chela.kernels.short_conv import convolve, eager, fused_kernels, naive
+from tests.kernels.comparison import DEVICE, assert_close, assert_same, gpu_only, narrowed
 
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 

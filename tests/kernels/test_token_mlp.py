@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import on_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlp_case import PARTS, arguments, case, check
-from token_cases import DEVICE, NORMS, lengths_of, padding
 
 from chela.kernels.token_mlp import Weights, fused, mlp, naive
 from chela.kernels.tokens import NO_NORM, TokenNorm
 from tests.conftest import program
+from tests.kernels.comparison import on_a_gpu
+from tests.kernels.mlp_case import PARTS, arguments, case, check
+from tests.kernels.token_cases import DEVICE, NORMS, lengths_of, padding
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from comparison import assert_close
-from mlp_case import arguments, case
-from token_cases import DEVICE
 from torch import Tensor
 
 from chela.kernels.token_mlp import Weights, mlp
+from tests.kernels.comparison import assert_close
+from tests.kernels.mlp_case import arguments, case
+from tests.kernels.token_cases import DEVICE
 
 pytestmark = [pytest.mark.interpreted, pytest.mark.usefixtures("poisoned_memory")]
 TOKENS, DIM, P = 160, 60, 0.3

@@ -8,10 +8,10 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from comparison import DEVICE
 
 import chela.kernels
 from chela.kernels.turn_kernels import cos_sin
+from tests.kernels.comparison import DEVICE
 
 pytestmark = pytest.mark.interpreted
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import DEVICE, assert_close, assert_same, narrowed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from chela.kernels import use_kernels
 from chela.kernels.wavelet_tree import fused, naive, wavelet_tree
 from chela.mixers.long_kernels import WaveletKernel
+from tests.kernels.comparison import DEVICE, assert_close, assert_same, narrowed
 
 pytestmark = pytest.mark.interpreted
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparison import assert_close, on_a_gpu
-from token_cases import DEVICE
 from torch import Tensor
 
 from chela.kernels.tokens import launching
+from tests.kernels.comparison import assert_close, on_a_gpu
+from tests.kernels.token_cases import DEVICE
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 NARROW = [torch.bfloat16, torch.float16]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from comparison import DEVICE, assert_same
 from torch import Tensor
 
 from chela.kernels.tokens import TokenNorm
+from tests.kernels.comparison import DEVICE, assert_same
 
 TOLERANCES = {torch.bfloat16: 5e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 NORMS = ["none", "affine", "layer", "rms"]

@@ -6,9 +6,6 @@ import itertools
 
 import pytest
 import torch
-from baseline_variants import EVERY, NAMES, make_baseline, subject
-from variants import CAUSAL as ONLY_CAUSAL
-from variants import MIXERS
 
 from chela.config.settings import OptimizerConfig
 from chela.kernels import use_kernels
@@ -22,6 +19,9 @@ from chela.testing import (
     steps_are_the_whole_sequence,
 )
 from chela.training.optim import parameter_groups
+from tests.model.baseline_variants import EVERY, NAMES, make_baseline, subject
+from tests.model.variants import CAUSAL as ONLY_CAUSAL
+from tests.model.variants import MIXERS
 
 CAUSAL = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 # Of CHELA: its operations are held to naive forms, and test_stepping.py has the steps.

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from variants import BACKBONES, MIXERS, make_model
 
 from chela.mixers import ChelaConfig, ChelaMixer, MegaMixer, S4DMixer, SGConvMixer
 from chela.mixers.mega import MegaConfig
@@ -17,6 +16,7 @@ from chela.mixers.sgconv import SGConvConfig
 from chela.model import BackboneConfig, Classifier
 from chela.model.head import pool
 from chela.testing import CLASSES, DIM, VOCAB, ragged
+from tests.model.variants import BACKBONES, MIXERS, make_model
 
 
 @pytest.mark.parametrize("name", BACKBONES)

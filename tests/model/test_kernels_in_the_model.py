@@ -7,9 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from comparison import assert_close
 from torch import Tensor, nn
-from variants import BACKBONES, MIXERS, make_mixer, make_model, mixer_config
 
 from chela.kernels import choice, use_kernels
 from chela.kernels.tokens import NO_NORM
@@ -20,6 +18,8 @@ from chela.mixers.chela.gates import SiluGate
 from chela.model.block import Block
 from chela.model.ffn import GLU, MLP
 from chela.testing import DIM, MAX_LENGTH, ragged, unsettled
+from tests.kernels.comparison import assert_close
+from tests.model.variants import BACKBONES, MIXERS, make_mixer, make_model, mixer_config
 
 pytestmark = pytest.mark.interpreted
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from baseline_variants import make_baseline
-from test_transformer import turned
 
 from chela.mixers import LinearTransformerConfig, LinearTransformerMixer
 from chela.mixers.linear_transformer import elu1
 from chela.testing import DIM
+from tests.model.baseline_variants import make_baseline
+from tests.model.test_transformer import turned
 
 
 def formula(mixer: LinearTransformerMixer, x: torch.Tensor, heads: int, causal: bool, turn: bool):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from variants import MIXERS, make_mixer, make_model
 
 from chela.kernels import zero_padding
 from chela.mixers.chela.long_conv import FoldedLongConv, LongConv
 from chela.testing import DIM, MAX_LENGTH, ragged
+from tests.model.variants import MIXERS, make_mixer, make_model
 
 STAGES = {
     "default": {},

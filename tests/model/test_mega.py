@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from baseline_variants import BASELINES, make_baseline
-from test_transformer import turned
 
 from chela.mixers import MegaConfig
 from chela.mixers.mega import MegaMixer, RotaryBias, SimpleBias, toeplitz
 from chela.testing import DIM
+from tests.model.baseline_variants import BASELINES, make_baseline
+from tests.model.test_transformer import turned
 
 NAMES = [name for name in BASELINES if name.startswith("mega")]
 

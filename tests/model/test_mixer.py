@@ -8,7 +8,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from variants import make_mixer, mixer_config
 
 from chela.kernels import use_kernels
 from chela.kernels.linear_attention import naive as attention
@@ -17,6 +16,7 @@ from chela.kernels.short_conv import naive as short_conv
 from chela.kernels.tokens import NO_NORM
 from chela.mixers import ChelaConfig, ChelaMixer
 from chela.testing import DIM, MAX_LENGTH
+from tests.model.variants import make_mixer, mixer_config
 
 
 def formula(mixer: ChelaMixer, h: torch.Tensor, heads: int, causal: bool) -> torch.Tensor:

@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from variants import BACKBONES, MIXERS, make_model
 
 from chela.testing import gradients, padded_further, ragged
+from tests.model.variants import BACKBONES, MIXERS, make_model
 
 CASES = [("default", name) for name in BACKBONES]  # test_baselines.py has all mixers
 CASES += [

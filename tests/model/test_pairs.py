@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from variants import MIXERS, mixer_config
 
 from chela.mixers import ChelaMixer
 from chela.model import BackboneConfig, Classifier
 from chela.testing import CLASSES, DIM, MAX_LENGTH, VOCAB, unsettled
+from tests.model.variants import MIXERS, mixer_config
 
 # Layer norm, and batch norm whose statistics could mix the two documents up.
 NORMS = ["layer", "batch"]

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from baseline_variants import EVERY
-from variants import BACKBONES, CAUSAL, make_model
 
 from chela.config.settings import ScheduleConfig
 from chela.kernels import use_kernels
@@ -16,6 +14,8 @@ from chela.mixers.s4d import S4DConfig
 from chela.model import BackboneConfig, Classifier
 from chela.testing import DIM, MAX_LENGTH, VOCAB, ragged
 from tasks.listops.task import ListOpsConfig
+from tests.model.baseline_variants import EVERY
+from tests.model.variants import BACKBONES, CAUSAL, make_model
 
 EITHER_WAY = [name for name in EVERY if name not in CAUSAL]
 

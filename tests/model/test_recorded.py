@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from baseline_variants import EVERY
-from test_stepping import make_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from chela.model.recorded import RecordedStep
 from chela.model.stepping import prefill
 from chela.testing import VOCAB
+from tests.model.baseline_variants import EVERY
+from tests.model.test_stepping import make_model
 
 
 class Tape(TorchDispatchMode):

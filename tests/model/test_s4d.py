@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from baseline_variants import make_baseline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chela.mixers.s4d import S4DMixer
 from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel, initial_frequencies
 from chela.testing import DIM
+from tests.model.baseline_variants import make_baseline
 
 
 def states(kernel: StateSpaceKernel) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from baseline_variants import make_baseline
 
 from chela.testing import DIM
+from tests.model.baseline_variants import make_baseline
 
 
 @pytest.mark.parametrize("causal", [False, True])

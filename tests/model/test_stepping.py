@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from baseline_variants import EVERY
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from variants import CAUSAL, OF_TOKENS
 
 from chela.kernels import use_kernels
 from chela.mixers import TransformerMixer
@@ -25,6 +23,8 @@ from chela.testing import (
     steps_are_the_whole_sequence,
     unsettled,
 )
+from tests.model.baseline_variants import EVERY
+from tests.model.variants import CAUSAL, OF_TOKENS
 
 
 def make_model(name: str, causal: bool = True, **backbone: Any) -> TokenModel:

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from baseline_variants import make_baseline
 
 from chela.mixers import TransformerConfig, TransformerMixer
 from chela.mixers.positions import rotate
 from chela.testing import DIM
+from tests.model.baseline_variants import make_baseline
 
 
 def turned(vector: torch.Tensor, position: int) -> torch.Tensor:
