@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 from functools import partial
@@ -37,6 +38,17 @@ def test_a_command_of_the_readme_composes(command: str) -> None:
     overrides = [each for each in arguments if not each.startswith("-")]
     first = [re.sub(r"=([^,\[]+),.*", r"=\1", each) for each in overrides]  # of a sweep's values
     parse(composed_of(*first))
+
+
+def test_scripts_are_the_commands_in_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = sorted((ROOT / "scripts").glob("*.py"))
+    for page in pages:
+        started: list[str] = []
+        monkeypatch.setattr("chela.commands.start", lambda name, _, to=started: to.append(name))
+        runpy.run_path(str(page), run_name="__main__")
+        assert started == [page.stem.replace("_", "-")]
+    names = {page.stem.replace("_", "-") for page in pages}
+    assert names == {*COMMANDS} - {"train", "test-model"}  # train.py; the tests of one's own mixer
 
 
 @pytest.mark.parametrize(

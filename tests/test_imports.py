@@ -86,3 +86,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         for module in free:
             del left[module]
     assert not left
+
+
+def test_nothing_imports_from_the_scripts() -> None:
+    files = [*FILES.values(), *(ROOT / "scripts").glob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    found = [file for file in files for name in imported(file) if name.split(".")[0] == "scripts"]
+    assert not found

@@ -1,4 +1,4 @@
-"""The commands: ``chela NAME ...``; ``train.py`` and ``scripts/report.py`` are two of them."""
+"""The commands: ``chela NAME ...``; of a checkout also ``train.py``, ``scripts/NAME.py``."""
 
 from __future__ import annotations
 
