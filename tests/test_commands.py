@@ -40,6 +40,15 @@ def test_a_command_of_the_readme_composes(command: str) -> None:
     parse(composed_of(*first))
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_what_it_is_for(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        start(name, ["--help"])
+    except SystemExit as ended:
+        assert not ended.code
+    assert "chela" in capsys.readouterr().out
+
+
 def test_scripts_are_the_commands_in_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = sorted((ROOT / "scripts").glob("*.py"))
     for page in pages:

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from chela.bench.words import parser_of
 from chela.config.choices import MODELS
 from chela.config.schema import RunConfig, compose_run
 from chela.training.build import build_model, build_task
@@ -113,11 +114,12 @@ def table(sizes: Sequence[Size]) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table of the task, or of each."""
-    if "task=all" in arguments:
+    _, overrides = parser_of("params", __doc__).parse_known_args(arguments)
+    if "task=all" in overrides:
         for task in LRA:
-            main([f"task={task}" if each == "task=all" else each for each in arguments])
+            main([f"task={task}" if each == "task=all" else each for each in overrides])
         return
-    configs = [run_config(name, arguments) for name in model_names()]
+    configs = [run_config(name, overrides) for name in model_names()]
     spec, assumed = spec_of(build_task(configs[0]))
     note = f", {spec.vocab_size} symbols assumed (its data are not prepared)" if assumed else ""
     print(f"{spec.name}: up to {spec.max_length:,} tokens{note}")
