@@ -116,6 +116,9 @@ def run_hydra(
         version.setbase("1.3")
         parser = get_args_parser()
         given = parser.parse_args(arranged(words, sweeps))
+        if given.help and not sweeps:  # of another command than train
+            said = (sys.modules[function.__module__].__doc__ or "").strip().replace("'", r"\'")
+            given.overrides.append(f"hydra.help.header='{said}'")
         _run_hydra(given, parser, function, config_path=str(CONFIGS), config_name="config")
 
 
