@@ -53,6 +53,18 @@ def stages(wanted: int) -> int:
     return wanted if TorchVersion(triton.__version__) >= "3.7.1" else 1
 
 
+def options(warps: int, ahead: int, registers: int | None = None) -> dict[str, int]:
+    """Triton's launch options.
+
+    Args:
+        warps: of a program.
+        ahead: loads in flight, where that is safe; see ``stages``.
+        registers: per thread at most; fewer let more programs share a processor. None: no limit.
+    """
+    limit = {} if registers is None else {"maxnreg": registers}
+    return {"num_warps": warps, "num_stages": stages(ahead), **limit}
+
+
 def processors(x: Tensor) -> int:
     """Multiprocessors of the device of ``x``; a few for the interpreter on a CPU."""
     if not x.is_cuda:

@@ -56,11 +56,9 @@ class Need:
     def fitting(self, room: float) -> int:
         """How many samples at once are sure to fit, in powers of two; 0: not even one."""
         most = (room - self.fixed) / max(self.each, 1)
-        return (
-            0
-            if most < 1 or room < self.least
-            else min(1 << int(most).bit_length() - 1, self.samples)
-        )
+        if most < 1 or room < self.least:
+            return 0
+        return min(1 << int(most).bit_length() - 1, self.samples)
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def estimate(model: nn.Module, task: Task, run: RunConfig, engine: Engine) -> Es
     """
     device, config = engine.device, run.trainer
     free = _free(device)
-    state, step = step_of(model, run.optimizer)
+    state, step = optimizer_bytes(model, run.optimizer)
     shared = config.devices if device.type == "cpu" else 1
 
     def line(key: str, count: int, data: Samples, train: bool, split: int = 1) -> Need:
@@ -153,7 +151,7 @@ def estimate(model: nn.Module, task: Task, run: RunConfig, engine: Engine) -> Es
     return Estimate((training, evaluation), length, free, shared)
 
 
-def step_of(model: nn.Module, config: OptimizerConfig) -> tuple[int, int]:
+def optimizer_bytes(model: nn.Module, config: OptimizerConfig) -> tuple[int, int]:
     """What an optimizer takes beside the weights.
 
     Returns:

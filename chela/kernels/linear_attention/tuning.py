@@ -7,12 +7,11 @@ bound by memory; what is chosen here is how many tiles are on their way at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from chela.kernels.launching import processors, stages
+from chela.kernels.launching import options, processors
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,9 @@ class Tiles:
     registers: int | None = None  # per thread at most; fewer let more programs share a processor
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, int]:
         """Triton's launch options."""
-        limit = {} if self.registers is None else {"maxnreg": self.registers}
-        return {"num_warps": self.warps, "num_stages": stages(self.stages), **limit}
+        return options(self.warps, self.stages, self.registers)
 
 
 def exact(x: Tensor) -> bool:

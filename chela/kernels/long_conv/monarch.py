@@ -25,7 +25,7 @@ import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import on, stages
+from chela.kernels.launching import on, options
 from chela.kernels.long_conv import monarch_kernels as kernels
 from chela.kernels.long_conv.factors import factors, few
 from chela.kernels.long_conv.operator import convolve_by, front, register
@@ -44,10 +44,9 @@ class Launch:
     registers: int | None = None  # per thread at most; fewer let more programs share a processor
 
     @property
-    def options(self) -> dict[str, int | None]:
+    def options(self) -> dict[str, int]:
         """Triton's launch options."""
-        pipeline = stages(self.stages)
-        return {"num_warps": self.warps, "num_stages": pipeline, "maxnreg": self.registers}
+        return options(self.warps, self.stages, self.registers)
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,7 @@ def cut(x: Tensor, name: str, features: int, tile: Tile) -> tuple[int, dict[str,
         "BD": padded(dim),
         f"B{name}": min(tile.hidden, padded(features)),
         "ROWS": tile.rows,
-        "num_warps": tile.warps,
-        "num_stages": launching.stages(tile.stages),
+        **launching.options(tile.warps, tile.stages),
         **precision(),
     }
     return triton.cdiv(x.shape[0], tile.rows), constants
@@ -129,8 +128,7 @@ def weight_gradient(dy: Tensor, x: Tensor) -> Tensor:
     with on(x):
         kernels.token_weight_gradient[(columns, rows, parts)](
             dy, x, shares, tokens, part, N=outputs, K=inputs, BN=tile.outputs, BK=tile.inputs,
-            ROWS=tile.rows, WIDE=INTERPRETED, num_warps=tile.warps,
-            num_stages=launching.stages(tile.stages),
+            ROWS=tile.rows, WIDE=INTERPRETED, **launching.options(tile.warps, tile.stages),
         )  # fmt: skip
     return shares.sum(0)
 
