@@ -13,6 +13,9 @@ LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")  # the ar
 Protocol = Literal["heldout", "lra"]
 # One class of a sample, or one of its tokens after another; these may be bytes or characters.
 Objective = Literal["classification", "tokens", "bytes", "characters"]
+# Of a square picture, pixel by pixel: in which forms its class is the same. Left to right, or all
+# eight of the square.
+Symmetry = Literal["none", "mirror", "square"]
 # Where the best value selects; printed beside every number.
 PROTOCOLS: dict[Protocol, str] = {
     "heldout": "on the whole validation split, which no test sample is in",
@@ -32,6 +35,7 @@ class TaskSpec:
     documents: int = 1  # sequences of a sample; 2: their features are compared
     objective: Objective = "classification"  # what is asked, see chela.objectives
     answers: int | None = None  # tokens: places of a sample that are asked, at most; None: all
+    symmetry: Symmetry = "none"  # of its pictures
 
 
 class Sized:

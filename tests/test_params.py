@@ -67,7 +67,10 @@ def test_without_data_a_usual_vocabulary_is_assumed(tmp_path) -> None:
         config = run_config("chela", [*arguments, f"data_dir={tmp_path}"])
         assert spec_of(build_task(config)) == (expected, True)
     config = run_config("chela", ["task=image", f"data_dir={tmp_path}"])
-    assert spec_of(build_task(config)) == (TaskSpec("image", 10, 1024, None, 1), False)
+    assert spec_of(build_task(config)) == (
+        TaskSpec("image", 10, 1024, None, 1, symmetry="mirror"),
+        False,
+    )
 
 
 def test_the_table_says_who_breaks_the_rule() -> None:

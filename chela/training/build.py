@@ -170,7 +170,8 @@ def build_module(
     if engine.step != "eager":
         compile_blocks(model, one_for_all_lengths=padded and not engine.deterministic)
     objective = objective_of(spec, metric)
-    return TrainingModule(model, objective, config, steps, padded, graph=engine.step == "graph")
+    graph = engine.step == "graph"
+    return TrainingModule(model, objective, config, steps, padded, graph, spec.symmetry)
 
 
 def build_fitting(config: RunConfig, spec: TaskSpec, engine: Engine) -> Model:
@@ -190,10 +191,22 @@ def build_fitting(config: RunConfig, spec: TaskSpec, engine: Engine) -> Model:
             f"the class of a sample, and {spec.name} asks for tokens.\n"
             "  try: trainer.label_smoothing=0"
         )
+    if config.trainer.flips:
+        _refuse_unflipped(config.trainer, spec)
     if config.trainer.mixing != "none":
         _refuse_unmixed(config.trainer, spec)
     build_optimizer(model, config.optimizer)  # may refuse; Lightning asks for one when it trains
     return model
+
+
+def _refuse_unflipped(config: TrainerConfig, spec: TaskSpec) -> None:
+    why = None
+    if spec.symmetry == "none":
+        why = f"{spec.name} does not say that its samples have the same class in another form"
+    elif config.sequence_devices > 1:
+        why = "devices that hold a sequence together each have a part of a picture"
+    if why:
+        raise ConfigError(f"trainer.flips=true cannot be had: {why}.\n  try: trainer.flips=false")
 
 
 def _refuse_unmixed(config: TrainerConfig, spec: TaskSpec) -> None:

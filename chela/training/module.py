@@ -19,16 +19,17 @@ from chela.layers.processes import processes
 from chela.layers.sequence import replicas
 from chela.model import Unread
 from chela.objectives.base import Answers, Means, Objective
+from chela.training.augmentation import Mixed, flip, mix
 from chela.training.distributed import add_up_gradients, refuse_apart, total
 from chela.training.evaluation import Evaluation, means_of
 from chela.training.graphs import StepGraphs
-from chela.training.mixing import Mixed, mix
 from chela.training.narrow import NarrowWeights
 from chela.training.nonfinite import NonFinite
 from chela.training.optim import build_optimizer, build_schedule, follow_the_device, portable
 from chela.training.rehearsal import put_back
 from tasks.base import Batch
 from tasks.loader import TrainLoader
+from tasks.spec import Symmetry
 
 # What a step is made of, by these names in a profile.
 STAGES = ("forward", "backward", "clip and books", "optimizer")
@@ -48,6 +49,7 @@ class TrainingModule(L.LightningModule):
         total_steps: of the run.
         padded: whether batches hold padding.
         graph: make each step one CUDA graph; on one GPU.
+        symmetry: of the task's pictures.
     """
 
     steps: Tensor  # so far, those skipped among them
@@ -64,10 +66,12 @@ class TrainingModule(L.LightningModule):
         total_steps: int,
         padded: bool,
         graph: bool,
+        symmetry: Symmetry,
     ) -> None:
         super().__init__()
         self.model, self.objective, self.config = model, objective, config
         self.total_steps, self.padded, self.graph = total_steps, padded, graph
+        self.symmetry = symmetry
         self.bad = {}
         self.evaluation = Evaluation(self._sums, graph)
         self.tested = Means(0.0, 0.0, 0)
@@ -117,9 +121,9 @@ class TrainingModule(L.LightningModule):
         """
         optimizer = self.trainer.optimizers[0]
         optimizer.zero_grad(set_to_none=True)
-        asked, found, how = self._asked(batch), [], self.config.trainer.mixing
+        asked, found = self._asked(batch), []
         with self._narrow_weights():
-            for part in self._parts(batch if how == "none" else mix(batch, how)):
+            for part in self._parts(self._augmented(batch)):
                 with self.trainer.precision_plugin.forward_context(), record_function("forward"):
                     loss, sums = self._loss(part, asked)
                 # Lightning steps inside of an autocast
@@ -138,7 +142,7 @@ class TrainingModule(L.LightningModule):
 
     @torch.no_grad()
     def look_at(self, batch: Batch) -> None:
-        """Forward alone, unmixed: running averages see the batch, nothing else changes."""
+        """Forward alone, of samples as they are: averages that run see them, nothing else moves."""
         with torch.compiler.set_stance("force_eager"):  # too little to be compiled for
             for part in self._parts(batch):
                 with self.trainer.precision_plugin.forward_context():
@@ -234,6 +238,12 @@ class TrainingModule(L.LightningModule):
             blocks = self.model.get_submodule("backbone.blocks")
             self._narrow = NarrowWeights(blocks, dtype)
         return self._narrow() if self._narrow else nullcontext()
+
+    def _augmented(self, batch: Batch) -> Batch | Mixed:
+        """What is seen of a batch in training."""
+        config = self.config.trainer
+        seen = flip(batch, self.symmetry) if config.flips else batch
+        return seen if config.mixing == "none" else mix(seen, config.mixing)
 
     def _parts(self, batch: Batch | Mixed) -> Iterator[Batch | Mixed]:
         """What is computed at once in training."""

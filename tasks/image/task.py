@@ -77,10 +77,15 @@ class Image(PictureTask):
     def spec(self) -> TaskSpec:
         """Ten classes; one or three real channels, or 256 symbols."""
         length = SIDE[self.config.dataset] ** 2
-        if self.config.input == "symbols":
-            return TaskSpec(self.name, CLASSES, length, vocab_size=256, input_dim=1)
-        channels = len(STANDARD[self.name].mean)
-        return TaskSpec(self.name, CLASSES, length, vocab_size=None, input_dim=channels)
+        symbols = self.config.input == "symbols"
+        return TaskSpec(
+            self.name,
+            CLASSES,
+            length,
+            vocab_size=256 if symbols else None,
+            input_dim=len(STANDARD[self.name].mean),
+            symmetry="mirror" if self.config.dataset == "cifar10" else "none",  # digits have sides
+        )
 
     @property
     def encoding(self) -> Encoding:

@@ -96,7 +96,8 @@ class Pathfinder(PictureTask):
     @property
     def spec(self) -> TaskSpec:
         """A real number per pixel, two classes."""
-        return TaskSpec(self.name, 2, self.config.resolution**2, None, input_dim=1)
+        length = self.config.resolution**2
+        return TaskSpec(self.name, 2, length, None, input_dim=1, symmetry="square")
 
     @property
     def encoding(self) -> Encoding:

@@ -101,9 +101,9 @@ def test_mnist_is_the_picture_too(image: Make) -> None:
 
 
 SPECS = [
-    ("image", "continuous", TaskSpec("image", 10, 1024, None, 1), (8, 1024)),
-    ("image", "symbols", TaskSpec("image", 10, 1024, 256, 1), (8, 1024)),
-    ("cifar", "continuous", TaskSpec("cifar", 10, 1024, None, 3), (8, 1024, 3)),
+    ("image", "continuous", TaskSpec("image", 10, 1024, None, 1, symmetry="mirror"), (8, 1024)),
+    ("image", "symbols", TaskSpec("image", 10, 1024, 256, 1, symmetry="mirror"), (8, 1024)),
+    ("cifar", "continuous", TaskSpec("cifar", 10, 1024, None, 3, symmetry="mirror"), (8, 1024, 3)),
     ("mnist", "continuous", TaskSpec("mnist", 10, 784, None, 1), (8, 784)),
     ("mnist", "symbols", TaskSpec("mnist", 10, 784, 256, 1), (8, 784)),
 ]

@@ -1,7 +1,8 @@
-"""Samples that are made of two: a model that is asked for shares learns fewer of them by heart."""
+"""Samples as they are not in the data, turned or made of two: harder to learn by heart."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from chela.config.settings import Mixing
 from tasks.base import Batch
+from tasks.spec import Symmetry
 
 
 class Mixed(NamedTuple):
@@ -20,6 +22,27 @@ class Mixed(NamedTuple):
     index: Tensor  # type: ignore[assignment]
     others: Tensor  # (B,) the others' targets
     share: Tensor  # (B,) of a sample's own target, 0.5 to 1; the rest is the other's
+
+
+def flip(batch: Batch, symmetry: Symmetry, which: Tensor | None = None) -> Batch:
+    """Each picture in one of the forms that ``symmetry`` says its class is the same in.
+
+    Args:
+        batch: of square pictures, pixel by pixel, (B, L) or (B, L, C).
+        symmetry: ``"mirror"``: as it is or left to right; ``"square"``: the eight of a square.
+        which: (B,) bits: 1 left to right, 2 top to bottom, 4 rows to columns, in this order; None:
+            drawn on the device.
+    """
+    values, forms = batch.values, {"mirror": 2, "square": 8}[symmetry]
+    if which is None:
+        which = torch.randint(forms, (len(values),), device=values.device)
+    side = math.isqrt(values.shape[1])
+    seen = values.unflatten(1, (side, side))  # (B, H, W) or (B, H, W, C)
+    turns = (lambda x: x.flip(2), lambda x: x.flip(1), lambda x: x.transpose(1, 2))
+    for bit, turn in enumerate(turns[: forms.bit_length() - 1]):
+        turned = (which >> bit & 1).bool().view(-1, *[1] * (seen.ndim - 1))
+        seen = torch.where(turned, turn(seen), seen)
+    return batch._replace(values=seen.flatten(1, 2))
 
 
 def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:

@@ -1,9 +1,10 @@
-"""Samples made of two: what they are, what is asked of them, and where there are none."""
+"""Samples turned, and made of two: what they are, what is asked of them, where there are none."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from chela.config.schema import parse
 from chela.errors import ConfigError
+from chela.training.augmentation import flip, mix
 from chela.training.build import build_module, build_task
 from chela.training.engine import resolve
-from chela.training.mixing import mix
 from chela.training.run import run
 from tasks.base import Batch
+from tasks.spec import Symmetry
 from tests.conftest import composed_of
 from tests.training.runs import record_of
 
@@ -34,6 +36,31 @@ STILL = [
 def batch_of(values: Tensor) -> Batch:
     size, length = values.shape[:2]
     return Batch(values, torch.full((size,), length), torch.arange(size), torch.arange(size))
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_picture_has_its_eight_forms(channels: tuple[int, ...]) -> None:
+    pictures = torch.rand(8, 4, 4, *channels)
+    seen = flip(batch_of(pictures.flatten(1, 2)), "square", torch.arange(8)).values
+    for row, picture in enumerate(pictures):
+        expected = picture.numpy()
+        expected = np.fliplr(expected) if row & 1 else expected
+        expected = np.flipud(expected) if row & 2 else expected
+        expected = expected.swapaxes(0, 1) if row & 4 else expected
+        assert (seen[row].view(picture.shape).numpy() == expected).all()
+    same = flip(batch_of(pictures[:1].expand_as(pictures).flatten(1, 2)), "square", torch.arange(8))
+    assert len(same.values.unique(dim=0)) == 8
+
+
+@pytest.mark.parametrize(("symmetry", "forms"), [("mirror", 2), ("square", 8)])
+def test_each_form_comes_as_often(symmetry: Symmetry, forms: int) -> None:
+    torch.manual_seed(0)
+    pictures = torch.arange(9).expand(8000, 9)
+    found, often = flip(batch_of(pictures), symmetry).values.unique(dim=0, return_counts=True)
+    assert len(found) == forms
+    assert often.float() / 8000 == pytest.approx([1 / forms] * forms, abs=0.02)
+    if symmetry == "mirror":
+        assert [2, 1, 0, 5, 4, 3, 8, 7, 6] in found.tolist()
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
@@ -111,12 +138,32 @@ def test_each_step_mixes_anew_and_evaluation_does_not(how: str, part: int, tmp_p
     assert second == pytest.approx(first, rel=1e-5)
 
 
+def contours(place: Path, *overrides: str) -> DictConfig:
+    """The same of Pathfinder."""
+    small = ["task=pathfinder", "task.source=generated", "task.resolution=32"]
+    return still(place, *small, *overrides)
+
+
+def test_each_step_flips_anew_and_evaluation_does_not(tmp_path: Path) -> None:
+    plain, flipped = (contours(tmp_path, f"trainer.flips={each}") for each in ("false", "true"))
+    both = contours(tmp_path, "trainer.flips=true", "trainer.mixing=mixup")
+    for config in (plain, flipped, both):
+        run(config)
+    assert max(losses_of(plain)) - min(losses_of(plain)) < 1e-5
+    assert len(set(losses_of(flipped))) == len(set(losses_of(both))) == 5
+    assert losses_of(both) != losses_of(flipped)
+    first, second = (
+        record_of(each)["test"]["metrics"]["loss"]["value"] for each in (plain, flipped)
+    )
+    assert second == pytest.approx(first, rel=1e-5)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("how", ["mixup", "cutmix"])
-def test_each_replay_of_a_graph_mixes_anew(how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["mixing=mixup", "mixing=cutmix", "flips=true"])
+def test_each_replay_of_a_graph_draws_anew(how: str, tmp_path: Path) -> None:
     on_gpu = ["trainer.accelerator=gpu", "trainer.step=graph"]
-    config = still(tmp_path, *on_gpu, f"trainer.mixing={how}")
+    config = contours(tmp_path, *on_gpu, f"trainer.{how}")
     run(config)
     assert len(set(losses_of(config))) == 5
 
@@ -148,6 +195,27 @@ def test_what_cannot_be_mixed_is_refused(
     config = parse(composed_of("model=chela", *words, *small))
     with pytest.raises(ConfigError, match=rf"={how} .*{said}.*\n.*trainer\.mixing=none"):
         build_module(config, build_task(config).spec, resolve(config), 1, padded)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=listops"], "listops does not say that its samples"),
+        (["task=mnist"], "mnist does not say that its samples"),
+        (
+            [
+                *("task=pathfinder", "model.norm=layer", "model.tie_dropout=false"),
+                *("trainer.devices=2", "trainer.sequence_devices=2"),
+            ],
+            "devices that hold a sequence together each have a part of a picture",
+        ),
+    ],
+)
+def test_what_cannot_be_flipped_is_refused(words: list[str], said: str) -> None:
+    small = ["model.dim=16", "model.depth=1", "trainer.accelerator=cpu", "trainer.flips=true"]
+    config = parse(composed_of("model=chela", *words, *small))
+    with pytest.raises(ConfigError, match=rf"=true .*{said}.*\n.*trainer\.flips=false"):
+        build_module(config, build_task(config).spec, resolve(config), 1, padded=False)
 
 
 def test_pieces_of_listops_train(composed) -> None:
