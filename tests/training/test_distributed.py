@@ -81,8 +81,13 @@ def patched(self, trainer, *rest):
 History.on_train_batch_end = patched
 """
 
-CPU = ["trainer.accelerator=cpu"]
-GPU = ["trainer.accelerator=gpu", "trainer.step=graph", "model.dim=32", "model.mixer.qk_dim=32"]
+CPU = TINY
+# Of two lengths alone, 38 and 39: each has kernels to compile and a graph to record.
+LENGTHS = ["task.min_length=37", "task.max_length=40"]
+GPU = [
+    *(TINY + LENGTHS),
+    *("trainer.accelerator=gpu", "trainer.step=graph", "model.dim=32", "model.mixer.qk_dim=32"),
+]
 ON_GPU = pytest.param(
     GPU,
     marks=[
@@ -119,9 +124,9 @@ muon.orthogonalize = lambda x: right(x) * (1e9 if len(steps) == 9 else 1)
 def test_two_processes_compute_what_one_does(where, tmp_path: Path, shared_data: Path) -> None:
     exact = where is CPU
     for devices in (1, 2):
-        words = [*HARD, *where, "trainer.precision=float32", f"trainer.devices={devices}"]
+        words = [*HARD, "trainer.precision=float32", f"trainer.devices={devices}"]
         poison = POISON if exact else ""  # which cannot be recorded
-        result = train(tmp_path / str(devices), shared_data, *words, before=poison)
+        result = train(tmp_path / str(devices), shared_data, *words, before=poison, base=where)
         assert result.returncode == exact, result.stderr
         assert result.stderr.count("at step 20, after 2 skipped ones") == exact
     one, two = (rows(tmp_path / str(devices)) for devices in (1, 2))
@@ -173,13 +178,13 @@ def test_two_gpus_go_on_as_if_they_had_not_stopped(
     where, tmp_path: Path, shared_data: Path
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    words = [*where, "trainer.devices=2", "trainer.deterministic=true", "optimizer=muon"]
+    words = ["trainer.devices=2", "trainer.deterministic=true", "optimizer=muon"]
     for output, before, status in (
         (whole, "", 0),
         (broken, STOP_AT_7, 128 + signal.SIGTERM),
         (broken, "", 0),
     ):
-        result = train(output, shared_data, *words, before=before)
+        result = train(output, shared_data, *words, before=before, base=where)
         assert result.returncode == status, result.stderr
     assert_same_curve(whole, broken)
 
@@ -187,13 +192,13 @@ def test_two_gpus_go_on_as_if_they_had_not_stopped(
 @pytest.mark.parametrize("where", [ON_GPU])
 def test_one_gpu_goes_on_with_what_two_began(where, tmp_path: Path, shared_data: Path) -> None:
     whole, begun = tmp_path / "whole", tmp_path / "begun"
-    words = [*where, "trainer.precision=float32"]
     for output, devices, before, status in (
         (whole, 1, "", 0),
         (begun, 2, STOP_AT_7, 128 + signal.SIGTERM),
         (begun, 1, "", 0),
     ):
-        result = train(output, shared_data, *words, f"trainer.devices={devices}", before=before)
+        words = ["trainer.precision=float32", f"trainer.devices={devices}"]
+        result = train(output, shared_data, *words, before=before, base=where)
         assert result.returncode == status, result.stderr
     assert len(rows(whole)) == len(rows(begun)) == 12
     for a, b in zip(rows(whole), rows(begun), strict=True):
@@ -220,7 +225,7 @@ def test_a_process_that_dies_is_told_in_a_sentence(
     where, tmp_path: Path, shared_data: Path
 ) -> None:
     lose = LOSE_AT_7.replace("VICTIM", "trainer.strategy.launcher.procs[0].pid")
-    result = train(tmp_path / "two", shared_data, *where, "trainer.devices=2", before=lose)
+    result = train(tmp_path / "two", shared_data, "trainer.devices=2", before=lose, base=where)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "cannot go on: its process 1 was killed by SIGKILL" in result.stderr
