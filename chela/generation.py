@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -45,7 +46,7 @@ def generate(
             tokens than the model can tell apart or memory has place for, or a number is none.
     """
     _check_prompts(check(model), prompts)
-    _check_draws(count, temperature, top_k)
+    _check_draws(count, temperature, top_k, seed)
     if not count:
         return
     device = next(model.parameters()).device
@@ -97,8 +98,9 @@ def choice(logits: Tensor, temperature: float, top_k: int | None, draws: torch.G
     if top_k is not None and top_k < logits.shape[-1]:
         least = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, float("-inf"))
-    behind = logits - logits.amax(-1, keepdim=True)  # of any size divided by any temperature
-    return torch.multinomial((behind / temperature).softmax(-1), 1, generator=draws)[:, 0]
+    behind = logits - logits.amax(-1, keepdim=True)  # of any size divided by any temperature,
+    shares = (behind.double() / temperature).softmax(-1).float()  # which float32 may not hold
+    return torch.multinomial(shares, 1, generator=draws)[:, 0]
 
 
 def continuation(
@@ -142,14 +144,16 @@ def check(model: Model) -> TokenModel:
         raise RunError(f"this model cannot generate: {error}") from error
 
 
-def _check_draws(count: int, temperature: float, top_k: int | None) -> None:
-    for name, value, least in (
-        ("count", count, 0),
-        ("temperature", temperature, 0),
-        ("top_k", 1 if top_k is None else top_k, 1),
+def _check_draws(count: int, temperature: float, top_k: int | None, seed: int) -> None:
+    for name, value, least, end in (
+        ("count", count, 0, math.inf),
+        ("temperature", temperature, 0, math.inf),
+        ("top_k", 1 if top_k is None else top_k, 1, math.inf),
+        ("seed", seed, 0, 2**63),
     ):
-        if not value >= least:  # also of what is no number
-            raise RunError(f"{name}={value}: it must be {least} or more")
+        if not least <= value < end:  # also of what is no number
+            above = f", and less than {end:,}" if value >= least else ""
+            raise RunError(f"{name}={value}: it must be {least} or more{above}")
 
 
 def _check_prompts(model: TokenModel, prompts: Sequence[Sequence[int]]) -> None:

@@ -89,8 +89,9 @@ def test_draws_follow_the_temperature_and_stay_among_the_most_likely() -> None:
     assert torch.allclose(shares, (logits[0] / 2).softmax(-1), atol=0.03)
     among = choice(logits, 1.0, 2, draws).bincount(minlength=4) / 4000
     assert torch.allclose(among, torch.tensor([0, 0.2689, 0.7311, 0]), atol=0.03)
-    for temperature in (0.0, 1e-42):
+    for temperature in (0.0, 5e-324, 1e-42):
         assert choice(logits, temperature, None, draws).eq(2).all()
+    assert choice(logits, 1e300, 2, draws).unique().tolist() == [1, 2]
 
 
 def test_the_command_prints_prompt_and_continuation(finished, tmp_path: Path, capsys) -> None:
@@ -128,6 +129,7 @@ def test_the_script_is_the_command(finished) -> None:
         (["prompt=3", "temprature=1"], "Did you mean 'temperature'"),
         (["prompt=3", "temperature=-1"], "greater than or equal to 0"),
         (["prompt=3", "top_k=0"], "top_k=0"),
+        (["prompt=3", f"seed={2**64}"], "should be less than 9223372036854775808"),
         (["prompt=3", "device=tpu"], "device=tpu is not one of"),
         (["prompt", "3"], "'prompt' is no key=value.\n  try: prompt=..."),
         (["--tokens", "3"], "'--tokens' is no key=value.\n  try: tokens=..."),
@@ -162,7 +164,10 @@ def test_a_run_that_cannot_generate_says_why(finished) -> None:
     for draws, said in (
         ({"temperature": -1.0}, "temperature=-1.0"),
         ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),
         ({"top_k": 0}, "top_k=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**64}, f"seed={2**64}"),
     ):
         with pytest.raises(RunError, match=f"{said}: it must be"):
             next(generate(model, [[3]], 2, **draws))

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from chela.errors import ConfigError
 from tasks.screen import Screen, visible
+from tasks.spec import Seed
 
 USAGE = """\
 usage: chela generate run=FOLDER prompt=TEXT [key=value ...]
@@ -34,7 +35,7 @@ class GenerateConfig:
     tokens: Annotated[int, Gt(0)] = 200
     temperature: Annotated[float, Ge(0)] = 1.0
     top_k: Annotated[int, Gt(0)] | None = None
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Seed = 0
     stream: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

@@ -112,7 +112,9 @@ class Bytes(Corpus):
         if len(seen) == 1:
             what = f"has no file {self.config.pattern} with anything in it"
             what = what if many else "is empty"
-            raise DataError(f"task.path={path} {what}.\n  try: task.path=<another text>")
+            chosen = many and self.config.pattern != "*"
+            remedy = "task.pattern='*', for all its files" if chosen else "task.path=<another text>"
+            raise DataError(f"task.path={path} {what}.\n  try: {remedy}")
 
     def _file(self, path: Path) -> Iterator[bytes]:
         with opened(path, LARGEST) as stream:
