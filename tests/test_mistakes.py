@@ -143,6 +143,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("optimizer.betas=[0.9,0.98", ["brackets", "must be closed"]),
         ("name={a}", ["brackets", """try: 'name="{a}"' if it is a text"""]),
         ("name=3", ["name=3: input should be a valid string", """try: 'name="3"'"""]),
+        ("name=true", ["""try: 'name="true"'"""]),
         ("logger.tags=a", ["should be a valid list", "try: 'logger.tags=[a]'"]),
         ("seed=${nope}", ["'nope' not found"]),
         ("name='${oc.env:NOPE_X}'", ["NOPE_X"]),

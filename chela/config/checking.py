@@ -137,7 +137,8 @@ def _explain(detail: Any, path: str) -> str:
     if detail["type"] == "literal_error":
         return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
     value = detail["input"]
-    remedies = {"string_type": f"'{key}=\"{value}\"'", "list_type": f"'{key}=[{value}]'"}
+    typed = str(value).lower() if isinstance(value, bool) else str(value)
+    remedies = {"string_type": f"'{key}=\"{typed}\"'", "list_type": f"'{key}=[{typed}]'"}
     remedies["tuple_type"] = remedies["list_type"]
     remedy = "" if value is None or isinstance(value, list) else remedies.get(detail["type"], "")
     if not all(isinstance(part, str) for part in detail["loc"]):  # inside of a list
