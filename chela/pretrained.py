@@ -49,15 +49,21 @@ PRIVATE: dict[str, Any] = {
 def shared(record: Mapping[str, Any]) -> dict[str, Any]:
     """What others get of a record."""
     kept = {key: record[key] for key in KEPT if key in record}
+    for part in {"identity", "departures"} & {*kept}:  # whose keys are whole, task.path
+        kept[part] = {key: _bare(key, value) for key, value in kept[part].items()}
     config = {**record["config"], **{k: v for k, v in PRIVATE.items() if k in record["config"]}}
-    config["task"] = {
-        key: Path(value).name if isinstance(value, str) and key != "prompt" else value
-        for key, value in config["task"].items()
-    }
+    config["task"] = {key: _bare(f"task.{key}", value) for key, value in config["task"].items()}
     config["logger"] = {**config["logger"], "project": None, "entity": None, "tags": []}
     machine = {key: at(record, ("hardware", key)) for key in ("device", "cpu", "gpu")}
     commit = {"commit": text(record, "git.commit"), "dirty": at(record, "git.dirty")}
     return {**kept, "config": config, "hardware": machine, "git": commit}
+
+
+def _bare(key: str, value: Any) -> Any:
+    """A value of the configuration; of what may be a place of data, the last name alone."""
+    if not isinstance(value, str) or not key.startswith("task.") or key == "task.prompt":
+        return value
+    return Path(value).name or value  # the folder that one is in has none
 
 
 def write_model(

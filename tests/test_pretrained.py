@@ -76,10 +76,16 @@ def test_what_is_nobodys_business_stays(trained: Path, saved: Path) -> None:
     for secret in (str(trained.parent.parent), record["config"]["data_dir"], "secret-project"):
         assert secret not in written
     assert "command" not in json.loads((saved / "config.json").read_text())["chela"]
-    own = {"path": "/home/me/book.txt", "tokenizer": "me/t.json", "prompt": "and/or", "pairs": 4}
-    private = {"config": {**record["config"], "task": own}}
-    known = {"path": "book.txt", "tokenizer": "t.json", "prompt": "and/or", "pairs": 4}
-    assert shared({**record, **private})["config"]["task"] == known
+    own = {"path": "/me/book.txt", "tokenizer": "me/t.json", "folder": ".", "prompt": "and/or"}
+    whole = {f"task.{key}": value for key, value in own.items()}
+    private = {"config": {**record["config"], "task": own}, "identity": whole, "departures": whole}
+    others, known = (
+        shared({**record, **private}),
+        {**own, "path": "book.txt", "tokenizer": "t.json"},
+    )
+    assert others["config"]["task"] == known  # a folder of no name stays: none would be refused
+    expected = {f"task.{key}": value for key, value in known.items()}
+    assert others["identity"] == others["departures"] == expected
 
 
 def test_a_folded_model_is_not_saved(trained: Path, tmp_path: Path) -> None:
