@@ -120,7 +120,7 @@ def _same_bits(device: torch.device) -> tuple[bool, str]:
         times += 1
     text = f"{times} times the same products, {others} with other results"
     if others:
-        text += "\n  try: another GPU; let no program outside of MPS share one with others inside"
+        text += "\n  try: another GPU; let no other program use it, or all be inside of MPS"
     return not others, text
 
 

@@ -74,7 +74,7 @@ class NonFinite(RunError):
             what = "Muon's update is larger than its formula can make one"
             advice = (
                 "the same command again; if a GPU computes wrongly, as was seen where programs "
-                "inside and outside of MPS shared one, let none share it"
+                "shared one by turns, let it have one alone, or all of them be inside of MPS"
             )
         before = f", after {skipped - 1} skipped ones" if skipped > 1 else ""
         broken = _broken(model, optimizer)
