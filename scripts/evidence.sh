@@ -3,13 +3,14 @@
 #
 #   bash scripts/evidence.sh FOLDER                      all of them, about half an hour
 #   bash scripts/evidence.sh FOLDER kernels training     some: tests kernels sanitizer training
-#                                                        recipes lengths efficiency listops
+#                                                        pictures symbols lengths efficiency
+#                                                        listops
 #   bash scripts/evidence.sh FOLDER sequence two         on two GPUs: what they do with a sequence,
 #                                                        and with a batch
 #
 # The tests need `pip install -e '.[dev]'`. The exit status is 1 if a command failed.
 set -u
-one="tests kernels sanitizer training recipes lengths efficiency listops"
+one="tests kernels sanitizer training pictures symbols lengths efficiency listops"
 known="$one sequence two"
 folder=$(realpath -m "${1:?name a folder for the logs}"); shift
 parts=${*:-$one}
@@ -68,20 +69,27 @@ for part in $parts; do
       keep training python train.py model=chela $own $d128 task=pathfinder task.num_train=20000 \
         trainer.batch_size=256 trainer.max_steps=400 output_dir="$folder/runs"
       ;;
-    recipes) # as they are, where a GPU has nothing else to do; a profile each
+    pictures) # recipes as they are, where a GPU has nothing else to do; a profile each
       for shape in "image 1024 51200" "pathfinder 1024 65536" "pathfinder 1024 262144" \
-        "pathx 16384 262144" "rfc_bytes 4096,16384 65536"; do
-        read -r task lengths tokens <<<"$shape"
-        keep recipes python -m chela bench-training --no-plain --lengths "$lengths" \
-          --tokens "$tokens" --profile "$folder/profile-$task-$tokens.txt" task="$task" model=chela
+        "pathx 16384 262144" "d128 1024 262144"; do
+        read -r name lengths tokens <<<"$shape"
+        words="task=$name"
+        [ "$name" = d128 ] && words="task=pathfinder $d128"
+        keep pictures python -m chela bench-training --no-plain --lengths "$lengths" \
+          --tokens "$tokens" --profile "$folder/profile-$name-$tokens.txt" model=chela $words
       done
-      keep recipes python -m chela bench-training --no-plain --lengths 1024 --tokens 262144 \
-        --profile "$folder/profile-d128.txt" task=pathfinder model=chela $d128
-      keep recipes python -m chela bench-training --no-plain --lengths 4096,16384 --tokens 65536 \
-        task=rfc_bytes model=transformer
+      keep pictures python -m chela bench-kernels --operation "long convolution" \
+        --shape 1x65536x128 --shape 1x1048576x128
+      ;;
+    symbols) # likewise
+      for model in chela transformer; do
+        keep symbols python -m chela bench-training --no-plain --lengths 4096,16384 \
+          --tokens 65536 --profile "$folder/profile-rfc_bytes-$model.txt" task=rfc_bytes \
+          model=$model
+      done
       for task in "text task.protocol=lra" \
         "listops task.num_train=20000 task.num_val=1000 task.num_test=1000"; do # of many lengths
-        keep recipes python -m chela bench-training --no-plain \
+        keep symbols python -m chela bench-training --no-plain \
           --profile "$folder/profile-${task%% *}.txt" task=$task model=chela data_dir="$data"
       done
       ;;
@@ -100,9 +108,11 @@ for part in $parts; do
       keep sequence python -m chela bench-sequence --lengths 262144 --profile model.causal=true
       ;;
     two)
-      for tokens in 262144 524288; do
-        keep two python -m chela bench-training --no-plain --lengths 1024 --tokens $tokens \
-          task=pathfinder model=chela trainer.devices=2
+      for shape in "" "$d128"; do
+        for tokens in 262144 524288; do
+          keep two python -m chela bench-training --no-plain --lengths 1024 --tokens $tokens \
+            task=pathfinder model=chela $shape trainer.devices=2
+        done
       done
       ;;
     listops)
