@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -46,23 +48,31 @@ def test_losses_hits_and_gradients_are_those_of_the_formula(
         assert norm < tolerance
 
 
-class _Largest(TorchDispatchMode):
-    """The most elements that a result had."""
+class _Alive(TorchDispatchMode):
+    """The most bytes that results of ``least`` elements or more had at a time."""
 
-    elements = 0
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least, self.bytes, self._refs = least, 0, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for each in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(each, torch.Tensor):
-                self.elements = max(self.elements, each.numel())
+            if isinstance(each, torch.Tensor) and each.numel() >= self.least:
+                self._refs.append(weakref.ref(each))
+        alive = [each for ref in self._refs if (each := ref()) is not None]
+        sizes = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in alive}
+        self.bytes = max(self.bytes, sum(map(len, sizes.values())))
         return result
 
 
-def test_no_more_scores_than_a_chunk_are_ever_in_memory() -> None:
-    x, weight, bias, targets = case()
-    largest = _Largest()
-    with largest:
-        losses, _ = token_loss(x, weight, bias, targets, NOTHING, chunk=8 * WORDS)
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 4), (torch.bfloat16, 6)])
+def test_no_more_scores_than_a_chunk_are_ever_in_memory(dtype: torch.dtype, width: int) -> None:
+    """Those of the products, and in float32."""
+    x, weight, bias, targets = case(torch.float32)
+    alive = _Alive(least=weight.numel() + 1)
+    with alive:
+        losses, _ = token_loss(x, weight, bias, targets, NOTHING, dtype=dtype, chunk=8 * WORDS)
         losses.sum().backward()
-    assert largest.elements == 8 * WORDS < N * WORDS
+    assert alive.bytes == 8 * WORDS * width
+    assert len(x) > 3 * 8  # chunks

@@ -31,9 +31,11 @@ class TokenLoss(torch.autograd.Function):
         narrow = weight.to(dtype)
         for part in _parts(len(x), at_once):
             scores = _scores(x[part], narrow, bias, wide)
-            sums[part] = scores.logsumexp(-1)
             losses[part] = scores.gather(1, targets[part, None].clamp(min=0))[:, 0]
-            hits[part] = (scores.argmax(-1) == targets[part]).to(wide)
+            best, chosen = scores.max(-1)
+            hits[part] = (chosen == targets[part]).to(wide)
+            sums[part] = scores.sub_(best[:, None]).exp_().sum(-1).log_().add_(best)
+            del scores  # before there are the next ones
         asked = targets != nothing
         losses = torch.where(asked, sums - losses, 0)
         ctx.save_for_backward(x, weight, bias, targets, sums)
@@ -63,6 +65,7 @@ class TokenLoss(torch.autograd.Function):
                 errors = errors.to(dtype)
                 of_x[part] = (errors @ narrow).to(x.dtype)
                 of_weight += errors.T @ x[part].to(dtype)
+                del scores, errors
         return of_x, of_weight.to(weight.dtype), of_bias.to(bias.dtype), None, None, None, None
 
 
