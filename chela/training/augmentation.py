@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from chela.config.settings import Mixing
+from chela.config.settings import Mixing, TrainerConfig
+from chela.errors import ConfigError
 from tasks.base import Batch
-from tasks.spec import Symmetry
+from tasks.spec import Symmetry, TaskSpec
 
 
 class Mixed(NamedTuple):
@@ -22,6 +24,32 @@ class Mixed(NamedTuple):
     index: Tensor  # type: ignore[assignment]
     others: Tensor  # (B,) the others' targets
     share: Tensor  # (B,) of a sample's own target, 0.5 to 1; the rest is the other's
+
+
+def augmentation_of(
+    config: TrainerConfig, spec: TaskSpec, padded: bool
+) -> Callable[[Batch], Batch | Mixed]:
+    """What makes of a training batch the one that is seen in its place; drawn anew at each call.
+
+    Args:
+        config: what is asked for.
+        spec: what the task's samples look like.
+        padded: whether batches hold padding.
+
+    Raises:
+        ConfigError: these samples cannot be flipped, or mixed.
+    """
+    if config.flips and (why := _why_not_flipped(config, spec, padded)):
+        raise ConfigError(f"trainer.flips=true cannot be had: {why}.\n  try: trainer.flips=false")
+    how = config.mixing
+    if how != "none" and (why := _why_not_mixed(config, spec, padded)):
+        raise ConfigError(f"trainer.mixing={how} cannot be had: {why}.\n  try: trainer.mixing=none")
+
+    def augmented(batch: Batch) -> Batch | Mixed:
+        seen = flip(batch, spec.symmetry) if config.flips else batch
+        return seen if how == "none" else mix(seen, how)
+
+    return augmented
 
 
 def flip(batch: Batch, symmetry: Symmetry, which: Tensor | None = None) -> Batch:
@@ -75,3 +103,33 @@ def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
         mixed = torch.where(inside.view(*inside.shape, *rest), other, values)
         share = 1 - cut / batch.lengths.clamp(min=1)
     return Mixed(*batch._replace(values=mixed), batch.targets.roll(1, 0), share)
+
+
+def _why_not_flipped(config: TrainerConfig, spec: TaskSpec, padded: bool) -> str | None:
+    if spec.symmetry == "none":
+        return f"{spec.name} does not say that its samples have the same class in another form"
+    if _several(spec):
+        return f"{spec.name} does not ask for the class of one picture"
+    if padded or math.isqrt(spec.max_length) ** 2 != spec.max_length:
+        return f"the samples of {spec.name} are not square pictures of one size"
+    if config.sequence_devices > 1:
+        return "devices that hold a sequence together each have a part of a picture"
+    return None
+
+
+def _why_not_mixed(config: TrainerConfig, spec: TaskSpec, padded: bool) -> str | None:
+    if _several(spec):
+        return f"{spec.name} does not ask for the class of one sequence"
+    if config.sequence_devices > 1:
+        return "devices that hold a sequence together would each mix another one into it"
+    if config.batch_size == config.replicas:
+        return "a device has one sample of each batch, and no other one to mix it with"
+    if config.mixing == "mixup" and spec.vocab_size is not None:
+        return f"{spec.name} has symbols, of which there is no mean"
+    if config.mixing == "mixup" and padded:
+        return f"the sequences of {spec.name} have different lengths"
+    return None
+
+
+def _several(spec: TaskSpec) -> bool:
+    return spec.objective != "classification" or spec.documents > 1

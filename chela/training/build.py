@@ -22,6 +22,7 @@ from chela.kernels.choice import Asked, use_kernels
 from chela.model import Model
 from chela.objectives import OBJECTIVES, objective_of
 from chela.records.environment import reset_peak_memory
+from chela.training.augmentation import augmentation_of
 from chela.training.checkpoints import AtomicCheckpointIO
 from chela.training.distributed import OneStep, environment
 from chela.training.engine import CPU, Engine
@@ -165,13 +166,12 @@ def build_module(
         ConfigError: the sizes do not fit together.
     """
     model = build_fitting(config, spec, engine)
-    if config.trainer.mixing == "mixup" and padded:
-        raise _unmixed("mixup", f"the sequences of {spec.name} have different lengths")
+    augment = augmentation_of(config.trainer, spec, padded)
     if engine.step != "eager":
         compile_blocks(model, one_for_all_lengths=padded and not engine.deterministic)
     objective = objective_of(spec, metric)
     graph = engine.step == "graph"
-    return TrainingModule(model, objective, config, steps, padded, graph, spec.symmetry)
+    return TrainingModule(model, objective, config, steps, padded, graph, augment)
 
 
 def build_fitting(config: RunConfig, spec: TaskSpec, engine: Engine) -> Model:
@@ -191,40 +191,9 @@ def build_fitting(config: RunConfig, spec: TaskSpec, engine: Engine) -> Model:
             f"the class of a sample, and {spec.name} asks for tokens.\n"
             "  try: trainer.label_smoothing=0"
         )
-    if config.trainer.flips:
-        _refuse_unflipped(config.trainer, spec)
-    if config.trainer.mixing != "none":
-        _refuse_unmixed(config.trainer, spec)
-    build_optimizer(model, config.optimizer)  # may refuse; Lightning asks for one when it trains
+    augmentation_of(config.trainer, spec, padded=False)  # may refuse
+    build_optimizer(model, config.optimizer)  # likewise; Lightning asks for one when it trains
     return model
-
-
-def _refuse_unflipped(config: TrainerConfig, spec: TaskSpec) -> None:
-    why = None
-    if spec.symmetry == "none":
-        why = f"{spec.name} does not say that its samples have the same class in another form"
-    elif config.sequence_devices > 1:
-        why = "devices that hold a sequence together each have a part of a picture"
-    if why:
-        raise ConfigError(f"trainer.flips=true cannot be had: {why}.\n  try: trainer.flips=false")
-
-
-def _refuse_unmixed(config: TrainerConfig, spec: TaskSpec) -> None:
-    how, why = config.mixing, None
-    if spec.objective != "classification" or spec.documents > 1:
-        why = f"{spec.name} does not ask for the class of one sequence"
-    elif config.sequence_devices > 1:
-        why = "devices that hold a sequence together would each mix another one into it"
-    elif config.batch_size == config.replicas:
-        why = "a device has one sample of each batch, and no other one to mix it with"
-    elif how == "mixup" and spec.vocab_size is not None:
-        why = f"{spec.name} has symbols, of which there is no mean"
-    if why:
-        raise _unmixed(how, why)
-
-
-def _unmixed(how: str, why: str) -> ConfigError:
-    return ConfigError(f"trainer.mixing={how} cannot be had: {why}.\n  try: trainer.mixing=none")
 
 
 def free_memory(device: torch.device) -> bool:

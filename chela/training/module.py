@@ -19,7 +19,7 @@ from chela.layers.processes import processes
 from chela.layers.sequence import replicas
 from chela.model import Unread
 from chela.objectives.base import Answers, Means, Objective
-from chela.training.augmentation import Mixed, flip, mix
+from chela.training.augmentation import Mixed
 from chela.training.distributed import add_up_gradients, refuse_apart, total
 from chela.training.evaluation import Evaluation, means_of
 from chela.training.graphs import StepGraphs
@@ -29,7 +29,6 @@ from chela.training.optim import build_optimizer, build_schedule, follow_the_dev
 from chela.training.rehearsal import put_back
 from tasks.base import Batch
 from tasks.loader import TrainLoader
-from tasks.spec import Symmetry
 
 # What a step is made of, by these names in a profile.
 STAGES = ("forward", "backward", "clip and books", "optimizer")
@@ -49,7 +48,7 @@ class TrainingModule(L.LightningModule):
         total_steps: of the run.
         padded: whether batches hold padding.
         graph: make each step one CUDA graph; on one GPU.
-        symmetry: of the task's pictures.
+        augment: what makes of a batch the one to train on, see ``augmentation_of``.
     """
 
     steps: Tensor  # so far, those skipped among them
@@ -66,12 +65,12 @@ class TrainingModule(L.LightningModule):
         total_steps: int,
         padded: bool,
         graph: bool,
-        symmetry: Symmetry,
+        augment: Callable[[Batch], Batch | Mixed],
     ) -> None:
         super().__init__()
         self.model, self.objective, self.config = model, objective, config
         self.total_steps, self.padded, self.graph = total_steps, padded, graph
-        self.symmetry = symmetry
+        self._augment = augment
         self.bad = {}
         self.evaluation = Evaluation(self._sums, graph)
         self.tested = Means(0.0, 0.0, 0)
@@ -123,7 +122,7 @@ class TrainingModule(L.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         asked, found = self._asked(batch), []
         with self._narrow_weights():
-            for part in self._parts(self._augmented(batch)):
+            for part in self._parts(self._augment(batch)):
                 with self.trainer.precision_plugin.forward_context(), record_function("forward"):
                     loss, sums = self._loss(part, asked)
                 # Lightning steps inside of an autocast
@@ -238,12 +237,6 @@ class TrainingModule(L.LightningModule):
             blocks = self.model.get_submodule("backbone.blocks")
             self._narrow = NarrowWeights(blocks, dtype)
         return self._narrow() if self._narrow else nullcontext()
-
-    def _augmented(self, batch: Batch) -> Batch | Mixed:
-        """What is seen of a batch in training."""
-        config = self.config.trainer
-        seen = flip(batch, self.symmetry) if config.flips else batch
-        return seen if config.mixing == "none" else mix(seen, config.mixing)
 
     def _parts(self, batch: Batch | Mixed) -> Iterator[Batch | Mixed]:
         """What is computed at once in training."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from torch import Tensor
 
 from chela.config.schema import parse
 from chela.errors import ConfigError
-from chela.training.augmentation import flip, mix
+from chela.training.augmentation import augmentation_of, flip, mix
 from chela.training.build import build_module, build_task
 from chela.training.engine import resolve
 from chela.training.run import run
@@ -22,9 +25,11 @@ from tasks.base import Batch
 from tasks.spec import Symmetry
 from tests.conftest import composed_of
 from tests.training.runs import record_of
+from tests.training.test_resume import assert_same_run, signal_at
 
 STILL = [
-    *("task=gratings", "task.num_train=16", "task.num_val=8", "task.num_test=8", "model=chela"),
+    *("task=pathfinder", "task.source=generated", "task.resolution=32", "model=chela"),
+    *("task.num_train=16", "task.num_val=8", "task.num_test=8"),
     *("model.dim=32", "model.depth=1", "model.mixer.qk_dim=32", "model.norm=layer"),
     *("model.dropout=0", "optimizer.lr=1e-30", "optimizer.kernel_lr=1e-30"),
     *("trainer.batch_size=16", "trainer.max_steps=5", "schedule.warmup_steps=1"),
@@ -124,38 +129,41 @@ def still(place: Path, *overrides: str) -> DictConfig:
     return composed_of(*STILL, f"data_dir={place}/data", f"output_dir={place}/out", *overrides)
 
 
-@pytest.mark.parametrize(("how", "part"), [("mixup", 1), ("cutmix", 3)])
-def test_each_step_mixes_anew_and_evaluation_does_not(how: str, part: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "part"), [("mixing=mixup", 1), ("mixing=cutmix", 3), ("flips=true", 3)]
+)
+def test_each_step_draws_anew_and_evaluation_does_not(how: str, part: int, tmp_path: Path) -> None:
     """However many samples are computed at once."""
-    plain, mixed = (still(tmp_path, f"trainer.mixing={each}") for each in ("none", how))
-    parts = still(tmp_path, f"trainer.mixing={how}", f"trainer.micro_batch_size={part}")
-    for config in (plain, mixed, parts):
+    plain, drawn = still(tmp_path), still(tmp_path, f"trainer.{how}")
+    parts = still(tmp_path, f"trainer.{how}", f"trainer.micro_batch_size={part}")
+    for config in (plain, drawn, parts):
         run(config)
     assert max(losses_of(plain)) - min(losses_of(plain)) < 1e-5
-    assert len(set(losses_of(mixed))) == 5
-    assert losses_of(parts) == pytest.approx(losses_of(mixed), rel=1e-5)
-    first, second = (record_of(each)["test"]["metrics"]["loss"]["value"] for each in (plain, mixed))
+    assert len(set(losses_of(drawn))) == 5
+    assert losses_of(parts) == pytest.approx(losses_of(drawn), rel=1e-5)
+    first, second = (record_of(each)["test"]["metrics"]["loss"]["value"] for each in (plain, drawn))
     assert second == pytest.approx(first, rel=1e-5)
 
 
-def contours(place: Path, *overrides: str) -> DictConfig:
-    """The same of Pathfinder."""
-    small = ["task=pathfinder", "task.source=generated", "task.resolution=32"]
-    return still(place, *small, *overrides)
+def test_flipped_pictures_are_mixed(tmp_path: Path) -> None:
+    config = parse(still(tmp_path, "trainer.flips=true", "trainer.mixing=mixup"))
+    batch, spec = batch_of(torch.rand(8, 1024)), build_task(config).spec
+    with torch.random.fork_rng():
+        seen = augmentation_of(config.trainer, spec, padded=False)(batch)
+    expected = mix(flip(batch, "square"), "mixup")
+    assert all(map(torch.equal, seen, expected))
 
 
-def test_each_step_flips_anew_and_evaluation_does_not(tmp_path: Path) -> None:
-    plain, flipped = (contours(tmp_path, f"trainer.flips={each}") for each in ("false", "true"))
-    both = contours(tmp_path, "trainer.flips=true", "trainer.mixing=mixup")
-    for config in (plain, flipped, both):
-        run(config)
-    assert max(losses_of(plain)) - min(losses_of(plain)) < 1e-5
-    assert len(set(losses_of(flipped))) == len(set(losses_of(both))) == 5
-    assert losses_of(both) != losses_of(flipped)
-    first, second = (
-        record_of(each)["test"]["metrics"]["loss"]["value"] for each in (plain, flipped)
-    )
-    assert second == pytest.approx(first, rel=1e-5)
+def test_a_resumed_run_draws_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["trainer.flips=true", "trainer.mixing=cutmix", "trainer.max_steps=12"]
+    words += ["optimizer.lr=1e-3", "trainer.micro_batch_size=5"]
+    whole, broken = (still(tmp_path / each, *words) for each in ("whole", "broken"))
+    run(whole)
+    signal_at(monkeypatch, 7, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(broken)
+    run(broken)
+    assert_same_run(whole, broken)
 
 
 @pytest.mark.gpu
@@ -163,7 +171,7 @@ def test_each_step_flips_anew_and_evaluation_does_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["mixing=mixup", "mixing=cutmix", "flips=true"])
 def test_each_replay_of_a_graph_draws_anew(how: str, tmp_path: Path) -> None:
     on_gpu = ["trainer.accelerator=gpu", "trainer.step=graph"]
-    config = contours(tmp_path, *on_gpu, f"trainer.{how}")
+    config = still(tmp_path, *on_gpu, f"trainer.{how}")
     run(config)
     assert len(set(losses_of(config))) == 5
 
@@ -197,25 +205,31 @@ def test_what_cannot_be_mixed_is_refused(
         build_module(config, build_task(config).spec, resolve(config), 1, padded)
 
 
+SPLIT = ["trainer.devices=2", "trainer.sequence_devices=2"]
+SPLIT += ["model.norm=layer", "model.tie_dropout=false"]
+
+
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "padded", "spec", "said"),
     [
-        (["task=listops"], "listops does not say that its samples"),
-        (["task=mnist"], "mnist does not say that its samples"),
-        (
-            [
-                *("task=pathfinder", "model.norm=layer", "model.tie_dropout=false"),
-                *("trainer.devices=2", "trainer.sequence_devices=2"),
-            ],
-            "devices that hold a sequence together each have a part of a picture",
-        ),
+        (["task=listops"], True, {}, "listops does not say that its samples"),
+        (["task=mnist"], False, {}, "mnist does not say that its samples"),
+        (SPLIT, False, {}, "devices that hold a sequence together each have a part of a picture"),
+        ([], True, {}, "the samples of pathfinder are not square pictures of one size"),
+        ([], False, {"max_length": 1023}, "pathfinder are not square pictures of one size"),
+        ([], False, {"objective": "tokens"}, "pathfinder does not ask for the class of one"),
+        ([], False, {"documents": 2}, "pathfinder does not ask for the class of one"),
     ],
 )
-def test_what_cannot_be_flipped_is_refused(words: list[str], said: str) -> None:
-    small = ["model.dim=16", "model.depth=1", "trainer.accelerator=cpu", "trainer.flips=true"]
-    config = parse(composed_of("model=chela", *words, *small))
+def test_what_cannot_be_flipped_is_refused(
+    words: list[str], padded: bool, spec: dict[str, Any], said: str
+) -> None:
+    """A task of one's own may say anything of itself."""
+    small = ["model=chela", "task=pathfinder", "trainer.accelerator=cpu", "trainer.flips=true"]
+    config = parse(composed_of(*small, *words))
+    its = replace(build_task(config).spec, **spec)
     with pytest.raises(ConfigError, match=rf"=true .*{said}.*\n.*trainer\.flips=false"):
-        build_module(config, build_task(config).spec, resolve(config), 1, padded=False)
+        augmentation_of(config.trainer, its, padded)
 
 
 def test_pieces_of_listops_train(composed) -> None:
