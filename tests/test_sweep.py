@@ -199,6 +199,15 @@ def test_each_ablation_leaves_one_part_out(task: str, of_attention: dict[str, ob
     assert {run.trainer for run in runs} == {plain.trainer}
 
 
+def test_claims_ask_for_each_part_once() -> None:
+    """And a cell that is the recipe under another name is the recipe's run."""
+    runs = [compose_run(cell) for cell in cells_of("+sweep=claims", "task=image")]
+    assert [run.model.backbone.ffn for run in runs[-2:]] == ["none", "mlp"]
+    recipe = compose_run(["task=image", "model=chela"]).identity
+    assert [run.identity == recipe for run in runs].count(True) == 4  # wavelet, glu, no FFN
+    assert len({str(run.identity) for run in runs}) == len(runs) - 3
+
+
 def test_the_table_shows_what_varies(tmp_path: Path) -> None:
     file = save(tmp_path, record(accuracy=0.4375))
     cells = [
