@@ -13,7 +13,7 @@ from chela.config.schema import RunConfig, parse
 from chela.doctor import diagnose
 from chela.errors import RunError
 from chela.model import BackboneConfig, Classifier
-from chela.training import build, memory
+from chela.training import build, memory, room
 from chela.training.engine import Engine
 from chela.training.memory import Estimate, Need, estimate
 from chela.training.optim import build_optimizer
@@ -47,7 +47,7 @@ def test_the_estimate_is_that_of_the_whole_batch(
     name: str, size: int, dim: int, composed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One sample and two tell what sixteen need: all tensors that are alive at once, in a step."""
-    monkeypatch.setattr(memory, "_free", lambda device: None)  # measured closely
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)  # measured closely
     words = [f"optimizer={name}", f"trainer.micro_batch_size={size}", f"model.dim={dim}"]
     config, task, model = prepared(composed, *words)
     found = estimate(model, task, config, CPU).needs[0]
@@ -67,7 +67,7 @@ def _all_of_the_longest(task: Task, size: int) -> Any:
 
 
 def test_scores_that_are_made_and_dropped_count(composed, monkeypatch) -> None:
-    monkeypatch.setattr(memory, "_free", lambda device: None)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     config, task, _ = prepared(composed)
     backbone = BackboneConfig(dim=16, depth=1)
     vocab_size = task.spec.vocab_size
@@ -79,7 +79,7 @@ def test_scores_that_are_made_and_dropped_count(composed, monkeypatch) -> None:
 
 def test_what_is_computed_at_once_counts_and_no_more(composed, monkeypatch) -> None:
     """A batch is no larger than it is, and the test split may be larger and longer than others."""
-    monkeypatch.setattr(memory, "_free", lambda device: None)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     large = ("trainer.micro_batch_size=1000", "task.num_test=60", "trainer.eval_batch_size=1000")
     config, task, model = prepared(composed, *large)
     for name in ("train", "val"):
@@ -102,7 +102,7 @@ def test_an_estimate_waits_for_no_other_process(composed, monkeypatch) -> None:
 
 
 def test_an_estimate_leaves_no_trace(composed, monkeypatch) -> None:
-    monkeypatch.setattr(memory, "_free", lambda device: None)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     config, task, model = prepared(composed, "model.norm=batch")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     drawn = torch.get_rng_state()
@@ -116,9 +116,9 @@ def test_an_estimate_leaves_no_trace(composed, monkeypatch) -> None:
 def test_a_run_that_would_fill_the_memory_does_not_begin(composed, monkeypatch, tmp_path) -> None:
     small = "trainer.eval_batch_size=4"
     config, task, model = prepared(composed, small)
-    monkeypatch.setattr(memory, "_free", lambda device: None)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: None)
     needed = estimate(model, task, config, CPU).largest.bytes
-    monkeypatch.setattr(memory, "_free", lambda device: 0.7 * needed)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0.7 * needed)
     with pytest.raises(
         RunError, match=r"(?s)would not suffice: .*try: trainer\.micro_batch_size=\d"
     ):
@@ -132,7 +132,7 @@ def test_a_run_that_would_fill_the_memory_does_not_begin(composed, monkeypatch, 
 
 def test_not_even_one_sample_fits(composed, monkeypatch) -> None:
     """What is measured must not fill the memory either."""
-    monkeypatch.setattr(memory, "_free", lambda device: 1000.0)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000.0)
     with pytest.raises(RunError, match="not even one sample"):
         run(composed())
 
@@ -158,9 +158,9 @@ def test_what_is_said_names_the_remedy(free: float | None, processes: int, said:
 
 def test_the_room_is_that_of_the_narrowest_limit(monkeypatch) -> None:
     """The machine's, a container's, and that of `ulimit -v`."""
-    there = memory._free(CPU.device)
+    there = room.free_bytes(CPU.device)
     assert there is None or 0 < there < 2**50
-    monkeypatch.setattr(memory.resource, "getrlimit", lambda kind: (2**50, 2**50))
-    assert next(memory._of_the_process()) < 2**50
-    monkeypatch.setattr(memory, "_of_the_groups", lambda: iter([7.0]))
-    assert memory._free(CPU.device) == 7.0
+    monkeypatch.setattr(room.resource, "getrlimit", lambda kind: (2**50, 2**50))
+    assert next(room._of_the_process()) < 2**50
+    monkeypatch.setattr(room, "_of_the_groups", lambda: iter([7.0]))
+    assert room.free_bytes(CPU.device) == 7.0
