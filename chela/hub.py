@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from chela.config.schema import Component, RunConfig, of_values
+from chela.config.component import Component
+from chela.config.schema import RunConfig, of_values
 from chela.config.today import of_today, registered
 from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked

@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 
 from chela.bench.params import LRA
 from chela.config.choices import offered
+from chela.config.component import Component
 from chela.config.recipe import departures
-from chela.config.schema import Component, RunConfig, as_dict, compose_run, computation, parse
+from chela.config.schema import RunConfig, as_dict, compose_run, computation, parse
 from chela.errors import ConfigError
 from chela.launch.cli import arranged
 from chela.launch.sweep import SweepCallback

@@ -7,7 +7,6 @@ types, ranges and choices. Here the two meet; how one is held against the other 
 from __future__ import annotations
 
 import dataclasses
-import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from chela.config import resolvers
 from chela.config.checking import checked, fields_of, keys_of, refuse_unknown, require, validated
 from chela.config.choices import Chosen, hydra_with, own_folders, without_own
+from chela.config.component import Component, class_name, component
 from chela.config.identity import counts, digest, flat
 from chela.config.mistakes import refuse_mistyped
 from chela.config.settings import (
@@ -41,14 +41,6 @@ from chela.model import BackboneConfig
 SECTIONS = ("task", "model", "optimizer", "schedule", "trainer", "logger")
 
 resolvers.register()  # for whoever composes without a command
-
-
-@dataclass(frozen=True)
-class Component:
-    """A class chosen by ``_target_`` in a YAML file, with its own checked configuration."""
-
-    target: Any  # a class
-    config: Any  # an instance of ``target.Config``
 
 
 @dataclass(frozen=True)
@@ -133,32 +125,6 @@ def parse(composed: DictConfig) -> RunConfig:
         return _parsed(OmegaConf.masked_copy(composed, keys))
     except UnknownKey as error:
         raise ConfigError(str(error) if chosen is None else chosen.explain(error)) from error
-
-
-def component(
-    section: Mapping[str, Any], path: str, classes: Mapping[str, type] | None = None
-) -> Component:
-    """The class that ``section["_target_"]`` names, and its checked ``Config``.
-
-    Args:
-        section: a YAML group's keys, ``_target_`` among them.
-        path: where it stands in the configuration, for messages.
-        classes: see ``of_values``.
-
-    Raises:
-        ConfigError: there is no such class, it has no ``Config``, or a key does not fit it.
-    """
-    values = keys_of(section, path)
-    name = values.pop("_target_", None)
-    if name is None:
-        raise ConfigError(f"{path}._target_ is missing: it names the class, e.g. a.module.Class")
-    target = imported(name, path) if classes is None else classes.get(str(name))
-    if target is None:
-        raise ConfigError(f"{path}._target_={name} is not a class that is known here")
-    schema = getattr(target, "Config", None)
-    if not isinstance(schema, type) or not dataclasses.is_dataclass(schema):
-        raise ConfigError(f"{path}._target_={name} needs a dataclass attribute 'Config'")
-    return Component(target, checked(schema, values, path))
 
 
 def as_dict(config: RunConfig) -> dict[str, Any]:
@@ -287,27 +253,3 @@ def _of_what_comes_next(model: ModelConfig) -> ModelConfig:
                 f"and the task asks for these.\n  try: {key}={remedy}"
             )
     return replace(model, backbone=replace(model.backbone, causal=True))
-
-
-def imported(name: str, path: str) -> type:
-    """The class that ``name`` says, which is imported; see ``component``."""
-    try:
-        target = pkgutil.resolve_name(name)
-    except ModuleNotFoundError as error:
-        top = name.partition(".")[0]
-        if error.name != top:  # something that the module imports
-            raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
-        raise ConfigError(
-            f"{path}._target_={name}: there is no module '{top}' on Python's path.\n"
-            f"  try: PYTHONPATH=<the folder that holds {top}.py> before the command"
-        ) from error
-    except Exception as error:  # whatever the module raises
-        raise ConfigError(f"{path}._target_={name} cannot be imported: {error}") from error
-    if not isinstance(target, type):
-        raise ConfigError(f"{path}._target_={name} is not a class")
-    return target
-
-
-def class_name(target: type) -> str:
-    """Its name in records, and for ``_target_``."""
-    return f"{target.__module__}.{target.__qualname__}"

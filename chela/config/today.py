@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from chela.config.choices import CONFIGS
-from chela.config.schema import class_name, imported
+from chela.config.component import class_name, imported
 
 
 def registered(own: Iterable[type] = ()) -> dict[str, type]:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from chela.bench.params import model_names, run_config
-from chela.config.schema import Component
+from chela.config.component import Component
 from chela.mixers import (
     ChelaMixer,
     LinearTransformerMixer,
