@@ -157,7 +157,7 @@ def _check_draws(count: int, temperature: float, top_k: int | None, seed: int) -
 
 
 def _check_prompts(model: TokenModel, prompts: Sequence[Sequence[int]]) -> None:
-    if not prompts or not all(map(len, prompts)):
+    if not len(prompts) or not all(map(len, prompts)):  # they may be one tensor (B, L)
         raise RunError("the prompt is empty, but a model goes on from a token at least")
     encoder = model.backbone.encoder
     if not isinstance(encoder, TokenEncoder):

@@ -158,9 +158,10 @@ def test_a_run_that_cannot_generate_says_why(finished) -> None:
         load_run(classifier.parent)
     with pytest.raises(RunError, match="token 99 is unknown: the model has those from 0 to 63"):
         next(generate(load_run(finished()).model, [[3], [99]], 2))
-    with pytest.raises(RunError, match="the prompt is empty"):
-        next(generate(load_run(finished()).model, [[3], []], 2))
     model = load_run(finished()).model
+    for empty in ([[3], []], [], torch.zeros(2, 0)):
+        with pytest.raises(RunError, match="the prompt is empty"):
+            next(generate(model, empty, 2))
     for draws, said in (
         ({"temperature": -1.0}, "temperature=-1.0"),
         ({"temperature": float("nan")}, "temperature=nan"),
