@@ -48,6 +48,9 @@ def test_what_did_not_fit_is_a_dash() -> None:
         ("bench-training", ["--lengths", "64,"], "argument --lengths: '' is no number"),
         ("bench-sequence", ["--devices", "0"], "argument --devices: '0' is no number"),
         ("efficiency", ["--steps", "1.5"], "argument --steps: '1.5' is no number"),
+        ("efficiency", ["model=s4d"], "model=s4d would take the place of every model"),
+        ("bench-generation", [*SMALL, "model=s4d"], "try: --models <some of them>"),
+        ("params", ["task=listops", "model=s4d"], "try: without it"),
     ],
 )
 def test_numbers_from_1_up_and_causal_models_alone(

@@ -22,8 +22,8 @@ from chela.config.command import command_line, masked, masked_for_others, progra
 )
 def test_the_command_of_a_record_is_what_a_user_types(argv, command) -> None:
     assert command_line(argv) == command
-    assert typed(argv).removeprefix("python ") == command
-    assert typed(argv).startswith("python ") is ("train.py" in command)
+    assert typed(command).removeprefix("python ") == command
+    assert typed(command).startswith("python ") is ("train.py" in command)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from chela.bench.lines import draw_lines
 from chela.bench.measure import now
-from chela.bench.words import count, counts, machine, parser_of
+from chela.bench.words import count, counts, machine, parser_of, refuse_model
 from chela.config.schema import ModelConfig, compose_run
 from chela.errors import RunError
 from chela.generation import check
@@ -205,6 +205,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--output", type=Path, default=Path("outputs/generation"))
     options, overrides = parser.parse_known_args(arguments)
+    refuse_model(overrides, "--models <some of them>")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise RunError("torch finds no GPU.\n  try: --device cpu")
     facts = (

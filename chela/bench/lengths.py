@@ -23,7 +23,7 @@ import torch
 
 from chela.bench.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths, from_csv
 from chela.bench.throughput import measure_at_length
-from chela.bench.words import count, counts, machine, parser_of
+from chela.bench.words import count, counts, machine, parser_of, refuse_model
 from chela.config.choices import MODELS
 from chela.config.schema import RunConfig, compose_run
 from chela.errors import RunError, suggestion
@@ -83,6 +83,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--costs", type=Path, help="efficiency.csv to go on from")
     parser.add_argument("--output", type=Path, default=Path("outputs/efficiency"))
     options, overrides = parser.parse_known_args(arguments)
+    refuse_model(overrides, "--models <some of them>")
     models = options.models.split(",")
     for model in models:
         if model not in MODELS:

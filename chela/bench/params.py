@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from chela.bench.words import parser_of
+from chela.bench.words import parser_of, refuse_model
 from chela.config.choices import MODELS
 from chela.config.schema import RunConfig, compose_run
 from chela.training.build import build_model, build_task
@@ -115,6 +115,7 @@ def table(sizes: Sequence[Size]) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Print the table of the task, or of each."""
     _, overrides = parser_of("params", __doc__).parse_known_args(arguments)
+    refuse_model(overrides, "without it: the table has all models")
     if "task=all" in overrides:
         for task in LRA:
             main([f"task={task}" if each == "task=all" else each for each in overrides])

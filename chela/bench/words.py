@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Sequence
 
 import torch
 
+from chela.errors import ConfigError
 from chela.records.environment import hardware, versions
 
 
@@ -13,6 +15,17 @@ def parser_of(name: str, said: str | None) -> ArgumentParser:
     """Of ``chela NAME``, whose help begins with what its module says."""
     form = RawDescriptionHelpFormatter
     return ArgumentParser(prog=f"chela {name}", description=said, formatter_class=form)
+
+
+def refuse_model(overrides: Sequence[str], remedy: str) -> None:
+    """Refuse a choice of model among the keys of every model: each row would be of that one.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    for word in overrides:
+        if word.lstrip("+").startswith("model="):
+            raise ConfigError(f"{word} would take the place of every model.\n  try: {remedy}")
 
 
 def machine(device: torch.device) -> str:

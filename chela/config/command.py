@@ -52,10 +52,9 @@ def command_line(argv: Sequence[str]) -> str:
     return shlex.join([str(script), *masked(rest)])
 
 
-def typed(argv: Sequence[str]) -> str:
-    """``command_line`` with the ``python`` before a script."""
-    line = command_line(argv)
-    return line if _words_at(argv) > 1 else f"python {line}"
+def typed(line: str) -> str:
+    """A ``command_line`` with the ``python`` before a script."""
+    return line if line.startswith("chela ") else f"python {line}"
 
 
 def _words_at(argv: Sequence[str]) -> int:

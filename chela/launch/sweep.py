@@ -23,7 +23,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from chela.config.command import typed
+from chela.config.command import command_line, typed
 from chela.errors import ConfigError, InUse
 from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import end_with_the_sweep
@@ -83,7 +83,7 @@ class SweepCallback(Callback):
         self._words = list(sys.argv)
         os.environ.update(self._environment)
         folder.mkdir(parents=True, exist_ok=True)
-        command = typed(sys.argv)
+        command = typed(command_line(sys.argv))
         try:
             self._lease.enter_context(hold(folder / sweeps.LEASE, vital=False))
         except Taken:  # another process is at the same sweep: the plan is its

@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning as L
 
-from chela.config.command import typed
+from chela.config.command import command_line, typed
 from chela.disk import disk_error, explain_disk
 from chela.errors import OwnError
 from chela.records.record import mark_failed, read_record, write_record
@@ -149,8 +149,9 @@ class Ending:
         # resume=false would start anew, and resume=<path> go back to that checkpoint
         again = [each for each in sys.argv if not each.startswith("resume=")]
         what = f"everything is in {self.folder.last}" if saved else self._whats_there()
+        command = typed(command_line(again))
         self.console.say(
-            f"stopped by {stopped_by}; {what}\nto go on, repeat the command: {typed(again)}"
+            f"stopped by {stopped_by}; {what}\nto go on, repeat the command: {command}"
         )
 
 

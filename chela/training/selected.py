@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chela.config.command import typed
 from chela.errors import RunError
 from chela.records.record import FILE, read_record
 from chela.training.checkpoints import BEST, read_checkpoint
@@ -47,7 +48,8 @@ def finished_record(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder} has no {FILE}, so it is no run's folder.\n  try: {remedy}")
     if record["status"] != "finished":
         how = "has failed" if record["status"] == "failed" else f"is {record['status']}"
-        raise RunError(f"the run in {folder} {how}.\n  try: finish it first: {record['command']}")
+        command = typed(str(record["command"]))
+        raise RunError(f"the run in {folder} {how}.\n  try: finish it first: {command}")
     return record
 
 

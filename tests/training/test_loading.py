@@ -117,7 +117,7 @@ def test_what_cannot_be_loaded_is_named(finished, tmp_path: Path) -> None:
     record = (finished / "record.json").read_text()
     for sections, message in [
         ({"status": "interrupted"}, r"is interrupted(.|\n)*finish it first"),
-        ({"status": "failed"}, r"has failed(.|\n)*finish it first: "),
+        ({"status": "failed"}, r"has failed(.|\n)*finish it first: (python|chela) "),
         ({"best": {"step": 1}}, r"but its record selected step 1(.|\n)*resume=false"),
         ({"config": {"unknown": 1}}, r"not one of this code: unknown key(.|\n)*commit"),
     ]:
