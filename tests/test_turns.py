@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from chela.errors import ConfigError
+from chela.errors import ConfigError, InUse
 from chela.launch import plugins, turns
 from chela.launch.sweep import SweepCallback
 from chela.launch.turns import FOLDER, TurnLauncher, Turns
@@ -102,17 +103,22 @@ def test_a_cell_without_a_word_waits_again(folder: Path) -> None:
 
 
 def test_a_cell_that_a_run_outside_of_the_sweep_has_is_left_to_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is written of the cell until it begins, and then where its run is."""
     monkeypatch.setenv(FOLDER, str(folder))
     monkeypatch.setattr("chela.launch.sweep._run_folder", lambda _: folder / "../../a/seed0")
     job = {"runtime": {"cwd": str(Path.cwd())}, "overrides": {"task": CELLS[0]}, "job": {"num": 0}}
+    config = OmegaConf.create({"hydra": {**job, "mode": RunMode.MULTIRUN}})
+    in_use = JobReturn(status=JobStatus.FAILED)
+    in_use.return_value = InUse("process 7 is at it\n  try: another seed")
     given = Turns(folder, CELLS, 0)
     with hold(run_of(folder, 0)):
         first = given.next()
         assert first is not None
-        SweepCallback().on_job_start(OmegaConf.create({"hydra": job}))  # which finds it in use
+        SweepCallback().on_job_start(config)
+        SweepCallback().on_job_end(config, in_use)
+        assert capsys.readouterr().out == "process 7 is at it\n"  # there is nothing to be done
         assert given.put_back(first)
         assert [each and each.number for each in (given.next(), given.next(), given.next())] == [
             *(1, 2),

@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from chela.config.command import command_line, typed
-from chela.errors import ConfigError, InUse
+from chela.errors import ConfigError, InUse, first_line
 from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import end_with_the_sweep
 from chela.launch.turns import FOLDER
@@ -124,7 +124,7 @@ class SweepCallback(Callback):
             error = explain(failure)
             if isinstance(failure, InUse):  # the other process keeps what becomes of it
                 if config.hydra.mode == RunMode.MULTIRUN:  # else the exit status says it
-                    Screen().say(error)
+                    Screen().say(first_line(failure))
                     job_return.status, job_return.return_value = JobStatus.COMPLETED, float("nan")
                 return
             if not is_plain(failure):
