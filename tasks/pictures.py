@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tasks.base import Task
 from tasks.errors import DataError
+from tasks.loader import Batch
 from tasks.storage.rows import Rows
 
 
@@ -40,3 +44,29 @@ class PictureTask(Task):
                 )
         n = len(examples)
         return Rows.of_matrix(np.stack(examples).reshape(n, -1), np.zeros(n, dtype=np.int64))
+
+
+def mirrored(batch: Batch, which: Tensor | None = None) -> Batch:
+    """Each picture as it is or mirrored left to right; see ``turned``."""
+    if which is None:
+        which = torch.randint(2, batch.lengths.shape, device=batch.lengths.device)
+    return turned(batch, which)
+
+
+def turned(batch: Batch, which: Tensor | None = None) -> Batch:
+    """Each picture in one of the eight forms of a square.
+
+    Args:
+        batch: of square pictures, pixel by pixel, (B, L) or (B, L, C).
+        which: (B,) bits: 1 left to right, 2 top to bottom, 4 rows to columns, in this order; None:
+            drawn on the device.
+    """
+    if which is None:
+        which = torch.randint(8, batch.lengths.shape, device=batch.lengths.device)
+    side = math.isqrt(batch.values.shape[1])
+    seen = batch.values.unflatten(1, (side, side))  # (B, H, W) or (B, H, W, C)
+    turns = (lambda x: x.flip(2), lambda x: x.flip(1), lambda x: x.transpose(1, 2))
+    for bit, turn in enumerate(turns):
+        asked = (which >> bit & 1).bool().view(-1, *[1] * (seen.ndim - 1))
+        seen = torch.where(asked, turn(seen), seen)
+    return batch._replace(values=seen.flatten(1, 2))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
+
+if TYPE_CHECKING:
+    from tasks.loader import Batch
 
 PositiveInt = Annotated[int, Gt(0)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
@@ -13,9 +17,6 @@ LRA = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")  # the ar
 Protocol = Literal["heldout", "lra"]
 # One class of a sample, or one of its tokens after another; these may be bytes or characters.
 Objective = Literal["classification", "tokens", "bytes", "characters"]
-# Of a square picture, pixel by pixel: in which forms its class is the same. Left to right, or all
-# eight of the square.
-Symmetry = Literal["none", "mirror", "square"]
 # Where the best value selects; printed beside every number.
 PROTOCOLS: dict[Protocol, str] = {
     "heldout": "on the whole validation split, which no test sample is in",
@@ -35,7 +36,8 @@ class TaskSpec:
     documents: int = 1  # sequences of a sample; 2: their features are compared
     objective: Objective = "classification"  # what is asked, see chela.objectives
     answers: int | None = None  # tokens: places of a sample that are asked, at most; None: all
-    symmetry: Symmetry = "none"  # of its pictures
+    # draws for each sample of a batch a form of it that has the same class; None: there is no other
+    augment: Callable[[Batch], Batch] | None = None
 
 
 class Sized:

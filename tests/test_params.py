@@ -13,6 +13,7 @@ from chela.bench.params import LRA, Size, model_names, run_config, size_of, spec
 from chela.training.build import build_model, build_task
 from tasks.base import TaskSpec
 from tasks.errors import DataError
+from tasks.pictures import mirrored
 from tests.arena import arena_models
 from tests.conftest import ROOT
 
@@ -68,7 +69,7 @@ def test_without_data_a_usual_vocabulary_is_assumed(tmp_path) -> None:
         assert spec_of(build_task(config)) == (expected, True)
     config = run_config("chela", ["task=image", f"data_dir={tmp_path}"])
     assert spec_of(build_task(config)) == (
-        TaskSpec("image", 10, 1024, None, 1, symmetry="mirror"),
+        TaskSpec("image", 10, 1024, None, 1, augment=mirrored),
         False,
     )
 

@@ -88,8 +88,8 @@ class TrainerConfig:
     gradient_clip: Positive | None = field(metadata=NULL)  # by global norm
     # of a training target, spread evenly over all classes; train/loss has it, val/loss has none
     label_smoothing: Fraction = field(metadata={"neutral": 0.0})
-    # a training picture in any form that its class is the same in
-    flips: bool = field(metadata={"neutral": False})
+    # a training sample in any form that its class is the same in, as the task draws it
+    augment: bool = field(metadata={"neutral": False})
     # a training sample with another one, where the class of one sequence is asked for
     mixing: Mixing = field(metadata={"neutral": "none"})
     # whose loss or gradient was not finite; then stop

@@ -1,8 +1,7 @@
-"""Samples as they are not in the data, turned or made of two: harder to learn by heart."""
+"""Samples as they are not in the data, in other forms or made of two: harder to learn by heart."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from chela.config.settings import Mixing, TrainerConfig
 from chela.errors import ConfigError
 from tasks.base import Batch
-from tasks.spec import Symmetry, TaskSpec
+from tasks.spec import TaskSpec
 
 
 class Mixed(NamedTuple):
@@ -37,40 +36,22 @@ def augmentation_of(
         padded: whether batches hold padding.
 
     Raises:
-        ConfigError: these samples cannot be flipped, or mixed.
+        ConfigError: these samples have no other form, or cannot be mixed.
     """
-    if config.flips and (why := _why_not_flipped(config, spec, padded)):
-        raise ConfigError(f"trainer.flips=true cannot be had: {why}.\n  try: trainer.flips=false")
+    augment = spec.augment if config.augment else None
+    if config.augment and (why := _why_not_augmented(config, spec)):
+        raise ConfigError(
+            f"trainer.augment=true cannot be had: {why}.\n  try: trainer.augment=false"
+        )
     how = config.mixing
     if how != "none" and (why := _why_not_mixed(config, spec, padded)):
         raise ConfigError(f"trainer.mixing={how} cannot be had: {why}.\n  try: trainer.mixing=none")
 
     def augmented(batch: Batch) -> Batch | Mixed:
-        seen = flip(batch, spec.symmetry) if config.flips else batch
+        seen = batch if augment is None else augment(batch)
         return seen if how == "none" else mix(seen, how)
 
     return augmented
-
-
-def flip(batch: Batch, symmetry: Symmetry, which: Tensor | None = None) -> Batch:
-    """Each picture in one of the forms that ``symmetry`` says its class is the same in.
-
-    Args:
-        batch: of square pictures, pixel by pixel, (B, L) or (B, L, C).
-        symmetry: ``"mirror"``: as it is or left to right; ``"square"``: the eight of a square.
-        which: (B,) bits: 1 left to right, 2 top to bottom, 4 rows to columns, in this order; None:
-            drawn on the device.
-    """
-    values, forms = batch.values, {"mirror": 2, "square": 8}[symmetry]
-    if which is None:
-        which = torch.randint(forms, (len(values),), device=values.device)
-    side = math.isqrt(values.shape[1])
-    seen = values.unflatten(1, (side, side))  # (B, H, W) or (B, H, W, C)
-    turns = (lambda x: x.flip(2), lambda x: x.flip(1), lambda x: x.transpose(1, 2))
-    for bit, turn in enumerate(turns[: forms.bit_length() - 1]):
-        turned = (which >> bit & 1).bool().view(-1, *[1] * (seen.ndim - 1))
-        seen = torch.where(turned, turn(seen), seen)
-    return batch._replace(values=seen.flatten(1, 2))
 
 
 def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
@@ -105,20 +86,16 @@ def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
     return Mixed(*batch._replace(values=mixed), batch.targets.roll(1, 0), share)
 
 
-def _why_not_flipped(config: TrainerConfig, spec: TaskSpec, padded: bool) -> str | None:
-    if spec.symmetry == "none":
-        return f"{spec.name} does not say that its samples have the same class in another form"
-    if _several(spec):
-        return f"{spec.name} does not ask for the class of one picture"
-    if padded or math.isqrt(spec.max_length) ** 2 != spec.max_length:
-        return f"the samples of {spec.name} are not square pictures of one size"
+def _why_not_augmented(config: TrainerConfig, spec: TaskSpec) -> str | None:
+    if spec.augment is None:
+        return f"{spec.name} does not say in which other forms a sample has the same class"
     if config.sequence_devices > 1:
-        return "devices that hold a sequence together each have a part of a picture"
+        return "devices that hold a sequence together each have a part of a sample"
     return None
 
 
 def _why_not_mixed(config: TrainerConfig, spec: TaskSpec, padded: bool) -> str | None:
-    if _several(spec):
+    if spec.objective != "classification" or spec.documents > 1:
         return f"{spec.name} does not ask for the class of one sequence"
     if config.sequence_devices > 1:
         return "devices that hold a sequence together would each mix another one into it"
@@ -129,7 +106,3 @@ def _why_not_mixed(config: TrainerConfig, spec: TaskSpec, padded: bool) -> str |
     if config.mixing == "mixup" and padded:
         return f"the sequences of {spec.name} have different lengths"
     return None
-
-
-def _several(spec: TaskSpec) -> bool:
-    return spec.objective != "classification" or spec.documents > 1

@@ -19,7 +19,7 @@ from tasks.image import cifar_files, cifar_hub, mnist_files
 from tasks.image.pixels import CLASSES, Images, Standardised, grey, stored
 from tasks.image.split import Split, held_out
 from tasks.loader import Encoding
-from tasks.pictures import PictureTask
+from tasks.pictures import PictureTask, mirrored
 from tasks.sources.archives import Source
 from tasks.sources.locate import check_name, locate
 from tasks.spec import TaskSpec
@@ -84,7 +84,7 @@ class Image(PictureTask):
             length,
             vocab_size=256 if symbols else None,
             input_dim=len(STANDARD[self.name].mean),
-            symmetry="mirror" if self.config.dataset == "cifar10" else "none",  # digits have sides
+            augment=mirrored if self.config.dataset == "cifar10" else None,  # digits have sides
         )
 
     @property

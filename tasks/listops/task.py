@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Len, Lt
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
+from tasks.listops.arguments import reordered
 from tasks.listops.generator import ListOpsLaw, generate
 from tasks.listops.official import SPLITS, Official, find_official, not_found, read_official
 from tasks.listops.tsv import read_trees, write_tsv
@@ -89,7 +90,8 @@ class ListOps(Task):
     @property
     def spec(self) -> TaskSpec:
         """18 symbols, ten classes."""
-        return TaskSpec(self.name, 10, self.config.max_tokens, VOCABULARY_SIZE, input_dim=1)
+        longest = self.config.max_tokens
+        return TaskSpec(self.name, 10, longest, VOCABULARY_SIZE, input_dim=1, augment=reordered)
 
     def origin(self) -> Origin:
         """The official files or a stand-in, named by their hashes, or law, seed and sizes.

@@ -23,7 +23,7 @@ from tasks.loader import Encoding
 from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
 from tasks.pathfinder.official import SETS, read_official
-from tasks.pictures import PictureTask
+from tasks.pictures import PictureTask, turned
 from tasks.sources.archives import Source, find, nothing_found
 from tasks.sources.lra import ARCHIVES, WHAT
 from tasks.spec import PositiveInt, Seed, Sized, TaskSpec
@@ -97,7 +97,7 @@ class Pathfinder(PictureTask):
     def spec(self) -> TaskSpec:
         """A real number per pixel, two classes."""
         length = self.config.resolution**2
-        return TaskSpec(self.name, 2, length, None, input_dim=1, symmetry="square")
+        return TaskSpec(self.name, 2, length, None, input_dim=1, augment=turned)
 
     @property
     def encoding(self) -> Encoding:

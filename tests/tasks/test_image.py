@@ -18,6 +18,7 @@ from tasks.base import TaskSpec
 from tasks.errors import DataError
 from tasks.image.split import held_out
 from tasks.image.task import Image, ImageConfig
+from tasks.pictures import mirrored
 from tests.tasks.samples import fingerprint_of
 from tests.tasks.small_images import (
     BATCHES,
@@ -101,9 +102,9 @@ def test_mnist_is_the_picture_too(image: Make) -> None:
 
 
 SPECS = [
-    ("image", "continuous", TaskSpec("image", 10, 1024, None, 1, symmetry="mirror"), (8, 1024)),
-    ("image", "symbols", TaskSpec("image", 10, 1024, 256, 1, symmetry="mirror"), (8, 1024)),
-    ("cifar", "continuous", TaskSpec("cifar", 10, 1024, None, 3, symmetry="mirror"), (8, 1024, 3)),
+    ("image", "continuous", TaskSpec("image", 10, 1024, None, 1, augment=mirrored), (8, 1024)),
+    ("image", "symbols", TaskSpec("image", 10, 1024, 256, 1, augment=mirrored), (8, 1024)),
+    ("cifar", "continuous", TaskSpec("cifar", 10, 1024, None, 3, augment=mirrored), (8, 1024, 3)),
     ("mnist", "continuous", TaskSpec("mnist", 10, 784, None, 1), (8, 784)),
     ("mnist", "symbols", TaskSpec("mnist", 10, 784, 256, 1), (8, 784)),
 ]

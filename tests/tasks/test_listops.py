@@ -15,6 +15,7 @@ import pytest
 from tasks.base import Batch, TaskSpec
 from tasks.errors import DataError
 from tasks.listops import official
+from tasks.listops.arguments import reordered
 from tasks.listops.generator import ListOpsLaw
 from tasks.listops.official import PLACES
 from tasks.listops.task import ListOps, ListOpsConfig, with_end, without_end
@@ -67,7 +68,7 @@ def test_the_defaults_are_the_published_task() -> None:
 def test_from_source_to_batches(listops: Make) -> None:
     task = ready(listops())
     assert [len(split) for split in (task.train, task.val, task.test)] == [70, 11, 13]
-    assert task.spec == TaskSpec("listops", 10, 2048, vocab_size=18, input_dim=1)
+    assert task.spec == TaskSpec("listops", 10, 2048, 18, input_dim=1, augment=reordered)
     assert task.meta.source == "generated"
     assert fingerprint_of(task.folder) == task.meta.fingerprint
     for batch in list(task.batches("train", 8))[:-1]:

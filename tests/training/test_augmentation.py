@@ -1,13 +1,10 @@
-"""Samples turned, and made of two: what they are, what is asked of them, where there are none."""
+"""Samples in other forms, and made of two: what is asked of them, and where there are none."""
 
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,12 +14,12 @@ from torch import Tensor
 
 from chela.config.schema import parse
 from chela.errors import ConfigError
-from chela.training.augmentation import augmentation_of, flip, mix
+from chela.training.augmentation import augmentation_of, mix
 from chela.training.build import build_module, build_task
 from chela.training.engine import resolve
 from chela.training.run import run
 from tasks.base import Batch
-from tasks.spec import Symmetry
+from tasks.pictures import turned
 from tests.conftest import composed_of
 from tests.training.runs import record_of
 from tests.training.test_resume import assert_same_run, signal_at
@@ -41,31 +38,6 @@ STILL = [
 def batch_of(values: Tensor) -> Batch:
     size, length = values.shape[:2]
     return Batch(values, torch.full((size,), length), torch.arange(size), torch.arange(size))
-
-
-@pytest.mark.parametrize("channels", [(), (3,)])
-def test_a_picture_has_its_eight_forms(channels: tuple[int, ...]) -> None:
-    pictures = torch.rand(8, 4, 4, *channels)
-    seen = flip(batch_of(pictures.flatten(1, 2)), "square", torch.arange(8)).values
-    for row, picture in enumerate(pictures):
-        expected = picture.numpy()
-        expected = np.fliplr(expected) if row & 1 else expected
-        expected = np.flipud(expected) if row & 2 else expected
-        expected = expected.swapaxes(0, 1) if row & 4 else expected
-        assert (seen[row].view(picture.shape).numpy() == expected).all()
-    same = flip(batch_of(pictures[:1].expand_as(pictures).flatten(1, 2)), "square", torch.arange(8))
-    assert len(same.values.unique(dim=0)) == 8
-
-
-@pytest.mark.parametrize(("symmetry", "forms"), [("mirror", 2), ("square", 8)])
-def test_each_form_comes_as_often(symmetry: Symmetry, forms: int) -> None:
-    torch.manual_seed(0)
-    pictures = torch.arange(9).expand(8000, 9)
-    found, often = flip(batch_of(pictures), symmetry).values.unique(dim=0, return_counts=True)
-    assert len(found) == forms
-    assert often.float() / 8000 == pytest.approx([1 / forms] * forms, abs=0.02)
-    if symmetry == "mirror":
-        assert [2, 1, 0, 5, 4, 3, 8, 7, 6] in found.tolist()
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
@@ -130,7 +102,7 @@ def still(place: Path, *overrides: str) -> DictConfig:
 
 
 @pytest.mark.parametrize(
-    ("how", "part"), [("mixing=mixup", 1), ("mixing=cutmix", 3), ("flips=true", 3)]
+    ("how", "part"), [("mixing=mixup", 1), ("mixing=cutmix", 3), ("augment=true", 3)]
 )
 def test_each_step_draws_anew_and_evaluation_does_not(how: str, part: int, tmp_path: Path) -> None:
     """However many samples are computed at once."""
@@ -145,17 +117,17 @@ def test_each_step_draws_anew_and_evaluation_does_not(how: str, part: int, tmp_p
     assert second == pytest.approx(first, rel=1e-5)
 
 
-def test_flipped_pictures_are_mixed(tmp_path: Path) -> None:
-    config = parse(still(tmp_path, "trainer.flips=true", "trainer.mixing=mixup"))
+def test_pictures_in_another_form_are_mixed(tmp_path: Path) -> None:
+    config = parse(still(tmp_path, "trainer.augment=true", "trainer.mixing=mixup"))
     batch, spec = batch_of(torch.rand(8, 1024)), build_task(config).spec
     with torch.random.fork_rng():
         seen = augmentation_of(config.trainer, spec, padded=False)(batch)
-    expected = mix(flip(batch, "square"), "mixup")
+    expected = mix(turned(batch), "mixup")
     assert all(map(torch.equal, seen, expected))
 
 
 def test_a_resumed_run_draws_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["trainer.flips=true", "trainer.mixing=cutmix", "trainer.max_steps=12"]
+    words = ["trainer.augment=true", "trainer.mixing=cutmix", "trainer.max_steps=12"]
     words += ["optimizer.lr=1e-3", "trainer.micro_batch_size=5"]
     whole, broken = (still(tmp_path / each, *words) for each in ("whole", "broken"))
     run(whole)
@@ -168,7 +140,7 @@ def test_a_resumed_run_draws_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("how", ["mixing=mixup", "mixing=cutmix", "flips=true"])
+@pytest.mark.parametrize("how", ["mixing=mixup", "mixing=cutmix", "augment=true"])
 def test_each_replay_of_a_graph_draws_anew(how: str, tmp_path: Path) -> None:
     on_gpu = ["trainer.accelerator=gpu", "trainer.step=graph"]
     config = still(tmp_path, *on_gpu, f"trainer.{how}")
@@ -210,29 +182,22 @@ SPLIT += ["model.norm=layer", "model.tie_dropout=false"]
 
 
 @pytest.mark.parametrize(
-    ("words", "padded", "spec", "said"),
+    ("words", "said"),
     [
-        (["task=listops"], True, {}, "listops does not say that its samples"),
-        (["task=mnist"], False, {}, "mnist does not say that its samples"),
-        (SPLIT, False, {}, "devices that hold a sequence together each have a part of a picture"),
-        ([], True, {}, "the samples of pathfinder are not square pictures of one size"),
-        ([], False, {"max_length": 1023}, "pathfinder are not square pictures of one size"),
-        ([], False, {"objective": "tokens"}, "pathfinder does not ask for the class of one"),
-        ([], False, {"documents": 2}, "pathfinder does not ask for the class of one"),
+        (["task=text"], "text does not say in which other forms a sample has the same class"),
+        (["task=mnist"], "mnist does not say in which other forms"),
+        (["task=pathfinder", *SPLIT], "devices that hold a sequence together each have a part of"),
     ],
 )
-def test_what_cannot_be_flipped_is_refused(
-    words: list[str], padded: bool, spec: dict[str, Any], said: str
-) -> None:
-    """A task of one's own may say anything of itself."""
-    small = ["model=chela", "task=pathfinder", "trainer.accelerator=cpu", "trainer.flips=true"]
+def test_what_has_no_other_form_is_refused(words: list[str], said: str) -> None:
+    small = ["model=chela", "trainer.accelerator=cpu", "trainer.augment=true"]
     config = parse(composed_of(*small, *words))
-    its = replace(build_task(config).spec, **spec)
-    with pytest.raises(ConfigError, match=rf"=true .*{said}.*\n.*trainer\.flips=false"):
-        augmentation_of(config.trainer, its, padded)
+    with pytest.raises(ConfigError, match=rf"=true .*{said}.*\n.*trainer\.augment=false"):
+        augmentation_of(config.trainer, build_task(config).outline, padded=False)
 
 
-def test_pieces_of_listops_train(composed) -> None:
-    config = composed("trainer.mixing=cutmix", "trainer.max_steps=2")
+@pytest.mark.parametrize("how", ["mixing=cutmix", "augment=true"])
+def test_listops_trains_so(how: str, composed) -> None:
+    config = composed(f"trainer.{how}", "trainer.max_steps=2")
     run(config)
     assert record_of(config)["status"] == "finished"

@@ -55,7 +55,7 @@ def test_a_gpu_that_is_not_there_is_said_before_any_work(composed, tmp_path) -> 
         (["task=listops", "trainer.mixing=mixup"], "listops has symbols, of which there is no"),
         (["task=text", "trainer.mixing=mixup"], "text has symbols, of which there is no mean"),
         (["task=retrieval", "trainer.mixing=cutmix"], "retrieval does not ask for the class of"),
-        (["task=text", "trainer.flips=true"], "text does not say that its samples have"),
+        (["task=text", "trainer.augment=true"], "text does not say in which other forms"),
         (["task=mqar", "trainer.label_smoothing=0.1"], "and mqar asks for tokens"),
         (["task=wikitext103", "model.pooling=last"], "nothing is pooled"),
         (["task=bytes", "task.path=x", "trainer.length_window=2"], "all windows of bytes have one"),

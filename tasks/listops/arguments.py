@@ -1,0 +1,37 @@
+"""A tree with the arguments of its operators in another order: its value is the same."""
+
+from __future__ import annotations
+
+import torch
+
+from tasks.listops.vocabulary import CLOSE, OPERATOR
+from tasks.loader import Batch
+
+LEVELS = 10  # of arguments that change places; the published trees have no more
+DRAWN = 1 << 40  # numbers to draw from; with the place of an argument behind them, no two are alike
+LAST = 1 << 62
+
+
+def reordered(batch: Batch) -> Batch:
+    """Each tree with the arguments of every operator in a random order.
+
+    MIN, MAX, MED and SM depend on none. A symbol's path has, from the root down, a number for each
+    argument that it stands in; symbols are sorted by these paths, from the last level to the first.
+    A tree that was cut is left as it is. Nothing waits for the device.
+
+    Args:
+        batch: of trees (B, L).
+    """
+    symbols, at = batch.values, torch.arange(batch.values.shape[1], device=batch.values.device)
+    closes = symbols == CLOSE
+    opens = (symbols >= OPERATOR) & ~closes
+    level = (opens.long() - closes.long()).cumsum(1) - opens.long()  # (B, L) of brackets around it
+    whole = opens.sum(1, keepdim=True) == closes.sum(1, keepdim=True)
+    drawn = torch.randint(DRAWN, symbols.shape, device=symbols.device) * len(at) + at
+    beside = torch.where(opens, -1, torch.where(closes, LAST, LAST + 1))  # before, after arguments
+    order = at.expand_as(symbols)
+    for depth in range(LEVELS, 0, -1):
+        begins = torch.where(~closes & (level == depth), at, 0).cummax(1).values
+        path = torch.where(level >= depth, drawn.gather(1, begins), beside)
+        order = order.gather(1, path.gather(1, order).argsort(stable=True, dim=1))
+    return batch._replace(values=symbols.gather(1, torch.where(whole, order, at)))
