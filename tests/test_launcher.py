@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from chela.errors import ConfigError
 from chela.launch.launcher import ProcessLauncher, ending
-from chela.launch.places import Slots, visible_gpus
+from chela.launch.places import Slots, visible_gpus, warning_of
 from chela.launch.turns import FOLDER
 from chela.records.state import run_folders, run_state
 from chela.records.sweeps import SweepCell, log_file, read_cells, write_cell
@@ -40,6 +40,16 @@ def test_cells_take_the_emptiest_gpu_and_wait_for_one() -> None:
     slots.give(["7"])
     assert slots.take(2) is None  # not one GPU twice
     assert slots.take(1) == ["7"]
+
+
+def test_cells_that_would_take_turns_on_a_gpu_are_spoken_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    assert "3 cells take turns on a GPU" in str(warning_of(["0"], 3))
+    assert warning_of(["0", "1"], 1) is warning_of([], 3) is None
+    (tmp_path / "control").touch()  # the daemon's
+    assert warning_of(["0"], 3) is None
 
 
 def test_a_cell_on_several_gpus_takes_a_slot_on_each() -> None:

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from chela.config.command import program
 from chela.errors import ConfigError, InUse
-from chela.launch.places import Slots, cores, visible_gpus
+from chela.launch.places import Slots, cores, visible_gpus, warning_of
 from chela.launch.turns import FOLDER, PLUGIN, Cell, Turns
 from chela.records import sweeps
 from chela.records.files import as_typed
@@ -90,7 +90,10 @@ class ProcessLauncher(Launcher):
         """
         self.folder = Path(os.environ[FOLDER])
         self.turns = turns = Turns(self.folder, job_overrides, initial_job_idx)
-        slots = Slots(visible_gpus(), self.at_once)
+        gpus = visible_gpus()
+        if warning := warning_of(gpus, self.at_once):
+            self.console.say(warning)
+        slots = Slots(gpus, self.at_once)
         threads = max(1, cores() // min(sum(slots.free.values()), max(1, len(turns.cells))))
         logs = as_typed(sweeps.log_file(self.folder, 0).parent)
         self.console.say(f"what each of {len(turns.cells)} cells prints is in {logs}")
