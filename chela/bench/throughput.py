@@ -113,7 +113,8 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
     Raises:
         torch.OutOfMemoryError: the model does not fit at this length.
     """
-    engine = resolve(config)
+    plain = replace(config.trainer, augment=False)  # random tokens have no other form
+    config, engine = replace(config, trainer=plain), resolve(config)
     size, device = max(1, tokens // length // engine.replicas), engine.device
     batch = Batch(
         values=torch.randint(1, 20, (size, length), device=device),

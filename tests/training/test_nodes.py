@@ -319,7 +319,9 @@ def test_a_benchmarks_tokens_are_those_of_all_nodes(
 ) -> None:
     monkeypatch.setattr(throughput, "resolve", lambda _: Engine(devices=2, nodes=2))
     monkeypatch.setattr(throughput, "measure", lambda config, spec, engine, data, *_, **__: data)
-    data = throughput.measure_at_length(parse(composed()), length=8, tokens=64, steps=1)
+    data = throughput.measure_at_length(
+        parse(composed("trainer.augment=true")), length=8, tokens=64, steps=1
+    )
     assert data.batch.values.shape == (2, 8)  # type: ignore[attr-defined]
 
 
