@@ -28,10 +28,10 @@ def reordered(batch: Batch) -> Batch:
     level = (opens.long() - closes.long()).cumsum(1) - opens.long()  # (B, L) of brackets around it
     whole = opens.sum(1, keepdim=True) == closes.sum(1, keepdim=True)
     drawn = torch.randint(DRAWN, symbols.shape, device=symbols.device) * len(at) + at
-    beside = torch.where(opens, -1, torch.where(closes, LAST, LAST + 1))  # before, after arguments
+    beside = (LAST + 1 - closes.long()).masked_fill(opens, -1)  # before arguments, behind them
     order = at.expand_as(symbols)
     for depth in range(LEVELS, 0, -1):
-        begins = torch.where(~closes & (level == depth), at, 0).cummax(1).values
+        begins = (at * (~closes & (level == depth))).cummax(1).values
         path = torch.where(level >= depth, drawn.gather(1, begins), beside)
         order = order.gather(1, path.gather(1, order).argsort(stable=True, dim=1))
     return batch._replace(values=symbols.gather(1, torch.where(whole, order, at)))
