@@ -48,6 +48,10 @@ class LoadedRun:
     record: dict[str, Any]
     config: RunConfig
 
+    def __repr__(self) -> str:
+        """A line: a record and a model take pages."""
+        return f"<run {self.record['run_id']}: {self.config.model.name} on {self.task.name}>"
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model as others read it: config.json, model.safetensors and a model card.
 

@@ -46,6 +46,7 @@ def saved(trained: Path, tmp_path: Path) -> Path:
 def test_what_comes_back_is_the_run(trained: Path, saved: Path) -> None:
     run_, back = chela.load_run(trained), chela.from_pretrained(saved)
     assert back.config.model == run_.config.model
+    assert repr(back) == repr(run_) == f"<run {run_.record['run_id']}: chela on listops>"
     assert not back.model.training
     for name, value in run_.model.state_dict().items():
         assert torch.equal(value, back.model.state_dict()[name]), name
