@@ -142,6 +142,8 @@ def config(words: tuple[str, ...]) -> RunConfig:
         (".seed=3", ["key=value"]),
         ("optimizer.betas=[0.9,0.98", ["brackets", "must be closed"]),
         ("name={a}", ["brackets", """try: 'name="{a}"' if it is a text"""]),
+        ("trainer.augment=flip", ["trainer.augment=flip is neither true nor false\n"]),
+        ("trainer.verbose=[]", ["trainer.verbose=[] is neither true nor false\n"]),
         ("name=3", ["name=3: input should be a valid string", """try: 'name="3"'"""]),
         ("name=true", ["""try: 'name="true"'"""]),
         ("logger.tags=a", ["should be a valid list", "try: 'logger.tags=[a]'"]),

@@ -136,6 +136,8 @@ def _explain(detail: Any, path: str) -> str:
         return _missing(key)
     if detail["type"] == "literal_error":
         return f"{key}={detail['input']} is not one of {detail['ctx']['expected']}"
+    if detail["type"] in ("bool_parsing", "bool_type"):
+        return f"{key}={detail['input']} is neither true nor false"
     value = detail["input"]
     typed = str(value).lower() if isinstance(value, bool) else str(value)
     remedies = {"string_type": f"'{key}=\"{typed}\"'", "list_type": f"'{key}=[{typed}]'"}
