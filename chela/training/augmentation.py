@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from chela.config.settings import Mixing, TrainerConfig
-from chela.errors import ConfigError
+from chela.errors import ConfigError, RunError
 from tasks.base import Batch
 from tasks.spec import TaskSpec
 
@@ -37,6 +37,7 @@ def augmentation_of(
 
     Raises:
         ConfigError: these samples have no other form, or cannot be mixed.
+        RunError: when it is called: the task makes of a batch what is none of the same shapes.
     """
     augment = spec.augment if config.augment else None
     if config.augment and (why := _why_not_augmented(config, spec)):
@@ -49,6 +50,11 @@ def augmentation_of(
 
     def augmented(batch: Batch) -> Batch | Mixed:
         seen = batch if augment is None else augment(batch)
+        if seen is not batch and (given := _form(batch)) != (made := _form(seen)):
+            raise RunError(
+                f"of {spec.name} a step has {given}, and TaskSpec.augment makes {made} of it.\n"
+                "  try: batch._replace(values=<of the same shape and type>) in the task's function"
+            )
         return seen if how == "none" else mix(seen, how)
 
     return augmented
@@ -84,6 +90,14 @@ def mix(batch: Batch, how: Mixing, share: Tensor | None = None) -> Mixed:
         mixed = torch.where(inside.view(*inside.shape, *rest), other, values)
         share = 1 - cut / batch.lengths.clamp(min=1)
     return Mixed(*batch._replace(values=mixed), batch.targets.roll(1, 0), share)
+
+
+def _form(batch: object) -> str:
+    """What a recorded step asks of a batch: that it is one, its shapes and its types."""
+    if not isinstance(batch, Batch):
+        return f"a {type(batch).__name__}"
+    parts = (f"{name} {x.dtype} {tuple(x.shape)}" for name, x in batch._asdict().items())
+    return f"a Batch of {', '.join(parts)}"
 
 
 def _why_not_augmented(config: TrainerConfig, spec: TaskSpec) -> str | None:

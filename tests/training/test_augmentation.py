@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +15,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from chela.config.schema import parse
-from chela.errors import ConfigError
+from chela.errors import ConfigError, RunError
 from chela.training.augmentation import augmentation_of, mix
 from chela.training.build import build_module, build_task
 from chela.training.engine import resolve
 from chela.training.run import run
 from tasks.base import Batch
 from tasks.pictures import turned
+from tasks.spec import TaskSpec
 from tests.conftest import composed_of
 from tests.training.runs import record_of
 from tests.training.test_resume import assert_same_run, signal_at
@@ -124,6 +127,27 @@ def test_pictures_in_another_form_are_mixed(tmp_path: Path) -> None:
         seen = augmentation_of(config.trainer, spec, padded=False)(batch)
     expected = mix(turned(batch), "mixup")
     assert all(map(torch.equal, seen, expected))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda batch: None, "a NoneType"),
+        (lambda batch: batch.values, "a Tensor"),
+        (lambda batch: batch._replace(values=batch.values[:, :5]), r"values torch.int64 \(3, 5\)"),
+        (lambda batch: batch._replace(values=batch.values.int()), r"values torch.int32 \(3, 9\)"),
+        (lambda batch: batch._replace(targets=batch.targets[:, None]), r"targets .* \(3, 1\)"),
+    ],
+)
+def test_a_task_that_hands_over_another_batch_is_told_so(
+    wrong: Callable[[Batch], Any], said: str, composed
+) -> None:
+    trainer = parse(composed("trainer.augment=true")).trainer
+    spec = TaskSpec("mine", 10, 9, vocab_size=20, input_dim=1, augment=wrong)
+    batch = batch_of(torch.zeros(3, 9, dtype=torch.int64))
+    asked = r"mine .* Batch of values torch.int64 \(3, 9\), lengths .*TaskSpec.augment makes .*"
+    with pytest.raises(RunError, match=asked + said):
+        augmentation_of(trainer, spec, padded=False)(batch)
 
 
 def test_a_resumed_run_draws_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
