@@ -7,12 +7,11 @@ import torch
 from tasks.listops.vocabulary import CLOSE, OPERATOR
 from tasks.loader import Batch
 
-LEVELS = 10  # of arguments that change places; the published trees have no more
 DRAWN = 1 << 40  # numbers to draw from; with the place of an argument behind them, no two are alike
 LAST = 1 << 62
 
 
-def reordered(batch: Batch) -> Batch:
+def reordered(batch: Batch, levels: int) -> Batch:
     """Each tree with the arguments of every operator in a random order.
 
     MIN, MAX, MED and SM depend on none. A symbol's path has, from the root down, a number for each
@@ -21,6 +20,7 @@ def reordered(batch: Batch) -> Batch:
 
     Args:
         batch: of trees (B, L).
+        levels: of operators inside each other whose arguments change places, from the root down.
     """
     symbols, at = batch.values, torch.arange(batch.values.shape[1], device=batch.values.device)
     closes = symbols == CLOSE
@@ -30,7 +30,7 @@ def reordered(batch: Batch) -> Batch:
     drawn = torch.randint(DRAWN, symbols.shape, device=symbols.device) * len(at) + at
     beside = (LAST + 1 - closes.long()).masked_fill(opens, -1)  # before arguments, behind them
     order = at.expand_as(symbols)
-    for depth in range(LEVELS, 0, -1):
+    for depth in range(levels, 0, -1):
         begins = (at * (~closes & (level == depth))).cummax(1).values
         path = torch.where(level >= depth, drawn.gather(1, begins), beside)
         order = order.gather(1, path.gather(1, order).argsort(stable=True, dim=1))

@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -90,8 +90,9 @@ class ListOps(Task):
     @property
     def spec(self) -> TaskSpec:
         """18 symbols, ten classes."""
-        longest = self.config.max_tokens
-        return TaskSpec(self.name, 10, longest, VOCABULARY_SIZE, input_dim=1, augment=reordered)
+        longest, levels = self.config.max_tokens, self.config.max_depth - 1  # the last has digits
+        augment = partial(reordered, levels=levels)
+        return TaskSpec(self.name, 10, longest, VOCABULARY_SIZE, input_dim=1, augment=augment)
 
     def origin(self) -> Origin:
         """The official files or a stand-in, named by their hashes, or law, seed and sizes.

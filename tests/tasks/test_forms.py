@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tasks.listops import arguments
 from tasks.listops.arguments import reordered
 from tasks.listops.generator import ListOpsLaw, draw_block
+from tasks.listops.task import ListOps, ListOpsConfig
 from tasks.listops.values import values_of
 from tasks.listops.vocabulary import EOS, PAD, SYMBOLS
 from tasks.loader import Batch
@@ -84,7 +85,7 @@ def test_no_value_depends_on_the_order_of_arguments(seed: int, args: int, depth:
         for end, length in zip(ends, rows.lengths, strict=False)
     ]
     batch = trees(*texts)
-    seen = reordered(batch)
+    seen = reordered(batch, depth)
     assert torch.equal(seen.values == PAD, batch.values == PAD)
     assert torch.equal(seen.values == EOS, batch.values == EOS)
     for before, after in zip(batch.values, seen.values, strict=True):
@@ -95,16 +96,24 @@ def test_no_value_depends_on_the_order_of_arguments(seed: int, args: int, depth:
 
 def test_each_order_comes_as_often() -> None:
     torch.manual_seed(0)
-    seen = reordered(trees(*["[MAX 1 [MIN 2 [SM 3 4 ] ] 5 ]"] * 6000)).values
+    seen = reordered(trees(*["[MAX 1 [MIN 2 [SM 3 4 ] ] 5 ]"] * 6000), 3).values
     found, often = seen.unique(dim=0, return_counts=True)
     assert len(found) == 6 * 2 * 2
     assert often.float() / 6000 == pytest.approx([1 / 24] * 24, abs=0.01)
     assert "[MAX 5 1 [MIN [SM 4 3 ] 2 ] ]" in {words(each) for each in found}
 
 
-def test_what_lies_deeper_and_what_was_cut_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arguments, "LEVELS", 1)
-    deep = {words(each) for each in reordered(trees(*["[SM 7 [MED 1 2 3 ] ]"] * 50)).values}
+@pytest.mark.parametrize("depth", [3, 14])
+def test_the_deepest_arguments_of_a_task_change_places(depth: int, tmp_path: Path) -> None:
+    augment = ListOps(ListOpsConfig(max_depth=depth), tmp_path).spec.augment
+    assert augment is not None
+    around, behind = "[MAX 0 " * (depth - 2), " ]" * (depth - 2)
+    seen = augment(trees(*[f"{around}[SM 3 4 ]{behind}"] * 50)).values
+    assert {("3 4" in words(each), "4 3" in words(each)) for each in seen} == {(1, 0), (0, 1)}
+
+
+def test_what_lies_deeper_and_what_was_cut_keeps_its_order() -> None:
+    deep = {words(each) for each in reordered(trees(*["[SM 7 [MED 1 2 3 ] ]"] * 50), 1).values}
     assert deep == {"[SM 7 [MED 1 2 3 ] ]", "[SM [MED 1 2 3 ] 7 ]"}
     cut = trees("[SM 1 2 3 [MAX 4 5", "7", "[MAX 8 ]")
-    assert torch.equal(reordered(cut).values, cut.values)
+    assert torch.equal(reordered(cut, 3).values, cut.values)
