@@ -39,12 +39,12 @@ class Slots:
 
 
 def warning_of(gpus: Sequence[str], at_once: int) -> str | None:
-    """What is to be said where cells will take turns on a GPU; None: they will not."""
+    """What is to be said where cells may take turns on a GPU; None: they will not."""
     pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # CUDA's default
     if not gpus or at_once == 1 or (pipes / "control").exists():
         return None
     return (
-        f"note: {at_once} cells take turns on a GPU, for want of MPS: no faster than one by one, "
+        "note: MPS does not run, so cells that share a GPU take turns: no faster than one by one, "
         "and seen to compute wrongly\n  try: nvidia-cuda-mps-control -d before; docs/training.md"
     )
 

@@ -37,7 +37,7 @@ def augmentation_of(
 
     Raises:
         ConfigError: these samples have no other form, or cannot be mixed.
-        RunError: when it is called: the task makes of a batch what is none of the same shapes.
+        RunError: at a call, where the task makes no batch of the same shapes and types of it.
     """
     augment = spec.augment if config.augment else None
     if config.augment and (why := _why_not_augmented(config, spec)):
