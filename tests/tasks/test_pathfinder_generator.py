@@ -10,13 +10,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from tasks import bits
 from tasks.errors import DataError
+from tasks.loader import Batch
 from tasks.pathfinder import generator
 from tasks.pathfinder.footprints import all_tables as drawn_tables
 from tasks.pathfinder.generator import BLOCK, Pictures, draw_block, generate
 from tasks.pathfinder.law import PUBLISHED, PathfinderLaw
+from tasks.pictures import turned
 from tests.tasks.pathfinder_naive import Naive
 from tests.tasks.pathfinder_tracer import look
 
@@ -148,9 +151,12 @@ def test_an_eye_sees_the_label() -> None:
     assert seen == clear
 
 
-def test_an_eye_sees_most_labels_among_distractors() -> None:
+def test_an_eye_sees_most_labels_among_distractors_in_each_form_of_a_picture() -> None:
     drawn = draw_block(LARGE, all_tables(LARGE), 0, 0, 64)
-    seen = [look(picture, LARGE.contour_length).one_contour for picture in drawn.pixels]
+    rows, number = torch.from_numpy(drawn.pixels).flatten(1), torch.arange(64)
+    forms = turned(Batch(rows, number, number, number), number % 8).values.numpy()
+    pictures = forms.reshape(drawn.pixels.shape)
+    seen = [look(picture, LARGE.contour_length).one_contour for picture in pictures]
     assert np.mean(seen == drawn.labels) > 0.9
 
 
