@@ -34,11 +34,13 @@ class Outlet(io.TextIOBase):
 
     Attributes:
         gone: whether the reader has left for good.
+        failed: why something could not be written, as a disk is full; None: nothing of the kind.
     """
 
     def __init__(self, stream: TextIO | IO[str] | None, patience: float | None = None) -> None:
         self._stream, self._patience = stream, patience
         self._stuck = self.gone = False
+        self.failed: str | None = None
         self._fd: int | None = None
         if type(stream) is io.TextIOWrapper:  # not a test's, a notebook's or another one's
             with suppress(OSError, ValueError):
@@ -104,6 +106,7 @@ class Outlet(io.TextIOBase):
                 time.sleep(0.01)
             except OSError as error:
                 self.gone = error.errno == errno.EPIPE
+                self.failed = None if self.gone else error.strerror
                 return
 
     def _is_read(self, fd: int, patience: float) -> bool:
@@ -179,6 +182,12 @@ class Screen(Console):
         """Whether nobody can read what is printed any more; known where streams are settled."""
         stream = self.file
         return isinstance(stream, Outlet) and stream.gone
+
+    @property
+    def failed(self) -> str | None:
+        """Why something that was printed could not be written; known as ``gone`` is."""
+        stream = self.file
+        return stream.failed if isinstance(stream, Outlet) else None
 
     def say(self, text: str | Text, style: str | Style = "") -> None:
         """Print lines as they are, however long."""

@@ -20,6 +20,7 @@ from chela.hub import load_run
 from chela.training.run import run
 from tasks.errors import DataError
 from tasks.recall.mqar import Mqar
+from tasks.screen import Outlet
 from tests.conftest import ROOT, TINY, composed_of, program
 from tests.documented import blocks
 from tests.training.runs import folder_of
@@ -108,6 +109,17 @@ def test_the_command_prints_prompt_and_continuation(finished, tmp_path: Path, ca
     assert capsys.readouterr().out == streamed.out
     start("generate", ["--help"])
     assert "top_k=null" in capsys.readouterr().out
+
+
+def test_a_text_that_finds_no_room_is_no_success(
+    finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished()
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", Outlet(full))
+        with pytest.raises(SystemExit, match="1"):
+            start("generate", [f"run={run}", "prompt=3 40", "tokens=5", "device=cpu"])
+    assert "could not all be written: No space left on device" in capsys.readouterr().err
 
 
 def test_the_script_is_the_command(finished) -> None:

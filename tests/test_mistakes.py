@@ -75,6 +75,8 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("hydra/launcher=proceses", ["hydra/launcher/proceses", "processes"]),
         ("model.dept=3", ["model.dept", "Did you mean 'depth'?", "dim"]),
         ("sed=1", ["'sed'", "Did you mean 'seed'?"]),
+        ("model.num_heads=2", ["'model.num_heads'.", "try: model.mixer.num_heads=..."]),
+        ("trainer.lr=1", ["'trainer.lr'.", "try: optimizer.lr=..."]),
         ("seed=", ["seed"]),
         ("trainer.max_epochs=-1", ["trainer.max_epochs=-1: input should be greater than 0"]),
         ("model.depth=[", ["cannot read 'model.depth=['", "brackets"]),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt
 from pydantic.dataclasses import dataclass
 
-from chela.errors import ConfigError
+from chela.errors import ConfigError, RunError
 from tasks.screen import Screen, visible
 from tasks.spec import Seed
 
@@ -71,7 +71,11 @@ def main(words: Sequence[str]) -> None:
 
 
 def generate(given: GenerateConfig) -> None:
-    """Load the run, and print as it comes."""
+    """Load the run, and print as it comes.
+
+    Raises:
+        RunError: the text cannot be written, as the disk is full; a reader that leaves is no fault.
+    """
     import torch
 
     from chela.generation import continuation
@@ -90,6 +94,10 @@ def generate(given: GenerateConfig) -> None:
         if screen.gone:
             return
     screen.file.write("\n")
+    if screen.failed:
+        raise RunError(
+            f"the text could not all be written: {screen.failed}.\n  try: another place for it"
+        )
     seconds = time.perf_counter() - began
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     Screen(stderr=True).say(

@@ -205,14 +205,18 @@ def _unknown_key(cause: OmegaConfBaseException) -> str | None:
     if not isinstance(parent, DictConfig) or not isinstance(cause, KEYS):
         return None
     choices = {str(key) for key in parent if key != "hydra"}
-    if cause.full_key == cause.key:  # at the top, where the groups are too
-        plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(parent, sorted(choices)))
+    of_a_launcher = str(cause.full_key).startswith("hydra.launcher.")
+    if not of_a_launcher:  # perhaps it stands elsewhere
+        whole: Any = parent._get_root()
+        plain: Any = OmegaConf.to_container(
+            OmegaConf.masked_copy(whole, sorted({*whole} - {"hydra"}))
+        )
         within = (each for each in flat(plain) if re.search(rf"[._]{re.escape(cause.key)}$", each))
         if found := sorted(within, key=len)[:3]:
             remedy = " or ".join(f"{each}=..." for each in found)
-            return f"unknown key '{cause.key}'.\n  try: {remedy}"
+            return f"unknown key '{cause.full_key}'.\n  try: {remedy}"
+    if cause.full_key == cause.key:  # at the top, where the groups are too
         choices |= {f"+{group}" if group == SWEEP else group for group in offered()}
-    of_a_launcher = str(cause.full_key).startswith("hydra.launcher.")
     remedy = "\n  try: hydra/launcher=processes beside it" if of_a_launcher else ""
     return f"unknown key '{cause.full_key}'. {suggestion(str(cause.key), choices)}{remedy}"
 
