@@ -78,6 +78,8 @@ def diagnose(
     task = build.build_task(config)
     yield (prepared := look("data", _data, task))
     if prepared.fine:
+        yield (fitting := look("model", _model, config, task, engine))
+    if prepared.fine and fitting.fine:
         yield look("memory", _memory, config, task, engine)
         if overfits:
             yield look("overfit", _overfit, config, task, engine)
@@ -195,6 +197,15 @@ def _data(task: Task) -> tuple[bool, str]:
         return True, task.meta.describe()
     except DataError as error:
         return False, str(error)
+
+
+def _model(config: RunConfig, task: Task, engine: Engine) -> tuple[bool, str]:
+    try:
+        model = build.build_fitting(config, task.spec, engine)
+    except ChelaError as error:
+        return False, str(error)
+    count = sum(each.numel() for each in model.parameters())
+    return True, f"{config.model.name}, {count:,} parameters, fits the task, trainer and optimizer"
 
 
 def _memory(config: RunConfig, task: Task, engine: Engine) -> tuple[bool, str]:

@@ -33,7 +33,16 @@ def test_all_is_well(composed) -> None:
     task.prepare_data()
     found = findings(config)
     assert all(finding.fine for finding in found.values()), found
-    assert set(found) >= {"versions", "device", "long_conv", "disk", "W&B", "data", "overfit"}
+    assert set(found) >= {
+        "versions",
+        "device",
+        "long_conv",
+        "disk",
+        "W&B",
+        "data",
+        "model",
+        "overfit",
+    }
     assert found["same bits"].text.endswith("the same products, 0 with other results")
     assert "from float64 (at most 1e-05)" in found["short_conv"].text
     task.setup()
@@ -53,6 +62,15 @@ def test_a_check_is_named_before_it_runs(composed, monkeypatch, tmp_path: Path) 
         assert len(finding.subject) < INDENT - 6  # the column of the subjects
     assert set(during) == {"short_conv"}
     assert len(begun) == len({*begun}) > 8
+
+
+def test_what_training_would_refuse_is_found(composed) -> None:
+    config = composed("trainer.mixing=mixup")
+    build.build_task(parse(config)).prepare_data()
+    found = findings(config)
+    assert not found["model"].fine
+    assert "listops has symbols, of which there is no mean" in found["model"].text
+    assert "memory" not in found
 
 
 def test_only_who_asks_waits_for_the_overfit(composed, monkeypatch) -> None:
