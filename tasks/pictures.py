@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from tasks.base import Task
 from tasks.errors import DataError
 from tasks.loader import Batch
 from tasks.storage.rows import Rows
+
+Turn = Callable[[Tensor], Tensor]
+# Of (B, H, W) or (B, H, W, C): left to right, top to bottom, rows to columns.
+TURNS: tuple[Turn, ...] = (lambda x: x.flip(2), lambda x: x.flip(1), lambda x: x.transpose(1, 2))
 
 
 class PictureTask(Task):
@@ -48,9 +52,7 @@ class PictureTask(Task):
 
 def mirrored(batch: Batch, which: Tensor | None = None) -> Batch:
     """Each picture as it is or mirrored left to right; see ``turned``."""
-    if which is None:
-        which = torch.randint(2, batch.lengths.shape, device=batch.lengths.device)
-    return turned(batch, which)
+    return _in_forms(batch, TURNS[:1], which)
 
 
 def turned(batch: Batch, which: Tensor | None = None) -> Batch:
@@ -61,11 +63,15 @@ def turned(batch: Batch, which: Tensor | None = None) -> Batch:
         which: (B,) bits: 1 left to right, 2 top to bottom, 4 rows to columns, in this order; None:
             drawn on the device.
     """
+    return _in_forms(batch, TURNS, which)
+
+
+def _in_forms(batch: Batch, turns: Sequence[Turn], which: Tensor | None) -> Batch:
     if which is None:
-        which = torch.randint(8, batch.lengths.shape, device=batch.lengths.device)
+        lengths = batch.lengths
+        which = torch.randint(1 << len(turns), lengths.shape, device=lengths.device)
     side = math.isqrt(batch.values.shape[1])
     seen = batch.values.unflatten(1, (side, side))  # (B, H, W) or (B, H, W, C)
-    turns = (lambda x: x.flip(2), lambda x: x.flip(1), lambda x: x.transpose(1, 2))
     for bit, turn in enumerate(turns):
         asked = (which >> bit & 1).bool().view(-1, *[1] * (seen.ndim - 1))
         seen = torch.where(asked, turn(seen), seen)
