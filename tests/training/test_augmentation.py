@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from tasks.pictures import turned
 from tasks.spec import TaskSpec
 from tests.conftest import composed_of
 from tests.training.runs import record_of
-from tests.training.test_resume import assert_same_run, signal_at
+from tests.training.test_resume import assert_resumes
 
 STILL = [
     *("task=pathfinder", "task.source=generated", "task.resolution=32", "model=chela"),
@@ -154,12 +153,7 @@ def test_a_resumed_run_draws_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     words = ["trainer.augment=true", "trainer.mixing=cutmix", "trainer.max_steps=12"]
     words += ["optimizer.lr=1e-3", "trainer.micro_batch_size=5"]
     whole, broken = (still(tmp_path / each, *words) for each in ("whole", "broken"))
-    run(whole)
-    signal_at(monkeypatch, 7, signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        run(broken)
-    run(broken)
-    assert_same_run(whole, broken)
+    assert_resumes(monkeypatch, whole, broken)
 
 
 @pytest.mark.gpu

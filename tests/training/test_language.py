@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ from tests.training.runs import folder_of, record_of
 from tests.training.test_distributed import QUIET, train
 from tests.training.test_distributed import record as record_below
 from tests.training.test_distributed import rows as rows_below
-from tests.training.test_resume import assert_same_run, signal_at
+from tests.training.test_resume import assert_resumes
 
 pytestmark = pytest.mark.training
 
@@ -111,13 +110,8 @@ def test_interrupted_and_resumed_is_uninterrupted(language, monkeypatch, tmp_pat
     """Beyond the first epoch, so that windows are cut anew."""
     many = ["trainer.batch_size=64", "task.length=16"]
     whole, broken = language(*many, f"output_dir={tmp_path / 'whole'}"), language(*many)
-    run(whole)
+    assert_resumes(monkeypatch, whole, broken)
     assert record_of(whole)["training"]["epochs"] > 2
-    signal_at(monkeypatch, 7, signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        run(broken)
-    run(broken)
-    assert_same_run(whole, broken)
 
 
 def test_many_words_train_as_few_do(language, monkeypatch, tmp_path: Path) -> None:

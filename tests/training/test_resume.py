@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from chela.config.schema import parse
 from chela.errors import RunError
@@ -84,6 +85,18 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None])
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     at_step(monkeypatch, step, lambda: signal.raise_signal(number))
+
+
+def assert_resumes(
+    monkeypatch: pytest.MonkeyPatch, whole: DictConfig, broken: DictConfig, step: int = 7
+) -> None:
+    """A run that a signal stops in a step goes on to what the uninterrupted one is."""
+    run(whole)
+    signal_at(monkeypatch, step, signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        run(broken)
+    run(broken)
+    assert_same_run(whole, broken)
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +203,8 @@ def test_names_and_paths_are_said_as_they_are(composed, monkeypatch, tmp_path, c
 
 def test_muon_goes_on_where_it_stood(composed, tmp_path, monkeypatch) -> None:
     whole = composed("optimizer=muon", f"output_dir={tmp_path}/whole")
-    run(whole)
     broken = composed("optimizer=muon", f"output_dir={tmp_path}/broken")
-    signal_at(monkeypatch, 7, signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        run(broken)
-    run(broken)
-    assert_same_run(whole, broken)
+    assert_resumes(monkeypatch, whole, broken)
 
 
 def test_another_precision_is_told_and_recorded(composed, monkeypatch, capsys) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -13,8 +11,7 @@ from chela.layers.norms import BatchNorm
 from chela.training import build, statistics
 from chela.training.data import DataModule
 from chela.training.folder import RunFolder
-from chela.training.run import run
-from tests.training.test_resume import assert_same_run, contents, signal_at
+from tests.training.test_resume import assert_resumes, contents
 
 pytestmark = pytest.mark.training
 
@@ -118,12 +115,7 @@ def test_training_does_not_notice(composed) -> None:
 @pytest.mark.parametrize("step", [4, 5, 6])
 def test_a_run_with_batch_norm_resumes_exactly(composed, tmp_path, monkeypatch, step) -> None:
     whole, broken = composed(*BATCH_NORM, f"output_dir={tmp_path / 'whole'}"), composed(*BATCH_NORM)
-    run(whole)
-    signal_at(monkeypatch, step, signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        run(broken)
-    run(broken)
-    assert_same_run(whole, broken)
+    assert_resumes(monkeypatch, whole, broken, step)
     assert contents(broken)[1]["training"]["sessions"] == 2
 
 

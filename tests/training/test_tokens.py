@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from tests.training.runs import folder_of, record_of
 from tests.training.test_distributed import QUIET, train
 from tests.training.test_distributed import record as record_below
 from tests.training.test_distributed import rows as rows_below
-from tests.training.test_resume import assert_same_run, signal_at
+from tests.training.test_resume import assert_resumes
 
 pytestmark = pytest.mark.training
 
@@ -185,12 +184,7 @@ def test_it_learns_what_it_is_asked(recall) -> None:
 
 def test_interrupted_and_resumed_is_uninterrupted(recall, monkeypatch, tmp_path) -> None:
     whole, broken = recall(f"output_dir={tmp_path / 'whole'}"), recall()
-    run(whole)
-    signal_at(monkeypatch, 7, signal.SIGTERM)
-    with pytest.raises(SystemExit):
-        run(broken)
-    run(broken)
-    assert_same_run(whole, broken)
+    assert_resumes(monkeypatch, whole, broken)
 
 
 def test_micro_batches_add_up_to_the_batch(recall) -> None:
