@@ -16,10 +16,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import count, cycle
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from tasks import bits
 from tasks.errors import DataError
 from tasks.listops.vocabulary import CLOSE, DIGIT, MAX, MED, MIN, OPERATOR, OPERATORS, SM
+from tasks.signals import held_back
 from tasks.storage.rows import Rows, offsets_of
 
 # Trees drawn per block. Fixed: another number would make another data set of the same seed.
@@ -237,6 +239,7 @@ def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Generator[Trees, None, 
     if workers == 1:
         yield from (draw_block(law, seed, index) for index in count(1))
     context = multiprocessing.get_context("spawn")  # works beside threads (those of torch, say)
+    resource_tracker.ensure_running()  # else the first process starts it, and that admits Ctrl-C
     started: list[tuple[Connection, SpawnProcess]] = []
     try:
         for first in range(1, workers + 1):
@@ -244,7 +247,7 @@ def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Generator[Trees, None, 
             process = context.Process(
                 target=_draw, args=(writer, law, seed, first, workers), daemon=True
             )
-            with _ctrl_c_blocked():  # which the process inherits
+            with held_back({signal.SIGINT}):  # it is for this process alone
                 process.start()
             writer.close()  # the process alone has it then
             started.append((reader, process))
@@ -273,13 +276,3 @@ def _received(reader: Connection) -> Trees:
             "  try: task.workers=1"
         ) from error
     return trees
-
-
-@contextmanager
-def _ctrl_c_blocked() -> Iterator[None]:
-    """Ctrl-C waits until the end, and never reaches processes started meanwhile: it is for us."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -76,21 +76,34 @@ except KeyboardInterrupt:
 """
 
 
-def started() -> tuple[subprocess.Popen[str], list[int]]:
-    """A process that generates without end, and the processes that it has started."""
+AT_ITS_START = """
+import os, signal
+from multiprocessing.context import SpawnProcess
+start = SpawnProcess.start
+SpawnProcess.start = lambda process: (start(process), os.kill(process.pid, signal.SIGINT))
+"""
+
+
+def started(before: str = "") -> tuple[subprocess.Popen[str], list[int]]:
+    """A process that generates without end, and the processes that it has started.
+
+    Args:
+        before: what it does first.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS],
+        [sys.executable, "-c", before + ENDLESS],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    assert process.stdout is not None
-    children: list[int] = []
-    while len(children) < 2:
-        children = [int(word) for word in process.stdout.readline().split()]
-    return process, children
+    assert process.stdout is not None and process.stderr is not None
+    for line in process.stdout:
+        children = [int(word) for word in line.split()]
+        if len(children) == 2:
+            return process, children
+    raise AssertionError(process.stderr.read())
 
 
 def are_gone(children: list[int]) -> bool:
@@ -109,8 +122,10 @@ def are_gone(children: list[int]) -> bool:
     return False
 
 
-def test_ctrl_c_is_for_the_parent_alone() -> None:
-    process, children = started()
+@pytest.mark.parametrize("before", ["", AT_ITS_START])
+def test_ctrl_c_is_for_the_parent_alone(before: str) -> None:
+    """Where it comes before a process has imported anything, too."""
+    process, children = started(before)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     out, err = process.communicate(timeout=60)
     assert out.splitlines()[-1] == "interrupted"
