@@ -219,9 +219,11 @@ def _check_end(archive: tarfile.TarFile, stream: io.BufferedIOBase, path: Path) 
     """Tell an archive's end from a place where it is cut off between two members.
 
     Raises:
-        tarfile.TarError: it is cut off.
-        EOFError: so is its compressed form.
+        tarfile.TarError: it is cut off, or there is nothing before its end.
+        EOFError: its compressed form is cut off.
     """
+    if not archive.offset:  # a download that has room and no content yet looks like this
+        raise tarfile.ReadError("it begins with zeros, as a tar without any file does")
     for _ in range(LONGEST_END // CHUNK):
         if not stream.read(CHUNK):  # here the compressed form's length and checksum are compared
             break

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,14 @@ def test_wherever_it_is_cut_it_is_named(tmp_path: Path, name: str, mode: str) ->
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "s.tar.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"s\.tar\.gz is truncated or not what its name says"):
+        contents(Source(tmp_path / "s.tar.gz"))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("size", [512, 1024, 10_240, 20_000])
+def test_zeros_are_no_empty_tar(tmp_path: Path, pack: Callable[[bytes], bytes], size: int) -> None:
+    (tmp_path / "s.tar.gz").write_bytes(pack(bytes(size)))
+    with pytest.raises(DataError, match=r"s\.tar\.gz is truncated(.|\n)*: it begins with zeros"):
         contents(Source(tmp_path / "s.tar.gz"))
 
 
