@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or without locks: one message with the place and the remedy."""
+"""Where files are to be written: a folder as it was given, and a disk that does not take them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 from pathlib import Path
+
+from chela.errors import ConfigError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -20,6 +22,21 @@ NO_PLACE = {
     errno.EIO,
     errno.ESTALE,
 }
+
+
+def given_folder(place: str | Path, said: str = "") -> Path:
+    """A folder by the path that a user gave; an empty one would silently be the current folder.
+
+    Args:
+        place: the path.
+        said: what stood before it, ``output_dir=``.
+
+    Raises:
+        ConfigError: it is empty.
+    """
+    if place == "":
+        raise ConfigError(f"{said}'' names no folder.\n  try: {said}. for the current one")
+    return Path(place)
 
 
 def disk_error(error: BaseException) -> OSError | None:

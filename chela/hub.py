@@ -15,6 +15,7 @@ from torch import Tensor
 from chela.config.component import Component
 from chela.config.schema import RunConfig, of_values
 from chela.config.today import of_today, registered
+from chela.disk import given_folder
 from chela.errors import ConfigError, RunError
 from chela.kernels.choice import Asked
 from chela.mixers.chela.long_conv import FoldedLongConv
@@ -64,14 +65,16 @@ class LoadedRun:
             The folder.
 
         Raises:
+            ConfigError: the folder has an empty path.
             RunError: the model is folded: its parameters are not there any more.
             DataError: its tokens are words or pieces, and the data that know them are not there.
         """
+        folder = given_folder(folder, "folder=")
         if any(isinstance(each, FoldedLongConv) for each in self.model.modules()):
             raise RunError("the model is folded.\n  try: load the run anew, and save it before")
         lexicon = self.task.lexicon()
-        write_model(Path(folder), self.record, self.task.spec, self.model, lexicon)
-        return Path(folder)
+        write_model(folder, self.record, self.task.spec, self.model, lexicon)
+        return folder
 
 
 def device_for(asked: Literal["auto", "cpu", "cuda"]) -> torch.device:

@@ -51,6 +51,31 @@ def test_a_command_says_what_it_is_for(name: str, capsys: pytest.CaptureFixture[
     assert name == "train" or "Train one model" not in said
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("report out=", "out=''"),
+        ("report ''", "''"),
+        ("recall . out=", "out=''"),
+        ("recall ''", "''"),
+        ("bench-generation --output ''", "''"),
+        ("efficiency --output ''", "''"),
+        ("train -m experiment=demo seed=0,1 output_dir=", "output_dir=''"),
+        ("show task=gratings output_dir=", "output_dir=''"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    command: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, *words = shlex.split(command)
+    monkeypatch.setattr("sys.argv", ["chela", name, *words])
+    with pytest.raises(SystemExit, match="1"):
+        start(name, words)
+    assert capsys.readouterr().err.startswith(f"error: {said} names no folder.\n  try: ")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_scripts_are_the_commands_in_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = sorted((ROOT / "scripts").glob("*.py"))
     for page in pages:

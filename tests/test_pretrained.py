@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import chela
-from chela.errors import RunError
+from chela.errors import ConfigError, RunError
 from chela.pretrained import shared
 from chela.training.run import run
 from tasks.errors import DataError
@@ -55,6 +55,14 @@ def test_what_comes_back_is_the_run(trained: Path, saved: Path) -> None:
     assert back.record["test"] == run_.record["test"]
     again = chela.from_pretrained(back.save_pretrained(saved.with_name("again")))
     assert again.record == back.record
+
+
+def test_an_empty_path_is_not_the_current_folder(trained: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="folder='' names no folder"):
+        chela.load_run(trained).save_pretrained("")
+    assert not [*tmp_path.iterdir()]
+    assert chela.load_run(trained).save_pretrained(".") == Path()
 
 
 def test_the_card_has_the_numbers_of_the_record(trained: Path, saved: Path) -> None:

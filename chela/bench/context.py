@@ -27,6 +27,7 @@ from torch import Tensor
 
 from chela.config.checking import checked, values_of
 from chela.config.settings import PositiveInt
+from chela.disk import given_folder
 from chela.errors import ConfigError, RunError
 from chela.hub import LoadedRun, device_for, load
 from chela.objectives import objective_of
@@ -202,8 +203,8 @@ def main(words: Sequence[str]) -> None:
     if keep[-1] > longest:
         raise ConfigError(f"keep={keep}: a sample has {longest} tokens at most.\n  try: up to that")
     scored = given.scored or keep[0]
+    target = given_folder(given.run if given.out is None else given.out, "out=")
     metric, points = measure(run, keep, given.samples, given.batch, scored, given.seed)
-    target = Path(given.out or given.run)
     target.mkdir(parents=True, exist_ok=True)
     rows = [f"{p.view},{p.keep},{p.value:.6g},{p.error:.3g},{p.n}" for p in points]
     head = f"what is further back,tokens that stay,{metric.name},standard error,answers"

@@ -28,6 +28,7 @@ from chela.bench.lines import draw_lines
 from chela.bench.measure import now
 from chela.bench.words import count, counts, machine, parser_of, refuse_model
 from chela.config.schema import ModelConfig, compose_run
+from chela.disk import given_folder
 from chela.errors import RunError
 from chela.generation import check
 from chela.model import TokenModel
@@ -203,7 +204,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--tokens", type=count, default=128, help="that follow")
     parser.add_argument("--batch", type=count, default=1, help="sequences at the same time")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--output", type=Path, default=Path("outputs/generation"))
+    parser.add_argument("--output", type=given_folder, default=Path("outputs/generation"))
     options, overrides = parser.parse_known_args(arguments)
     refuse_model(overrides, "--models <some of them>")
     if options.device == "cuda" and not torch.cuda.is_available():

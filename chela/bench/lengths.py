@@ -26,6 +26,7 @@ from chela.bench.throughput import measure_at_length
 from chela.bench.words import count, counts, machine, parser_of, refuse_model
 from chela.config.choices import MODELS
 from chela.config.schema import RunConfig, compose_run
+from chela.disk import given_folder
 from chela.errors import RunError, suggestion
 from chela.records.collect import collect
 from chela.records.files import write_text
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=count, default=20, help="that are timed")
     parser.add_argument("--results", type=Path, help="a folder with runs of Text, for the bubbles")
     parser.add_argument("--costs", type=Path, help="efficiency.csv to go on from")
-    parser.add_argument("--output", type=Path, default=Path("outputs/efficiency"))
+    parser.add_argument("--output", type=given_folder, default=Path("outputs/efficiency"))
     options, overrides = parser.parse_known_args(arguments)
     refuse_model(overrides, "--models <some of them>")
     models = options.models.split(",")

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from chela.config.identity import digest
+from chela.disk import given_folder
 from chela.errors import RunError
 from chela.generation import check
 from chela.hub import built
@@ -199,15 +200,16 @@ def main(words: Sequence[str]) -> None:
     """Read the records below some folders, print the table, write it and the picture.
 
     Raises:
+        ConfigError: a folder has an empty path.
         RunError: there is no run to show.
     """
     outs = [word.removeprefix("out=") for word in words if word.startswith("out=")]
-    folders = [Path(word) for word in words if not word.startswith("out=")]
+    folders = [given_folder(word) for word in words if not word.startswith("out=")]
     if {"-h", "--help"} & {*words} or not folders or len(outs) > 1:
         Screen().say(f"usage: chela recall FOLDER [FOLDER ...] [out=FOLDER]\n\n{__doc__}")
         return
+    target = given_folder(outs[0], "out=") if outs else folders[0] / "report"
     found = points(collect(folders).runs, Screen(stderr=True).tell)
-    target = Path(outs[0]) if outs else folders[0] / "report"
     target.mkdir(parents=True, exist_ok=True)
     table = as_markdown(found)
     write_text(target / "recall.md", table)

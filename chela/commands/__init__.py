@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from chela.disk import disk_error, explain_disk
-from chela.errors import suggestion
+from chela.errors import ChelaError, suggestion
 from tasks.errors import DataError
 from tasks.screen import Screen, settle_streams
 
@@ -75,8 +75,9 @@ def start(name: str, words: Sequence[str]) -> None:
     try:
         import_module(module).main(words)
     except Exception as error:
-        disk = None if isinstance(error, DataError) else disk_error(error)
-        if disk is None and not isinstance(error, DataError):
+        plain = isinstance(error, (ChelaError, DataError))
+        disk = None if plain else disk_error(error)
+        if disk is None and not plain:
             raise
         Screen(stderr=True).tell(f"error: {explain_disk(disk) if disk else error}")
         sys.exit(1)

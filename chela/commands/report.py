@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from chela.disk import given_folder
 from chela.records.collect import OUTPUTS, collect
 from chela.report.published import published
 from chela.report.table import build
@@ -15,6 +15,7 @@ def main(arguments: Sequence[str]) -> None:
     """Read the records, write every format, show the table.
 
     Raises:
+        ConfigError: a folder has an empty path.
         DataError: there is nothing to report, or an argument is none of the known ones.
     """
     parser = argparse.ArgumentParser(
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     given = parser.parse_args(arguments).given
     settings = [each for each in given if each.startswith("out=")]
-    folders = [Path(each) for each in given if each not in settings] or [Path(OUTPUTS)]
+    named = [each for each in given if each not in settings]
+    folders = [given_folder(each) for each in named or [OUTPUTS]]
     if len(settings) > 1:
         raise DataError("there is more than one out=FOLDER.\n  try: one of them")
     for folder in folders:
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str]) -> None:
                 f"there is no setting {folder}; every format is written.\n"
                 "  try: out=FOLDER says where"
             )
-    target = Path(settings[0].removeprefix("out=")) if settings else folders[0] / "report"
+    out = settings[0].removeprefix("out=") if settings else folders[0] / "report"
+    target = given_folder(out, "out=")
     report = build(collect(folders), published())
 
     # after the errors: drawing takes a while to import

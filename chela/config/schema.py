@@ -10,7 +10,6 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import pydantic
@@ -34,6 +33,7 @@ from chela.config.settings import (
     ScheduleConfig,
     TrainerConfig,
 )
+from chela.disk import given_folder
 from chela.errors import ConfigError, UnknownKey
 from chela.kernels.choice import Asked
 from chela.model import BackboneConfig
@@ -188,10 +188,8 @@ def of_values(values: Mapping[str, Any], classes: Mapping[str, type] | None = No
     require(values, names, path="")
     values = dict(values)
     for place in ("data_dir", "output_dir"):
-        if values[place] == "":
-            raise ConfigError(f"{place} is empty.\n  try: {place}=. for the current folder")
         if isinstance(values[place], str):  # a file may say ~ as a shell does
-            values[place] = str(Path(values[place]).expanduser())
+            values[place] = str(given_folder(values[place], f"{place}=").expanduser())
     resume = values["resume"]
     if resume is not False and (resume == "" or not isinstance(resume, str)):
         raise ConfigError(f"resume={resume} is not one of auto, false, a checkpoint's path")

@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from chela.config.command import command_line, typed
+from chela.disk import given_folder
 from chela.errors import ConfigError, InUse, first_line
 from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import end_with_the_sweep
@@ -70,7 +71,8 @@ class SweepCallback(Callback):
         """Name the sweep after what it varies: the same command continues the same sweep.
 
         Raises:
-            ConfigError: torchrun or srun has started it several times at once, as one run.
+            ConfigError: torchrun or srun has started it several times at once, as one run; or
+                its folder has an empty path.
         """
         refuse_one_run(
             "-m",
@@ -78,7 +80,8 @@ class SweepCallback(Callback):
             "hydra/launcher=slurm",
         )
         name = _name(config)
-        folder = Path(str(config.hydra.sweep.dir), sweeps.FOLDER, name).absolute()
+        place = given_folder(str(config.hydra.sweep.dir), "output_dir=")
+        folder = Path(place, sweeps.FOLDER, name).absolute()
         self._environment = {sweeps.NAME: name, FOLDER: str(folder)}
         self._words = list(sys.argv)
         os.environ.update(self._environment)
