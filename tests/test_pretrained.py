@@ -57,7 +57,9 @@ def test_what_comes_back_is_the_run(trained: Path, saved: Path) -> None:
     assert again.record == back.record
 
 
-def test_an_empty_path_is_not_the_current_folder(trained: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_empty_path_is_not_the_current_folder(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="folder='' names no folder"):
         chela.load_run(trained).save_pretrained("")
