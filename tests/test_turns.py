@@ -17,12 +17,14 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from chela.errors import ConfigError, InUse
 from chela.launch import plugins, turns
 from chela.launch.sweep import SweepCallback
 from chela.launch.turns import FOLDER, TurnLauncher, Turns
 from chela.records import sweeps
+from chela.records.progress import cells_table
 from chela.records.state import lease_of
 from chela.records.sweeps import NAME, Plan, SweepCell, read_cells, write_cell, write_plan
 from chela.signals import StoppingSignals
@@ -61,6 +63,32 @@ def test_a_cell_that_another_process_runs_waits_and_the_next_is_taken(folder: Pa
         assert [each.number for each in given.waiting] == [0]
         assert not given.may_become_free()  # it is the other's
     assert given.may_become_free()  # whose process has ended without a word
+
+
+@pytest.mark.parametrize(
+    ("planned", "label"),
+    [
+        ([["task=a", "seed=0"], ["task=a", "seed=1"]], "seed=0"),
+        ([["task=a", "seed=0"]], "the one cell"),
+        (
+            [],
+            "task=a seed=0",
+        ),  # of a sweeper that decides step by step
+    ],
+)
+def test_a_cell_is_called_by_what_tells_it_from_the_others(
+    tmp_path: Path, planned: list[list[str]], label: str
+) -> None:
+    """Of the sweep, however many of them a launcher is given at once."""
+    write_plan(tmp_path, Plan("x", "chela train -m", planned))
+    (found,) = Turns(tmp_path, [["task=a", "seed=0"]], 0).cells
+    assert found.label == f"[1] {label}"
+    if planned:
+        cells = [SweepCell(each, error="out of luck") for each in planned]
+        console = Console(width=100, record=True)
+        console.print(cells_table("x", tmp_path, cells))
+        shown = console.export_text()
+        assert label in shown and "failed: out of luck" in shown and "task=a" not in shown
 
 
 def test_what_others_ended_since_is_not_begun_again(folder: Path) -> None:

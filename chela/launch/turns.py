@@ -40,11 +40,12 @@ class Turns:
 
     def __init__(self, folder: Path, job_overrides: Sequence[Sequence[str]], first: int) -> None:
         overrides = [list(each) for each in job_overrides]
-        numbered = enumerate(zip(overrides, sweeps.varied(overrides), strict=True), first)
+        plan = sweeps.read_plan(folder)
+        labels = sweeps.labels(overrides, None if plan is None else plan.cells)
         self.folder = folder
         self.cells = [
-            Cell(number, given, " ".join([f"[{number + 1}]", *differs]))
-            for number, (given, differs) in numbered
+            Cell(number, given, f"[{number + 1}] {label}")
+            for number, (given, label) in enumerate(zip(overrides, labels, strict=True), first)
         ]
         self.waiting = list(self.cells)
         self._look_again = 0.0  # time.monotonic()

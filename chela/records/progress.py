@@ -112,12 +112,11 @@ def cells_table(name: str, folder: Path, cells: list[SweepCell]) -> RenderableTy
     table.add_column("cell", overflow="fold")
     table.add_column("best validation", justify="right")
     table.add_column("test", justify="right")
-    varied, said = sweeps.varied([cell.overrides for cell in cells]), []
-    for cell, overrides in zip(cells, varied, strict=True):
+    labels, said = sweeps.labels([cell.overrides for cell in cells]), []
+    for cell, words in zip(cells, labels, strict=True):
         best, note = "failed" if cell.best is None else f"{cell.best:.4f}", cell.error or ""
         if cell.error is None and (runner := sweeps.runner(folder, cell)):
             best, note = "running", runner.describe()
-        words = " ".join(overrides)
         said.append((words, best, note))
         table.add_row(*map(Text, (words, best, _tested(folder, cell))))
     return Group(table, *notes(said))
@@ -136,7 +135,7 @@ def _cells(
     folder: Path, plan: Plan, started: dict[int, SweepCell]
 ) -> tuple[tuple[str, RunState], ...]:
     overrides = plan.cells or [cell.overrides for cell in started.values()]
-    names = [" ".join(each) or "the one cell" for each in sweeps.varied(overrides)]
+    names = sweeps.labels(overrides)
     numbers = range(len(overrides)) if plan.cells else started
     states = [_cell_state(folder, started.get(number)) for number in numbers]
     return tuple(zip(names, states, strict=True))

@@ -114,10 +114,17 @@ def log_file(folder: Path, number: int) -> Path:
     return folder / CELLS / f"{number:06d}.log"
 
 
-def varied(cells: list[list[str]]) -> list[list[str]]:
-    """Each cell's overrides without those that all have in common."""
-    common = set.intersection(*map(set, cells)) if len(cells) > 1 else set()
-    return [[each for each in cell if each not in common] for cell in cells]
+def labels(cells: list[list[str]], planned: list[list[str]] | None = None) -> list[str]:
+    """What tells each cell from the others: its overrides without those that all have in common.
+
+    Args:
+        cells: the overrides of each.
+        planned: of all cells of the sweep; None: there are no others; empty: it is not known.
+    """
+    among = cells if planned is None else planned
+    common = set.intersection(*map(set, among or [[]]))
+    own = ([each for each in cell if each not in common] for cell in cells)
+    return [" ".join(each) or "the one cell" for each in own]
 
 
 def _is_best(value: Any) -> bool:
