@@ -54,6 +54,11 @@ def test_the_arenas_tasks_are_among_them() -> None:
     assert {short_spec(task).name for task in LRA} == set(LRA)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_what_a_model_has_to_know_of_a_task_is_the_same_each_time(task: str) -> None:
+    assert short_spec(task) == short_spec(task)
+
+
 # tokens, one channel, three, pairs, the next token
 KINDS = ("listops", "image", "cifar", "retrieval", "enwik8")
 PAIRS = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from tasks.listops.vocabulary import CLOSE, OPERATOR
@@ -11,27 +13,33 @@ DRAWN = 1 << 40  # numbers to draw from; with the place of an argument behind th
 LAST = 1 << 62
 
 
-def reordered(batch: Batch, levels: int) -> Batch:
+@dataclass(frozen=True)
+class Reordered:
     """Each tree with the arguments of every operator in a random order.
 
-    MIN, MAX, MED and SM depend on none. A symbol's path has, from the root down, a number for each
-    argument that it stands in; symbols are sorted by these paths, from the last level to the first.
-    A tree that was cut is left as it is. Nothing waits for the device.
-
     Args:
-        batch: of trees (B, L).
         levels: of operators inside each other whose arguments change places, from the root down.
     """
-    symbols, at = batch.values, torch.arange(batch.values.shape[1], device=batch.values.device)
-    closes = symbols == CLOSE
-    opens = (symbols >= OPERATOR) & ~closes
-    level = (opens.long() - closes.long()).cumsum(1) - opens.long()  # (B, L) of brackets around it
-    whole = opens.sum(1, keepdim=True) == closes.sum(1, keepdim=True)
-    drawn = torch.randint(DRAWN, symbols.shape, device=symbols.device) * len(at) + at
-    beside = (LAST + 1 - closes.long()).masked_fill(opens, -1)  # before arguments, behind them
-    order = at.expand_as(symbols)
-    for depth in range(levels, 0, -1):
-        begins = (at * (~closes & (level == depth))).cummax(1).values
-        path = torch.where(level >= depth, drawn.gather(1, begins), beside)
-        order = order.gather(1, path.gather(1, order).argsort(stable=True, dim=1))
-    return batch._replace(values=symbols.gather(1, torch.where(whole, order, at)))
+
+    levels: int
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Another form of each tree of a batch (B, L); of one that was cut the same.
+
+        MIN, MAX, MED and SM depend on no order. A symbol's path has, from the root down, a number
+        for each argument that it stands in; symbols are sorted by these paths, from the last level
+        to the first. Nothing waits for the device.
+        """
+        symbols, at = batch.values, torch.arange(batch.values.shape[1], device=batch.values.device)
+        closes = symbols == CLOSE
+        opens = (symbols >= OPERATOR) & ~closes
+        level = (opens.long() - closes.long()).cumsum(1) - opens.long()  # (B, L) of those around it
+        whole = opens.sum(1, keepdim=True) == closes.sum(1, keepdim=True)
+        drawn = torch.randint(DRAWN, symbols.shape, device=symbols.device) * len(at) + at
+        beside = (LAST + 1 - closes.long()).masked_fill(opens, -1)  # before arguments, behind them
+        order = at.expand_as(symbols)
+        for depth in range(self.levels, 0, -1):
+            begins = (at * (~closes & (level == depth))).cummax(1).values
+            path = torch.where(level >= depth, drawn.gather(1, begins), beside)
+            order = order.gather(1, path.gather(1, order).argsort(stable=True, dim=1))
+        return batch._replace(values=symbols.gather(1, torch.where(whole, order, at)))

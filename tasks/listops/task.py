@@ -11,7 +11,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt, Len, Lt
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
-from tasks.listops.arguments import reordered
+from tasks.listops.arguments import Reordered
 from tasks.listops.generator import ListOpsLaw, generate
 from tasks.listops.official import SPLITS, Official, find_official, not_found, read_official
 from tasks.listops.tsv import read_trees, write_tsv
@@ -91,7 +91,7 @@ class ListOps(Task):
     def spec(self) -> TaskSpec:
         """18 symbols, ten classes."""
         longest, levels = self.config.max_tokens, self.config.max_depth - 1  # the last has digits
-        augment = partial(reordered, levels=levels)
+        augment = Reordered(levels)
         return TaskSpec(self.name, 10, longest, VOCABULARY_SIZE, input_dim=1, augment=augment)
 
     def origin(self) -> Origin:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tasks.listops.arguments import reordered
+from tasks.listops.arguments import Reordered
 from tasks.listops.generator import ListOpsLaw, draw_block
 from tasks.listops.task import ListOps, ListOpsConfig
 from tasks.listops.values import values_of
@@ -85,7 +85,7 @@ def test_no_value_depends_on_the_order_of_arguments(seed: int, args: int, depth:
         for end, length in zip(ends, rows.lengths, strict=False)
     ]
     batch = trees(*texts)
-    seen = reordered(batch, depth)
+    seen = Reordered(depth)(batch)
     assert torch.equal(seen.values == PAD, batch.values == PAD)
     assert torch.equal(seen.values == EOS, batch.values == EOS)
     for before, after in zip(batch.values, seen.values, strict=True):
@@ -96,7 +96,7 @@ def test_no_value_depends_on_the_order_of_arguments(seed: int, args: int, depth:
 
 def test_each_order_comes_as_often() -> None:
     torch.manual_seed(0)
-    seen = reordered(trees(*["[MAX 1 [MIN 2 [SM 3 4 ] ] 5 ]"] * 6000), 3).values
+    seen = Reordered(3)(trees(*["[MAX 1 [MIN 2 [SM 3 4 ] ] 5 ]"] * 6000)).values
     found, often = seen.unique(dim=0, return_counts=True)
     assert len(found) == 6 * 2 * 2
     assert often.float() / 6000 == pytest.approx([1 / 24] * 24, abs=0.01)
@@ -113,7 +113,7 @@ def test_the_deepest_arguments_of_a_task_change_places(depth: int, tmp_path: Pat
 
 
 def test_what_lies_deeper_and_what_was_cut_keeps_its_order() -> None:
-    deep = {words(each) for each in reordered(trees(*["[SM 7 [MED 1 2 3 ] ]"] * 50), 1).values}
+    deep = {words(each) for each in Reordered(1)(trees(*["[SM 7 [MED 1 2 3 ] ]"] * 50)).values}
     assert deep == {"[SM 7 [MED 1 2 3 ] ]", "[SM [MED 1 2 3 ] 7 ]"}
     cut = trees("[SM 1 2 3 [MAX 4 5", "7", "[MAX 8 ]")
-    assert torch.equal(reordered(cut, 3).values, cut.values)
+    assert torch.equal(Reordered(3)(cut).values, cut.values)
