@@ -47,7 +47,7 @@ def check_data(task: Task, config: RunConfig, before: Mapping[str, Any] | None) 
 
     Raises:
         RunError: they are not those that it began with, or too few for its devices.
-        ConfigError: the task's prompt is not in its alphabet.
+        DataError: no model of the task can go on from its prompt.
     """
     if before is not None and before["fingerprint"] != task.meta.fingerprint:
         raise RunError(
@@ -55,9 +55,7 @@ def check_data(task: Task, config: RunConfig, before: Mapping[str, Any] | None) 
             f"({task.meta.fingerprint[:12]} now, {before['fingerprint'][:12]} then).\n"
             "  try: bring those data back, or resume=false"
         )
-    prompt = getattr(config.task.config, "prompt", None)
-    if prompt is not None:
-        task.prompt_of(prompt)  # what it refuses is told now, not when all is trained
+    _check_prompt(task, config)
     replicas = config.trainer.replicas
     for name in (task.selecting, "test"):
         if (samples := len(task.samples(name))) < replicas:
@@ -67,8 +65,19 @@ def check_data(task: Task, config: RunConfig, before: Mapping[str, Any] | None) 
             )
 
 
+def _check_prompt(task: Task, config: RunConfig) -> None:
+    """Refuse what the run's model cannot go on from now, not when all else is done.
+
+    Raises:
+        DataError: see ``Task.prompt_of``.
+    """
+    prompt = getattr(config.task.config, "prompt", None)
+    if prompt is not None:
+        task.prompt_of(prompt)
+
+
 def check_finished(task: Task, config: RunConfig, finished: Mapping[str, Any]) -> None:
-    """Refuse to show a finished run whose data are not those that would be used now.
+    """Refuse to show a finished run where data or prompt are not such as it could use now.
 
     Where official files are is no part of a run's identity, and ``source=auto`` may find others.
 
@@ -78,7 +87,8 @@ def check_finished(task: Task, config: RunConfig, finished: Mapping[str, Any]) -
         finished: its record.
 
     Raises:
-        RunError: they differ.
+        RunError: the data are others.
+        DataError: see ``_check_prompt``.
     """
     origin = task.origin()
     now = {"source": origin.source, "version": origin.version, "parameters": origin.parameters}
@@ -91,6 +101,8 @@ def check_finished(task: Task, config: RunConfig, finished: Mapping[str, Any]) -
             "  try: resume=false (run it anew; the finished run is moved aside), or another "
             "output_dir, or bring those data back"
         )
+    task.expect(finished["data"])
+    _check_prompt(task, config)
 
 
 def check_memory(

@@ -160,6 +160,17 @@ def test_a_run_of_several_devices_goes_on_in_its_first_process(
     assert "it goes on: cat" in capsys.readouterr().out
 
 
+def test_a_prompt_of_a_finished_run_is_refused_before_it_is_shown(language, capsys) -> None:
+    steps = ["trainer.max_steps=2", "trainer.validate_every_steps=2"]
+    train_command(language(*steps))
+    train_command(language(*steps, "task.prompt=cat"))
+    assert "is finished" in (said := capsys.readouterr().out) and "it goes on: cat" in said
+    for prompt, why in (("", "the prompt is empty"), ("a" * 33, "has 33 tokens, but the model")):
+        with pytest.raises(DataError, match=why):
+            train_command(language(*steps, f"task.prompt={prompt}"))
+        assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("prompt", "said"),
     [
