@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from chela.config.schema import RunConfig
 from chela.errors import ChelaError
 from chela.kernels import linear_attention, long_conv, short_conv
 from chela.kernels.choice import Implementation, choose
+from chela.model import Model
 from chela.objectives import objective_of
 from chela.records.environment import versions
 from chela.track.wandb_run import wandb_mode
@@ -77,10 +78,12 @@ def diagnose(
     yield look("W&B", _wandb, config)
     task = build.build_task(config)
     yield (prepared := look("data", _data, task))
-    if prepared.fine:
-        yield (fitting := look("model", _model, config, task, engine))
-    if prepared.fine and fitting.fine:
-        yield look("memory", _memory, config, task, engine)
+    if not prepared.fine:
+        return
+    model = cache(partial(build.build_fitting, config, task.spec, engine))
+    yield (fitting := look("model", _model, config, model))
+    if fitting.fine:
+        yield look("memory", _memory, config, task, engine, model())
         if overfits:
             yield look("overfit", _overfit, config, task, engine)
 
@@ -199,17 +202,15 @@ def _data(task: Task) -> tuple[bool, str]:
         return False, str(error)
 
 
-def _model(config: RunConfig, task: Task, engine: Engine) -> tuple[bool, str]:
+def _model(config: RunConfig, model: Callable[[], Model]) -> tuple[bool, str]:
     try:
-        model = build.build_fitting(config, task.spec, engine)
+        count = sum(each.numel() for each in model().parameters())
     except ChelaError as error:
         return False, str(error)
-    count = sum(each.numel() for each in model.parameters())
     return True, f"{config.model.name}, {count:,} parameters, fits the task, trainer and optimizer"
 
 
-def _memory(config: RunConfig, task: Task, engine: Engine) -> tuple[bool, str]:
-    model = build.build_model(config.model, task.spec, engine.kernels, engine.device)
+def _memory(config: RunConfig, task: Task, engine: Engine, model: Model) -> tuple[bool, str]:
     found = estimate(model.to(engine.device), task, config, engine)
     return found.fits, str(found)
 

@@ -64,6 +64,16 @@ def test_a_check_is_named_before_it_runs(composed, monkeypatch, tmp_path: Path) 
     assert len(begun) == len({*begun}) > 8
 
 
+def test_the_model_is_built_once(composed, monkeypatch) -> None:
+    """A large one takes its time."""
+    config = parse(composed())
+    build.build_task(config).prepare_data()
+    original, built = build.build_model, []
+    monkeypatch.setattr(build, "build_model", lambda *given: built.append(1) or original(*given))
+    assert "memory" in [finding.subject for finding in diagnose(config)]
+    assert len(built) == 1
+
+
 def test_what_training_would_refuse_is_found(composed) -> None:
     config = composed("trainer.mixing=mixup")
     build.build_task(parse(config)).prepare_data()
