@@ -173,6 +173,8 @@ def test_departures_from_a_recipe_are_told_with_its_values(composed) -> None:
         plain.trainer.batch_size,
     )
     assert departures(replace(plain, model=replace(plain.model, name="mine"))) is None
+    stand_in = compose_run(["task=retrieval", "task.data=rfc", "model=chela"])
+    assert departures(stand_in) == {"task.data": "aan", "task.name": "retrieval"}
 
 
 def _schemas(value: object) -> Iterator[type]:

@@ -24,8 +24,10 @@ def departures(config: RunConfig) -> dict[str, Any] | None:
 
     None where there is no such task or model to choose.
     """
-    recipe = _recipe(config.task.config.name, config.model.name)
-    if recipe is None:
+    task = config.task.config.name
+    # a stand-in that runs under a name of its own has its task's before a hyphen
+    recipe = _recipe(task, config.model.name) or _recipe(task.partition("-")[0], config.model.name)
+    if recipe is None or recipe.task.target is not config.task.target:
         return None
     ours, theirs, whole = computation(config), computation(recipe), flat(as_dict(recipe))
     keys = [key for key in ours | theirs if ours.get(key, recipe) != theirs.get(key, recipe)]

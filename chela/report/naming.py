@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Variant:
     identity: str  # of the configuration, the seed apart
     fingerprint: str  # of the data
     choices: Mapping[str, Any]  # the configuration, flat
-    departures: Container[str] | None = None  # keys that its recipe has otherwise, if there is one
+    departures: Collection[str] | None = None  # keys that its recipe has otherwise, if there is one
     name: str = ""  # that its runs were given; empty where they have the usual one, or several
 
     @classmethod
@@ -33,6 +33,12 @@ class Variant:
         given = names.pop() if len(names) == 1 and usual not in names else ""
         choices = first.values(keys)
         return cls(column, first.identity, first.fingerprint, choices, first.departures, given)
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it is that of its task and model, on whatever data of the task."""
+        departures = self.departures
+        return departures is not None and all(key.startswith("task.") for key in departures)
 
     @property
     def folder(self) -> str:
@@ -52,7 +58,8 @@ def labels(variants: Sequence[Variant]) -> list[str]:
     """What distinguishes each variant of one model, in the order given.
 
     - Alone in its column: nothing (``""``), or the label of a row whose every choice it shares if
-      there is exactly one such row, so that an ablation of one task still fills one row.
+      there is exactly one such row, so that an ablation of one task still fills one row. A recipe
+      is in the row without a label, if there is one.
     - Else the choices that differ within the column, ``"depth=3"``: the same sweep over several
       tasks has the same labels in each, and its rows line up.
     - Where these are too long: those in which a variant differs from the recipe of its task and
@@ -78,7 +85,7 @@ def labels(variants: Sequence[Variant]) -> list[str]:
             found[text] = {key: variant.choices[key] for key in keys}
             named.append(text)
     return [
-        _fitting(variant, found) if len(columns[variant.column]) == 1 else label
+        _alone(variant, found) if len(columns[variant.column]) == 1 else label
         for variant, label in zip(variants, named, strict=True)
     ]
 
@@ -117,7 +124,7 @@ def _descriptions(column: Sequence[Variant], keys: Sequence[str]) -> list[str]:
     ]
 
 
-def _unlike_most(column: Sequence[Variant], keys: Sequence[str]) -> list[Container[str]]:
+def _unlike_most(column: Sequence[Variant], keys: Sequence[str]) -> list[Collection[str]]:
     """The keys of each variant whose value more than half of the column have otherwise, or none."""
     counts = {key: Counter(_text(each.choices[key]) for each in column) for key in keys}
     return [
@@ -132,7 +139,9 @@ def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:
     return f"{variant.folder}{data}"
 
 
-def _fitting(variant: Variant, found: Mapping[str, Mapping[str, Any]]) -> str:
+def _alone(variant: Variant, found: Mapping[str, Mapping[str, Any]]) -> str:
+    if variant.is_recipe and "" in found:
+        return ""
     # compared as text: in Python 1 and True are equal, in a configuration they are not
     choices = {key: _text(value) for key, value in variant.choices.items()}
     fits = [

@@ -6,11 +6,13 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chela.config.identity import digest
-from chela.config.schema import compose_run, computation
+from chela.config.recipe import departures
+from chela.config.schema import RunConfig, compose_run, computation
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "outputs/records").glob("*/seed*/record.json"))
@@ -36,6 +38,12 @@ def command(file: Path) -> list[str]:
     return words
 
 
+def departing(config: RunConfig) -> dict[str, Any]:
+    """What the recipe of today has otherwise, as a record holds it."""
+    found: dict[str, Any] = json.loads(json.dumps(departures(config)))
+    return found
+
+
 def test_there_are_results() -> None:
     assert len(RECORDS) > 20
 
@@ -46,6 +54,7 @@ def test_a_command_composes_what_its_record_holds(file: Path) -> None:
     now = compose_run(command(file))
     assert json.loads(json.dumps(computation(now))) == held["identity"]  # a list is one in a record
     assert held["identity"]["task.version"] == held["data"]["version"]
+    assert held["departures"] == departing(now)  # else: python -m tests.records.renew
     assert held["status"] == "finished"
     place = f"{held['config']['name']}-{digest(held['identity'])}"
     assert held["run_id"] == f"{place}-seed{held['config']['seed']}"

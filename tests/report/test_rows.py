@@ -163,3 +163,26 @@ def test_a_difference_that_stands_behind_a_hash_is_said_once() -> None:
     (note,) = list(row.notes)
     assert note.count("=9") == 3
     assert list(report.marks) == [note]
+
+
+def test_recipes_fill_one_row_though_a_sweep_of_another_task_fits_one() -> None:
+    """Each task's recipe is "chela", also where it has the width of a row of widths."""
+    words = {f"quite_a_long_key_of_a_model_{n}": 0 for n in range(3)}
+    departures = {f"model.{key}": 0 for key in words}
+    recipe = {"choices": {**words, "dim": 128}, "departures": {}}
+    report = build(
+        found(
+            run(task="text", **recipe),
+            run(
+                task="text",
+                choices=dict.fromkeys(words, 9),
+                departures=departures,
+                identity="9" * 8,
+            ),
+            run(task="image", choices={"dim": 128}, departures={"model.dim": 64}, identity="1" * 8),
+            run(task="image", choices={"dim": 256}, departures={"model.dim": 64}, identity="2" * 8),
+            run(task="pathfinder", choices={"dim": 128}, departures={"task.source": "auto"}),
+        )
+    )
+    row = {title: cell(report, "chela", title).n_seeds for title in ("Text", "Image", "Pathfinder")}
+    assert row == {"Text": 1, "Image": 0, "Pathfinder": 1}
