@@ -334,10 +334,43 @@ def test_what_cannot_be_kept_ends_a_sweep(
     assert ended.value.code == 1
 
 
-def test_a_folder_of_sweeps_is_a_part_of_the_name(tmp_path: Path) -> None:
-    choices = {"sweep": "mine/table"}
-    section = {"overrides": {"task": []}, "runtime": {"choices": choices}, "sweeper": {}}
-    assert _name(OmegaConf.create({"hydra": section})).startswith("mine-table-")
+def test_a_folder_of_sweeps_is_a_part_of_the_name() -> None:
+    section = {"runtime": {"choices": {"sweep": "mine/table"}}}
+    assert _name(OmegaConf.create({"hydra": section}), [["seed=0"]]).startswith("mine-table-")
+
+
+def begun(*overrides: str) -> tuple[SweepCallback, list[list[str]]]:
+    """A sweep that has begun, whose folder the environment names; and its cells."""
+    callback = SweepCallback()
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
+        callback.on_multirun_start(config)
+        return callback, planned_cells(config)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sweep sets, put back after the test."""
+    for name in (FOLDER, NAME):
+        monkeypatch.setenv(name, "")
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_number_in_the_folder_of_a_sweep_is_one_cell(tmp_path: Path) -> None:
+    """Of two processes at once, whose words may stand in another order."""
+    place, sweeps, folders = f"output_dir={tmp_path}", [], []
+    for words in (
+        "seed=0,1 model=chela,s4d",
+        "model=chela,s4d seed=0,1",
+        "seed=range(2) model=chela,s4d",
+    ):
+        sweep, cells = begun(*words.split(), place)
+        sweeps.append(sweep)  # each holds its folder
+        folders.append(Path(os.environ[FOLDER]))
+        plan = read_plan(folders[-1])
+        assert plan is not None and plan.cells == cells
+    assert folders[0] == folders[2] != folders[1]
 
 
 @pytest.mark.parametrize("given", ["seed=0,range(3,5)", "seed=range(0,1),choice(3,4)"])
@@ -346,12 +379,9 @@ def test_a_list_within_a_list_is_told_what_to_type(given: str) -> None:
         cells_of(given)
 
 
+@pytest.mark.usefixtures("environment")
 def test_a_long_sweep_says_what_it_does_before_it_begins(tmp_path: Path, capsys) -> None:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        given = ["seed=range(0,200)", f"output_dir={tmp_path}"]
-        config = loader.load_configuration("config", given, RunMode.MULTIRUN)
-        SweepCallback().on_multirun_start(config)
+    begun("seed=range(0,200)", f"output_dir={tmp_path}")
     assert ": composing the configurations of 200 cells ..." in capsys.readouterr().out
 
 

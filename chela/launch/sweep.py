@@ -68,7 +68,7 @@ class SweepCallback(Callback):
 
     @_not_a_warning
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Name the sweep after what it varies: the same command continues the same sweep.
+        """Name the sweep after its cells: the same command continues the same sweep.
 
         Raises:
             ConfigError: torchrun or srun has started it several times at once, as one run; or
@@ -79,8 +79,9 @@ class SweepCallback(Callback):
             "one cell without -m; jobs of a process each, all with the same -m; or "
             "hydra/launcher=slurm",
         )
-        name = _name(config)
         place = given_folder(str(config.hydra.sweep.dir), "output_dir=")
+        cells = planned_cells(config)
+        name = _name(config, cells)
         folder = Path(place, sweeps.FOLDER, name).absolute()
         self._environment = {sweeps.NAME: name, FOLDER: str(folder)}
         self._words = list(sys.argv)
@@ -91,7 +92,6 @@ class SweepCallback(Callback):
             self._lease.enter_context(hold(folder / sweeps.LEASE, vital=False))
         except Taken:  # another process is at the same sweep: the plan is its
             return
-        cells = planned_cells(config)
         if len(cells) >= MANY:
             Screen().say(f"{name}: composing the configurations of {len(cells)} cells ...")
         sweeps.write_plan(folder, Plan(name, command, cells))
@@ -256,8 +256,9 @@ def _keeps_the_cell() -> bool:
     return FOLDER in os.environ and rank == "0"
 
 
-def _name(config: DictConfig) -> str:
-    content = sorted([*config.hydra.overrides.task, *_params(config)])
+def _name(config: DictConfig, cells: list[list[str]]) -> str:
+    """Of a sweep's folder: with the order of its cells, so that a number in it is one cell's."""
+    content: object = cells or [*_params(config), *config.hydra.overrides.task]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
     chosen = str(config.hydra.runtime.choices.get("sweep", "sweep"))
     return f"{chosen.replace('/', '-')}-{digest}"  # one folder, one group in W&B

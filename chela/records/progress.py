@@ -134,16 +134,13 @@ def _nothing_below(root: Path) -> str:
 def _cells(
     folder: Path, plan: Plan, started: dict[int, SweepCell]
 ) -> tuple[tuple[str, RunState], ...]:
-    overrides = plan.cells or [cell.overrides for cell in started.values()]
-    names = sweeps.labels(overrides)
-    numbers = range(len(overrides)) if plan.cells else started
-    states = [_cell_state(folder, started.get(number)) for number in numbers]
-    return tuple(zip(names, states, strict=True))
+    planned = {number: SweepCell(each) for number, each in enumerate(plan.cells)}
+    cells = (planned | started).values()
+    names = sweeps.labels([cell.overrides for cell in cells])
+    return tuple(zip(names, [_cell_state(folder, cell) for cell in cells], strict=True))
 
 
-def _cell_state(folder: Path, cell: SweepCell | None) -> RunState:
-    if cell is None:
-        return RunState("waiting")
+def _cell_state(folder: Path, cell: SweepCell) -> RunState:
     state = run_state(_run(folder, cell)) if cell.folder else RunState("waiting")
     if cell.error is not None and state.status not in ("running", "preparing", "finished"):
         return replace(state, status="failed", note=cell.why)

@@ -59,16 +59,12 @@ def write_plan(folder: Path, plan: Plan) -> None:
     """Begin a sweep, or begin it again: what failed is forgotten, since it will run again.
 
     Args:
-        folder: of the sweep. Cells of another plan in it are forgotten too.
+        folder: of the sweep, named after its cells.
         plan: what will be done.
     """
-    before = read_plan(folder)
-    same = before is not None and before.cells == plan.cells
     for number, cell in read_cells(folder).items():
-        if not same or cell.error is not None:
+        if cell.error is not None:
             _file(folder, number).unlink(missing_ok=True)
-        if not same:
-            log_file(folder, number).unlink(missing_ok=True)
     write_text(folder / PLAN, json.dumps(asdict(plan), indent=1) + "\n")
 
 

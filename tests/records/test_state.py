@@ -229,11 +229,25 @@ def test_a_sweep_shows_each_cell(tmp_path: Path) -> None:
         assert "table-1 runs:" in shown(tmp_path)
 
 
+def test_a_cell_is_shown_by_its_own_overrides(tmp_path: Path) -> None:
+    """Also where a process has numbered the cells of a folder in another order than its plan."""
+    folder = sweep(tmp_path, 2)
+    run_of(tmp_path, "a", "finished")
+    write_cell(folder, 0, SweepCell(["task=x", "seed=1"], "../../a/seed0", best=0.5))
+    write_cell(folder, 1, SweepCell(["task=x", "seed=0"], error="out of luck"))
+    (found,), _ = sweep_states(tmp_path)
+    assert [(name, state.status) for name, state in found.cells] == [
+        ("seed=1", "finished"),
+        ("seed=0", "failed"),
+    ]
+
+
 def test_what_runs_or_failed_stands_above_what_waits_or_is_finished(tmp_path: Path) -> None:
     folder = sweep(tmp_path, 4)
     for number, status in enumerate(["finished", "failed", "running"]):
         run = run_of(tmp_path, f"r{number}", status)
-        write_cell(folder, number, SweepCell([f"seed={number}"], f"../../r{number}/seed0"))
+        own = ["task=x", f"seed={number}"]
+        write_cell(folder, number, SweepCell(own, f"../../r{number}/seed0"))
     with hold(lease_of(run)):
         rows = [line.split() for line in shown(tmp_path).splitlines() if line.startswith("│")]
     assert [row[1] for row in rows] == ["seed=1", "seed=2", "seed=3", "seed=0"]
@@ -316,7 +330,7 @@ def test_where_no_runs_are_the_folder_that_has_some_is_named(
     assert shown(Path("new/er")) == "no runs below new/er yet\n"
 
 
-def test_beginning_again_forgets_what_failed_and_another_plan(tmp_path: Path) -> None:
+def test_beginning_again_forgets_what_failed(tmp_path: Path) -> None:
     folder = sweep(tmp_path)
     write_cell(folder, 0, SweepCell(["seed=0"], best=0.5))
     write_cell(folder, 1, SweepCell(["seed=1"], error="no"))
@@ -324,8 +338,6 @@ def test_beginning_again_forgets_what_failed_and_another_plan(tmp_path: Path) ->
     assert set(read_cells(folder)) == {0, 1}
     sweep(tmp_path)
     assert set(read_cells(folder)) == {0}
-    sweep(tmp_path, cells=2)
-    assert read_cells(folder) == {}
 
 
 def test_the_command_shows_it_once_or_until_ctrl_c(tmp_path: Path) -> None:
