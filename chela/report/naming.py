@@ -59,7 +59,7 @@ def labels(variants: Sequence[Variant]) -> list[str]:
 
     - Alone in its column: nothing (``""``), or the label of a row whose every choice it shares if
       there is exactly one such row, so that an ablation of one task still fills one row. A recipe
-      is in the row without a label, if there is one.
+      has none.
     - Else the choices that differ within the column, ``"depth=3"``: the same sweep over several
       tasks has the same labels in each, and its rows line up.
     - Where these are too long: those in which a variant differs from the recipe of its task and
@@ -140,7 +140,7 @@ def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:
 
 
 def _alone(variant: Variant, found: Mapping[str, Mapping[str, Any]]) -> str:
-    if variant.is_recipe and "" in found:
+    if variant.is_recipe:
         return ""
     # compared as text: in Python 1 and True are equal, in a configuration they are not
     choices = {key: _text(value) for key, value in variant.choices.items()}
