@@ -84,6 +84,7 @@ def diagnose(
     yield (fitting := look("model", _model, config, model))
     if fitting.fine:
         yield look("memory", _memory, config, task, engine, model())
+        del model  # it would take its room beside the one that learns
         if overfits:
             yield look("overfit", _overfit, config, task, engine)
 

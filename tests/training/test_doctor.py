@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +65,22 @@ def test_a_check_is_named_before_it_runs(composed, monkeypatch, tmp_path: Path) 
     assert len(begun) == len({*begun}) > 8
 
 
-def test_the_model_is_built_once(composed, monkeypatch) -> None:
-    """A large one takes its time."""
+def test_one_model_is_built_at_a_time(composed, monkeypatch) -> None:
+    """A large one takes its time and its room; the one that learns four samples is another."""
     config = parse(composed())
     build.build_task(config).prepare_data()
-    original, built = build.build_model, []
-    monkeypatch.setattr(build, "build_model", lambda *given: built.append(1) or original(*given))
-    assert "memory" in [finding.subject for finding in diagnose(config)]
-    assert len(built) == 1
+    original, built, alive = build.build_model, [], []
+
+    def build_model(*given: object) -> object:
+        alive.append(sum(each() is not None for each in built))
+        model = original(*given)
+        built.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(build, "build_model", build_model)
+    found = [finding.subject for finding in diagnose(config, overfits=True)]
+    assert found[-3:] == ["model", "memory", "overfit"]
+    assert alive == [0, 0]
 
 
 def test_what_training_would_refuse_is_found(composed) -> None:
