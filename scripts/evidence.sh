@@ -41,6 +41,9 @@ for part in $parts; do
   case $part in
     tests)
       keep tests python -m pytest --confcutdir=tests/kernels tests/kernels -m gpu -q -n 12
+      # without the mark: on a CPU they are interpreted, here they are compiled
+      keep tests python -m pytest --confcutdir=tests/kernels -q -n 12 \
+        tests/kernels/test_{wavelet_tree,exponentials,token_loss,turn_kernels}.py
       keep tests python -m pytest tests/training -m gpu -q -n 6
       ;;
     kernels)
