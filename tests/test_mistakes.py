@@ -77,6 +77,7 @@ def config(words: tuple[str, ...]) -> RunConfig:
         ("sed=1", ["'sed'", "Did you mean 'seed'?"]),
         ("model.num_heads=2", ["'model.num_heads'.", "try: model.mixer.num_heads=..."]),
         ("trainer.lr=1", ["'trainer.lr'.", "try: optimizer.lr=..."]),
+        ("trainer.seed=1", ["'trainer.seed'.", "try: seed=..."]),
         ("seed=", ["seed"]),
         ("trainer.max_epochs=-1", ["trainer.max_epochs=-1: input should be greater than 0"]),
         ("model.depth=[", ["cannot read 'model.depth=['", "brackets"]),

@@ -211,7 +211,8 @@ def _unknown_key(cause: OmegaConfBaseException) -> str | None:
         plain: Any = OmegaConf.to_container(
             OmegaConf.masked_copy(whole, sorted({*whole} - {"hydra"}))
         )
-        within = (each for each in flat(plain) if re.search(rf"[._]{re.escape(cause.key)}$", each))
+        ending = re.compile(rf"(^|[._]){re.escape(cause.key)}$")
+        within = (each for each in flat(plain) if ending.search(each))
         if found := sorted(within, key=len)[:3]:
             remedy = " or ".join(f"{each}=..." for each in found)
             return f"unknown key '{cause.full_key}'.\n  try: {remedy}"
