@@ -90,6 +90,7 @@ def test_a_command_refuses_it_too(command) -> None:
         ),
         ("experiment=demo model=s4d model.mixer.qk_dim=3", None),
         ("model=s4d +model.mixer.qk_dim=3", None),
+        ("experiment=demo +section.key=3", None),
     ],
 )
 def test_an_unknown_key_that_nobody_typed_is_traced(words: str, part: str | None) -> None:

@@ -68,7 +68,8 @@ class Chosen:
 
     def explain(self, error: UnknownKey) -> str:
         """What to do about an unknown key; where nobody typed it, also which files it may be of."""
-        if any(f"{error.key}.".startswith(f"{word}.") for word in self.typed - set(self.groups)):
+        pairs = ((f"{error.key}.", f"{word}.") for word in self.typed - set(self.groups))
+        if any(key.startswith(word) or word.startswith(key) for key, word in pairs):
             return str(error)
         section = error.key.split(".")[0]
         if self.groups.get(section) and section in (*ADDED, SWEEP):
