@@ -77,7 +77,7 @@ def test_enwik8_has_the_recipes_of_the_rfcs(name: str) -> None:
     assert dataclasses.replace(one, task=other.task, name=other.name) == other
 
 
-COMMANDS = re.findall(r"^python train.py ([^#\n]+)", (ROOT / "docs/language.md").read_text(), re.M)
+COMMANDS = re.findall(r"^chela train ([^#\n]+)", (ROOT / "docs/language.md").read_text(), re.M)
 
 
 @pytest.mark.parametrize("words", COMMANDS)
