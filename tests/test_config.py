@@ -250,7 +250,7 @@ def test_help_is_a_page_one_can_use(command) -> None:
 def test_every_group_file_is_reached() -> None:
     """Each choice of each group composes and parses: none lies about unused and broken.
 
-    Tasks and models: above; sweeps, the arena's recipes among them: test_sweep; test_search.
+    Tasks and models: above; sweeps, the recipes among them: test_shipped_sweeps; test_search.
     """
     for file in sorted((ROOT / "configs").rglob("*.yaml")):
         group = file.parent.relative_to(ROOT / "configs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from chela.config.schema import compose_run, parse
+from chela.config.schema import parse
 from chela.errors import ConfigError
 from chela.launch.cli import plain_errors
 from chela.launch.sweep import (
@@ -41,8 +39,6 @@ from chela.records.sweeps import (
 )
 from chela.training import build
 from tasks.base import TaskSpec
-from tasks.spec import LRA
-from tests.arena import arena_models
 from tests.conftest import ROOT, TINY
 from tests.records.samples import record, save
 from tests.test_commands import train
@@ -119,9 +115,6 @@ def test_a_mistake_in_the_overrides_is_one_message(command, tmp_path: Path) -> N
     assert not list(tmp_path.glob("sweeps/*/cells"))
 
 
-SWEEPS = sorted((ROOT / "configs/sweep").glob("*.yaml"))
-
-
 def cells_of(*overrides: str) -> list[list[str]]:
     with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -131,81 +124,6 @@ def cells_of(*overrides: str) -> list[list[str]]:
 def test_a_sweep_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing to run"):
         cells_of("seed=glob(*)")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name, tasks, models", [("lra_table", 6, 7), ("small_table", 2, 3)])
-def test_a_choice_of_sweep_can_be_run(name: str, tasks: int, models: int) -> None:
-    """Each cell, but for its seed, is a configuration; the command line narrows the table."""
-    cells = cells_of(f"+sweep={name}")
-    seeds = {each for cell in cells for each in cell if each.startswith("seed=")}
-    configs = [compose_run(cell) for cell in cells if "seed=0" in cell]
-    narrow = cells_of(f"+sweep={name}", "model=chela", "seed=5,6")
-    assert len(cells) == tasks * models * len(seeds)
-    assert len({config.identity for config in configs}) == tasks * models
-    assert len({config.task.config.name for config in configs}) == tasks
-    assert len({config.model.name for config in configs}) == models
-    assert len(narrow) == 2 * tasks
-    assert all("model=chela" in cell for cell in narrow)
-
-
-@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
-def test_a_sweep_of_one_task_takes_the_keys_of_it(file: Path) -> None:
-    """They are composed with the task of its defaults, before any cell is."""
-    swept = yaml.safe_load(file.read_text())["hydra"]["sweeper"]["params"]
-    assert "," in swept.get("task", ","), "say override /task in its defaults"
-
-
-def test_the_lra_table_has_every_recipe() -> None:
-    cells = cells_of("+sweep=lra_table", "seed=0")
-    pairs = {f"{task[5:]}-{model[6:]}" for task, model, *_ in cells}
-    recipes = {file.stem for file in (ROOT / "configs/experiment/lra").glob("*.yaml")}
-    ours = {each for each in recipes if each.partition("-")[2] in arena_models()}
-    assert pairs == {each for each in ours if each.partition("-")[0] in LRA}
-
-
-@pytest.mark.parametrize(
-    ("task", "of_attention"),
-    [
-        ("text", {}),
-        (
-            "rfc_bytes",  # whose attention has several heads
-            {
-                "qk_norm": "none",
-                "key_shift": False,
-                "attention_decay": "none",
-                "qk_dim": 64,
-                "num_heads": 1,
-            },
-        ),
-    ],
-)
-def test_each_ablation_leaves_one_part_out(task: str, of_attention: dict[str, object]) -> None:
-    cells = cells_of("+sweep=ablations", f"task={task}")
-    runs = [compose_run(cell) for cell in cells]
-    plain = compose_run([f"task={task}", "model=chela"])
-    whole, *others = [dataclasses.asdict(run.model.mixer.config) for run in runs]
-    assert runs[0].identity == plain.identity
-    left_out = [
-        {key: value for key, value in other.items() if value != whole[key]} for other in others
-    ]
-    assert left_out == [
-        {"use_short_conv": False},
-        {"use_long_conv": False},
-        {"use_attention": False, **of_attention},
-        {"gate": "none"},
-        {"branch_widths": ()},
-    ]
-    assert {run.trainer for run in runs} == {plain.trainer}
-
-
-def test_claims_ask_for_each_part_once() -> None:
-    """And a cell that is the recipe under another name is the recipe's run."""
-    runs = [compose_run(cell) for cell in cells_of("+sweep=claims", "task=image")]
-    assert [run.model.backbone.ffn for run in runs[-2:]] == ["none", "mlp"]
-    recipe = compose_run(["task=image", "model=chela"]).identity
-    assert [run.identity == recipe for run in runs].count(True) == 4  # wavelet, glu, no FFN
-    assert len({str(run.identity) for run in runs}) == len(runs) - 3
 
 
 def test_the_table_shows_what_varies(tmp_path: Path) -> None:
