@@ -55,16 +55,8 @@ class ListOpsLaw:
     p_digit: float = 0.75
 
 
-class Trees(NamedTuple):
-    """The accepted trees of one block, and out of how many draws."""
-
-    rows: Rows  # uint8 symbols (``vocabulary``), in the order of the text
-    draws: int
-    accepted: int  # repeats included; ``rows`` is without them
-
-
-def generate(n: int, law: ListOpsLaw, seed: int, workers: int) -> Iterator[Trees]:
-    """The first ``n`` distinct trees of ``seed``, block by block.
+def generate(n: int, law: ListOpsLaw, seed: int, workers: int) -> Iterator[Rows]:
+    """The first ``n`` distinct trees of ``seed``, block by block, see ``draw_block``.
 
     Args:
         n: trees in all.
@@ -81,8 +73,8 @@ def generate(n: int, law: ListOpsLaw, seed: int, workers: int) -> Iterator[Trees
     with closing(_blocks(law, seed, workers)) as blocks:
         while len(seen) < n:
             block = next(blocks)
-            rows = block.rows.select(_unseen(block.rows, seen, n))
-            draws += block.draws
+            rows = block.select(_unseen(block, seen, n))
+            draws += BLOCK
             fresh += len(rows.labels)
             if fresh >= PATIENCE_TREES:
                 latest, fresh = draws, 0
@@ -91,11 +83,15 @@ def generate(n: int, law: ListOpsLaw, seed: int, workers: int) -> Iterator[Trees
                     f"{law} has too few trees: {len(seen):,} of {n:,} after {draws:,} draws.\n"
                     "  try: a wider range of lengths, a greater depth, or fewer samples"
                 )
-            yield block._replace(rows=rows)
+            yield rows
 
 
-def draw_block(law: ListOpsLaw, seed: int, index: int) -> Trees:
-    """Block ``index`` of a seed: BLOCK draws, the accepted ones written out and evaluated."""
+def draw_block(law: ListOpsLaw, seed: int, index: int) -> Rows:
+    """Block ``index`` of a seed: of BLOCK draws the accepted ones, written out and evaluated.
+
+    Returns:
+        uint8 symbols (``vocabulary``) in the order of the text; repeats included.
+    """
     stream = bits.stream(bits.LISTOPS_TREES, seed, index)
     levels = _measure(_draw_shapes(law, stream))
     length = levels[0].length
@@ -103,8 +99,7 @@ def draw_block(law: ListOpsLaw, seed: int, index: int) -> Trees:
     levels = _keep(levels, accepted)
     # What does not change a tree's length is drawn for the accepted ones only.
     symbols = [_draw_symbols(level, stream) for level in levels]
-    rows = Rows(_write(levels, symbols), offsets_of(levels[0].length), evaluate(levels, symbols))
-    return Trees(rows, BLOCK, int(accepted.sum()))
+    return Rows(_write(levels, symbols), offsets_of(levels[0].length), evaluate(levels, symbols))
 
 
 class Level(NamedTuple):
@@ -228,7 +223,7 @@ def _unseen(rows: Rows, seen: set[bytes], n: int) -> Flags:
     return new
 
 
-def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Generator[Trees, None, None]:
+def _blocks(law: ListOpsLaw, seed: int, workers: int) -> Generator[Rows, None, None]:
     """All blocks in order, without end; some are computed ahead by other processes.
 
     Each has a pipe of its own, in which its next block waits until it is taken. So a process that
@@ -267,12 +262,12 @@ def _draw(writer: Connection, law: ListOpsLaw, seed: int, first: int, step: int)
             writer.send(draw_block(law, seed, index))
 
 
-def _received(reader: Connection) -> Trees:
+def _received(reader: Connection) -> Rows:
     try:
-        trees: Trees = reader.recv()
+        rows: Rows = reader.recv()
     except (EOFError, OSError) as error:
         raise DataError(
             "a process that generated ListOps trees was killed, perhaps for want of memory.\n"
             "  try: task.workers=1"
         ) from error
-    return trees
+    return rows

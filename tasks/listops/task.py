@@ -173,7 +173,7 @@ class ListOps(Task):
         workers = config.workers or os.cpu_count() or 1
         n = sum(config.sizes.values())
         trees = generate(n, config.law, config.data_seed, workers)
-        return split_rows((block.rows for block in trees), config.sizes)
+        return split_rows(trees, config.sizes)
 
 
 def with_end(rows: Rows, max_tokens: int) -> Rows:

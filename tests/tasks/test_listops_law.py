@@ -45,7 +45,7 @@ def test_acceptance_and_lengths_follow_the_law(law: ListOpsLaw) -> None:
     exact = length_distribution(law)[law.min_length + 1 : law.max_length]
     blocks = [draw_block(law, seed=3, index=index) for index in range(40)]
     draws = BLOCK * len(blocks)
-    lengths = np.concatenate([block.rows.lengths for block in blocks])
+    lengths = np.concatenate([block.lengths for block in blocks])
     rate = exact.sum()
     error = math.sqrt(rate * (1 - rate) / draws)
     assert abs(len(lengths) / draws - rate) < 4 * error
