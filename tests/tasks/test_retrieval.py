@@ -53,7 +53,7 @@ def test_a_stand_in_has_its_own_name_everywhere() -> None:
     official = compose_run(["task=retrieval"])
     assert official.run_id.startswith("retrieval-chela-")
     assert official.model == config.model  # one recipe
-    assert official.model.backbone.norm == "scale"
+    assert official.model.backbone.norm == "batch"  # not the model's own, layer
 
 
 @pytest.mark.parametrize(

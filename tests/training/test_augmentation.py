@@ -31,6 +31,7 @@ STILL = [
     *("task.num_train=16", "task.num_val=8", "task.num_test=8"),
     *("model.dim=32", "model.depth=1", "model.mixer.qk_dim=32", "model.norm=layer"),
     *("model.dropout=0", "optimizer.lr=1e-30", "optimizer.kernel_lr=1e-30"),
+    "trainer.augment=false",
     *("trainer.batch_size=16", "trainer.max_steps=5", "schedule.warmup_steps=1"),
     *("trainer.validate_every_steps=5", "trainer.log_every_steps=1"),
     *("trainer.progress=false", "logger=csv"),
