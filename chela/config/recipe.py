@@ -26,7 +26,9 @@ def departures(config: RunConfig) -> dict[str, Any] | None:
     """
     task = config.task.config.name
     # a stand-in that runs under a name of its own has its task's before a hyphen
-    recipe = _recipe(task, config.model.name) or _recipe(task.partition("-")[0], config.model.name)
+    tasks = dict.fromkeys((task, task.partition("-")[0]))
+    recipes = (_recipe(each, config.model.name) for each in tasks)
+    recipe = next((each for each in recipes if each is not None), None)
     if recipe is None or recipe.task.target is not config.task.target:
         return None
     ours, theirs, whole = computation(config), computation(recipe), flat(as_dict(recipe))
