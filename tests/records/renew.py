@@ -6,15 +6,12 @@ import json
 
 from chela.config.recipe import departures
 from chela.config.schema import compose_run
-from chela.records.files import write_text
-from tests.records.test_shipped_records import RECORDS, as_held, command
+from chela.records.record import write_record
+from tests.records.test_shipped_records import RECORDS, command
 
 for file in RECORDS:
-    text = file.read_text()
-    held = json.loads(text)
-    found = as_held(departures(compose_run(command(file))))
-    if held["departures"] != found:
-        held["departures"] = found
-        indent = len(text) - len(text[1:].lstrip()) - 2  # the file's own: a diff has one place
-        write_text(file, json.dumps(held, indent=indent) + "\n")
+    before = file.read_text()
+    found = departures(compose_run(command(file)))
+    write_record(file.parent, {**json.loads(before), "departures": found})
+    if file.read_text() != before:
         print("/".join(file.parts[-3:-1]))

@@ -13,6 +13,7 @@ import pytest
 from chela.config.identity import digest
 from chela.config.recipe import departures
 from chela.config.schema import compose_run, computation
+from chela.records.record import write_record
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "outputs/records").glob("*/seed*/record.json"))
@@ -58,3 +59,10 @@ def test_a_command_composes_what_its_record_holds(file: Path) -> None:
     place = f"{held['config']['name']}-{digest(held['identity'])}"
     assert held["run_id"] == f"{place}-seed{held['config']['seed']}"
     assert file.parts[-3:-1] == (place, f"seed{held['config']['seed']}")
+
+
+@pytest.mark.parametrize("file", RECORDS, ids=lambda file: "/".join(file.parts[-3:-1]))
+def test_a_record_stands_as_the_code_writes_it(file: Path, tmp_path: Path) -> None:
+    """So that a change of one is a difference of a line: python -m tests.records.renew."""
+    written = write_record(tmp_path, json.loads(file.read_text()))
+    assert file.read_text() == written.read_text()
