@@ -63,6 +63,17 @@ def test_narrow_dtypes(dtype, tolerance, directions):
     assert_same([ours], [reference], narrow, wide, tolerance)
 
 
+@pytest.mark.parametrize(("batch", "length"), [(0, 5), (2, 0), (0, 0)])
+@pytest.mark.parametrize("skips", [True, False])
+def test_no_tokens_have_no_output_and_no_part_in_gradients(batch, length, skips):
+    _, *weights = inputs(5, 5, 2)
+    x = torch.zeros(batch, length, weights[0].shape[1], dtype=torch.bfloat16, requires_grad=True)
+    leaves = [x, *weights[: 1 + skips]]
+    y = convolve(*leaves)
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
+    assert not any(gradient.any() for gradient in torch.autograd.grad(y.sum(), leaves))
+
+
 def test_autocast_does_not_change_the_precision():
     tensors = [t.detach().float() for t in inputs(20, 20, 2)]
     plain = convolve(*tensors)

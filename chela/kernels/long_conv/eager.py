@@ -15,8 +15,9 @@ def convolve(x: Tensor, kernel: Tensor, skip: Tensor | None = None) -> Tensor:
     The transforms run in float32 or float64: cuFFT has no bfloat16. Nothing wraps around, since
     n >= L + (the largest lag in either direction).
     """
-    if x.shape[0] == 0:
-        return x  # MKL refuses an empty batch
+    if x.shape[0] == 0:  # MKL refuses an empty batch; its gradients are zeros, not None
+        taps = kernel.sum((0, 2)) if skip is None else kernel.sum((0, 2)) + skip
+        return x + taps.to(x.dtype)
     length = x.shape[1]
     dtype = accumulation_dtype(x)
     past = kernel[0, :, :length].to(dtype)  # (D, K): lags 0 .. K - 1
