@@ -48,6 +48,25 @@ def test_losses_hits_and_gradients_are_those_of_the_formula(
         assert norm < tolerance
 
 
+@pytest.mark.parametrize(
+    ("number", "shape", "said"),
+    [
+        (0, (1, N, DIM), r"x \(1, 29, 6\) and weight \(50, 6\) do not fit; give x as \(N, D\)"),
+        (1, (WORDS, 1), r"x \(29, 6\) and weight \(50, 1\) do not fit; give x as \(N, D\)"),
+        (2, (1,), r"bias is \(1,\); give \(V,\) = \(50,\)"),
+        (3, (1,), r"targets are \(1,\); give \(N,\) = \(29,\)"),
+        (3, (N, 1), r"targets are \(29, 1\); give \(N,\) = \(29,\)"),
+    ],
+)
+def test_what_does_not_fit_or_would_be_broadcast_is_refused(
+    number: int, shape: tuple[int, ...], said: str
+) -> None:
+    given = list(case())
+    given[number] = torch.ones(shape, dtype=given[number].dtype)
+    with pytest.raises(ValueError, match=said):
+        token_loss(*given, NOTHING)
+
+
 class _Alive(TorchDispatchMode):
     """The most bytes that results of ``least`` elements or more had at a time."""
 

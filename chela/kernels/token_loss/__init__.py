@@ -46,7 +46,19 @@ def token_loss(
     Returns:
         The losses (N,), and 1 where the target has the highest score, both in float32 (float64 for
         float64 x). Hits have no gradient, and losses no second one.
+
+    Raises:
+        ValueError: shapes do not fit together.
     """
+    if x.ndim != 2 or weight.ndim != 2 or weight.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"x {tuple(x.shape)} and weight {tuple(weight.shape)} do not fit; "
+            "give x as (N, D) and weight as (V, D)"
+        )
+    if bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias is {tuple(bias.shape)}; give (V,) = ({len(weight)},)")
+    if targets.shape != x.shape[:1]:
+        raise ValueError(f"targets are {tuple(targets.shape)}; give (N,) = ({len(x)},)")
     dtype = x.dtype if dtype is None else dtype
     at_once = max(1, chunk // len(weight))  # tokens
     losses, hits = chunked.TokenLoss.apply(x, weight, bias, targets, nothing, dtype, at_once)
