@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tasks.errors import DataError
 from tasks.loader import Encoding
-from tasks.spec import Protocol, TaskSpec
+from tasks.spec import Protocol, Sized, TaskSpec
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows
 
@@ -150,8 +150,8 @@ class Definition(ABC):
         return Origin(self.name, self.version, name or "official", parameters, name is not None)
 
     def expected_rows(self) -> int | None:
-        """How many rows ``rows`` will yield in all, if that is known beforehand."""
-        return None
+        """How many rows ``rows`` will yield in all, if that is known beforehand: as configured."""
+        return self.config.total if isinstance(self.config, Sized) else None
 
     def facts(self) -> dict[str, Any]:
         """What ``rows`` found out, for ``meta.facts``: plain JSON values, known at its end."""

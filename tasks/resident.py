@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from datasets import Dataset
 from numpy.typing import NDArray
@@ -14,8 +13,8 @@ from torch import Tensor
 
 from tasks.loader import Batch, Batches, Encoding
 from tasks.padding import widths_for, widths_up_to
-from tasks.storage.columns import rows_of
-from tasks.storage.rows import NOTHING, Rows
+from tasks.storage.columns import stored_rows
+from tasks.storage.rows import NOTHING
 
 
 class DeviceReader:
@@ -30,7 +29,7 @@ class DeviceReader:
     def __init__(self, dataset: Dataset, encoding: Encoding, device: torch.device) -> None:
         self._encoding = encoding
         self._device = device
-        blocks = [encoding.sequences(rows) for rows in _blocks(dataset)]
+        blocks = [encoding.sequences(rows) for rows in stored_rows(dataset)]
         self._values = torch.cat([as_signed(rows.values).to(device) for rows in blocks])  # (all,)
         lengths = np.concatenate([rows.lengths for rows in blocks])  # (n documents,)
         self._labels = torch.from_numpy(np.concatenate([rows.labels for rows in blocks])).to(device)
@@ -66,12 +65,6 @@ class DeviceReader:
         if self._targets is not None:
             targets = torch.where(real, self._targets[position], NOTHING).long()
         return self._encoding.batch(stored, lengths, targets, index)
-
-
-def _blocks(dataset: Dataset) -> Iterator[Rows]:
-    """The split, some rows at a time, as its file has them."""
-    table: pa.Table = dataset.with_format("arrow")[:]
-    return map(rows_of, table.to_batches())
 
 
 def as_signed(values: NDArray[Any]) -> Tensor:

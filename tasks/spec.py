@@ -51,3 +51,8 @@ class Sized:
     def sizes(self) -> dict[str, int]:
         """Rows of each split, when generated."""
         return {"train": self.num_train, "val": self.num_val, "test": self.num_test}
+
+    @property
+    def total(self) -> int:
+        """Rows of all splits."""
+        return sum(self.sizes.values())

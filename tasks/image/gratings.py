@@ -70,16 +70,12 @@ class Gratings(PictureTask):
 
     def rows(self) -> Iterator[tuple[str, Rows]]:
         """The pictures, row by row of their pixels."""
-        config, n = self.config, self.expected_rows()
+        config, n = self.config, self.config.total
         blocks = (
             stored(draw(min(BLOCK, n - at), config.side, config.noise, (config.data_seed, at)))
             for at in range(0, n, BLOCK)
         )
         return split_rows(blocks, config.sizes)
-
-    def expected_rows(self) -> int:
-        """The sizes asked for."""
-        return sum(self.config.sizes.values())
 
     @property
     def shape(self) -> tuple[int, int]:

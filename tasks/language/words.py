@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -76,13 +77,9 @@ class WikiText103(WikiText):
     def documents(self) -> Iterator[tuple[str, Tokens]]:
         """The text of each split, some lines at a time."""
         for split in SPLITS:
-            found: list[int] = []
-            for number, line in enumerate(self._lines(split)):
-                found += self._numbers(line)
-                if number % LINES == LINES - 1:
-                    yield split, np.array(found, dtype=np.int32)
-                    found = []
-            yield split, np.array(found, dtype=np.int32)
+            lines = self._lines(split)
+            while some := [*islice(lines, LINES)]:
+                yield split, np.array([n for line in some for n in self._numbers(line)], np.int32)
 
     def facts(self) -> dict[str, Any]:
         """How many words there are; they themselves are a table beside the splits."""

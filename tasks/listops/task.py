@@ -20,11 +20,12 @@ from annotated_types import Ge, Gt, Len, Lt
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
+from tasks.characters import with_ends
 from tasks.listops.arguments import Reordered
 from tasks.listops.generator import ListOpsLaw, generate
 from tasks.listops.official import SPLITS, Official, find_official, not_found, read_official
 from tasks.listops.tsv import read_trees, write_tsv
-from tasks.listops.vocabulary import CLOSE, DIGIT, EOS, OPERATOR, SYMBOLS, VOCABULARY_SIZE
+from tasks.listops.vocabulary import CLOSE, DIGIT, OPERATOR, SYMBOLS, VOCABULARY_SIZE
 from tasks.screen import Screen
 from tasks.sources.archives import Source
 from tasks.sources.files import digest
@@ -122,7 +123,7 @@ class ListOps(Task):
 
     def expected_rows(self) -> int | None:
         """The sizes asked for; those of official files show when they are read."""
-        return sum(self.config.sizes.values()) if self._official is None else None
+        return self.config.total if self._official is None else None
 
     def prepare_data(self, show: bool = True) -> None:
         """Prepare the data, unless they are there, and export them if that is asked for."""
@@ -169,10 +170,8 @@ class ListOps(Task):
         return found
 
     def _generated(self) -> Iterator[tuple[str, Rows]]:
-        config = self.config
-        workers = config.workers or os.cpu_count() or 1
-        n = sum(config.sizes.values())
-        trees = generate(n, config.law, config.data_seed, workers)
+        config, workers = self.config, self.config.workers or os.cpu_count() or 1
+        trees = generate(config.total, config.law, config.data_seed, workers)
         return split_rows(trees, config.sizes)
 
 
@@ -181,7 +180,7 @@ def with_end(rows: Rows, max_tokens: int) -> Rows:
     kept = np.minimum(rows.lengths, max_tokens - 1)
     place = np.arange(len(rows.values)) - np.repeat(rows.offsets[:-1], rows.lengths)
     symbols = rows.values[place < np.repeat(kept, rows.lengths)]
-    return Rows(np.insert(symbols, np.cumsum(kept), EOS), offsets_of(kept + 1), rows.labels)
+    return Rows(with_ends(symbols, kept), offsets_of(kept + 1), rows.labels)
 
 
 def tree_text(symbols: Sequence[int]) -> str:

@@ -86,6 +86,14 @@ class PathfinderConfig(PictureConfig):
     name: Literal["pathfinder"] = "pathfinder"
 
 
+@dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
+class PathXConfig(PictureConfig):
+    """Pathfinder's, at its own size; ``configs/task/pathx.yaml`` says the same."""
+
+    name: Literal["pathx"] = "pathx"
+    resolution: Literal[32, 64, 128, 256] = 128
+
+
 class Pathfinder(PictureTask):
     """The Pathfinder task, at any resolution."""
 
@@ -127,20 +135,15 @@ class Pathfinder(PictureTask):
         """The pictures, row by row of their pixels."""
         config = self.config
         if self._official is not None:
-            workers = config.workers or os.cpu_count() or 1
-            source, prefix = self._official
-            spool = self.folder.parent
-            return read_official(
-                source, prefix, config.resolution, config.official_rows, spool, workers
-            )
-        n = sum(config.sizes.values())
-        pictures = generate(n, config.law, config.data_seed, config.workers)
+            workers, spool = config.workers or os.cpu_count() or 1, self.folder.parent
+            asked = config.resolution, config.official_rows
+            return read_official(*self._official, *asked, spool, workers)
+        pictures = generate(config.total, config.law, config.data_seed, config.workers)
         return split_rows((block.rows for block in pictures), config.sizes)
 
     def expected_rows(self) -> int:
         """The sizes asked for, or that of the official set."""
-        config = self.config
-        return sum(config.sizes.values()) if self._official is None else config.official_rows
+        return self.config.total if self._official is None else self.config.official_rows
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -174,6 +177,12 @@ class Pathfinder(PictureTask):
             WHAT,
             "task.source=generated, which draws pictures by the same law",
         )
+
+
+class PathX(Pathfinder):
+    """The Path-X task: sequences of 16,384 pixels."""
+
+    Config = PathXConfig
 
 
 def grey(stored: Tensor, center: bool) -> Tensor:

@@ -66,10 +66,6 @@ class Drawn(Task):
         """The samples, block after block."""
         return split_rows(self.blocks(), self.config.sizes)
 
-    def expected_rows(self) -> int:
-        """The sizes asked for."""
-        return sum(self.config.sizes.values())
-
     def tokens_of(self, text: str) -> NDArray[Any]:
         """Symbols are written as numbers, with blanks between them."""
         try:
@@ -100,7 +96,7 @@ class DrawnAlike(Drawn):
 
     def blocks(self) -> Iterator[Rows]:
         """A block is named by its first sample."""
-        n = self.expected_rows()
+        n = self.config.total
         return (self.draw(min(BLOCK, n - at), at) for at in range(0, n, BLOCK))
 
 

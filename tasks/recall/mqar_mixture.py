@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from tasks.recall.drawn import BLOCK, Drawn, Vocabulary
 from tasks.recall.mqar import MqarConfig, draw
-from tasks.spec import PositiveInt, Seed
+from tasks.spec import PositiveInt, Seed, Sized
 from tasks.storage.rows import Rows
 
 Kind = tuple[PositiveInt, PositiveInt]  # length and pairs
@@ -25,7 +25,7 @@ Share = tuple[PositiveInt, PositiveInt, PositiveInt]  # the same, and how many s
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
-class MqarMixtureConfig:
+class MqarMixtureConfig(Sized):
     """``configs/task/mqar_mixture.yaml`` says the same."""
 
     name: Literal["mqar_mixture"] = "mqar_mixture"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO, NoReturn
 
 from tasks.errors import DataError
 from tasks.retrieval.pairs import Pair
 from tasks.sources import lra
-from tasks.sources.archives import Source, find_or_say
+from tasks.sources.archives import Source
 from tasks.sources.files import lines
 
 # Below data_dir, in this order: what the archive unpacks to, then the archive.
@@ -34,45 +34,19 @@ LARGEST = 1 << 36  # bytes of a file; train has 7 GB, and a line at a time is in
 BYTES_PER_CHARACTER = 4  # at most, in UTF-8
 
 
-def locate(data_dir: Path, remedy: str) -> Source:
-    """The folder or archive with the pairs.
-
-    Args:
-        data_dir: below which the known places are looked for.
-        remedy: what else one can do when there is none.
-
-    Raises:
-        DataError: there is none; it says what to get.
-    """
-    return find_or_say("retrieval", data_dir, PLACES, WHAT, remedy)
-
-
-def read_pairs(source: Source, max_length: int) -> Iterator[tuple[str, Pair]]:
+def read_pairs(source: Source, max_length: int, is_official: bool) -> Iterator[tuple[str, Pair]]:
     """All pairs, those of train first, as ``(split, pair)``.
 
     Args:
-        source: as from ``locate``. An archive that has train behind the others is read twice.
+        source: the folder or archive. An archive that has train behind the others is read twice.
         max_length: characters of a text that are needed; the rest is not even decoded.
+        is_official: whether the published numbers of pairs are demanded.
 
     Raises:
-        DataError: a file is missing, truncated or malformed; with its line.
+        DataError: a file is missing, truncated, malformed (with its line) or not the official one.
     """
-    yield from _read(source, ["train"], max_length)
-    yield from _read(source, ["val", "test"], max_length)
-
-
-def check_official(split: str, rows: int, place: Path) -> None:
-    """Compare a split's number of pairs with the published one.
-
-    Raises:
-        DataError: it is another.
-    """
-    if rows != ROWS[split]:
-        raise DataError(
-            f"{place}: {FILES[split]} has {rows:,} pairs, not the official {ROWS[split]:,}.\n"
-            "  try: copy it again; for other pairs on purpose task.stand_in=<a name of theirs>, "
-            "which then stands beside every number"
-        )
+    yield from _read(source, ["train"], max_length, is_official)
+    yield from _read(source, ["val", "test"], max_length, is_official)
 
 
 def read_lines(stream: IO[bytes], place: str, max_length: int) -> Iterator[Pair]:
@@ -104,13 +78,24 @@ def read_lines(stream: IO[bytes], place: str, max_length: int) -> Iterator[Pair]
         raise DataError(f"{place} is empty.\n  try: copy the file again")
 
 
-def _read(source: Source, splits: list[str], max_length: int) -> Iterator[tuple[str, Pair]]:
+def _read(
+    source: Source, splits: list[str], max_length: int, is_official: bool
+) -> Iterator[tuple[str, Pair]]:
     """The pairs of some splits, in the order in which the source has them."""
     missing = {FILES[split]: split for split in splits}
     for name, stream in source.members(lambda name: PurePosixPath(name).name in missing, LARGEST):
         split = missing.pop(PurePosixPath(name).name)
+        count = 0
         for pair in read_lines(stream, f"{source.path}: {name}", max_length):
+            count += 1
             yield split, pair
+        if is_official and count != ROWS[split]:
+            raise DataError(
+                f"{source.path}: {FILES[split]} has {count:,} pairs, not the official "
+                f"{ROWS[split]:,}.\n"
+                "  try: copy it again; for other pairs on purpose task.stand_in=<a name of "
+                "theirs>, which then stands beside every number"
+            )
         if not missing:
             return  # what follows in an archive need not be unpacked
     raise DataError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,7 @@ from tasks.retrieval import aan, rfc
 from tasks.retrieval.baselines import judge, tfidf_cosines
 from tasks.retrieval.pairs import Alphabet, Pair, encode, readable_pair, separate
 from tasks.retrieval.rfc_pairs import Pairs, in_degrees, matched_pairs, split_pairs
-from tasks.sources.archives import Source
+from tasks.sources.archives import Source, find_or_say
 from tasks.sources.locate import check_name
 from tasks.spec import Seed, Sized
 from tasks.storage.meta import Origin
@@ -109,22 +109,20 @@ class Retrieval(Task):
     def rows(self) -> Iterator[tuple[str, Rows]]:
         """The pairs, train first: its characters are the vocabulary."""
         alphabet = Alphabet()
-        pairs = self._aan() if self.config.data == "aan" else self._rfc()
+        pairs = self._rfc()
+        if self.config.data == "aan":
+            is_official = self.config.stand_in is None
+            pairs = aan.read_pairs(self._source, self.config.max_length, is_official)
         for split, group in groupby(pairs, key=lambda each: each[0]):
-            block: list[Pair] = []
-            for _, pair in group:
-                block.append(pair)
-                if len(block) == BLOCK:
-                    yield split, encode(block, alphabet, self.config.max_length, split == "train")
-                    block = []
-            if block:
+            its = (pair for _, pair in group)
+            while block := [*islice(its, BLOCK)]:
                 yield split, encode(block, alphabet, self.config.max_length, split == "train")
         self._facts["alphabet"] = alphabet.characters
 
     def expected_rows(self) -> int | None:
         """The official number, or the sizes asked for; that of a stand-in shows when it is read."""
         if self.config.data == "rfc":
-            return sum(self.config.sizes.values())
+            return self.config.total
         return sum(aan.ROWS.values()) if self.config.stand_in is None else None
 
     def facts(self) -> dict[str, Any]:
@@ -148,17 +146,8 @@ class Retrieval(Task):
     def _source(self) -> Source:
         if self.config.data == "rfc":
             return rfc.locate(self.data_dir, "retrieval task.data=rfc")
-        return aan.locate(self.data_dir, "task.data=rfc, a stand-in under its own name")
-
-    def _aan(self) -> Iterator[tuple[str, Pair]]:
-        pairs = aan.read_pairs(self._source, self.config.max_length)
-        for split, group in groupby(pairs, key=lambda each: each[0]):
-            count = 0
-            for each in group:
-                count += 1
-                yield each
-            if self.config.stand_in is None:
-                aan.check_official(split, count, self._source.path)
+        remedy = "task.data=rfc, a stand-in under its own name"
+        return find_or_say(self.name, self.data_dir, aan.PLACES, aan.WHAT, remedy)
 
     def _rfc(self) -> Iterator[tuple[str, Pair]]:
         config = self.config

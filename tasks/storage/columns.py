@@ -31,15 +31,12 @@ def rows_of(batch: pa.RecordBatch) -> Rows:
 
 def targets_of(dataset: Dataset) -> int:
     """How many targets a split asks for: at each position that has one, else one of each row."""
-    if "targets" not in dataset.column_names:
-        return len(dataset)
-    column = dataset.with_format("arrow")[:]["targets"]
-    return sum(int((each.flatten().to_numpy() != NOTHING).sum()) for each in column.chunks)
+    return sum(
+        len(rows.labels) if rows.targets is None else int((rows.targets != NOTHING).sum())
+        for rows in stored_rows(dataset)
+    )
 
 
 def lengths_of(dataset: Dataset) -> NDArray[np.int64]:
     """How many values each row of a split has (n,)."""
-    column = dataset.with_format("arrow")[:]["values"]
-    return np.concatenate(
-        [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks], dtype=np.int64
-    )
+    return np.concatenate([rows.lengths for rows in stored_rows(dataset)])

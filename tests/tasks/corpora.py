@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import Task
+from tests.tasks.samples import ready
 
 
 def prepared(task: type[Task], folder: Path, **keys: Any) -> Any:
     """A task by these keys, set up."""
-    found = task(task.Config(**keys), folder)
-    found.prepare_data(show=False)
-    found.setup()
-    return found
+    return ready(task(task.Config(**keys), folder))
 
 
 def text_of(task: Any, split: str) -> str:

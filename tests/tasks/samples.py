@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from tasks.base import Task
 from tasks.storage.columns import stored_rows
 from tasks.storage.meta import Origin, SplitCounts, fingerprint
 from tasks.storage.rows import Rows, offsets_of
 from tasks.storage.store import Recipe, load
+
+T = TypeVar("T", bound=Task)
 
 
 def block(*samples: tuple[list[int], int], dtype: str = "uint8") -> Rows:
@@ -34,6 +38,13 @@ def rows_of_samples() -> Iterator[tuple[str, Rows]]:
 
 def recipe(rows=rows_of_samples, dtype: str = "uint8") -> Recipe:
     return Recipe(Origin("toy", 1, "made", {"size": 9}), dtype, rows)
+
+
+def ready(task: T) -> T:
+    """The task, its data prepared and open."""
+    task.prepare_data()
+    task.setup()
+    return task
 
 
 def fingerprint_of(folder: Path) -> str:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.retrieval.aan import FILES, PLACES, ROWS, check_official, locate, read_lines, read_pairs
+from tasks.retrieval.aan import FILES, PLACES, ROWS, WHAT, read_lines, read_pairs
 from tasks.retrieval.pairs import Pair
-from tasks.sources.archives import Source
+from tasks.sources.archives import Source, find_or_say
 
 GOOD = b"1.0\tW01\tP02\tA text.\tAnother one."
 SPLITS = {
@@ -47,12 +47,16 @@ def packed(folder: Path, target: Path, order: list[str], mode: str = "w:gz") -> 
     return target
 
 
+def read(source: Path) -> list[tuple[str, Pair]]:
+    return list(read_pairs(Source(source), 100, is_official=False))
+
+
 def lines(content: bytes, max_length: int = 100) -> list[Pair]:
     return list(read_lines(io.BytesIO(content), "pairs.tsv", max_length))
 
 
 def test_a_folder_is_read_train_first(tmp_path: Path) -> None:
-    found = list(read_pairs(Source(write(tmp_path / "aan")), 100))
+    found = read(write(tmp_path / "aan"))
     expected = {split: [Pair(*pair) for pair in pairs] for split, pairs in SPLITS.items()}
     assert [split for split, _ in found] == ["train"] * 3 + ["val"] + ["test"] * 2
     assert {s: [p for each, p in found if each == s] for s in SPLITS} == expected
@@ -63,7 +67,7 @@ def test_a_folder_is_read_train_first(tmp_path: Path) -> None:
 def test_an_archive_reads_like_the_folder(tmp_path: Path, name, mode, order) -> None:
     folder = write(tmp_path / "plain")
     archive = packed(folder, tmp_path / name, order, mode)
-    found, expected = (list(read_pairs(Source(path), 100)) for path in (archive, folder))
+    found, expected = read(archive), read(folder)
     assert found[:3] == expected[:3]
     assert sorted(found) == sorted(expected)
 
@@ -127,14 +131,14 @@ def test_a_line_that_was_cut_off_is_named(kept: int) -> None:
 def test_an_empty_file_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "aan", {**SPLITS, "val": []})
     with pytest.raises(DataError, match=r"new_aan_pairs\.eval\.tsv is empty"):
-        list(read_pairs(Source(folder), 100))
+        read(folder)
 
 
 @pytest.mark.parametrize("absent", ["train", "val", "test"])
 def test_a_missing_file_is_named(tmp_path: Path, absent: str) -> None:
     folder = write(tmp_path / "aan", {s: p for s, p in SPLITS.items() if s != absent})
     with pytest.raises(DataError, match=rf"has no {FILES[absent]}"):
-        list(read_pairs(Source(folder), 100))
+        read(folder)
 
 
 def test_the_places_are_searched_in_their_order(tmp_path: Path) -> None:
@@ -143,21 +147,25 @@ def test_the_places_are_searched_in_their_order(tmp_path: Path) -> None:
             (tmp_path / place).touch()
         else:
             (tmp_path / place).mkdir(parents=True)
-        assert locate(tmp_path, "").path == tmp_path / place
+        assert find_or_say("retrieval", tmp_path, PLACES, WHAT, "").path == tmp_path / place
 
 
 def test_without_files_the_error_says_what_to_get(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        locate(tmp_path, "task.data=rfc")
+        find_or_say("retrieval", tmp_path, PLACES, WHAT, "task.data=rfc")
     for part in (*PLACES, "7.7 GB", "new_aan_pairs", "prepare task=retrieval", "task.data=rfc"):
         assert part in str(caught.value)
 
 
-def test_other_numbers_of_pairs_are_not_official() -> None:
+def test_other_numbers_of_pairs_are_not_official(tmp_path: Path, monkeypatch) -> None:
     assert ROWS == {"train": 147_086, "val": 18_090, "test": 17_437}
-    check_official("val", 18_090, Path("aan"))
-    with pytest.raises(DataError, match=r"eval.tsv has 18,089 pairs, .*18,090(.|\n)*stand_in="):
-        check_official("val", 18_089, Path("aan"))
+    source = Source(write(tmp_path / "aan"))
+    for split, pairs in SPLITS.items():
+        monkeypatch.setitem(ROWS, split, len(pairs))
+    assert len(list(read_pairs(source, 100, is_official=True))) == 6
+    monkeypatch.setitem(ROWS, "val", 2)
+    with pytest.raises(DataError, match=r"eval.tsv has 1 pairs, not .* 2\.(.|\n)*stand_in="):
+        list(read_pairs(source, 100, is_official=True))
 
 
 @pytest.mark.parametrize("form", ["folder", "archive"])
@@ -170,7 +178,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, form: str) -> None:
     if form == "archive":
         source = Source(packed(folder, tmp_path / "lra_release.tar", list(SPLITS), "w"))
     tracemalloc.start()
-    assert sum(1 for _ in read_pairs(source, 4000)) == 822
+    assert sum(1 for _ in read_pairs(source, 4000, is_official=False)) == 822
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 6e6

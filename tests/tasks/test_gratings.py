@@ -10,16 +10,14 @@ import pytest
 from chela.config.checking import checked
 from chela.errors import ConfigError
 from tasks.image.gratings import ORIENTATIONS, Gratings, GratingsConfig, draw
+from tests.tasks.samples import ready
 
 SIDE = 24
 
 
 def task(folder: Path, **changes) -> Gratings:
     config = GratingsConfig(num_train=1500, num_val=100, num_test=50, **changes)
-    made = Gratings(config, folder)
-    made.prepare_data()
-    made.setup()
-    return made
+    return ready(Gratings(config, folder))
 
 
 def test_without_noise_the_spectrum_shows_the_orientation() -> None:

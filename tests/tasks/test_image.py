@@ -19,7 +19,7 @@ from tasks.errors import DataError
 from tasks.image.split import held_out
 from tasks.image.task import Image, ImageConfig
 from tasks.pictures import mirrored
-from tests.tasks.samples import fingerprint_of
+from tests.tasks.samples import fingerprint_of, ready
 from tests.tasks.small_images import (
     BATCHES,
     HUB_ORDER,
@@ -56,12 +56,6 @@ def image(data_dir: Path) -> Make:
         return Image(ImageConfig(**config), place)
 
     return build
-
-
-def ready(task: Image) -> Image:
-    task.prepare_data()
-    task.setup()
-    return task
 
 
 def train_rows() -> list[tuple[np.ndarray, int]]:

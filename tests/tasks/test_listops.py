@@ -22,7 +22,7 @@ from tasks.listops.task import ListOps, ListOpsConfig, with_end, without_end
 from tasks.listops.tsv import source_text
 from tasks.listops.vocabulary import EOS, PAD, SYMBOLS, VOCABULARY_SIZE
 from tasks.storage.rows import Rows, offsets_of
-from tests.tasks.samples import fingerprint_of
+from tests.tasks.samples import fingerprint_of, ready
 from tests.tasks.trees import read_tree
 
 Make = Callable[..., ListOps]
@@ -33,12 +33,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the tiny set have the official size, and trees as short as they come."""
     monkeypatch.setattr(official, "ROWS", {"train": 70, "val": 11, "test": 13})
     monkeypatch.setattr(official, "MEAN_LENGTH", range(41))
-
-
-def ready(task: ListOps) -> ListOps:
-    task.prepare_data()
-    task.setup()
-    return task
 
 
 def sequences(task: ListOps, split: str) -> list[tuple[int, ...]]:

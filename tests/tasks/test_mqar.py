@@ -10,6 +10,7 @@ import pytest
 
 from tasks.recall.mqar import BLANK, Mqar, MqarConfig, draw
 from tasks.storage.rows import NOTHING
+from tests.tasks.samples import ready
 
 SMALL = MqarConfig(
     length=32, pairs=3, vocabulary=20, num_train=1_500, num_val=40, num_test=60, data_seed=5
@@ -17,10 +18,7 @@ SMALL = MqarConfig(
 
 
 def prepared(folder: Path, config: MqarConfig = SMALL) -> Mqar:
-    task = Mqar(config, folder)
-    task.prepare_data(show=False)
-    task.setup()
-    return task
+    return ready(Mqar(config, folder))
 
 
 def test_every_key_is_asked_once_and_its_value_stood_behind_it(tmp_path: Path) -> None:

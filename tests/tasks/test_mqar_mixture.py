@@ -10,6 +10,7 @@ import pytest
 
 from tasks.recall.mqar_mixture import MqarMixture, MqarMixtureConfig
 from tasks.storage.rows import NOTHING
+from tests.tasks.samples import ready
 
 SMALL = MqarMixtureConfig(
     train=[(8, 2, 1_300), (16, 3, 30)],
@@ -22,10 +23,7 @@ SMALL = MqarMixtureConfig(
 
 
 def prepared(folder: Path, config: MqarMixtureConfig = SMALL) -> MqarMixture:
-    task = MqarMixture(config, folder)
-    task.prepare_data(show=False)
-    task.setup()
-    return task
+    return ready(MqarMixture(config, folder))
 
 
 def test_each_kind_has_its_rows_its_length_and_its_pairs(tmp_path: Path) -> None:

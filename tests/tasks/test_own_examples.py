@@ -19,6 +19,7 @@ from tasks.pathfinder.task import Pathfinder, PathfinderConfig
 from tasks.retrieval.pairs import HORIZONTAL
 from tasks.retrieval.task import Retrieval, RetrievalConfig
 from tests.tasks.rfcs import made, write_packed
+from tests.tasks.samples import ready
 from tests.tasks.small_images import write_cifar
 from tests.tasks.test_text import Make, data_dir, text  # noqa: F401 (fixtures)
 
@@ -27,9 +28,7 @@ SIZES = {"num_train": 6, "num_val": 4, "num_test": 8}
 
 def first(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     """Values and lengths of the test split's first batch."""
-    task.prepare_data()
-    task.setup()
-    batch = next(iter(task.batches("test", 4)))
+    batch = next(iter(ready(task).batches("test", 4)))
     return batch.values, batch.lengths
 
 

@@ -20,10 +20,9 @@ from tasks.errors import DataError
 from tasks.pathfinder.generator import generate
 from tasks.pathfinder.law import PUBLISHED
 from tasks.pathfinder.official import membership
-from tasks.pathfinder.pathx import PathX, PathXConfig
-from tasks.pathfinder.task import Pathfinder, PathfinderConfig, grey
+from tasks.pathfinder.task import Pathfinder, PathfinderConfig, PathX, PathXConfig, grey
 from tests.tasks.pathfinder_release import SET, packed, png, release, unpacked
-from tests.tasks.samples import block
+from tests.tasks.samples import block, ready
 
 PREFIX = f"lra_release/lra_release/pathfinder32/{SET}/"
 FORMS = ("release", "s4", "plain", "lra_release.gz", "lra_release.tar.gz")
@@ -51,12 +50,6 @@ def lay(files: dict[str, bytes], data_dir: Path, form: str) -> None:
         unpacked(files, data_dir / places[form])
     else:
         packed(files, data_dir / form, PREFIX)
-
-
-def ready(task: Pathfinder) -> Pathfinder:
-    task.prepare_data()
-    task.setup()
-    return task
 
 
 def numbers(task: Pathfinder, split: str) -> list[int]:

@@ -14,6 +14,7 @@ from tasks.listops.task import ListOps, tree_text
 from tasks.listops.vocabulary import SYMBOLS
 from tasks.show.pictures import draw_sheet
 from tasks.show.table import table
+from tests.tasks.samples import ready
 
 Make = Callable[..., ListOps]
 
@@ -35,17 +36,13 @@ def test_a_tree_is_an_outline(tree: str, outline: str) -> None:
 
 
 def test_an_outline_holds_the_whole_tree(listops: Make) -> None:
-    task = listops()
-    task.prepare_data()
-    task.setup()
+    task = ready(listops())
     for index in range(13):
         assert numbers(task.sample("test", index)) == task.test[index]["values"][:-1]
 
 
 def test_the_picture_is_written_and_the_same_twice(listops: Make, tmp_path: Path) -> None:
-    task = listops()
-    task.prepare_data()
-    task.setup()
+    task = ready(listops())
     files = [tmp_path / "new" / f"{name}.png" for name in "ab"]
     for file in files:
         draw_sheet(task, file)
@@ -56,9 +53,7 @@ def test_the_picture_is_written_and_the_same_twice(listops: Make, tmp_path: Path
 
 
 def test_the_table_states_what_is_there(listops: Make) -> None:
-    task = listops()
-    task.prepare_data()
-    task.setup()
+    task = ready(listops())
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(table(task))
     shown = console.export_text()

@@ -14,6 +14,7 @@ from tasks.recall.drawn import BLANK
 from tasks.recall.induction import Induction, InductionConfig
 from tasks.recall.selective_copying import SelectiveCopying, SelectiveCopyingConfig
 from tasks.storage.rows import NOTHING
+from tests.tasks.samples import ready
 
 SMALL: dict[str, Any] = {"num_train": 1_500, "num_val": 40, "num_test": 60, "data_seed": 5}
 HEAD = InductionConfig(length=12, vocabulary=6, **SMALL)
@@ -55,9 +56,7 @@ def test_what_stood_among_blanks_is_asked_in_its_order() -> None:
 def test_the_same_seed_gives_the_same_data_and_another_others(kind, config, tmp_path: Path) -> None:
     found = []
     for name, seed in (("one", 5), ("again", 5), ("other", 6)):
-        task = kind(dataclasses.replace(config, data_seed=seed), tmp_path / name)
-        task.prepare_data(show=False)
-        task.setup()
+        task = ready(kind(dataclasses.replace(config, data_seed=seed), tmp_path / name))
         found.append(task.meta.fingerprint)
         assert len(task.train) == 1_500 and not task.is_padded
         assert task.spec.answers == task.answers

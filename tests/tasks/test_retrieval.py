@@ -20,7 +20,7 @@ from tasks.retrieval.aan import FILES
 from tasks.retrieval.task import BLOCK, Retrieval, RetrievalConfig
 from tests.conftest import composed_of
 from tests.tasks.rfcs import made, write_packed
-from tests.tasks.samples import fingerprint_of
+from tests.tasks.samples import fingerprint_of, ready
 from tests.tasks.test_aan import SPLITS, write
 
 Make = Callable[..., Retrieval]
@@ -38,12 +38,6 @@ def retrieval(tmp_path: Path) -> Make:
         return Retrieval(RetrievalConfig(**changes), place)
 
     return build
-
-
-def ready(task: Retrieval) -> Retrieval:
-    task.prepare_data()
-    task.setup()
-    return task
 
 
 def test_a_stand_in_has_its_own_name_everywhere() -> None:

@@ -19,7 +19,7 @@ from tasks.errors import DataError
 from tasks.text import reviews as text_reviews
 from tasks.text.reviews import Review, checksum
 from tasks.text.task import Text, TextConfig, held_out
-from tests.tasks.samples import fingerprint_of
+from tests.tasks.samples import fingerprint_of, ready
 
 Make = Callable[..., Text]
 WORDS = ["good", "BAD", "<br /><br />", '"quoted"', "tab\there", "café", "\x96", "naïve", "🎬"]
@@ -75,12 +75,6 @@ def as_official(monkeypatch: pytest.MonkeyPatch) -> None:
             for text in reviews(split)[name]
         )
         monkeypatch.setitem(text_reviews.OFFICIAL, split, checksum(found))
-
-
-def ready(task: Text) -> Text:
-    task.prepare_data()
-    task.setup()
-    return task
 
 
 def packed(data_dir: Path, name: str = "aclImdb_v1.tar.gz") -> Path:
