@@ -1,20 +1,17 @@
-"""Errors for the person at the terminal: the message alone is shown, no traceback."""
+"""The errors of the engine that a user can put right."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-from tasks.screen import visible
+from tasks.errors import UserError
 
 
-class ChelaError(Exception):
-    """Something the user can put right; the message says what and how."""
+class ChelaError(UserError):
+    """What is not in order beside the data."""
 
     STATUS = 1  # that a command ends with
-
-    def __str__(self) -> str:
-        return visible(super().__str__())  # it may quote a file of anyone's
 
 
 class ConfigError(ChelaError):
@@ -44,11 +41,6 @@ class InUse(RunError):
     """
 
     STATUS = 75
-
-
-def first_line(error: Exception) -> str:
-    """Of an error's message; its class where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

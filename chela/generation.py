@@ -9,13 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from chela.errors import RunError, first_line
+from chela.errors import RunError
 from chela.hub import LoadedRun
 from chela.mixers.stepping import steps_left
 from chela.model import Model, TokenModel
 from chela.model.encoders import TokenEncoder
 from chela.model.recorded import RecordedStep
 from chela.model.stepping import prefill, step, steppable
+from tasks.errors import first_line
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"  # of a character whose bytes are not all there yet
 

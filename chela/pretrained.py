@@ -23,11 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from chela.errors import RunError, first_line
+from chela.errors import RunError
 from chela.records.files import atomic_file, write_text
 from chela.records.record import at, check, read_json, text
 from chela.training.selected import PREFIX, largest
 from tasks.base import TaskSpec
+from tasks.errors import first_line
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 LEXICON, OF_LEXICON = "lexicon.txt", "lexicon_sha256"  # a file, and its checksum in CONFIG

@@ -43,6 +43,7 @@ class Definition(ABC):
         self.config = config
         self.name: str = config.name
         self.data_dir = data_dir
+        self.found: dict[str, Any] = {}  # by ``rows``, see ``facts``
 
     @property
     @abstractmethod
@@ -155,7 +156,7 @@ class Definition(ABC):
 
     def facts(self) -> dict[str, Any]:
         """What ``rows`` found out, for ``meta.facts``: plain JSON values, known at its end."""
-        return {}
+        return self.found
 
     @property
     def end(self) -> int | None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from chela.disk import disk_error, explain_disk
-from chela.errors import ChelaError, suggestion
-from tasks.errors import DataError
+from chela.errors import suggestion
+from tasks.errors import UserError
 from tasks.screen import Screen, settle_streams
 
 # A module whose main takes the words of the command line, and what it does.
@@ -75,7 +75,7 @@ def start(name: str, words: Sequence[str]) -> None:
     try:
         import_module(module).main(words)
     except Exception as error:
-        plain = isinstance(error, (ChelaError, DataError))
+        plain = isinstance(error, UserError)
         disk = None if plain else disk_error(error)
         if disk is None and not plain:
             raise

@@ -27,7 +27,7 @@ from chela.config.mistakes import in_a_file, refuse_mistyped, while_composing
 from chela.disk import disk_error, explain_disk
 from chela.errors import ChelaError, ConfigError, OwnError, suggestion
 from chela.launch import plugins
-from tasks.errors import DataError
+from tasks.errors import UserError
 from tasks.screen import Screen, settle_streams
 
 # before Hydra composes, so that --cfg job --resolve and a sweep can use them
@@ -35,7 +35,7 @@ resolvers.register()
 plugins.register()
 
 # Errors that the user can put right: their message is enough. Others are defects of ours.
-PLAIN = (ChelaError, DataError, HydraException, OmegaConfBaseException)
+PLAIN = (UserError, HydraException, OmegaConfBaseException)
 KEYS = (ConfigAttributeError, ConfigKeyError)
 PARENT = os.getppid()  # torchrun, or the first of several processes
 PATIENCE = 10.0  # seconds by which processes that were started together may be apart
@@ -175,7 +175,7 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, PLAIN) and (disk := disk_error(error)):
         return explain_disk(disk)
     cause = error.__cause__
-    if isinstance(error, HydraException) and isinstance(cause, (ChelaError, DataError)):
+    if isinstance(error, HydraException) and isinstance(cause, UserError):
         return explain(cause)  # Hydra has called a part of ours, a launcher
     composing = while_composing(error)
     if isinstance(error, MissingConfigException) and (message := _unknown_choice(error)):

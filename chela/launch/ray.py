@@ -12,8 +12,8 @@ from hydra.core.utils import JobReturn
 from hydra_plugins.hydra_ray_launcher import ray_launcher
 from omegaconf import open_dict
 
-from chela.errors import first_line
 from chela.launch.turns import FOLDER, PLUGIN, Turns
+from tasks.errors import first_line
 from tasks.screen import Screen
 
 # Hydra would take that package's configuration of this name for the schema of ours

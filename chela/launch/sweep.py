@@ -25,13 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from chela.config.command import command_line, typed
 from chela.disk import given_folder
-from chela.errors import ConfigError, InUse, first_line
+from chela.errors import ConfigError, InUse
 from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import end_with_the_sweep
 from chela.launch.turns import FOLDER
 from chela.records import sweeps
 from chela.records.progress import cells_table
 from chela.records.sweeps import Plan, SweepCell
+from tasks.errors import first_line
 from tasks.lease import Taken, hold
 from tasks.screen import Screen
 

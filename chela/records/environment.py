@@ -60,11 +60,8 @@ def git_state(folder: Path, files: Iterable[Path] = ()) -> dict[str, Any]:
     tracked = _git(folder, "ls-files", "-z", "--full-name", ":/")
     known = set() if root is None else {Path(root, each) for each in (tracked or "").split("\0")}
     if root is None or (folder / "__init__.py").resolve() not in known:
-        return {
-            "commit": None,
-            "dirty": None,
-            "untracked": {},
-        }  # installed below another's checkout
+        # outside of a checkout, or installed below another's
+        return {"commit": None, "dirty": None, "untracked": {}}
     others = sorted(file.resolve() for file in files if file.resolve() not in known)
     untracked = {
         str(file.relative_to(root) if file.is_relative_to(root) else file): file_hash(file)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from chela.config.settings import LoggerConfig
-from chela.errors import ChelaError
 from chela.records.collect import collect
 from chela.records.files import as_typed
 from chela.records.record import FILE
@@ -16,7 +15,7 @@ from chela.report.published import published
 from chela.report.render import shown, write
 from chela.report.table import build
 from chela.track.wandb_run import logger_of, open_wandb, wandb_mode
-from tasks.errors import DataError
+from tasks.errors import UserError
 from tasks.screen import Screen
 
 
@@ -45,7 +44,7 @@ def log_table(name: str, folder: Path, runs: Sequence[Path], console: Screen) ->
             return
         report = build(found, published())
         where = _log(report, name, logger, folder)
-    except (ChelaError, DataError) as error:
+    except UserError as error:
         where = f"not in W&B ({error})"
     console.say(f"the sweep's table: {where}\nits files: {as_typed(folder)}")
 

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from chela.errors import RunError, first_line
+from chela.errors import RunError
 from chela.objectives.base import Metric
 from chela.records.files import atomic_file
 from chela.training.module import TrainingModule
@@ -28,6 +28,7 @@ from chela.training.stopping import (
     OR_BEFORE,
     Stopping,
 )
+from tasks.errors import first_line
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 BEST_BEFORE = "best-before.ckpt"  # there until last.ckpt knows of the new best

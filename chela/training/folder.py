@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from chela.config.schema import RunConfig, computation
-from chela.errors import InUse, RunError, first_line
+from chela.errors import InUse, RunError
 from chela.records.files import atomic_file, remove_unfinished
 from chela.records.record import read_record
 from chela.records.state import lease_of
 from chela.training.checkpoints import BEST, LAST, PREVIOUS, Unreadable, read_checkpoint, step_of
 from chela.training.initial import find_initial
+from tasks.errors import first_line
 from tasks.holder import LAPSE, Holder
 from tasks.lease import Taken, hold
 

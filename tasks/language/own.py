@@ -104,7 +104,7 @@ class Bytes(Corpus):
                 "  try: task.path=<a text, or a folder of texts>"
             )
         many = path.is_dir() or is_archive(path)
-        for content in self._members(path) if many else self._file(path):
+        for content in self._texts(path, many):
             digest = hashlib.sha256(content).digest()
             if digest not in seen:
                 seen.add(digest)
@@ -116,16 +116,17 @@ class Bytes(Corpus):
             remedy = "task.pattern='*', for all its files" if chosen else "task.path=<another text>"
             raise DataError(f"task.path={path} {what}.\n  try: {remedy}")
 
-    def _file(self, path: Path) -> Iterator[bytes]:
-        with opened(path, LARGEST) as stream:
-            yield stream.read()
+    def _texts(self, path: Path, many: bool) -> Iterator[bytes]:
+        if not many:
+            with opened(path, LARGEST) as stream:
+                yield stream.read()
+            return
 
-    def _members(self, path: Path) -> Iterator[bytes]:
-        for _, stream in Source(path.absolute()).members(self._wanted, LARGEST):
-            yield stream.read()
+        def wanted(name: str) -> bool:
+            return fnmatch(PurePosixPath(name).name, self.config.pattern)
 
-    def _wanted(self, name: str) -> bool:
-        return fnmatch(PurePosixPath(name).name, self.config.pattern)
+        for _, stream in Source(path.absolute()).members(wanted, LARGEST):
+            yield stream.read()
 
 
 def _known_by(digests: Iterable[bytes]) -> tuple[int, str]:

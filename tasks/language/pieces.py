@@ -21,7 +21,7 @@ from annotated_types import Len
 from huggingface_hub import hf_hub_download
 from pydantic.dataclasses import dataclass
 
-from tasks.errors import DataError
+from tasks.errors import DataError, first_line
 from tasks.language.corpus import Tokens, as_bytes, as_rows
 from tasks.language.wikitext import SPLITS, WikiText, WikiTextConfig
 from tasks.sources.files import opened
@@ -85,6 +85,7 @@ class WikiText103Pieces(WikiText):
         self.check_source()
         self._tokenizer = tokenizer_of(self._file)
         pieces = pieces_of(self._tokenizer)
+        self.found = {"pieces": pieces}
         if self.config.tokenizer is None and pieces != GPT2_PIECES:
             raise DataError(f"{GPT2} has {pieces:,} pieces instead of {GPT2_PIECES:,}")
         yield "tokenizer", as_rows([as_bytes(self._file, "").astype(np.int32)])
@@ -96,10 +97,6 @@ class WikiText103Pieces(WikiText):
             lines = (f"{line}\n" for line in self.lines(split) if line.strip())
             while some := [*islice(lines, LINES)]:
                 yield split, np.concatenate(self._cut(some))
-
-    def facts(self) -> dict[str, Any]:
-        """How many pieces there are."""
-        return {"pieces": pieces_of(self._tokenizer)}
 
     def lexicon(self) -> str:
         """The tokenizer's file."""
@@ -152,8 +149,8 @@ class WikiText103Pieces(WikiText):
             try:
                 path = Path(hf_hub_download(GPT2, "tokenizer.json"))
             except Exception as error:  # of the library, its HTTP client or the system
-                why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise DataError(f"{GPT2} on the Hugging Face hub: {why}{remedy}") from error
+                why = f"{GPT2} on the Hugging Face hub: {first_line(error)}"
+                raise DataError(f"{why}{remedy}") from error
         with opened(path, LARGEST) as stream:
             return stream.read()
 

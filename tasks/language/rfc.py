@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Gt
 from pydantic.dataclasses import dataclass
@@ -39,10 +38,6 @@ class RfcBytes(Corpus):
     Config = RfcBytesConfig
     config: RfcBytesConfig
 
-    def __init__(self, config: RfcBytesConfig, data_dir: Path) -> None:
-        super().__init__(config, data_dir)
-        self._facts: dict[str, Any] = {}
-
     def origin(self) -> Origin:
         """The RFCs, and how they are cut and split; which there were is in ``meta.facts``."""
         config = self.config
@@ -62,14 +57,10 @@ class RfcBytes(Corpus):
                 f"{self._source.path}: {len(kept)} RFCs that are no list of others, too few to be "
                 f"split.\n  get: {rfc.WHAT}"
             )
-        self._facts = {"documents": len(kept), "newest": kept[-1]}
+        self.found = {"documents": len(kept), "newest": kept[-1]}
         cut = (found[number].text[: self.config.max_characters] for number in kept)
         texts = [with_end(text.encode(), f"{self._source.path}") for text in cut]
         return by_document(texts, self.config.data_seed)
-
-    def facts(self) -> dict[str, Any]:
-        """How many documents there were."""
-        return self._facts
 
     @cached_property
     def _source(self) -> Source:

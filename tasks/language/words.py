@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -71,6 +71,7 @@ class WikiText103(WikiText):
                 f"train of {self.edition} has {len(self._words):,} words instead of "
                 f"{self.official_words:,}.\n  try: fetch it again"
             )
+        self.found = {"words": len(self._words)}  # they themselves are a table beside the splits
         yield "words", as_rows([_points(word) for word in self._words])
         yield from super().rows()
 
@@ -80,10 +81,6 @@ class WikiText103(WikiText):
             lines = self._lines(split)
             while some := [*islice(lines, LINES)]:
                 yield split, np.array([n for line in some for n in self._numbers(line)], np.int32)
-
-    def facts(self) -> dict[str, Any]:
-        """How many words there are; they themselves are a table beside the splits."""
-        return {"words": len(self._words)}
 
     def lexicon(self) -> str:
         """The words, one a line, in the order of their numbers."""

@@ -13,7 +13,6 @@ import io
 import os
 import re
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -73,7 +72,7 @@ def read_official(
         DataError: naming the list, line or picture that is missing or malformed.
     """
     with ExitStack() as stack:
-        pictures: _Pictures
+        pictures: _Packed | _Unpacked
         if source.is_archive:
             file = stack.enter_context(tempfile.TemporaryFile(dir=spool))
             pictures = _Packed(source, prefix, file)
@@ -119,22 +118,12 @@ def membership(n: int) -> NDArray[np.int64]:
     return split
 
 
-class _Pictures(ABC):
-    """The files of a set, by name."""
-
-    lists: dict[str, bytes]  # by file name
-
-    @abstractmethod
-    def read(self, name: str) -> bytes | None:
-        """The content of a picture below the set's folder, or None if there is no such."""
-
-
-class _Unpacked(_Pictures):
+class _Unpacked:
     """A set in a folder; pictures are read where they lie."""
 
     def __init__(self, source: Source) -> None:
         self._folder = source.path
-        self.lists = {}
+        self.lists: dict[str, bytes] = {}  # by file name
         folder = source.path / "metadata"
         with readable(folder):
             names = [path.name for path in folder.iterdir() if path.suffix == ".npy"]
@@ -146,6 +135,7 @@ class _Unpacked(_Pictures):
             self._real = source.path.resolve()
 
     def read(self, name: str) -> bytes | None:
+        """The content of a picture below the set's folder, or None if there is no such."""
         path = self._folder / name
         with readable(path):
             if not path.exists():
@@ -160,13 +150,13 @@ class _Unpacked(_Pictures):
             return stream.read()
 
 
-class _Packed(_Pictures):
+class _Packed:
     """A set in an archive, which is read once; its pictures go into ``file``."""
 
     def __init__(self, source: Source, prefix: str, file: IO[bytes]) -> None:
         self._file = file
         self._places: dict[str, tuple[int, int]] = {}
-        self.lists = {}
+        self.lists: dict[str, bytes] = {}  # likewise
         with readable(source.path):
             size = source.path.stat().st_size
         Screen(stderr=True).say(f"reading {source.path} once, {size / 1e9:.1f} GB ...")
@@ -184,13 +174,14 @@ class _Packed(_Pictures):
         file.flush()
 
     def read(self, name: str) -> bytes | None:
+        """Likewise."""
         if name not in self._places:
             return None
         place, length = self._places[name]
         return os.pread(self._file.fileno(), length, place)  # no shared position: for threads
 
 
-def _listed(pictures: _Pictures, prefix: str) -> list[Listed]:
+def _listed(pictures: _Packed | _Unpacked, prefix: str) -> list[Listed]:
     """All lines of all lists, in order."""
     listed = []
     for file in sorted(pictures.lists, key=_number):
@@ -235,7 +226,7 @@ def _line(content: str, where: str) -> Listed:
     return Listed(str(image), int(label), where)
 
 
-def _decoded(pictures: _Pictures, one: Listed, side: int) -> NDArray[np.uint8]:
+def _decoded(pictures: _Packed | _Unpacked, one: Listed, side: int) -> NDArray[np.uint8]:
     """A picture's grey values (side, side)."""
     content = pictures.read(one.image)
     if content is None:

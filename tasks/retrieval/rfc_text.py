@@ -53,10 +53,8 @@ LISTING = re.compile(
     r"|comments reference guide|survey of ipv4 addresses",
     re.I | re.S,
 )
-LONGEST_TITLE, LONGEST_ENTRY = (
-    10_000,
-    1_000,
-)  # characters that are looked at; true ones have some hundred
+# Characters that are looked at; true ones have some hundred.
+LONGEST_TITLE, LONGEST_ENTRY = 10_000, 1_000
 MANY = 160  # documents cited by one that does little else; the longest true survey cites 154
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import field
 from functools import cached_property
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -72,10 +71,6 @@ class Retrieval(Task):
     Config = RetrievalConfig
     config: RetrievalConfig
 
-    def __init__(self, config: RetrievalConfig, data_dir: Path) -> None:
-        super().__init__(config, data_dir)
-        self._facts: dict[str, Any] = {}
-
     @property
     def spec(self) -> TaskSpec:
         """Two documents, two classes; the vocabulary is known when the data are open."""
@@ -117,17 +112,13 @@ class Retrieval(Task):
             its = (pair for _, pair in group)
             while block := [*islice(its, BLOCK)]:
                 yield split, encode(block, alphabet, self.config.max_length, split == "train")
-        self._facts["alphabet"] = alphabet.characters
+        self.found["alphabet"] = alphabet.characters
 
     def expected_rows(self) -> int | None:
         """The official number, or the sizes asked for; that of a stand-in shows when it is read."""
         if self.config.data == "rfc":
             return self.config.total
         return sum(aan.ROWS.values()) if self.config.stand_in is None else None
-
-    def facts(self) -> dict[str, Any]:
-        """The vocabulary; of rfc also the corpus, and what is to be beaten."""
-        return self._facts
 
     def sample(self, split: str, index: int) -> str:
         """What the model is given of one pair: two texts with a line between them."""
@@ -154,13 +145,13 @@ class Retrieval(Task):
         corpus = rfc.read_corpus(self._source, config.max_length)
         pairs = matched_pairs(corpus, config.max_in_degree, config.year_window, config.data_seed)
         splits = split_pairs(pairs, config.sizes, config.data_seed)
-        self._facts["corpus"] = {
+        self.found["corpus"] = {
             "documents": len(corpus.ids),
             "newest": int(corpus.ids[-1]),
             "citations": len(corpus.citations),
             "pairs": len(pairs.labels),
         }
-        self._facts["baselines"] = baselines(corpus, splits)
+        self.found["baselines"] = baselines(corpus, splits)
         for split, chosen in splits.items():
             for first, second, label in zip(*(column.tolist() for column in chosen), strict=True):
                 yield split, Pair(corpus.texts[first], corpus.texts[second], label)

@@ -11,6 +11,7 @@ import datasets
 from datasets import Dataset
 from huggingface_hub import HfApi
 
+from tasks.errors import first_line
 from tasks.sources.archives import Source, find, nothing_found
 
 Ask = Literal["auto", "official", "hub"]  # auto: the files, and the hub where there are none
@@ -80,8 +81,7 @@ def load_split(repository: str, split: str, edition: str | None = None) -> Datas
         which = [] if edition is None else [edition]
         return datasets.load_dataset(repository, *which, split=split)
     except Exception as error:  # of the library, its HTTP client or the system: the same to us
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise Unreachable(lines[0]) from error
+        raise Unreachable(first_line(error)) from error
 
 
 def check_name(stand_in: str | None) -> None:

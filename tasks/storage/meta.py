@@ -26,9 +26,8 @@ class Origin:
 
     task: str
     version: int  # of the task's code; raised when the same source gives other rows than before
-    source: (
-        str  # "official" (the hub too), "generated", or the name of a stand-in, e.g. "cifar10-jpeg"
-    )
+    # "official" (the hub too), "generated", or the name of a stand-in, e.g. "cifar10-jpeg"
+    source: str
     parameters: Mapping[str, Any]  # plain JSON values
     stand_in: bool = False  # other data than the task's name promises: its own name goes with it
 

@@ -78,7 +78,6 @@ class Text(Task):
     dtype = DTYPE
     Config = TextConfig
     config: TextConfig
-    _alphabet: str | None = None  # only where this object has prepared the data
 
     @property
     def spec(self) -> TaskSpec:
@@ -121,7 +120,8 @@ class Text(Task):
             # Of the whole official train in both protocols, as S4: the symbols are then the same,
             # and neither labels nor the test split have a part in them.
             texts = [review.text for review in train]
-            self._alphabet = alphabet_of(texts, self.config.length, self.config.min_frequency)
+            known = alphabet_of(texts, self.config.length, self.config.min_frequency)
+            self.found["alphabet"] = known  # in the order of its numbers
         if self.protocol == "heldout":
             held = held_out(train, self.config.data_seed)
             yield from self._encoded("train", [train[row] for row in np.flatnonzero(~held)])
@@ -133,10 +133,6 @@ class Text(Task):
     def expected_rows(self) -> int | None:
         """The official number; that of a stand-in shows when it is read."""
         return 50_000 if self.config.stand_in is None else None
-
-    def facts(self) -> dict[str, Any]:
-        """The alphabet, in the order of its numbers."""
-        return {"alphabet": self._alphabet} if self.config.level == "characters" else {}
 
     def sample(self, split: str, index: int) -> str:
         """What the model is given of one review, as text."""
@@ -151,8 +147,8 @@ class Text(Task):
     def _symbols(self) -> Characters | Bytes:
         if self.config.level == "bytes":
             return Bytes(self.config.length)
-        alphabet = self.known_facts["alphabet"] if self._alphabet is None else self._alphabet
-        return Characters(alphabet, self.config.length)
+        known = self.found or self.known_facts  # this object may be preparing the data
+        return Characters(known["alphabet"], self.config.length)
 
     @cached_property
     def _source(self) -> Source | dict[str, Dataset]:
