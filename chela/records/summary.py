@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from chela.records.format import duration
-from chela.records.record import machine, number, primary, trivial_scores
+from chela.records.format import duration, numbers, pairs
+from chela.records.record import machine, number, trivial_scores
 
 
 def summary_table(record: dict[str, Any], folder: Path) -> Table:
@@ -23,20 +23,30 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")  # a path must be whole to be of use
     metric = record["protocol"]["metric"]["name"]
+    tested = ("test", "metrics", metric)
     rows = {
-        f"test {metric}": _test(record),
-        "majority class": _number(record, "test.majority_class_accuracy", "{:.4f}"),
+        f"test {metric}": numbers(
+            record,
+            ((*tested, "value"), "{:.4f}"),
+            ((*tested, "standard_error"), " ± {:.4f}"),
+            ("test.n", " (n = {:,.0f})"),
+        ),
+        "majority class": numbers(record, ("test.majority_class_accuracy", "{:.4f}")),
         "trivial score": _baselines(record),
-        "selected at": _number(record, "best.step", "step {:,.0f}")
-        + _number(record, "best.value", f", validation {metric} {{:.4f}}"),
+        "selected at": numbers(
+            record,
+            ("best.step", "step {:,.0f}"),
+            ("best.value", f", validation {metric} {{:.4f}}"),
+        ),
         "protocol": ", ".join([record["protocol"]["name"], *_seen(record)]),
         "data": _data(record["data"]),
-        "parameters": _number(record, "parameters.total", "{:,.0f}"),
-        "steps": _number(record, "training.steps", "{:,.0f}")
-        + _number(record, "training.epochs", " ({:.2f} epochs)"),
-        "speed": _number(record, "training.tokens_per_second", "{:,.0f} tokens/s on ")
-        + (machine(record) or "hardware that is not recorded"),
-        "operations": _pairs(record, "implementations"),
+        "parameters": numbers(record, ("parameters.total", "{:,.0f}")),
+        "steps": numbers(
+            record, ("training.steps", "{:,.0f}"), ("training.epochs", " ({:.2f} epochs)")
+        ),
+        "speed": numbers(record, ("training.tokens_per_second", "{:,.0f} tokens/s on"))
+        + f" {machine(record) or 'hardware that is not recorded'}",
+        "operations": pairs(record.get("implementations")),
         "wall time": duration(number(record, "training.wall_seconds") or 0),
     }
     for name, value in rows.items():
@@ -49,24 +59,9 @@ def summary_table(record: dict[str, Any], folder: Path) -> Table:
     return table
 
 
-def _test(record: dict[str, Any]) -> str:
-    found = primary(record)
-    value, error = _number(found, "value", "{:.4f}"), _number(found, "standard_error", " ± {:.4f}")
-    return f"{value}{error} (n = {record['test']['n']:,})"
-
-
 def _seen(record: dict[str, Any]) -> list[str]:
     """How the test saw its tokens, where that is said: context and stride."""
     return [f"{name} {value:,}" for name, value in record["protocol"].get("evaluation", {}).items()]
-
-
-def _number(record: dict[str, Any], path: str, form: str) -> str:
-    value = number(record, path)
-    return "" if value is None else form.format(value)
-
-
-def _pairs(record: dict[str, Any], path: str) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in (record.get(path) or {}).items())
 
 
 def _data(data: dict[str, Any]) -> str:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from chela.config.identity import flat
 from chela.records.collect import Run
-from chela.records.format import duration, human, size
+from chela.records.format import duration, human, numbers, pairs, size
 from chela.records.record import machine, trivial_scores
 
 TESTED = ("test", "metrics")
-Path = str | tuple[str, ...]  # a place in a record
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
     """Name and value of all that is needed to believe a number; what no record says is left out."""
+    record = run.record
     source = f"{run.source}, a stand-in" if run.stand_in else run.source
     sizes = ", ".join(f"{count:,} {split}" for split, count in run.rows.items())
     earlier, commit = run.text("initial_weights.run_id"), run.text("git.commit")
-    step = _numbers(run, ("initial_weights.step", "step {:,.0f}"))
+    step = numbers(record, ("initial_weights.step", "step {:,.0f}"))
     trained_on = (run.text("initial_weights.data_fingerprint") or "")[:12]
     of = run.text("training.peak_memory_of") or "of what is not recorded"
-    dirty = commit and run.record["git"].get("dirty")
+    dirty = commit and record["git"].get("dirty")
     changed = ", with changes that are not in it" if dirty else ""
     digest = run.text("code.hash")
     found = {
@@ -30,20 +29,20 @@ def facts(run: Run) -> list[tuple[str, str]]:
         "error": run.error,
         "test": run.value is not None and _tested(run),
         "trivial scores": ", ".join(
-            f"{name} {score:.4f}" for name, score in trivial_scores(run.record).items()
+            f"{name} {score:.4f}" for name, score in trivial_scores(record).items()
         ),
-        "selected": _numbers(
-            run,
+        "selected": numbers(
+            record,
             ("best.step", "step {:,.0f}"),
             ("best.value", lambda best: f", validation {run.metric} {best:.4f}"),
         ),
         "protocol": f"{run.protocol}: {run.selection}",
         "data": f"{run.task} ({source}): {sizes}; test sequences up to {run.longest:,} long",
         "fingerprint": run.fingerprint,
-        "parameters": _numbers(run, ("parameters.total", "{:,.0f}")),
+        "parameters": numbers(record, ("parameters.total", "{:,.0f}")),
         "began with": earlier and f"{earlier}, {step}, trained on data {trained_on}",
-        "training": _numbers(
-            run,
+        "training": numbers(
+            record,
             ("training.steps", "{:,.0f} steps"),
             ("training.planned_steps", " of {:,.0f} planned"),
             ("training.skipped_steps", ", {:,.0f} skipped"),
@@ -52,16 +51,16 @@ def facts(run: Run) -> list[tuple[str, str]]:
             ("training.wall_seconds", lambda seconds: f", {duration(seconds)}"),
             ("training.sessions", ", {:.0f} session(s)"),
         ),
-        "peak memory": _numbers(
-            run, ("training.peak_memory_bytes", lambda peak: f"{size(peak)} ({of})")
+        "peak memory": numbers(
+            record, ("training.peak_memory_bytes", lambda peak: f"{size(peak)} ({of})")
         ),
-        "hardware": machine(run.record),
+        "hardware": machine(record),
         "system": run.text("hardware.system"),
         "host": run.text("hardware.host"),
         "batch job": run.text("batch_job"),
         "precision": run.text("precision"),
-        "operations": _pairs(run.record.get("implementations")),
-        "versions": _pairs(run.record.get("versions")),
+        "operations": pairs(record.get("implementations")),
+        "versions": pairs(record.get("versions")),
         "code": commit and f"{commit}{changed}{f'; model code {digest}' if digest else ''}",
         "command": run.text("command"),
         "started": run.text("started"),
@@ -75,16 +74,6 @@ def configuration(run: Run) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in flat(run.record["config"]).items()]
 
 
-def _numbers(run: Run, *parts: tuple[Path, str | Callable[[float], str]]) -> str:
-    """The numbers at some places of the record, each in its form, as far as there are any."""
-    found = "".join(
-        form.format(value) if isinstance(form, str) else form(value)
-        for path, form in parts
-        if (value := run.number(path)) is not None
-    )
-    return found.removeprefix(", ").removeprefix("; ").strip()
-
-
 def _tested(run: Run) -> str:
     """What selects with its standard error, then the other metrics."""
     metrics = run.record["test"]["metrics"]
@@ -93,17 +82,11 @@ def _tested(run: Run) -> str:
         return lambda value: f"; {name} {value:.4f}"
 
     others = [((*TESTED, name, "value"), named(name)) for name in metrics if name != run.metric]
-    return _numbers(
-        run,
+    return numbers(
+        run.record,
         ((*TESTED, run.metric, "value"), named(run.metric)),
         ((*TESTED, run.metric, "standard_error"), " ± {:.4f} (standard error)"),
         ("test.n", ", n = {:,.0f}"),
         ("test.majority_class_accuracy", "; majority class {:.4f}"),
         *others,
     )
-
-
-def _pairs(values: Any) -> str | None:
-    if not isinstance(values, Mapping):
-        return None
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
