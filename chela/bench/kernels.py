@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from chela.bench import kernel_cases as bench_cases
+from chela.bench import kernel_cases
 from chela.bench.measure import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
 from chela.bench.words import parser_of
 from chela.kernels import choose
@@ -70,7 +70,7 @@ def chela_block(shape: Shape, device: torch.device) -> list[Case]:
 
     def inputs(shape: Shape) -> list[Tensor]:
         parameters = [p.detach().clone().requires_grad_() for p in plain.parameters()]
-        return [bench_cases.activation(shape, device), *parameters]
+        return [kernel_cases.activation(shape, device), *parameters]
 
     forms, options = {"torch": eager}, inductor_options()
     if device.type == "cuda":
@@ -108,18 +108,18 @@ class Operation:
 
 
 REGISTRY = [
-    Operation(bench_cases.causal_attention, heads=(32, 64)),
-    Operation(bench_cases.decayed_attention, heads=(64,), sizes=LANGUAGE),
-    Operation(bench_cases.bidirectional_attention, heads=(32, 64)),
-    Operation(bench_cases.short_convolution),
-    Operation(bench_cases.long_convolution, sizes=TASKS + LONGEST),
-    Operation(bench_cases.exponentials, sizes=TAPS),
-    Operation(bench_cases.wavelets, sizes=TAPS[:4]),  # plain PyTorch needs much memory
-    Operation(bench_cases.feed_forward, sizes=BLOCKS, plotted=False),
-    Operation(bench_cases.output_gate, sizes=BLOCKS, plotted=False),
-    Operation(bench_cases.norm_and_value, sizes=BLOCKS, plotted=False),
-    Operation(bench_cases.queries_and_keys, sizes=BLOCKS, plotted=False),
-    Operation(bench_cases.head_norm_and_gate, sizes=VALUES, plotted=False),
+    Operation(kernel_cases.causal_attention, heads=(32, 64)),
+    Operation(kernel_cases.decayed_attention, heads=(64,), sizes=LANGUAGE),
+    Operation(kernel_cases.bidirectional_attention, heads=(32, 64)),
+    Operation(kernel_cases.short_convolution),
+    Operation(kernel_cases.long_convolution, sizes=TASKS + LONGEST),
+    Operation(kernel_cases.exponentials, sizes=TAPS),
+    Operation(kernel_cases.wavelets, sizes=TAPS[:4]),  # plain PyTorch needs much memory
+    Operation(kernel_cases.feed_forward, sizes=BLOCKS, plotted=False),
+    Operation(kernel_cases.output_gate, sizes=BLOCKS, plotted=False),
+    Operation(kernel_cases.norm_and_value, sizes=BLOCKS, plotted=False),
+    Operation(kernel_cases.queries_and_keys, sizes=BLOCKS, plotted=False),
+    Operation(kernel_cases.head_norm_and_gate, sizes=VALUES, plotted=False),
     Operation(chela_block, heads=(64, 128, 256), sizes=BLOCKS[:1], plotted=False),
 ]
 

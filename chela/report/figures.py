@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pandas as pd
@@ -60,8 +60,7 @@ def learning_curves(report: Report) -> Markup:
         for color, (row, cells) in enumerate(rows):
             runs = cells[place].runs
             finished = [run for run in runs if run.value is not None]
-            factor = 100.0 if column.unit == "%" else 1.0
-            curve = over_steps(finished or runs, f"val/{column.metric}", factor)
+            curve = over_steps(finished or runs, f"val/{column.metric}", column.unit)
             if not curve.empty:
                 band = zip(curve.index, curve.min(axis=1), curve.max(axis=1), strict=True)
                 points = list(curve.mean(axis=1).items())
@@ -69,10 +68,7 @@ def learning_curves(report: Report) -> Markup:
                 lines.append(Line(row.name, color, points, list(band) if several else ()))
         worse = -1 if column.direction == "max" else 1  # times a value: the best is the least
         lines.sort(key=lambda line: (worse * line.points[-1][1], line.name))
-        numbered = [
-            Line(each.name, each.color, each.points, each.band, number=number)
-            for number, each in enumerate(lines, start=1)
-        ]
+        numbered = [replace(line, number=number) for number, line in enumerate(lines, start=1)]
         label = f"validation {column.metric} ({column.unit})"
         about = f"Validation {column.metric} over steps on {column.title}"
         figures.append(_figure(column.title, numbered, label, about))
@@ -84,26 +80,26 @@ def run_curves(runs: Sequence[Run]) -> Markup:
     figures = []
     measures = [(run.metric, run.unit) for run in runs[:1]]
     for quantity, unit in dict([*measures, ("loss", "nats")]).items():
-        factor = 100.0 if unit == "%" else 1.0
         lines = [
             Line(f"seed {run.seed}, {name}", color, points, faint=stage == "train")
             for color, run in enumerate(runs)
             for stage, name in (("train", "training"), ("val", "validation"))
-            if (points := points_of(run, f"{stage}/{quantity}", factor))
+            if (points := points_of(run, f"{stage}/{quantity}", unit))
         ]
         about = f"Training and validation {quantity} over steps, per seed"
         figures.append(_figure(quantity.capitalize(), lines, f"{quantity} ({unit})", about))
     return _charts(figures)
 
 
-def points_of(run: Run, name: str, factor: float = 100.0) -> list[Point]:
+def points_of(run: Run, name: str, unit: str) -> list[Point]:
     """Step and value of a metric that is logged now and then; a row without it is left out.
 
     Args:
         run: its record may lack the metrics, as that of a run which has not ended.
         name: as in the record, ``"val/accuracy"``.
-        factor: 100 makes a fraction a percentage.
+        unit: of the values; "%" of fractions.
     """
+    factor = 100.0 if unit == "%" else 1.0
     return [
         (float(row["step"]), factor * row[name])
         for row in run.record.get("metrics") or []
@@ -111,9 +107,9 @@ def points_of(run: Run, name: str, factor: float = 100.0) -> list[Point]:
     ]
 
 
-def over_steps(runs: Sequence[Run], name: str, factor: float = 100.0) -> pd.DataFrame:
+def over_steps(runs: Sequence[Run], name: str, unit: str) -> pd.DataFrame:
     """``points_of`` each run: a row per step in their order, a column per run that has any."""
-    lines = [points_of(run, name, factor) for run in runs]
+    lines = [points_of(run, name, unit) for run in runs]
     found = {n: dict(points) for n, points in enumerate(lines) if points}
     return pd.DataFrame(found).sort_index()
 
@@ -236,7 +232,8 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _figure(title: str, lines: Sequence[Line], label: str, description: str) -> str:
-    drawn = chart(lines, "step", label, description)
+    if not (drawn := chart(lines, "step", label, description)):
+        return ""
     items = "".join(
         f'<li class="k{line.number or 0}"><svg viewBox="0 0 26 10" aria-hidden="true">'
         f'<path class="{line.style}" d="M1 5H25"/></svg>'
@@ -244,8 +241,6 @@ def _figure(title: str, lines: Sequence[Line], label: str, description: str) -> 
         for line in lines
     )
     legend = f'<ul class="legend">{items}</ul>'
-    if not drawn:
-        return ""
     crowded = ' class="crowded"' if len(lines) > CROWD else ""
     return f"<figure{crowded}><figcaption>{escape(title)}</figcaption>{drawn}{legend}</figure>"
 

@@ -12,12 +12,14 @@ from dataclasses import field
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
+from tasks import bits
 from tasks.image import cifar_files, cifar_hub, mnist_files
 from tasks.image.pixels import CLASSES, Images, Standardised, grey, stored
-from tasks.image.split import Split, held_out
 from tasks.loader import Encoding
 from tasks.pictures import PictureTask, mirrored
 from tasks.sources.archives import Source
@@ -27,6 +29,7 @@ from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows
 
 BLOCK = 1000  # images written at once
+SPLIT_SEED = 42  # S4's
 
 # What each name promises, so that no number stands under another task's name.
 DATASET = {"image": ("cifar10", "grey"), "cifar": ("cifar10", "rgb"), "mnist": ("mnist", "grey")}
@@ -52,7 +55,7 @@ class ImageConfig:
     dataset: Literal["cifar10", "mnist"] = "cifar10"
     channels: Literal["grey", "rgb"] = "grey"
     input: Literal["continuous", "symbols"] = "continuous"  # S4's, or 256 grey levels as Tay
-    split: Split = "s4"  # s4: a random tenth of train, seed 42; tay: its last tenth
+    split: Literal["s4", "tay"] = "s4"  # s4: a random tenth of train, seed 42; tay: its last tenth
 
     def __post_init__(self) -> None:
         check_name(self.stand_in)
@@ -162,6 +165,19 @@ class Image(PictureTask):
                 own = keep[start : start + len(labels)]
                 yield from _blocks(split, Images(pixels[own], labels[own]))
                 start += len(labels)
+
+
+def held_out(count: int, split: Literal["s4", "tay"]) -> NDArray[np.bool_]:
+    """Which of the training images, in the order of the files, are the validation split (count,).
+
+    Args:
+        count: images; nine tenths of them, rounded down, stay in train.
+        split: ``s4``: ``torch.utils.data.random_split`` with seed 42; ``tay``: the last tenth.
+    """
+    order = bits.shuffled(count, SPLIT_SEED) if split == "s4" else np.arange(count)
+    held = np.zeros(count, dtype=np.bool_)
+    held[order[count * 9 // 10 :]] = True
+    return held
 
 
 def _blocks(split: str, images: Images) -> Iterator[tuple[str, Rows]]:

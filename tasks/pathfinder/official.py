@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from tasks import bits
 from tasks.errors import DataError
 from tasks.pathfinder.png import Unfit, grey_levels
 from tasks.screen import Screen
@@ -110,7 +110,7 @@ def membership(n: int) -> NDArray[np.int64]:
     S4 calls ``torch.utils.data.random_split`` with the lengths of train, val and test, of which
     the latter two are a tenth, rounded down, and a generator of seed 42.
     """
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
+    order = bits.shuffled(n, SPLIT_SEED)
     tenth = int(0.1 * n)
     split = np.zeros(n, dtype=np.int64)
     split[order[n - 2 * tenth : n - tenth]] = 1

@@ -101,8 +101,8 @@ def test_curves_take_what_is_there() -> None:
         {"step": 3, "val/accuracy": math.nan},
         {"step": 4, "val/accuracy": "0.5"},
     ]
-    assert points_of(run(metrics=odd), "val/accuracy") == [(1, 50)]
-    assert points_of(run(metrics=None), "val/accuracy") == []
+    assert points_of(run(metrics=odd), "val/accuracy", "%") == [(1, 50)]
+    assert points_of(run(metrics=None), "val/accuracy", "%") == []
     assert run_curves([run(metrics=[])]) == ""
     assert learning_curves(build(found(run(metrics=[])))) == ""
 

@@ -16,8 +16,7 @@ from PIL import Image as Pillow
 
 from tasks.base import TaskSpec
 from tasks.errors import DataError
-from tasks.image.split import held_out
-from tasks.image.task import Image, ImageConfig
+from tasks.image.task import Image, ImageConfig, held_out
 from tasks.pictures import mirrored
 from tests.tasks.samples import fingerprint_of, ready
 from tests.tasks.small_images import (

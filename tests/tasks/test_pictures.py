@@ -11,16 +11,12 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from tasks.listops.task import ListOps, tree_text
-from tasks.listops.vocabulary import SYMBOLS
 from tasks.show.pictures import draw_sheet
 from tasks.show.table import table
 from tests.tasks.samples import ready
+from tests.tasks.test_forms import numbers
 
 Make = Callable[..., ListOps]
-
-
-def numbers(text: str) -> list[int]:
-    return [SYMBOLS.index(word) for word in text.split()]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
-from torch import Tensor
 
 from chela.config.schema import parse
 from chela.errors import ConfigError, RunError
@@ -23,6 +22,7 @@ from tasks.base import Batch
 from tasks.pictures import turned
 from tasks.spec import TaskSpec
 from tests.conftest import composed_of
+from tests.tasks.test_forms import batch_of
 from tests.training.runs import record_of
 from tests.training.test_resume import assert_resumes
 
@@ -36,11 +36,6 @@ STILL = [
     *("trainer.validate_every_steps=5", "trainer.log_every_steps=1"),
     *("trainer.progress=false", "logger=csv"),
 ]  # fmt: skip
-
-
-def batch_of(values: Tensor) -> Batch:
-    size, length = values.shape[:2]
-    return Batch(values, torch.full((size,), length), torch.arange(size), torch.arange(size))
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
