@@ -165,14 +165,7 @@ def as_markdown(costs: Sequence[Cost], facts: str) -> str:
 
 def draw(costs: Sequence[Cost], file: Path, title: str) -> None:
     """Speed and the state's size against the prompt's length, a line per model."""
-    points = {
-        model: [
-            (cost.prompt, cost.steps, cost.state_bytes / 2**20)
-            for cost in costs
-            if cost.model == model
-        ]
-        for model in dict.fromkeys(cost.model for cost in costs)
-    }
+    points = [(cost.model, cost.prompt, cost.steps, cost.state_bytes / 2**20) for cost in costs]
     labels = ("prompt (tokens)", "generated (tokens/s)", "state of a sequence (MiB)")
     draw_lines(points, labels, file, title)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 
 def draw_lines(
-    points: Mapping[str, Sequence[tuple[float, float, float]]],
+    points: Sequence[tuple[str, float, float, float]],
     labels: tuple[str, str, str],
     file: Path,
     title: str,
@@ -17,16 +17,17 @@ def draw_lines(
     """Write the picture.
 
     Args:
-        points: of each model, the length and its two measures.
+        points: a model, a length and its two measures, lengths in their order.
         labels: of the length and of the measures, with their units.
         file: a name that ends in .png or another format of matplotlib's.
         title: above both.
     """
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     axes = figure.subplots(1, 2)
-    for model, found in points.items():
-        for number, axis in enumerate(axes, start=1):
-            axis.plot([p[0] for p in found], [p[number] for p in found], marker="o", label=model)
+    for model in dict.fromkeys(point[0] for point in points):
+        lengths, *measures = zip(*(each[1:] for each in points if each[0] == model), strict=True)
+        for axis, values in zip(axes, measures, strict=True):
+            axis.plot(lengths, values, marker="o", label=model)
     for axis, label in zip(axes, labels[1:], strict=True):
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")

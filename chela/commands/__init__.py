@@ -31,7 +31,7 @@ COMMANDS = {
     "costs": ("chela.bench.costs", "GPU hours of the recipes, as measured"),
     "recall": ("chela.bench.recall", "accuracy on MQAR against pairs and size of the state"),
     "context": ("chela.bench.context", "the test of a run with less of each sample's past"),
-    "efficiency": ("chela.bench.lengths", "speed and memory of every model at growing lengths"),
+    "efficiency": ("chela.bench.efficiency", "speed and memory of every model at growing lengths"),
 }
 LIGHT = ("report", "status")  # read files alone, and start at once: without Hydra and torch
 PREPARING = ("search", "recall", "bench-training")  # data, as what Hydra composes does

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from chela.bench.efficiency import Cost, as_csv, as_markdown, draw_bubbles, draw_lengths, from_csv
-from chela.bench.lengths import MODELS, accuracies, main
+from chela.bench.efficiency import (
+    MODELS,
+    Cost,
+    accuracies,
+    as_csv,
+    as_markdown,
+    draw_bubbles,
+    draw_lengths,
+    from_csv,
+    main,
+)
 from chela.commands import start
 from chela.errors import RunError
 from chela.report.published import reference
