@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tasks.errors import DataError
 from tasks.listops.tsv import read_tsv
-from tasks.sources.archives import Source, find
+from tasks.sources.archives import Source, find, nothing_found
 from tasks.sources.files import opened, readable
-from tasks.sources.lra import ARCHIVES
+from tasks.sources.lra import ARCHIVES, WHAT
 from tasks.storage.rows import Rows
 
 SPLITS = ("train", "val", "test")
@@ -54,14 +54,13 @@ def find_official(data_dir: Path, tsv_dir: str | None) -> Official | None:
 
 def not_found(data_dir: Path, tsv_dir: str | None) -> DataError:
     """The error when the files are needed and not there."""
-    folders = _folders(data_dir, tsv_dir)
-    looked = "".join(f"\n    {folder}/basic_{{train,val,test}}.tsv" for folder in folders)
-    return DataError(
-        f"the official ListOps files were not found; looked for{looked}"
-        f"\n    {data_dir}/{ARCHIVES[0]} (the archive of the Long Range Arena)\n"
-        "  try: put them there (listops-1000 in the archive of the Long Range Arena), "
-        "task.tsv_dir=<their folder>, or task.source=generated"
-    )
+    places: list[Path | str] = [
+        f"{folder}/basic_{{train,val,test}}.tsv" for folder in _folders(data_dir, tsv_dir)
+    ]
+    places += [data_dir / name for name in ARCHIVES] if tsv_dir is None else []
+    what = f"{WHAT}. Of it listops-1000 is needed"
+    remedy = "task.tsv_dir=<their folder>; or task.source=generated"
+    return nothing_found("listops", places, what, remedy)
 
 
 def read_official(official: Official, is_official: bool) -> Iterator[tuple[str, Rows]]:

@@ -52,7 +52,8 @@ def read_tsv(stream: IO[bytes], path: Path) -> Iterator[Rows]:
     line = None
     for line in lines(stream, path):
         if line.number == 1:
-            _check_header(path, line.content)
+            if line.content.strip() != HEADER:
+                _fail(path, 1, 1, "the header 'Source<TAB>Target' is missing")
             continue
         tree, label = _parse(path, line)
         trees.append(tree)
@@ -177,11 +178,6 @@ def _checked_rows(path: Path, last: int, trees: list[bytes], labels: list[int]) 
             "  try: compute the labels anew, or task.source=generated"
         )
     return rows
-
-
-def _check_header(path: Path, line: bytes) -> None:
-    if line.strip() != HEADER:
-        _fail(path, 1, 1, "the header 'Source<TAB>Target' is missing")
 
 
 def _explain(path: Path, line: Line) -> NoReturn:

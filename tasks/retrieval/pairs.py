@@ -3,7 +3,8 @@
 The vocabulary is S4's (state-spaces/s4, src/dataloaders/lra.py, AAN): every character that occurs
 in train after texts are cut, upper and lower case apart; the rest is unknown. S4 numbers characters
 by frequency, which takes a pass of its own over 8 GB; here they are numbered as they first occur:
-the same characters under other numbers, in one pass.
+the same characters under other numbers, in one pass. A number is a byte: English papers have 98
+characters, and what would come behind the 253rd is unknown.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.characters import CODES, EOS, SPECIAL, UNKNOWN, codes, readable, with_ends
+from tasks.characters import EOS, Alphabet
 from tasks.storage.rows import Rows, offsets_of
 
-LIMIT = 256  # numbers in all: a byte each. English papers have 98; what would come later is unknown
 HORIZONTAL = "\n" + "-" * 72 + "\n"  # between two texts that a person reads
 
 
@@ -27,40 +26,6 @@ class Pair(NamedTuple):
     first: str
     second: str
     label: int  # 1: there is a citation
-
-
-class Alphabet:
-    """The known characters; grows with every text it learns, until all numbers are taken."""
-
-    def __init__(self, characters: str = "") -> None:
-        self._numbers = np.full(CODES, UNKNOWN, dtype=np.uint8)
-        self.characters = ""
-        self._add(codes(characters))
-
-    @property
-    def size(self) -> int:
-        """How many numbers there are, pad, unknown and end among them."""
-        return SPECIAL + len(self.characters)
-
-    def learn(self, text: NDArray[np.uint32]) -> None:
-        """Number the characters of a text, given as code points, that are new."""
-        new = text[self._numbers[text] == UNKNOWN]
-        if len(new):
-            found, first = np.unique(new, return_index=True)
-            self._add(found[np.argsort(first)])
-
-    def encode(self, text: NDArray[np.uint32]) -> NDArray[np.uint8]:
-        """The number of each code point."""
-        return self._numbers[text]
-
-    def decode(self, values: Sequence[int]) -> str:
-        """The text of some numbers; an unknown character shows as U+FFFD, padding and end not."""
-        return readable(values, self.characters)
-
-    def _add(self, new: NDArray[np.uint32]) -> None:
-        new = new[: LIMIT - self.size]
-        self._numbers[new] = np.arange(self.size, self.size + len(new))
-        self.characters += "".join(map(chr, new.tolist()))
 
 
 def encode(pairs: Sequence[Pair], alphabet: Alphabet, max_length: int, learn: bool) -> Rows:
@@ -73,12 +38,10 @@ def encode(pairs: Sequence[Pair], alphabet: Alphabet, max_length: int, learn: bo
         learn: whether new characters join the alphabet; they do in train alone.
     """
     texts = [text[: max_length - 1] for pair in pairs for text in (pair.first, pair.second)]
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)  # (2 n,)
-    together = codes("".join(texts))
     if learn:
-        alphabet.learn(together)
-    values = with_ends(alphabet.encode(together), lengths)
-    offsets = offsets_of((lengths + 1).reshape(-1, 2).sum(1))
+        alphabet.learn(texts)
+    values, lengths = alphabet.encode(texts)  # (2 n,)
+    offsets = offsets_of(lengths.reshape(-1, 2).sum(1))
     return Rows(values, offsets, np.array([pair.label for pair in pairs], dtype=np.int64))
 
 

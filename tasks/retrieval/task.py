@@ -19,11 +19,11 @@ from annotated_types import Ge, Gt, MultipleOf
 from pydantic.dataclasses import dataclass
 
 from tasks.base import Task, TaskSpec
-from tasks.characters import as_many_as
+from tasks.characters import Alphabet, as_many_as
 from tasks.loader import Encoding
 from tasks.retrieval import aan, rfc
 from tasks.retrieval.baselines import judge, tfidf_cosines
-from tasks.retrieval.pairs import Alphabet, Pair, encode, readable_pair, separate
+from tasks.retrieval.pairs import Pair, encode, readable_pair, separate
 from tasks.retrieval.rfc_pairs import Pairs, in_degrees, matched_pairs, split_pairs
 from tasks.sources.archives import Source, find_or_say
 from tasks.sources.locate import check_name

@@ -48,7 +48,6 @@ SPLITS = ("train", "val", "test")  # in the order in which they are shown; other
 class Prepared:
     """A prepared dataset, open."""
 
-    folder: Path
     meta: Meta
     # columns "values" (a list of the stored type), "label", and "targets" (a list as long) if any
     splits: dict[str, Dataset]
@@ -132,7 +131,7 @@ def load(folder: Path) -> Prepared:
             if checksum(file) != split.checksum:
                 raise ValueError("its bytes are not those that were written")
             splits[name] = Dataset.from_file(str(file))
-    return Prepared(folder, meta, splits)
+    return Prepared(meta, splits)
 
 
 def checksum(file: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.characters import CODES, SPECIAL, UNKNOWN, codes, readable, with_ends
+from tasks.characters import CODES, SPECIAL, Alphabet, codes
 
 BLOCK = 1000  # texts counted at once, a few megabytes
 DTYPE = "uint16"
@@ -38,15 +38,12 @@ class Characters:
 
     def encode(self, texts: Sequence[bytes]) -> Encoded:
         """UTF-8 texts as numbers, each with its end symbol."""
-        numbers = np.full(CODES, UNKNOWN, dtype=DTYPE)
-        numbers[codes(self.alphabet)] = np.arange(SPECIAL, self.size)
         cut = [text.decode()[: self.max_length - 1] for text in texts]
-        lengths = np.array([len(text) for text in cut], dtype=np.int64)
-        return with_ends(numbers[codes("".join(cut))], lengths), lengths + 1
+        return Alphabet(self.alphabet, DTYPE).encode(cut)
 
     def decode(self, values: Sequence[int]) -> str:
         """The text of one sequence; an unknown character shows as U+FFFD, the end not at all."""
-        return readable(values, self.alphabet)
+        return Alphabet(self.alphabet, DTYPE).decode(values)
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,9 @@ def test_an_archive_with_two_sets_is_refused(listops: Make) -> None:
 
 
 def test_a_stand_in_is_not_generated(listops: Make) -> None:
-    with pytest.raises(DataError, match="were not found"):
+    with pytest.raises(
+        DataError, match=r"no data for listops(.|\n)*lra_release.gz(.|\n)*task.source=generated"
+    ):
         listops(source="auto", stand_in="mine").prepare_data()
     with pytest.raises(ValueError, match="leave out source=generated"):
         listops(source="generated", stand_in="mine")

@@ -8,17 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.characters import EOS, SPECIAL, UNKNOWN, codes
+from tasks.characters import EOS, SPECIAL, UNKNOWN, Alphabet, codes
 from tasks.loader import Encoding
 from tasks.retrieval.pairs import (
-    LIMIT,
-    Alphabet,
     Pair,
     encode,
     readable_pair,
     separate,
 )
 from tasks.storage.rows import Rows
+
+LIMIT = 256  # numbers in all: a byte each
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 many_pairs = st.lists(st.builds(Pair, texts, texts, st.integers(0, 1)), min_size=1, max_size=6)

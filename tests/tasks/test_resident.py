@@ -13,12 +13,13 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.characters import Alphabet
 from tasks.image.pixels import Standardised
 from tasks.loader import DiskReader, Encoding, TrainLoader
 from tasks.order import TrainOrder
 from tasks.padding import widths_up_to
 from tasks.resident import DeviceReader
-from tasks.retrieval.pairs import Alphabet, Pair, encode, separate
+from tasks.retrieval.pairs import Pair, encode, separate
 from tasks.storage.columns import lengths_of
 from tasks.storage.meta import Origin
 from tasks.storage.rows import Rows, offsets_of
