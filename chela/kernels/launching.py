@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -70,6 +71,29 @@ def processors(x: Tensor) -> int:
     if not x.is_cuda:
         return 4
     return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
+
+
+def register(forward: Any, backward: Any) -> None:
+    """Make ``backward`` the gradient of ``forward``; it has none of its own.
+
+    Args:
+        forward: the operator, of tensors or None, then of options; one result.
+        backward: the operator, of the result's gradient and all that ``forward`` was given. It
+            returns a gradient for each of the first tensors, whatever for None.
+    """
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        tensors = [each for each in inputs if each is None or isinstance(each, Tensor)]
+        ctx.save_for_backward(*tensors)
+        ctx.options = inputs[len(tensors) :]
+
+    def gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        given = (*ctx.saved_tensors, *ctx.options)
+        found = zip_longest(given, backward(upstream, *given))
+        return tuple(None if each is None else gradient for each, gradient in found)
+
+    forward.register_autograd(gradients, setup_context=save)
+    backward.register_autograd(no_second_order)
 
 
 def no_second_order(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:

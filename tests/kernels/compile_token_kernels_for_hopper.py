@@ -47,13 +47,14 @@ def taps(dim: int, n: int, directions: int, length: int) -> None:
     """Both directions of sums of exponentials."""
     modes, amplitudes = torch.zeros(dim, n), torch.zeros(directions, dim, n)
     out = exponentials._forward(modes, modes, amplitudes, amplitudes, length)
-    exponentials._backward(out, modes, modes, amplitudes, amplitudes)
+    exponentials._backward(out, modes, modes, amplitudes, amplitudes, length)
 
 
 def tree(length: int, scales: int) -> None:
     """Both directions of a tree of wavelets."""
     filters, weights = torch.zeros(2, 1, 2, 2), torch.zeros(1, 2, scales + 1)
-    wavelet_tree._backward(wavelet_tree._forward(filters, weights, length), filters, weights)
+    out = wavelet_tree._forward(filters, weights, length)
+    wavelet_tree._backward(out, filters, weights, length)
 
 
 def heads(dim: int, dtype: torch.dtype) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
 
 from chela.kernels.exponentials import fused_kernels as kernels
-from chela.kernels.launching import check, no_second_order, on
+from chela.kernels.launching import check, on, register
 
 MODES = 16  # at a time: the fewest that tl.dot multiplies over
 TILE = 64  # taps forward
@@ -76,12 +74,12 @@ def _(rate: Tensor, angle: Tensor, real: Tensor, imag: Tensor, length: int) -> T
 
 @torch.library.custom_op("chela::exponential_sums_backward", mutates_args=())
 def _backward(
-    dout: Tensor, rate: Tensor, angle: Tensor, real: Tensor, imag: Tensor
+    dout: Tensor, rate: Tensor, angle: Tensor, real: Tensor, imag: Tensor, length: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     given = [each.contiguous() for each in (rate, angle, real, imag, dout)]
     directions, dim, n = real.shape
-    found = _empty_gradients(dout, *given[:4])
-    rows, length, groups = directions * dim, dout.shape[-1], triton.cdiv(n, MODES)
+    found = _empty_gradients(dout, *given[:4], length)
+    rows, groups = directions * dim, triton.cdiv(n, MODES)
     count, steps = _parts(rows * groups, length)
     parts = real.new_empty(count, directions, 4, dim, n)
     with on(rate):
@@ -97,19 +95,10 @@ def _backward(
 
 @_backward.register_fake
 def _empty_gradients(
-    dout: Tensor, rate: Tensor, angle: Tensor, real: Tensor, imag: Tensor
+    dout: Tensor, rate: Tensor, angle: Tensor, real: Tensor, imag: Tensor, length: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rates, amplitudes = rate.new_empty, real.new_empty
     return rates(rate.shape), rates(rate.shape), amplitudes(real.shape), amplitudes(real.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:4])
-
-
-def _gradients(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_backward(dout, *ctx.saved_tensors), None)
-
-
-_forward.register_autograd(_gradients, setup_context=_save)
-_backward.register_autograd(no_second_order)
+register(_forward, _backward)

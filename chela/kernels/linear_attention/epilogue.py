@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import INTERPRETED, no_second_order, on, processors
+from chela.kernels.launching import INTERPRETED, on, processors, register
 from chela.kernels.linear_attention import epilogue_kernels as kernels
 from chela.kernels.linear_attention.launching import EPS
 
@@ -116,15 +116,4 @@ def _(dout: Tensor, o: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return o.new_empty(o.shape), *empty_gradients(o, *rest[:2])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _autograd(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-    o, norm_weight, gate, lengths = ctx.saved_tensors
-    do, dweight, dgate = attention_epilogue_backward(dout, o, norm_weight, gate, lengths)
-    return do, None if norm_weight is None else dweight, None if gate is None else dgate, None
-
-
-attention_epilogue.register_autograd(_autograd, setup_context=_save)
-attention_epilogue_backward.register_autograd(no_second_order)
+register(attention_epilogue, attention_epilogue_backward)

@@ -8,13 +8,12 @@ The taps are not rounded to the dtype of x, and all sums run in float32 and in a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import check, no_second_order, on
+from chela.kernels.launching import check, on, register
 from chela.kernels.short_conv import fused_kernels as kernels
 
 MAX_WIDTH = 9  # the rows of a window lie in registers
@@ -145,16 +144,4 @@ def _(
     return dx, dweight, (weight if bias is None else bias).new_empty(weight.shape[0])
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias, ctx.causal, ctx.silu = inputs
-    ctx.save_for_backward(x, weight, bias)
-
-
-def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, bias = ctx.saved_tensors
-    dx, dweight, dbias = _backward(dy, x, weight, bias, ctx.causal, ctx.silu)
-    return dx, dweight, None if bias is None else dbias, None, None
-
-
-_forward.register_autograd(_gradients, setup_context=_save)
-_backward.register_autograd(no_second_order)
+register(_forward, _backward)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
 
-from chela.kernels.launching import check, no_second_order, on
+from chela.kernels.launching import check, on, register
 from chela.kernels.wavelet_tree import fused_kernels as kernels
 
 LOW = 6  # bits of a lag that are a tile's columns
@@ -52,10 +50,9 @@ def _(filters: Tensor, weights: Tensor, length: int) -> Tensor:
 
 
 @torch.library.custom_op("chela::wavelet_tree_backward", mutates_args=())
-def _backward(dout: Tensor, filters: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _backward(dout: Tensor, filters: Tensor, weights: Tensor, length: int) -> tuple[Tensor, Tensor]:
     filters, weights, dout = filters.contiguous(), weights.contiguous(), dout.contiguous()
     directions, dim, scales = weights.shape
-    length = dout.shape[-1]
     parts, rows = _cut(length)
     found = tuple(each.new_empty(parts, *each.shape) for each in (filters, weights))
     with on(weights):
@@ -68,17 +65,8 @@ def _backward(dout: Tensor, filters: Tensor, weights: Tensor) -> tuple[Tensor, T
 
 
 @_backward.register_fake
-def _(dout: Tensor, filters: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _(dout: Tensor, filters: Tensor, weights: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return filters.new_empty(filters.shape), weights.new_empty(weights.shape)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
-
-
-def _gradients(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_backward(dout, *ctx.saved_tensors), None)
-
-
-_forward.register_autograd(_gradients, setup_context=_save)
-_backward.register_autograd(no_second_order)
+register(_forward, _backward)
