@@ -115,7 +115,7 @@ def measure_at_length(config: RunConfig, length: int, tokens: int, steps: int) -
     """
     plain = replace(config.trainer, augment=False)  # random tokens have no other form
     config, engine = replace(config, trainer=plain), resolve(config)
-    size, device = max(1, tokens // length // engine.replicas), engine.device
+    size, device = max(1, tokens // length // plain.replicas), engine.device
     batch = Batch(
         values=torch.randint(1, 20, (size, length), device=device),
         lengths=torch.full((size,), length, device=device),

@@ -127,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = compose_run(overrides)
     engine = resolve(asked)
     forms = [asked] if options.no_plain else [asked, plain(asked, engine.device)]
-    title = f"{asked.model.name}, {engine.processes} x {machine(engine.device)}"
+    title = f"{asked.model.name}, {asked.trainer.processes} x {machine(engine.device)}"
     say = partial(print, flush=True) if is_leader() else lambda *_: None
     say(f"{title}, {engine.precision}\n{HEADER}")
     speeds: dict[str, dict[int, float]] = {}

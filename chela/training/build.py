@@ -242,7 +242,7 @@ def build_trainer(
     return L.Trainer(
         accelerator="gpu" if engine.device.type == "cuda" else "cpu",
         devices=engine.devices,
-        strategy=OneStep(engine.sequence_devices) if engine.processes > 1 else "auto",
+        strategy=OneStep(engine.sequence_devices) if config.processes > 1 else "auto",
         num_nodes=engine.nodes,
         precision={"float32": "32-true", "bf16": "bf16-mixed"}[engine.precision],  # type: ignore[arg-type]
         deterministic=engine.deterministic,

@@ -31,16 +31,6 @@ class Engine:
     deterministic: bool = False
 
     @property
-    def processes(self) -> int:
-        """Of the run, one for each device of each node."""
-        return self.devices * self.nodes
-
-    @property
-    def replicas(self) -> int:
-        """Groups of processes among which the samples of a batch are divided."""
-        return self.processes // self.sequence_devices
-
-    @property
     def dtype(self) -> torch.dtype:
         """In which the model's activations are."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32

@@ -34,7 +34,6 @@ from chela.training.distributed import (
     is_started_outside,
 )
 from chela.training.ending import Ending
-from chela.training.engine import Engine
 from chela.training.folder import RunFolder
 from chela.training.memory import Estimate, Need
 from chela.training.run import run
@@ -317,10 +316,12 @@ def test_a_sweep_is_not_one_run(variables: dict[str, str], monkeypatch: pytest.M
 def test_a_benchmarks_tokens_are_those_of_all_nodes(
     composed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throughput, "resolve", lambda _: Engine(devices=2, nodes=2))
     monkeypatch.setattr(throughput, "measure", lambda config, spec, engine, data, *_, **__: data)
     data = throughput.measure_at_length(
-        parse(composed("trainer.augment=true")), length=8, tokens=64, steps=1
+        parse(composed("trainer.devices=2", "trainer.num_nodes=2", "trainer.augment=true")),
+        length=8,
+        tokens=64,
+        steps=1,
     )
     assert data.batch.values.shape == (2, 8)  # type: ignore[attr-defined]
 
