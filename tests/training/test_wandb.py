@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
-import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +18,13 @@ import wandb
 
 from chela.commands import upload
 from chela.config.schema import parse
-from chela.config.settings import LoggerConfig
 from chela.errors import RunError
 from chela.records.record import read_record
-from chela.track.wandb_run import WandbRun, open_wandb, wandb_mode
 from chela.training.folder import RunFolder
 from chela.training.run import run
 from tests.conftest import ROOT, TINY
 from tests.training.test_resume import signal_at, without_speed
-from tests.training.wandb_server import KEY, StoredRun, WandbServer
+from tests.training.wandb_server import StoredRun
 
 pytestmark = pytest.mark.server
 
@@ -38,43 +34,6 @@ LONG = [  # some seconds, for rows are sent once a second
     "trainer.log_every_steps=10",
     "trainer.checkpoint_every_steps=10",
 ]
-AUTO = LoggerConfig("auto", "chela", None, [], 1.0, 1.0)
-
-
-@pytest.fixture
-def server() -> Iterator[WandbServer]:
-    server = WandbServer()
-    yield server
-    if not server.died.is_set():
-        server.die()
-    assert server.unknown == []
-
-
-@pytest.fixture
-def environment(server: WandbServer, tmp_path: Path) -> dict[str, str]:
-    """Of a user who has a key, and nothing else of W&B on this machine."""
-    left = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    return left | {
-        "WANDB_BASE_URL": server.url,
-        "WANDB_API_KEY": KEY,
-        "WANDB_CONFIG_DIR": str(tmp_path / "config"),
-        "NETRC": str(tmp_path / "netrc"),
-        # seconds, whole ones; at the usual fifteen all rows would come at the end
-        "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1",
-    }
-
-
-@pytest.fixture
-def here(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The same in this process."""
-    wandb.teardown()
-    with monkeypatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("WANDB_")]:
-            patch.delenv(name)
-        for name in environment.keys() - os.environ.keys():
-            patch.setenv(name, environment[name])
-        yield
-        wandb.teardown()
 
 
 @pytest.fixture
@@ -322,22 +281,6 @@ def test_offline_a_sweep_leaves_its_table_to_be_sent(server, environment, places
     assert any(each.kind == "report" and each.committed for each in server.artifacts)
 
 
-def test_auto_is_online_with_a_key_alone(server, here, monkeypatch, tmp_path) -> None:
-    def mode() -> str:
-        wandb.teardown()  # it reads the environment once
-        return wandb_mode(AUTO)
-
-    assert mode() == "online"
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert mode() == "disabled"
-    monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.delenv("WANDB_API_KEY")
-    assert mode() == "offline"
-    host = server.url.removeprefix("http://")
-    (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password {KEY}\n")
-    assert mode() == "online"
-
-
 def test_upload_says_that_there_is_no_server(server, here, composed, tmp_path, monkeypatch) -> None:
     run(composed())
     server.die()
@@ -360,56 +303,3 @@ def test_upload_sends_of_a_run_that_stopped_what_cannot_change(
     assert (stored.preempted, stored.exit_code) == (True, 143)
     run(composed("trainer.validate_every_steps=8", "logger=wandb"))
     assert_complete(stored, RunFolder(parse(config)).path)
-
-
-def opened(folder: Path, group: str | None = "sweep-1", **config: Any) -> WandbRun:
-    logger = dataclasses.replace(AUTO, project=None, **config)
-    tags = ["listops"]
-    return open_wandb(logger, "offline", folder, "one", group, tags, content={})
-
-
-def test_what_wandb_is_told_by_its_own_settings_counts(here, monkeypatch, tmp_path) -> None:
-    """Where the configuration leaves it open; a record keeps it for who uploads later."""
-    told = {"PROJECT": "mine", "TAGS": "a,b", "RUN_GROUP": "g", "NAME": "n", "ENTITY": "team"}
-    for name, value in told.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    monkeypatch.setattr(sys, "argv", ["train.py", "+hydra.job.env_set.WANDB_API_KEY=secret1"])
-    run = opened(tmp_path, tags=["c"])
-    assert run.place() == {
-        "project": "mine",
-        "entity": "team",
-        "group": "g",
-        "name": "n",
-        "tags": ("listops", "c", "a", "b"),
-    }
-    run.close()
-    wandb.teardown()
-    kept = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
-    assert kept
-    assert not any(b"secret1" in each for each in kept)
-
-
-def test_a_run_that_the_process_has_already_is_left_alone(here, monkeypatch, tmp_path) -> None:
-    """As in a notebook; without a server too."""
-    theirs = wandb.init(project="theirs", dir=tmp_path, mode="offline")
-    run = opened(tmp_path / "ours")
-    assert (run.run is theirs, run.place()["project"]) == (False, "chela")
-    run.close()
-    logger = dataclasses.replace(AUTO, project=None)
-    monkeypatch.setenv("WANDB_API_KEY", "short")
-    lost = open_wandb(logger, "online", tmp_path / "lost", "two", None, [], content={})
-    assert "chela upload" in str(lost.notice)
-    theirs.log({"x": 1})
-    assert wandb.run is theirs
-    theirs.finish()
-
-
-@pytest.mark.parametrize(
-    "variable, value", [("WANDB_MODE", "foo"), ("WANDB_PROJECT", "a/b"), ("WANDB_TAGS", ",,x")]
-)
-def test_a_setting_that_wandb_refuses_is_one_message(
-    here: None, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-) -> None:
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(RunError, match=r"refuses its own settings: .*\n  try: another value"):
-        wandb_mode(AUTO)
