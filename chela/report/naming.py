@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ class Variant:
     choices: Mapping[str, Any]  # the configuration, flat
     departures: Collection[str] | None = None  # keys that its recipe has otherwise, if there is one
     name: str = ""  # that its runs were given; empty where they have the usual one, or several
+    neutral: Collection[str] = ()  # keys that do nothing in it, or that are younger
 
     @classmethod
     def of(cls, column: str, runs: Sequence[Run], keys: Iterable[str]) -> Variant:
@@ -31,8 +32,11 @@ class Variant:
         usual = f"{first.text('config.task.name')}-{first.model}"
         names = {run.text("config.name") or "" for run in runs}
         given = names.pop() if len(names) == 1 and usual not in names else ""
-        choices = first.values(keys)
-        return cls(column, first.identity, first.fingerprint, choices, first.departures, given)
+        choices = first.values([*keys, *(first.departures or ())])
+        neutral = choices.keys() - first.choices.keys()
+        return cls(
+            column, first.identity, first.fingerprint, choices, first.departures, given, neutral
+        )
 
     @property
     def is_recipe(self) -> bool:
@@ -46,8 +50,18 @@ class Variant:
         folder = f"{self.name}-{self.identity}"
         return folder if self.name and len(folder) <= LONGEST else self.identity
 
-    def twin(self, rivals: Sequence[Variant]) -> str:
-        """What to say of it if no key tells it from another in its column."""
+    @property
+    def unlike(self) -> str:
+        """What its recipe has otherwise, the task's keys apart; empty if that is not known."""
+        keys = [key for key in self.departures or () if not key.startswith("task.")]
+        return describe(self.choices, keys)
+
+    def behind(self, rivals: Sequence[Variant]) -> str:
+        """What a hash in its name stands for, beside the others of its column and itself."""
+        if text := describe(self.choices, differing(rivals)):
+            return text
+        if len(rivals) == 1:
+            return self.unlike or "its record does not say what its recipe had otherwise"
         if sum(each.identity == self.identity for each in rivals) > 1:
             return "the same configuration as another row, other data"
         others = ", ".join(each.folder for each in rivals if each.identity != self.identity)
@@ -57,14 +71,16 @@ class Variant:
 def labels(variants: Sequence[Variant]) -> list[str]:
     """What distinguishes each variant of one model, in the order given.
 
-    - Alone in its column: nothing (``""``), or the label of a row whose every choice it shares if
-      there is exactly one such row, so that an ablation of one task still fills one row. A recipe
-      has none.
+    - The recipe of a task and model: nothing (``""``). So the recipes of all tasks are one row, and
+      where there is one, nothing else is in that row.
+    - Another one alone in its column: the label of a row whose every choice it shares if there is
+      exactly one such row, so that an ablation of one task still fills one row. Else nothing, or
+      beside recipes what it has unlike its own.
     - Else the choices that differ within the column, ``"depth=3"``: the same sweep over several
       tasks has the same labels in each, and its rows line up.
-    - Where these are too long: those in which a variant differs from the recipe of its task and
-      model, or from most of its column where a recipe is not known. So the rows of an ablation say
-      what is left out, and the whole model says nothing.
+    - Where these are too long: those in which a variant differs from the recipe, or from most of
+      its column where that is not known. So the rows of an ablation say what is left out, and the
+      whole model says nothing.
     - Where that is too long, or not unique, or none differ: the name that the runs were given, and
       the configuration's hash, as in the folder's name.
     - Where the configuration is the same and the data are not: the data's fingerprint too.
@@ -72,31 +88,45 @@ def labels(variants: Sequence[Variant]) -> list[str]:
     columns: dict[str, list[Variant]] = {}
     for variant in variants:
         columns.setdefault(variant.column, []).append(variant)
-    shared = {column: differing(group) for column, group in columns.items()}
-    texts = {column: _descriptions(group, shared[column]) for column, group in columns.items()}
-    following = {column: iter(its) for column, its in texts.items()}  # in the order given, too
+    beside = any(each.is_recipe for each in variants)
     found: dict[str, dict[str, Any]] = {}  # label -> the choices that it states
-    named: list[str] = []
-    for variant in variants:
-        keys, text = shared[variant.column], next(following[variant.column])
-        if not keys or len(text) > LONGEST or texts[variant.column].count(text) > 1:
-            named.append(_by_hash(variant, columns[variant.column]))
-        else:
-            found[text] = {key: variant.choices[key] for key in keys}
+    several: dict[str, Iterator[str]] = {}
+    for column, group in columns.items():
+        keys = differing(group)
+        posing = [beside and not each.is_recipe for each in group]  # as recipes, without a label
+        texts = [
+            text or (each.unlike if poses else "")
+            for each, poses, text in zip(group, posing, _descriptions(group, keys), strict=True)
+        ]
+        named = []
+        for variant, poses, text in zip(group, posing, texts, strict=True):
+            is_clear = keys and len(text) <= LONGEST and texts.count(text) == 1
+            if not is_clear or (poses and not text):
+                text = _by_hash(variant, group)
+            elif text:
+                found[text] = {key: variant.choices[key] for key in keys}
             named.append(text)
+        several[column] = iter(named)
     return [
-        _alone(variant, found) if len(columns[variant.column]) == 1 else label
-        for variant, label in zip(variants, named, strict=True)
+        _alone(variant, found, beside)
+        if len(columns[variant.column]) == 1
+        else next(several[variant.column])
+        for variant in variants
     ]
 
 
 def differing(variants: Sequence[Variant]) -> list[str]:
-    """The keys that all of them have and not all have the same value of, in order of appearance."""
+    """The keys that all of them have and not all have the same value of, in order of appearance.
+
+    One that does nothing in any of them has no value to tell them apart by: it may be null in the
+    records that are older than it.
+    """
     first = variants[0].choices
     return [
         key
         for key in first
         if all(key in each.choices for each in variants)
+        and not all(key in each.neutral for each in variants)
         and len({_text(each.choices[key]) for each in variants}) > 1
     ]
 
@@ -112,11 +142,18 @@ def describe(choices: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 def _descriptions(column: Sequence[Variant], keys: Sequence[str]) -> list[str]:
     """Of each variant, by all keys; where one is too long, by those unlike the usual."""
+    recipes = [each for each in column if each.is_recipe]
+    recipe = min(recipes, key=lambda each: len(each.departures or ()), default=None)
     whole = [describe(each.choices, keys) for each in column]
     if all(len(text) <= LONGEST for text in whole):
-        return whole
+        return [
+            "" if each is recipe and whole.count(text) == 1 else text
+            for each, text in zip(column, whole, strict=True)
+        ]
     unusual = [each.departures for each in column if each.departures is not None]
-    if len(unusual) < len(column):
+    if recipe is not None:
+        unusual = [differing([recipe, each]) for each in column]
+    elif len(unusual) < len(column):
         unusual = _unlike_most(column, keys)
     return [
         describe(each.choices, [key for key in keys if key in its])
@@ -139,7 +176,7 @@ def _by_hash(variant: Variant, column: Sequence[Variant]) -> str:
     return f"{variant.folder}{data}"
 
 
-def _alone(variant: Variant, found: Mapping[str, Mapping[str, Any]]) -> str:
+def _alone(variant: Variant, found: Mapping[str, Mapping[str, Any]], beside: bool) -> str:
     if variant.is_recipe:
         return ""
     # compared as text: in Python 1 and True are equal, in a configuration they are not
@@ -149,7 +186,11 @@ def _alone(variant: Variant, found: Mapping[str, Mapping[str, Any]]) -> str:
         for label, stated in found.items()
         if all(choices.get(key) == _text(value) for key, value in stated.items())
     ]
-    return fits[0] if len(fits) == 1 else ""
+    if len(fits) == 1:
+        return fits[0]
+    if not beside:
+        return ""
+    return variant.unlike if 0 < len(variant.unlike) <= LONGEST else variant.folder
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from chela.records.collect import Collection, Run
 from chela.report.cells import doubts, summary
 from chela.report.frame import Column, Report, Row, ranked, typed
-from chela.report.naming import Variant, describe, differing, labels
+from chela.report.naming import Variant, describe, labels
 from chela.report.published import LRA, departure
 
 # Sources that are no name of their own, and names that only the benchmark's data may bear.
@@ -148,8 +148,7 @@ def _rows(runs: Iterable[Run], columns: Iterable[Column]) -> list[tuple[Row, dic
             places.setdefault((model, label), {})[variant.column] = group
             if label.startswith(variant.folder):
                 rivals = [each for each in variants if each.column == variant.column]
-                differences = describe(variant.choices, differing(rivals))
-                hidden[model, label] = differences or variant.twin(rivals)
+                hidden[model, label] = variant.behind(rivals)
     titles = {column.key: column.title for column in columns}
     lines = []
     for place, found in sorted(places.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,15 @@ from hypothesis import strategies as st
 from chela.report.naming import LONGEST, Variant, describe, differing, labels
 
 
-def variant(column: str, identity: str, data: str = "d" * 64, **choices: object) -> Variant:
-    return Variant(column, identity, data, {f"model.{key}": v for key, v in choices.items()})
+def variant(
+    column: str,
+    identity: str,
+    data: str = "d" * 64,
+    departures: Collection[str] | None = None,
+    **choices: object,
+) -> Variant:
+    keys = {f"model.{key}": value for key, value in choices.items()}
+    return Variant(column, identity, data, keys, departures)
 
 
 def test_one_configuration_has_no_label() -> None:
@@ -90,6 +98,52 @@ def test_the_row_without_a_label_is_the_shipped_recipe() -> None:
     ]
 
 
+def test_the_recipe_beside_a_sweep_has_no_label() -> None:
+    """Recipes are one row, also where one of them is a cell of a sweep as well."""
+    unlike = {"model.dim"}
+    variants = [
+        variant("listops", "a", dim=40, departures=unlike),
+        variant("listops", "b", dim=80, departures=()),
+        variant("listops", "c", dim=160, departures=unlike),
+        variant("text", "d", dim=128, departures=("task.protocol",)),
+        variant("text", "e", dim=64, departures=unlike),
+    ]
+    assert labels(variants) == ["dim=40", "", "dim=160", "", "dim=64"]
+
+
+def test_of_a_recipe_by_two_protocols_the_shipped_one_has_no_label() -> None:
+    variants = [
+        variant("text", "a", protocol="lra", dim=80, departures=("task.protocol",)),
+        variant("text", "b", protocol="heldout", dim=80, departures=()),
+    ]
+    assert labels(variants) == ["protocol=lra", ""]
+
+
+def test_what_is_no_recipe_is_never_in_the_row_of_recipes() -> None:
+    """Nor is what a record without departures holds, which may be anything."""
+    words = {f"quite_a_long_key_of_a_model_{n}": 0 for n in range(3)}
+    changed = {**words, "quite_a_long_key_of_a_model_0": 1}
+    far = dict.fromkeys(words, 9)
+    column = [
+        variant("text", "a", departures=(), **words),
+        variant("text", "b", **changed),
+        variant("text", "c", **changed, more=1),
+        variant("text", "d", **far),
+    ]
+    alone = [
+        variant("image", "e", **words),
+        variant("listops", "f", departures={"model.depth"}, **words, depth=3),
+        variant("pathfinder", "g", departures={f"model.{key}" for key in words}, **words),
+    ]
+    one = "quite_a_long_key_of_a_model_0=1"
+    assert labels(column + alone) == ["", "b", "c", "d", "e", "depth=3", "g"]
+    assert labels([*column[:2], *column[3:], *alone])[:3] == ["", one, "d"]
+    # with no recipe there is none to be taken for
+    assert labels(alone) == ["", "", ""]
+    same = [each for each in column if each.identity in "cd"]
+    assert "" not in labels([*same, variant("image", "r", departures=())])[:2]
+
+
 def test_too_long_a_difference_is_a_hash() -> None:
     variants = [variant("listops", name, text=letter * LONGEST) for name, letter in ("ax", "by")]
     assert labels(variants) == ["a", "b"]
@@ -118,11 +172,18 @@ CHOICES = st.fixed_dictionaries(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from("pqr"), CHOICES), min_size=1, max_size=9))
+DEPARTURES = st.sampled_from([None, (), ("model.a",), ("model.b",), ("model.a", "model.b")])
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqr"), CHOICES, DEPARTURES), min_size=1, max_size=9))
 def test_no_two_variants_of_a_column_share_a_label(drawn) -> None:
-    """Else their runs would be averaged; and what a label states is so."""
-    variants = [Variant(c, f"id{n}", "d" * 64, keys) for n, (c, keys) in enumerate(drawn)]
+    """Else their runs would be averaged. What a label states is so, and where there are recipes
+    only these have none.
+    """
+    variants = [Variant(c, f"id{n}", "d" * 64, *rest) for n, (c, *rest) in enumerate(drawn)]
     found = labels(variants)
+    if any(each.is_recipe for each in variants):
+        assert all(each.is_recipe for each, label in zip(variants, found, strict=True) if not label)
     places = [(each.column, label) for each, label in zip(variants, found, strict=True)]
     assert len(set(places)) == len(places)
     for each, label in zip(variants, found, strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chela.records.collect import Run, parse
+from chela.report.naming import describe
 from chela.report.table import build
 from tests.records.samples import cell, found, ours, record, run
 
@@ -129,7 +130,7 @@ def test_what_is_not_the_shipped_recipe_and_does_not_say_so_has_a_note() -> None
     assert note == "mega on ListOps: unlike the shipped recipe in depth=4"
     both = [run(**each, identity=f"{n}" * 8) for n, each in enumerate((same, other))]
     report = build(found(*both))
-    assert [row.name for row in ours(report)] == ["chela (depth=4)", "chela (depth=6)"]
+    assert [row.name for row in ours(report)] == ["chela", "chela (depth=4)"]
     assert report.marks == {}
     for each in (same, other):
         each["choices"]["dim"], each["departures"]["model.dim"] = 32, 64
@@ -163,6 +164,36 @@ def test_a_difference_that_stands_behind_a_hash_is_said_once() -> None:
     (note,) = list(row.notes)
     assert note.count("=9") == 3
     assert list(report.marks) == [note]
+
+
+def test_what_is_no_recipe_stands_beside_recipes_under_a_name_that_is_explained() -> None:
+    """Also alone in its column, with more unlike its recipe than a name can hold, or unknown."""
+    keys = {f"quite_a_long_key_of_a_model_{n}": n for n in range(3)}
+    unlike = {f"model.{key}": 9 for key in keys}
+    report = build(
+        found(
+            run(task="text", departures={}),
+            run(task="image", choices=keys, departures=unlike, identity="1" * 8),
+            run(task="listops", identity="2" * 8),
+        )
+    )
+    assert [(row.name, *row.notes) for row in ours(report)] == [
+        ("chela",),
+        (f"chela ({'1' * 8})", f"chela ({'1' * 8}): {describe(keys, list(keys))}"),
+        (
+            f"chela ({'2' * 8})",
+            f"chela ({'2' * 8}): its record does not say what its recipe had otherwise",
+        ),
+    ]
+
+
+def test_a_key_that_is_younger_than_a_run_tells_nothing_where_it_does_nothing() -> None:
+    """A third row has it, in another column."""
+    old, new = (record(choices={"depth": depth}, fingerprint="d" * 64) for depth in (2, 4))
+    new["config"]["model"]["later"] = 0  # its neutral value, which no identity has
+    runs = [parse(each, Path()) for each in (old, new)]
+    report = build(found(*runs, run(task="text", choices={"later": 1})))
+    assert [row.label for row in ours(report)] == ["", "depth=2", "depth=4"]
 
 
 def test_recipes_fill_one_row_though_a_sweep_of_another_task_fits_one() -> None:
