@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from chela.config.choices import hydra_with
 from chela.config.schema import parse
 from chela.errors import ConfigError
 from chela.launch.cli import plain_errors
@@ -253,14 +255,14 @@ def test_what_cannot_be_kept_ends_a_sweep(
 
 
 def test_a_folder_of_sweeps_is_a_part_of_the_name() -> None:
-    section = {"runtime": {"choices": {"sweep": "mine/table"}}}
+    section = {"runtime": {"choices": {"sweep": "mine/table"}, "config_sources": []}}
     assert _name(OmegaConf.create({"hydra": section}), [["seed=0"]]).startswith("mine-table-")
 
 
-def begun(*overrides: str) -> tuple[SweepCallback, list[list[str]]]:
+def begun(*overrides: str, own: Sequence[Path] = ()) -> tuple[SweepCallback, list[list[str]]]:
     """A sweep that has begun, whose folder the environment names; and its cells."""
     callback = SweepCallback()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+    with hydra_with(own):
         loader = GlobalHydra.instance().config_loader()
         config = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
         callback.on_multirun_start(config)
@@ -289,6 +291,19 @@ def test_a_number_in_the_folder_of_a_sweep_is_one_cell(tmp_path: Path) -> None:
         plan = read_plan(folders[-1])
         assert plan is not None and plan.cells == cells
     assert folders[0] == folders[2] != folders[1]
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_same_words_with_other_files_are_another_sweep(tmp_path: Path) -> None:
+    """Two of them at once would keep their cells in one folder."""
+    given, folders = [(), (tmp_path / "a",), (tmp_path / "b",), (tmp_path / "a",)], []
+    for own in given:
+        for folder in own:
+            folder.mkdir(exist_ok=True)
+        begun("seed=0,1", f"output_dir={tmp_path}", own=own)
+        folders.append(os.environ[FOLDER])
+    assert folders[1] == folders[3]
+    assert len(set(folders)) == 3
 
 
 @pytest.mark.parametrize("given", ["seed=0,range(3,5)", "seed=range(0,1),choice(3,4)"])

@@ -23,6 +23,7 @@ from chela.config.choices import CONFIGS, EXPERIMENT, SWEEP, offered, own_folder
 from chela.errors import ConfigError, suggestion
 
 HOW = "key=value, without blanks around =; --help lists the keys"
+VARIED = "hydra.sweeper.params"  # in a file of the group sweep
 NAMED = re.compile(r"[~+]{0,2}\w[\w/@-]*(\.[\w@-]+)*$")  # how a key looks
 
 
@@ -80,6 +81,13 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
         raise ConfigError(_unreadable(word, choices))
     if override.is_interval_sweep():
         raise ConfigError(f"{word} has no end of values.\n  try: {group}=range(0,3), or a list")
+    if f"{group}.".startswith(f"{VARIED}.") and not override.is_delete():
+        key = group.removeprefix(VARIED).strip(".") or "seed"
+        values = typed.strip("'\"") if group != VARIED else "0,1"
+        raise ConfigError(
+            f"{word}: {VARIED} is for files; what a sweep varies is typed as it is.\n"
+            f"  try: chela train -m {_quoted(f'{key}={values}')}"
+        )
     if override.is_sweep_override():
         if several:
             return

@@ -23,6 +23,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from chela.config.choices import CONFIGS
 from chela.config.command import command_line, typed
 from chela.disk import given_folder
 from chela.errors import ConfigError, InUse
@@ -260,6 +261,9 @@ def _keeps_the_cell() -> bool:
 def _name(config: DictConfig, cells: list[list[str]]) -> str:
     """Of a sweep's folder: with the order of its cells, so that a number in it is one cell's."""
     content: object = cells or [*_params(config), *config.hydra.overrides.task]
+    sources = [each.path for each in config.hydra.runtime.config_sources]
+    if own := [each for each in sources if each not in ("hydra.conf", str(CONFIGS), "")]:
+        content = [content, own]  # the same words mean something else with other files
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
     chosen = str(config.hydra.runtime.choices.get("sweep", "sweep"))
     return f"{chosen.replace('/', '-')}-{digest}"  # one folder, one group in W&B
