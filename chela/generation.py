@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chela.errors import RunError
 from chela.hub import LoadedRun
-from chela.mixers.stepping import steps_left
+from chela.mixers.stepping import State, steps_left
 from chela.model import Model, TokenModel
 from chela.model.encoders import TokenEncoder
 from chela.model.recorded import RecordedStep
@@ -76,19 +76,32 @@ def generate(
         )
     draws = torch.Generator().manual_seed(seed)
     choose = partial(choice, temperature=temperature, top_k=top_k, draws=draws)
-    recorded = None
-    if device.type == "cuda" and steps:
-        recorded = RecordedStep(model, state, len(prompts))
+    if steps:
+        read = reader_of(model, state, len(prompts))
     for place in range(count):
         tokens = choose(logits)  # (B,)
         yield tokens
-        if place == steps:
-            return
-        following = tokens[:, None].to(device)
-        if recorded is None:
-            logits, state = step(model, following, state)
-        else:
-            logits = recorded(following)
+        if place < steps:
+            logits = read(tokens[:, None].to(device))
+
+
+def reader_of(model: TokenModel, state: State, batch: int) -> Callable[[Tensor], Tensor]:
+    """What reads the next token of each sequence (B, 1): the logits behind it (B, classes).
+
+    Args:
+        model: in eval mode.
+        state: of ``prefill``; it is the reader's from now on.
+        batch: how many sequences.
+    """
+    if next(model.parameters()).is_cuda:
+        return RecordedStep(model, state, batch)
+
+    def read(tokens: Tensor) -> Tensor:
+        nonlocal state
+        logits, state = step(model, tokens, state)
+        return logits
+
+    return read
 
 
 def choice(logits: Tensor, temperature: float, top_k: int | None, draws: torch.Generator) -> Tensor:

@@ -50,9 +50,9 @@ class PictureTask(Task):
         return Rows.of_matrix(np.stack(examples).reshape(n, -1), np.zeros(n, dtype=np.int64))
 
 
-def mirrored(batch: Batch, which: Tensor | None = None) -> Batch:
+def mirrored(batch: Batch) -> Batch:
     """Each picture as it is or mirrored left to right; see ``turned``."""
-    return _in_forms(batch, TURNS[:1], which)
+    return _in_forms(batch, TURNS[:1])
 
 
 def turned(batch: Batch, which: Tensor | None = None) -> Batch:
@@ -66,7 +66,7 @@ def turned(batch: Batch, which: Tensor | None = None) -> Batch:
     return _in_forms(batch, TURNS, which)
 
 
-def _in_forms(batch: Batch, turns: Sequence[Turn], which: Tensor | None) -> Batch:
+def _in_forms(batch: Batch, turns: Sequence[Turn], which: Tensor | None = None) -> Batch:
     if which is None:
         lengths = batch.lengths
         which = torch.randint(1 << len(turns), lengths.shape, device=lengths.device)

@@ -168,10 +168,14 @@ class Screen(Console):
             self.width = unattended
 
     @property
+    def _outlet(self) -> Outlet:
+        stream = Console.file.fget(self)  # type: ignore[attr-defined]
+        return stream if isinstance(stream, Outlet) else Outlet(stream)
+
+    @property
     def file(self) -> IO[str]:
         """Where it prints now: ``sys.stdout`` may become another."""
-        stream = Console.file.fget(self)  # type: ignore[attr-defined]
-        return stream if isinstance(stream, Outlet) else Outlet(stream)  # type: ignore[return-value]
+        return self._outlet  # type: ignore[return-value]
 
     @file.setter
     def file(self, new: IO[str]) -> None:
@@ -180,14 +184,12 @@ class Screen(Console):
     @property
     def gone(self) -> bool:
         """Whether nobody can read what is printed any more; known where streams are settled."""
-        stream = self.file
-        return isinstance(stream, Outlet) and stream.gone
+        return self._outlet.gone
 
     @property
     def failed(self) -> str | None:
         """Why something that was printed could not be written; known as ``gone`` is."""
-        stream = self.file
-        return stream.failed if isinstance(stream, Outlet) else None
+        return self._outlet.failed
 
     def say(self, text: str | Text, style: str | Style = "") -> None:
         """Print lines as they are, however long."""

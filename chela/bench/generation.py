@@ -30,10 +30,10 @@ from chela.bench.words import count, counts, machine, parser_of, refuse_model
 from chela.config.schema import ModelConfig, compose_run
 from chela.disk import given_folder
 from chela.errors import RunError
-from chela.generation import check
+from chela.generation import check, reader_of
+from chela.mixers.stepping import State
 from chela.model import TokenModel
-from chela.model.recorded import RecordedStep
-from chela.model.stepping import prefill, step
+from chela.model.stepping import prefill
 from chela.records.files import write_text
 from chela.records.format import human, size
 from chela.training.build import build_model, free_memory
@@ -99,7 +99,7 @@ def cost_of(name: str, config: ModelConfig, prompt: int, options: argparse.Names
         held = {id(each): each for each in tree_leaves(state)}.values()
         own = sum(each.nbytes for each in held if isinstance(each, Tensor))
         shared = sum(_weight_bytes(each) for each in held if not isinstance(each, Tensor))
-        going, _ = _seconds(_steps(model, state, first, options.tokens, device), device)
+        going, _ = _seconds(_steps(model, state, first, options.tokens), device)
     return Cost(
         name,
         prompt,
@@ -110,20 +110,13 @@ def cost_of(name: str, config: ModelConfig, prompt: int, options: argparse.Names
     )
 
 
-def _steps(
-    model: TokenModel, state: object, first: Tensor, tokens: int, device: torch.device
-) -> Callable[[], Tensor]:
-    recorded = RecordedStep(model, state, len(first)) if device.type == "cuda" else None
+def _steps(model: TokenModel, state: State, first: Tensor, tokens: int) -> Callable[[], Tensor]:
+    read = reader_of(model, state, len(first))
 
     def go() -> Tensor:
-        nonlocal state
         following = first
         for _ in range(tokens):
-            if recorded is None:
-                logits, state = step(model, following, state)
-            else:
-                logits = recorded(following)
-            following = logits.argmax(-1, keepdim=True)
+            following = read(following).argmax(-1, keepdim=True)
         return following
 
     return go

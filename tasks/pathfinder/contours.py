@@ -67,11 +67,11 @@ class Tables(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """The numbers of a law that decide where paddles are."""
+    """The numbers of a law that decide where paddles are, with one of its margins."""
 
+    margin: int
     resolution: int
     frame: int
-    margin: int
     seed_distance: int
     contour_length: int
     distractor_length: int

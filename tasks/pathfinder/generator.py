@@ -106,9 +106,10 @@ def draw_block(
         round(UNIT * law.snake_contrast * law.paddle_contrast),
         round(UNIT * law.snake_contrast),
     )
+    scene = [getattr(law, name) for name in Scene._fields[1:]]
     for number, margin in enumerate(law.margins):
         place = np.flatnonzero(which == number)
-        inputs = keys[place], labels[place], scene(law, margin), tables[number]
+        inputs = keys[place], labels[place], Scene(margin, *scene), tables[number]
         distractors = np.zeros((len(place), law.distractors, law.distractor_length, 5), np.int64)
         its, its_facts, its_pixels = contours[place], facts[place], pixels[place]  # copies
         if grow(*inputs, its, distractors, its_facts) < len(place):
@@ -121,19 +122,6 @@ def draw_block(
         draw(its, distractors, found, markers, contrasts, tables[number], its_pixels)
         contours[place], facts[place], pixels[place] = its, its_facts, its_pixels
     return Pictures(pixels, labels, np.array(law.margins)[which], contours, facts)
-
-
-def scene(law: PathfinderLaw, margin: int) -> Scene:
-    """The numbers of ``law``, with one of its margins, that its contours grow by."""
-    return Scene(
-        resolution=law.resolution,
-        frame=law.frame,
-        margin=margin,
-        seed_distance=law.seed_distance,
-        contour_length=law.contour_length,
-        distractor_length=law.distractor_length,
-        distractors=law.distractors,
-    )
 
 
 @contextmanager
