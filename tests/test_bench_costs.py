@@ -38,6 +38,19 @@ def test_a_recipes_own_record_says_what_it_takes(runs: list[Run], data: dict[str
     assert found == costs.Hours(wall / 3600, "")
 
 
+def test_the_shipped_stand_in_of_retrieval_says_what_its_recipe_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs under a name of its own."""
+    monkeypatch.chdir(ROOT)
+    costs.main([])
+    (run,) = collect([ROOT / "outputs" / "records" / "retr-0f17f1cd"]).runs
+    wall = run.number("training.wall_seconds")
+    assert wall
+    ours = next(line for line in capsys.readouterr().out.splitlines() if line[:7] == "| ours ")
+    assert ours.split(" | ")[3] == costs.Hours(wall / 3600, "").minutes
+
+
 def test_tokens_at_a_rate_of_the_task_come_next_and_then_of_the_length(runs: list[Run]) -> None:
     rates = sorted(run.number("training.tokens_per_second") or 0 for run in runs)
     found = costs.hours_of(CONFIG, runs, SPEEDS, (1e9, 4))
