@@ -55,14 +55,20 @@ class StepGraphs:
         """Record the step of each shape that ``batches`` have, the largest first.
 
         The others then find room in the memory that the largest one took. All are rehearsed before
-        the first one is recorded, as recording gives back the memory that rehearsals share.
+        the first one is recorded, as recording gives back the memory that rehearsals share. What is
+        rehearsed are the very tensors that are recorded: for those that were views of others, a
+        compiler would have to begin anew while a graph is recorded, which it cannot.
 
         Args:
             batches: one of each shape.
             between: called between two of these, which compilers may make long; it may raise.
         """
-        new = {batch.values.shape: batch for batch in batches}
-        shapes = sorted(new.keys() - self._recorded.keys(), key=torch.Size.numel, reverse=True)
+        new = {
+            batch.values.shape: Batch(*(each.clone() for each in batch))
+            for batch in batches
+            if batch.values.shape not in self._recorded
+        }
+        shapes = sorted(new, key=torch.Size.numel, reverse=True)
         with self._rehearsal():
             for shape in shapes * WARM_UP:
                 between()
@@ -91,10 +97,9 @@ class StepGraphs:
         current.wait_stream(self._stream)
 
     def _record(self, batch: Batch) -> _Recorded:
-        mine = Batch(*(each.clone() for each in batch))
         graph = torch.cuda.CUDAGraph()
         # Of several processes, NCCL has a thread that asks for its events at any time.
         mode = "thread_local"
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode):
-            output = self._step(mine)
-        return _Recorded(graph, mine, output)
+            output = self._step(batch)
+        return _Recorded(graph, batch, output)

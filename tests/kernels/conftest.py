@@ -13,6 +13,13 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def room_for_others_on_the_gpu() -> Iterator[None]:
+    """What PyTorch keeps of a large test's memory is missed by those in other processes."""
+    yield
+    torch.cuda.empty_cache()
+
+
 @pytest.fixture
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """PyTorch fills what it allocates with NaN, and refuses nondeterministic operations."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from chela.bench.profiling import Operations
 from chela.bench.throughput import measure_on_task
@@ -21,6 +22,7 @@ from chela.training.module import TrainingModule
 from chela.training.narrow import NarrowWeights
 from chela.training.optim import follow_the_device, portable
 from chela.training.run import run
+from tasks.base import Batch
 from tests.conftest import TINY
 from tests.training.replayed import Replayed, replay_on_cpu, watch
 from tests.training.runs import record_of
@@ -57,6 +59,19 @@ def rows(config) -> list[dict]:
         {name: value for name, value in row.items() if name != "tokens_per_second"}
         for row in record["metrics"]
     ]
+
+
+def test_nothing_is_compiled_while_a_graph_is_recorded() -> None:
+    """As it was for pairs whose lengths, on the way to the model, are views of a flat tensor."""
+    compiler = CompileCounter()
+    doubled = torch.compile(lambda lengths: lengths * 2, backend=compiler, dynamic=True)
+    graphs = Replayed(lambda batch: doubled(batch.lengths.flatten()).sum())
+    pairs = torch.arange(8).view(4, 2)
+    batch = Batch(torch.zeros(4, 2, 5), pairs, torch.zeros(4), torch.arange(4))
+    graphs.record([batch])
+    rehearsed = compiler.frame_count
+    assert graphs(batch) == 2 * pairs.sum()  # what replays on a CPU computes what is recorded
+    assert compiler.frame_count == rehearsed > 0
 
 
 RAGGED = ["task.min_length=30", "trainer.length_window=4", "model.norm=batch"]
