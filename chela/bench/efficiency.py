@@ -15,7 +15,7 @@ published one.
 
 import argparse
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
@@ -94,9 +94,9 @@ def as_markdown(costs: Sequence[Cost], facts: str) -> str:
         ]
         for cost in here:
             cells = [
-                _rate(cost.training, base.training),
-                _rate(cost.inference, base.inference),
-                _memory(cost.peak_bytes, base.peak_bytes),
+                _cell(cost.training, base.training, human),
+                _cell(cost.inference, base.inference, human),
+                _cell(cost.peak_bytes, base.peak_bytes, size),
             ]
             lines.append(f"| {cost.model} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -161,18 +161,12 @@ def draw_bubbles(
     return True
 
 
-def _rate(value: float | None, base: float | None) -> str:
-    if value is None:
-        return "does not fit"
-    return human(value) + (f" ({value / base:.2f}x)" if base else "")
-
-
-def _memory(value: int | None, base: int | None) -> str:
+def _cell(value: float | None, base: float | None, shown: Callable[[float], str]) -> str:
     if value is None:
         return "does not fit"
     if not value:
         return "not known"
-    return size(value) + (f" ({value / base:.2f}x)" if base else "")
+    return shown(value) + (f" ({value / base:.2f}x)" if base else "")
 
 
 def composed(model: str, overrides: Sequence[str]) -> RunConfig:

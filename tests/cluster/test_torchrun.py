@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, TINY
-from tests.training.test_distributed import QUIET, assert_same_curve, record, train
+from tests.training.test_distributed import QUIET, assert_same_curve, record, script_of, train
 
 pytestmark = pytest.mark.cluster
 
@@ -54,13 +54,7 @@ def nodes() -> Iterator[None]:
 
 def on_two_nodes(place: Path, data: Path, before: str = "", port: int = 29500) -> list[str]:
     """What the two nodes say, each with a process of one run; they end with the same status."""
-    script = place.parent / f"{place.name}.py"
-    script.write_text(
-        f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "import torch; torch.set_num_threads(1)\n"
-        f"{before}\n"
-        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
-    )
+    script = script_of(place, before)
     address = [f"--master-addr={next(iter(NODES.values()))}", f"--master-port={port}"]
     words = [*TINY, *QUIET, f"data_dir={data}", f"output_dir={place}"]
     started = [

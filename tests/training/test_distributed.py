@@ -23,14 +23,12 @@ from tests.conftest import ROOT, TINY
 
 pytestmark = pytest.mark.process
 
+CURVE = ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "gradient_norm")
 QUIET = ["model.dropout=0", "trainer.log_every_steps=1", "trainer.checkpoint_every_steps=1"]
 
 
-def train(
-    output: Path, data: Path, *overrides: str, before: str = "", base: Sequence[str] = TINY
-) -> subprocess.CompletedProcess:
-    """train.py in a process of its own, after a line of Python."""
-    places = [f"data_dir={data}", f"output_dir={output}"]
+def script_of(output: Path, before: str) -> Path:
+    """train.py after a line of Python, in a file beside the folder of its runs."""
     script = output.parent / f"{output.name}.py"
     script.write_text(
         f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r})\n"
@@ -38,6 +36,15 @@ def train(
         f"{before}\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
     )
+    return script
+
+
+def train(
+    output: Path, data: Path, *overrides: str, before: str = "", base: Sequence[str] = TINY
+) -> subprocess.CompletedProcess:
+    """train.py in a process of its own, after a line of Python."""
+    places = [f"data_dir={data}", f"output_dir={output}"]
+    script = script_of(output, before)
     return subprocess.run(
         [sys.executable, str(script), *base, *QUIET, *places, *overrides],
         cwd=ROOT,
@@ -56,13 +63,20 @@ def record(output: Path) -> dict:
     return json.loads(file.read_text())
 
 
-def assert_same_curve(one: Path, two: Path) -> None:
-    assert len(rows(one)) == len(rows(two)) == 12
+def assert_same_rows(
+    one: Path, two: Path, names: Sequence[str], rel: float, within: float = 1e-12
+) -> None:
+    """Both have the same numbers in the same rows, relatively or absolutely."""
     for a, b in zip(rows(one), rows(two), strict=True):
-        for name in ["train/loss", "train/accuracy", "val/loss", "val/accuracy", "gradient_norm"]:
+        for name in names:
             assert (a[name] == "") == (b[name] == ""), name
             if a[name]:
-                assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-6, abs=1e-6), name
+                assert float(b[name]) == pytest.approx(float(a[name]), rel=rel, abs=within), name
+
+
+def assert_same_curve(one: Path, two: Path) -> None:
+    assert len(rows(one)) == len(rows(two)) == 12
+    assert_same_rows(one, two, CURVE, rel=1e-6, within=1e-6)
     first, second = record(one), record(two)
     assert second["test"]["n"] == first["test"]["n"] == 50
     losses = [each["test"]["metrics"]["loss"]["value"] for each in (first, second)]
@@ -139,11 +153,8 @@ def test_two_processes_compute_what_one_does(
         assert result.stderr.count("at step 20, after 2 skipped ones") == exact
     one, two = (rows(tmp_path / str(devices)) for devices in (1, 2))
     assert len(one) == len(two) == 20 - exact
-    for a, b in zip(one, two, strict=True):
-        for name in ["train/loss", "val/loss", "gradient_norm"]:
-            assert (a[name] == "") == (b[name] == ""), name
-            if a[name]:
-                assert float(b[name]) == pytest.approx(float(a[name]), rel=rel), name
+    names = ["train/loss", "val/loss", "gradient_norm"]
+    assert_same_rows(tmp_path / "1", tmp_path / "2", names, rel)
     if not exact:
         return
     assert one[5]["gradient_norm"] == two[5]["gradient_norm"] == "inf"

@@ -27,9 +27,8 @@ from chela.training.run import run
 from tasks.errors import DataError
 from tests.conftest import TINY, composed_of
 from tests.training.runs import folder_of, record_of
-from tests.training.test_distributed import QUIET, train
+from tests.training.test_distributed import QUIET, assert_same_rows, train
 from tests.training.test_distributed import record as record_below
-from tests.training.test_distributed import rows as rows_below
 from tests.training.test_resume import assert_resumes
 
 pytestmark = pytest.mark.training
@@ -220,11 +219,9 @@ def test_two_processes_are_one_run(language, text: Path, tmp_path: Path) -> None
     result = train(two, tmp_path / "data", *chosen, base=OWN)
     assert result.returncode == 0, result.stderr
     assert record_below(one)["test"]["n"] == record_below(two)["test"]["n"]
-    for a, b in zip(rows_below(one), rows_below(two), strict=True):
-        for name in ("train/loss", "val/bits_per_byte", "gradient_norm"):
-            assert (a[name] == "") == (b[name] == ""), name
-            if a[name]:
-                assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5, abs=1e-6), name
+    assert_same_rows(
+        one, two, ["train/loss", "val/bits_per_byte", "gradient_norm"], rel=1e-5, within=1e-6
+    )
 
 
 @pytest.mark.gpu

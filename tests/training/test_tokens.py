@@ -26,9 +26,8 @@ from tasks.storage.meta import SplitCounts, fingerprint
 from tasks.storage.rows import NOTHING
 from tests.conftest import ROOT, TINY
 from tests.training.runs import folder_of, record_of
-from tests.training.test_distributed import QUIET, train
+from tests.training.test_distributed import CURVE, QUIET, assert_same_rows, train
 from tests.training.test_distributed import record as record_below
-from tests.training.test_distributed import rows as rows_below
 from tests.training.test_resume import assert_resumes
 
 pytestmark = pytest.mark.training
@@ -238,8 +237,4 @@ def test_two_processes_are_one_run(recall, place: Path, tmp_path: Path, monkeypa
     result = train(two, place / "data", *chosen, base=OWN)
     assert result.returncode == 0, result.stderr
     assert record_below(one)["test"]["n"] == record_below(two)["test"]["n"]
-    for a, b in zip(rows_below(one), rows_below(two), strict=True):
-        for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "gradient_norm"):
-            assert (a[name] == "") == (b[name] == ""), name
-            if a[name]:
-                assert float(b[name]) == pytest.approx(float(a[name]), rel=1e-5, abs=1e-6), name
+    assert_same_rows(one, two, CURVE, rel=1e-5, within=1e-6)
