@@ -17,16 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from annotated_types import Ge
 from matplotlib.figure import Figure
+from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
 from chela.config.checking import checked, values_of
-from chela.config.settings import PositiveInt
 from chela.disk import given_folder
 from chela.errors import ConfigError, RunError
 from chela.hub import LoadedRun, device_for, load
@@ -49,7 +48,7 @@ class ContextConfig:
     scored: PositiveInt | None = None
     samples: PositiveInt = 1000  # of the test split, from its first on
     batch: PositiveInt = 50
-    seed: Annotated[int, Ge(0)] = 0  # of the random order
+    seed: NonNegativeInt = 0  # of the random order
     device: Literal["auto", "cpu", "cuda"] = "auto"
     out: str | None = None
 

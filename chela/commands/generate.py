@@ -4,9 +4,9 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge, Gt
+from pydantic import NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from chela.errors import ConfigError, RunError
@@ -32,9 +32,9 @@ class GenerateConfig:
 
     run: str
     prompt: str
-    tokens: Annotated[int, Gt(0)] = 200
-    temperature: Annotated[float, Ge(0)] = 1.0
-    top_k: Annotated[int, Gt(0)] | None = None
+    tokens: PositiveInt = 200
+    temperature: NonNegativeFloat = 1.0
+    top_k: PositiveInt | None = None
     seed: Seed = 0
     stream: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"

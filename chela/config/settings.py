@@ -9,12 +9,10 @@ from dataclasses import field
 from functools import partial
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import AfterValidator
+from annotated_types import Ge, Le, Len, Lt
+from pydantic import AfterValidator, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-Positive = Annotated[float, Gt(0)]
-PositiveInt = Annotated[int, Gt(0)]
 Step = Literal["auto", "eager", "compile", "graph"]
 Mixing = Literal["none", "mixup", "cutmix"]
 Fraction = Annotated[float, Ge(0), Lt(1)]
@@ -52,11 +50,11 @@ class OptimizerConfig:
     """The optimizer, with groups of parameters (``chela.training.optim``)."""
 
     name: Literal["adam", "adamw", "muon"]
-    lr: Positive  # of all but the long kernels, at the peak of the schedule
-    kernel_lr: Positive  # of the long kernels (SGConv trains them more slowly than the rest)
-    weight_decay: Annotated[float, Ge(0)]  # of matrices only, never of kernels, norms and biases
+    lr: PositiveFloat  # of all but the long kernels, at the peak of the schedule
+    kernel_lr: PositiveFloat  # of the long kernels (SGConv trains them more slowly than the rest)
+    weight_decay: NonNegativeFloat  # of matrices only, never of kernels, norms and biases
     betas: Annotated[list[Fraction], Len(2, 2)]
-    eps: Positive
+    eps: PositiveFloat
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -64,7 +62,7 @@ class ScheduleConfig:
     """The learning rate over the run: a linear warm-up, then the named shape."""
 
     name: Literal["linear", "cosine", "constant"]
-    warmup_steps: Annotated[int, Ge(0)]
+    warmup_steps: NonNegativeInt
     final_ratio: Annotated[float, Ge(0), Le(1)]  # of the peak, reached at the last step
 
     def __post_init__(self) -> None:
@@ -79,13 +77,13 @@ class ScheduleConfig:
 class TrainerConfig:
     """How long, on what, how often; batch_size is that of all devices together."""
 
-    max_epochs: Positive  # passes over the training split; fractions are allowed
+    max_epochs: PositiveFloat  # passes over the training split; fractions are allowed
     max_steps: PositiveInt | None = field(metadata=NULL)  # when given, counts instead of max_epochs
     batch_size: PositiveInt  # samples per optimizer step
     # samples at once; their gradients add up
     micro_batch_size: PositiveInt | None = field(metadata=NULL)
     eval_batch_size: PositiveInt
-    gradient_clip: Positive | None = field(metadata=NULL)  # by global norm
+    gradient_clip: PositiveFloat | None = field(metadata=NULL)  # by global norm
     # of a training target, spread evenly over all classes; train/loss has it, val/loss has none
     label_smoothing: Fraction = field(metadata={"neutral": 0.0})
     # a training sample in any form that its class is the same in, as the task draws it
@@ -93,11 +91,11 @@ class TrainerConfig:
     # a training sample with another one, where the class of one sequence is asked for
     mixing: Mixing = field(metadata={"neutral": "none"})
     # whose loss or gradient was not finite; then stop
-    max_skipped_steps: Annotated[int, Ge(0)] = field(metadata={"neutral": 0})
+    max_skipped_steps: NonNegativeInt = field(metadata={"neutral": 0})
     # after which a loss that is still that of guessing is spoken of
     plateau_steps: PositiveInt = field(metadata=APART)
     precision: Literal["auto", "float32", "bf16"]  # auto: bf16 on a GPU, float32 on a CPU
-    validate_every_epochs: Positive
+    validate_every_epochs: PositiveFloat
     # when given, counts instead of the epochs
     validate_every_steps: PositiveInt | None = field(metadata=NULL)
     accelerator: Literal["auto", "cpu", "gpu"] = field(metadata=APART)
@@ -113,7 +111,7 @@ class TrainerConfig:
     # batches whose samples are sorted by length together
     length_window: PositiveInt = field(metadata={"neutral": 1})
     # processes that read batches; 0: the training process
-    num_workers: Annotated[int, Ge(0)] = field(metadata=APART)
+    num_workers: NonNegativeInt = field(metadata=APART)
     log_every_steps: PositiveInt = field(metadata=APART)
     # at most this much work is lost to a kill
     checkpoint_every_steps: PositiveInt = field(metadata=APART)
@@ -139,5 +137,5 @@ class LoggerConfig:
     project: Project | None  # null: WANDB_PROJECT or what `wandb init` said, else chela
     entity: Project | None  # the W&B team; null: WANDB_ENTITY, else the default of the account
     tags: list[Tag]  # beside task, model, protocol and those of WANDB_TAGS
-    start_timeout: Positive  # seconds to wait for the server; then it goes on offline
-    finish_timeout: Positive  # seconds for what is left to send at the end
+    start_timeout: PositiveFloat  # seconds to wait for the server; then it goes on offline
+    finish_timeout: PositiveFloat  # seconds for what is left to send at the end

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge
 from omegaconf import OmegaConf
 from optuna.trial import FixedTrial, Trial
+from pydantic import NonNegativeInt, PositiveInt
 
 from chela.config.checking import checked
 from chela.errors import ConfigError, suggestion
@@ -59,9 +59,9 @@ class SearchConfig:
     """A file of ``configs/search/``."""
 
     space: dict[str, dict[str, Any]]  # by key of the configuration: a Range or Choices
-    startup_trials: Annotated[int, Ge(1)]  # drawn at random, and never pruned
-    warmup_validations: Annotated[int, Ge(0)]  # of each trial, before it may be pruned
-    seed: Annotated[int, Ge(0)]  # of the draws
+    startup_trials: PositiveInt  # drawn at random, and never pruned
+    warmup_validations: NonNegativeInt  # of each trial, before it may be pruned
+    seed: NonNegativeInt  # of the draws
 
     def dimensions(self) -> dict[str, Range | Choices]:
         """The space, checked.

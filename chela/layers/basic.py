@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from chela.kernels.dropout import dropout
+
+Rate = Annotated[float, Ge(0), Lt(1)]  # of dropout
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:

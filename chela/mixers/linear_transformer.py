@@ -10,10 +10,10 @@ attention; the denominator is a product with the (running) sum of the keys.
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from annotated_types import Gt
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -26,8 +26,6 @@ from chela.layers.sequence import part, parts
 from chela.mixers.over_shares import Shares, bidirectional_attention, causal_attention
 from chela.mixers.positions import Positions, check_heads, rotate
 from chela.mixers.stepping import causal_only, token_counts
-
-PositiveInt = Annotated[int, Gt(0)]
 
 EPS = 1e-6  # keeps the denominator from 0 where all features of a query have underflowed
 

@@ -15,23 +15,21 @@ equations; ``ema_silu=false`` leaves both out. Returned is y - x, since the bloc
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Lt
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
 from chela.kernels.precision import without_autocast
-from chela.layers.basic import Dropout, compute_dtype, linear
+from chela.layers.basic import Dropout, Rate, compute_dtype, linear
 from chela.mixers.convolving import Convolving
 from chela.mixers.long_kernels import EMAKernel
 from chela.mixers.positions import turns
 from chela.mixers.stepping import NO_END, FilterState, KeyValues, causal_only, token_counts
-
-PositiveInt = Annotated[int, Gt(0)]
 
 INIT_STD = 0.02  # of scales and biases, as in Mega's code: attention starts almost uniform
 LAPLACE_MEAN, LAPLACE_STD = (
@@ -51,7 +49,7 @@ class MegaConfig:
     attention: Literal["softmax", "laplace", "relu2"] = "softmax"  # laplace on Mega's image tasks
     chunk_size: PositiveInt | None = None  # null: the whole sequence; Mega-chunk has 128
     position_bias: Literal["simple", "rotary"] = "simple"  # one number per distance: Mega's for LRA
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0  # on m; the block drops the mixer's output
+    dropout: Rate = 0.0  # on m; the block drops the mixer's output
 
     def __post_init__(self) -> None:
         if self.position_bias == "rotary" and self.qk_dim % 2:

@@ -8,11 +8,9 @@ The kernel is that of ``chela.mixers.state_space``.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Ge, Lt
 from pydantic.dataclasses import dataclass
 
+from chela.layers.basic import Rate
 from chela.mixers.convolving import GatedConvolution
 from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel
 
@@ -21,7 +19,7 @@ from chela.mixers.state_space import StateSpaceConfig, StateSpaceKernel
 class S4DConfig(StateSpaceConfig):
     """The choices inside the mixer."""
 
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0  # before the output map; the block has its own
+    dropout: Rate = 0.0  # before the output map; the block has its own
 
 
 class S4DMixer(GatedConvolution):

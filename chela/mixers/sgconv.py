@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Gt, Le
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
+from chela.layers.basic import Rate
 from chela.mixers.convolving import GatedConvolution
 from chela.mixers.long_kernels import MultiscaleKernel
-
-PositiveInt = Annotated[int, Gt(0)]
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -26,7 +26,7 @@ class SGConvConfig:
 
     taps: PositiveInt = 32  # per scale and channel; SGConv's for the image tasks (1 or 2 for text)
     decay: Annotated[float, Gt(0), Le(1)] = 0.5  # weight from scale to scale: SGConv's on most
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0  # before the output map; the block has its own
+    dropout: Rate = 0.0  # before the output map; the block has its own
 
 
 class SGConvMixer(GatedConvolution):

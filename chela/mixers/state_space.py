@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
+from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -36,8 +37,8 @@ class StateSpaceConfig:
     # Gu et al., as good on LRA but for Path-X.
     init: Literal["lin", "inv"] = "lin"
     discretization: Literal["zoh", "bilinear"] = "zoh"  # S4D's; bilinear is S4's
-    dt_min: Annotated[float, Gt(0)] = 1e-3  # 1 / dt tokens is what a channel remembers first
-    dt_max: Annotated[float, Gt(0)] = 1e-1  # log-uniform in between, as in S4
+    dt_min: PositiveFloat = 1e-3  # 1 / dt tokens is what a channel remembers first
+    dt_max: PositiveFloat = 1e-1  # log-uniform in between, as in S4
 
     def __post_init__(self) -> None:
         if self.state_dim % 2:

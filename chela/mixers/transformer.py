@@ -10,20 +10,16 @@ L x L matrix in memory.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Lt
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask, zero_padding
-from chela.layers.basic import compute_dtype, linear
+from chela.layers.basic import Rate, compute_dtype, linear
 from chela.mixers.positions import Positions, check_heads, rotate
 from chela.mixers.stepping import KeyValues, causal_only
-
-PositiveInt = Annotated[int, Gt(0)]
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -35,7 +31,7 @@ class TransformerConfig:
     # Relative, without parameters that depend on the length, and strong: a baseline at its best.
     # LRA's code adds sinusoidal or learned vectors to the embeddings instead.
     positions: Positions = "rotary"
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0  # of attention weights; the block has its own
+    dropout: Rate = 0.0  # of attention weights; the block has its own
 
 
 class TransformerMixer(nn.Module):

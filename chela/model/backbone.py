@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Lt
+from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from chela.kernels import valid_mask
-from chela.layers.basic import Dropout
+from chela.layers.basic import Dropout, Rate
 from chela.layers.norms import NormName, make_norm
 from chela.model.block import Block
 from chela.model.encoders import TokenEncoder, ValueEncoder
 from chela.model.ffn import GLU, MLP
 from chela.model.head import HeadName, Pooling
-
-PositiveInt = Annotated[int, Gt(0)]
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -34,11 +32,11 @@ class BackboneConfig:
     ffn_dim: PositiveInt | None = None
     norm: NormName = "layer"  # batch and scale are better on some tasks; layer is safe on all
     prenorm: bool = True  # trains without a long warm-up; Mega's text tasks use post-norm
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1  # on what is added to the residual stream
+    dropout: Rate = 0.1  # on what is added to the residual stream
     # dropout as for a whole channel; named as in S4's published code
     tie_dropout: bool = field(default=False, metadata={"neutral": False})
     # of whole tokens of the input: what is learnt must not hang on a few of them
-    token_dropout: Annotated[float, Ge(0), Lt(1)] = field(default=0.0, metadata={"neutral": 0.0})
+    token_dropout: Rate = field(default=0.0, metadata={"neutral": 0.0})
     causal: bool = False  # classification may look at the whole sequence
     pooling: Pooling = "mean"  # over the true length; last is for causal models
     # batch: pooled features of one scale, however little a mean over many tokens varies

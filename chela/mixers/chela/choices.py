@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import MISSING, field, fields
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le
+from pydantic import NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from chela.layers.basic import Rate
 from chela.mixers.chela.linear_attention import AttentionDecay, HeadNorm, QueryKeyNorm
 from chela.mixers.chela.long_conv import BranchNorm
 from chela.mixers.chela.query_key import FeatureMap
@@ -34,8 +36,6 @@ OF_KERNEL = {
     "ema": ("ema_dim",),
     "s4d": ("long_conv_state_space",),
 }
-PositiveInt = Annotated[int, Gt(0)]
-Fraction = Annotated[float, Ge(0), Lt(1)]
 
 
 @dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})
@@ -60,8 +60,8 @@ class ChelaConfig:
     long_conv_window_max: PositiveInt | None = field(default=None, metadata={"neutral": None})
     # wavelet: of each of the two filters that all scales share, as published for pictures
     long_conv_filter: Annotated[int, Ge(2)] = field(default=2, metadata={"neutral": 2})
-    long_conv_soft_threshold: Annotated[float, Ge(0)] = 0.1  # explicit: in initial deviations
-    long_conv_dropout: Fraction = 0.1  # explicit: share of taps dropped in a training step
+    long_conv_soft_threshold: NonNegativeFloat = 0.1  # explicit: in initial deviations
+    long_conv_dropout: Rate = 0.1  # explicit: share of taps dropped in a training step
     ema_dim: PositiveInt = 16  # ema: exponentials per channel, as in Mega
     long_conv_state_space: StateSpaceConfig = field(default_factory=StateSpaceConfig)  # s4d
     branch_widths: tuple[PositiveInt, ...] = (5,)  # short kernels beside the long one
@@ -84,7 +84,7 @@ class ChelaConfig:
     # causal: data: each head of v forgets as z says; all heads share one q and k of qk_dim channels
     attention_decay: AttentionDecay = field(default="none", metadata={"neutral": "none"})
     chunk_size: PositiveInt = 64  # causal attention's tile; speed only
-    dropout: Fraction = 0.0  # on the gated attention; the block drops the mixer's output as well
+    dropout: Rate = 0.0  # on the gated attention; the block drops the mixer's output as well
 
     def __post_init__(self) -> None:
         if not (self.use_short_conv or self.use_long_conv or self.use_attention):
