@@ -115,7 +115,7 @@ def load_run(
     folder = Path(folder)
     run = _Recorded(folder, finished_record(folder), data_dir, classes)
     file = folder / "checkpoints" / BEST
-    return run.loaded(file, lambda form: selected_weights(folder, run.record, form).weights, device)
+    return run.loaded(file, lambda form: selected_weights(folder, run.record, form), device)
 
 
 def from_pretrained(

@@ -218,7 +218,7 @@ def test_a_file_that_is_none_is_one_message(tmp_path: Path) -> None:
 
 def test_an_experiment_does_what_the_overrides_do(tmp_path: Path) -> None:
     given = ["experiment=demo", "schedule=constant", "model.depth=1", "optimizer.lr=0.0031"]
-    text = experiment([*given, "output_dir=elsewhere"], CONFIGS, {"output_dir"}, "from a test")
+    text = experiment([*given, "output_dir=elsewhere"], {"output_dir"}, "from a test")
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "found.yaml").write_text(text)
     assert "elsewhere" not in text
@@ -228,7 +228,7 @@ def test_an_experiment_does_what_the_overrides_do(tmp_path: Path) -> None:
         found = computation(parse(compose("config", ["experiment=found", search_path])))
         assert found == wanted
         with pytest.raises(ConfigError, match="cannot add or delete"):
-            experiment(["+sweep=small_table"], CONFIGS, (), "")
+            experiment(["+sweep=small_table"], (), "")
 
 
 @pytest.mark.training

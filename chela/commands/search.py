@@ -100,5 +100,5 @@ def _show(search: Search, write: str, flags: Sequence[str]) -> None:
             f"The best of {len(search.trials())} trials of the search {search.name}: validation\n"
             f"{search.metric} {best.value:.4f} (trial {best.number}, seed as configured)."
         )
-        write_text(Path(write), experiment(overrides, CONFIGS, search.apart, comment))
+        write_text(Path(write), experiment(overrides, search.apart, comment))
         console.say(f"written to {write}")

@@ -33,8 +33,7 @@ def checked(schema: type[T], values: Mapping[str, Any], path: str) -> T:
     """
     values = keys_of(values, path)
     _refuse_unknown_within(schema, values, path)
-    adapter = pydantic.TypeAdapter(schema)
-    result = validated(lambda: adapter.validate_python(dict(values)), path)
+    result: T = validated(schema, values, path)
     for key, value in values.items():
         if isinstance(value, bool) and not isinstance(getattr(result, key), bool):
             raise ConfigError(f"{joined(path, key)}={str(value).lower()} should be a number")
@@ -85,10 +84,10 @@ def require(values: Mapping[str, Any], names: Iterable[str], path: str) -> None:
         raise ConfigError("\n".join(without))
 
 
-def validated(build: Callable[[], T], path: str) -> T:
-    """What pydantic builds; its errors in the words of a command line."""
+def validated(kind: Any, value: Any, path: str) -> Any:
+    """A value as pydantic takes it for a type; its errors in the words of a command line."""
     try:
-        return build()
+        return pydantic.TypeAdapter(kind).validate_python(value)
     except pydantic.ValidationError as error:
         lines = [_explain(detail, path) for detail in error.errors()]
         raise ConfigError("\n".join(lines)) from error

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from traceback import walk_tb
 from typing import Any
 
 import yaml
@@ -127,7 +127,8 @@ def refuse_override(word: str, several: bool, choices: dict[str, list[str]]) -> 
 
 def while_composing(error: BaseException) -> bool:
     """Whether an exception is Hydra's own, about files and words, and not one of our code."""
-    packages = [_package(each) for each in _frames(error.__traceback__)]
+    names = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
+    packages = [name.partition(".")[0] for name in names]
     ours = [index for index, name in enumerate(packages) if name in ("chela", "tasks", "__main__")]
     return isinstance(error, Exception) and "hydra" in packages[ours[-1] + 1 if ours else 0 :]
 
@@ -283,15 +284,3 @@ def _is_utf8(file: Path) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _frames(trace: TracebackType | None) -> list[TracebackType]:
-    found = []
-    while trace is not None:
-        found.append(trace)
-        trace = trace.tb_next
-    return found
-
-
-def _package(trace: TracebackType) -> str:
-    return str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -36,12 +35,11 @@ def departures(config: RunConfig) -> dict[str, Any] | None:
     return {key: whole.get(key) for key in keys}
 
 
-def experiment(overrides: Sequence[str], configs: Path, apart: Container[str], comment: str) -> str:
+def experiment(overrides: Sequence[str], apart: Container[str], comment: str) -> str:
     """A file for ``configs/experiment/`` that does what the overrides do.
 
     Args:
         overrides: ``group=choice`` and ``key=value``; of one key given twice the last counts.
-        configs: the folder of the configuration, to know its groups.
         apart: keys to leave out.
         comment: a line or more that say where the file is from.
 
@@ -57,7 +55,7 @@ def experiment(overrides: Sequence[str], configs: Path, apart: Container[str], c
             raise ConfigError(f"{override.input_line}: an experiment cannot add or delete")
         if key == EXPERIMENT:
             base = [str(value)]  # by name alone: as a group it would be this file again
-        elif (configs / key).is_dir():
+        elif (CONFIGS / key).is_dir():
             chosen[f"override /{key}"] = str(value)
         elif key not in apart:
             OmegaConf.update(values, key, value)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, cast
 
-import pydantic
 from annotated_types import Ge, Lt
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
@@ -227,7 +226,7 @@ def _model(section: Mapping[str, Any], classes: Mapping[str, type] | None) -> Mo
     require(values, ["name", "mixer"], path="model")
     mixer = component(values.pop("mixer"), "model.mixer", classes)
     given = values.pop("name")  # a tag in W&B, and a part of the run's name
-    name = validated(lambda: pydantic.TypeAdapter(Name).validate_python(given), "model.name")
+    name = validated(Name, given, "model.name")
     backbone = checked(BackboneConfig, values, path="model")
     if not backbone.dropout and not getattr(mixer.config, "dropout", 0.0):
         backbone = replace(backbone, tie_dropout=False)  # of nothing; one model, one id

@@ -1,4 +1,4 @@
-"""What the baselines with a long convolution share: the convolution, and S4's block around it."""
+"""What the mixers with a long convolution share: how it is computed, and S4's block around it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,72 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chela.kernels import long_conv, zero_padding
+from chela.kernels.choice import Implementation
 from chela.kernels.precision import without_autocast
 from chela.layers.basic import Dropout, compute_dtype, linear
-from chela.layers.sequence import own_channels
-from chela.mixers.chela.long_conv import Convolves
+from chela.layers.sequence import own_channels, parts, share
 from chela.mixers.long_kernels import LongKernel, of_channels
 from chela.mixers.over_shares import Shares, convolve_long
 from chela.mixers.stepping import Filter, FilterState, causal_only
 
 
-class Convolving(Convolves):
+class LongConvModule(nn.Module):
+    """What every module with a long convolution shares: how it is computed, how long it may be.
+
+    Args:
+        max_length: the longest batch it is built for.
+    """
+
+    operation = "long_conv"
+    has_triton = True
+    implementation: Implementation = "torch"  # use_kernels sets it
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+
+    def implementation_in(self, dtype: torch.dtype) -> str:
+        """What computes in ``dtype``: the kernels leave float32 and the longest to the FFT."""
+        if self.implementation == "torch":
+            return "torch"
+        found = long_conv.scheme(self.max_length, dtype)
+        return "torch (fft)" if found == "fft" else f"triton ({found})"
+
+    def split_obstacle(self) -> str | None:
+        """Why its tokens cannot be those of several devices, and what to do; None: they can."""
+        return None
+
+    def checked_length(self, s: Tensor) -> int:
+        """The length L of the sequences of which s (B, l, D) is this process's share.
+
+        Raises:
+            ValueError: L exceeds max_length.
+        """
+        if s.shape[1] > share(self.max_length):
+            raise ValueError(
+                f"a batch of length {s.shape[1] * parts()}, but the model was built for max_length="
+                f"{self.max_length}; build it with the task's longest length"
+            )
+        # What is held beyond is padding. No min(): a compiler would go on with a formula.
+        length = s.shape[1] * parts()
+        return length if length <= self.max_length else self.max_length
+
+    def convolved(
+        self, x: Tensor, kernel: Tensor, skip: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """x (B, l, D) with a kernel (directions, d, L), plus skip (d,) times x, plus bias (d,).
+
+        d are the channels of this process, ``own_channels``.
+        """
+
+        def convolve(x: Tensor) -> Tensor:
+            y = long_conv.convolve(x, kernel, skip, implementation=self.implementation)
+            return y if bias is None else y + bias.to(y.dtype)
+
+        return convolve_long(x, kernel.shape[-1], convolve)
+
+
+class LongConvMixer(LongConvModule):
     """A mixer with one long convolution."""
 
     def convolve(self, h: Tensor, kernel: LongKernel, skip: Tensor | None) -> Tensor:
@@ -31,12 +87,7 @@ class Convolving(Convolves):
         length, mine = self.checked_length(h), own_channels(h.shape[-1])
         with without_autocast(h):
             taps = kernel(length, mine)  # (directions, D, L)
-        beside = None if skip is None else of_channels(skip, mine)
-
-        def convolve(x: Tensor) -> Tensor:
-            return long_conv.convolve(x, taps, beside, implementation=self.implementation)
-
-        return convolve_long(h, length, convolve)
+        return self.convolved(h, taps, None if skip is None else of_channels(skip, mine))
 
     def filter(self, kernel: LongKernel, skip: Tensor | None) -> Filter:
         """``convolve`` a token at a time."""
@@ -51,7 +102,7 @@ class Convolving(Convolves):
             return Filter(taps, modes=modes)
 
 
-class GatedConvolution(Convolving):
+class GatedConvolution(LongConvMixer):
     """S4's block: glu(dropout(gelu(conv(x) + skip * x)) W), channels mix behind the convolution.
 
     Args:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from chela.kernels import valid_mask, zero_padding
 from chela.kernels.precision import without_autocast
 from chela.layers.basic import Dropout, Rate, compute_dtype, linear
-from chela.mixers.convolving import Convolving
+from chela.mixers.convolving import LongConvMixer
 from chela.mixers.long_kernels import EMAKernel
 from chela.mixers.positions import turns
 from chela.mixers.stepping import NO_END, FilterState, KeyValues, causal_only, token_counts
@@ -66,7 +66,7 @@ class MegaState(NamedTuple):
     cache: KeyValues  # of all tokens, or of those of the latest chunk
 
 
-class MegaMixer(Convolving):
+class MegaMixer(LongConvMixer):
     """EMA and gated attention, without the norm before it and the residual around it.
 
     The mix with x is exact with post-norm, where the residual is the mixer's input; with pre-norm

@@ -30,8 +30,6 @@ from chela.training.module import TrainingModule
 from chela.training.optim import build_optimizer
 from tasks.base import Task, TaskSpec
 
-PLAIN = Engine()  # on a CPU, whatever the configuration asks for
-
 
 def inductor_options() -> dict[str, Any]:
     """What Inductor is told wherever this project compiles for training.

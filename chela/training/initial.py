@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 
 from chela.errors import RunError, suggestion
 from chela.records.record import FILE
+from chela.training.checkpoints import BEST
 from chela.training.selected import differences, finished_record, selected_weights
 
 
@@ -53,20 +55,20 @@ def load_initial(model: nn.Module, output_dir: Path, name: str, seed: int) -> di
         RunError: see ``find_initial``; or its weights cannot be read, are not those it selected, or
             are for another model.
     """
-    record = find_initial(output_dir, name, seed)
+    record, folder = find_initial(output_dir, name, seed), output_dir / name / f"seed{seed}"
     with _named(name):
-        selected = selected_weights(output_dir / name / f"seed{seed}", record, model)
-        if wrong := differences(model, selected.weights):
+        weights = selected_weights(folder, record, model)
+        if wrong := differences(model, weights):
             raise RunError(
                 f"its weights are for another model; set the same sizes as it has:\n{wrong}"
             )
-    model.load_state_dict(selected.weights)
+    model.load_state_dict(weights)
     return {
         "run_id": record["run_id"],
         "task": record["data"]["task"],
         "data_fingerprint": record["data"]["fingerprint"],
-        "step": selected.step,
-        "sha256": selected.sha256,
+        "step": record["best"]["step"],
+        "sha256": hashlib.sha256((folder / "checkpoints" / BEST).read_bytes()).hexdigest(),
     }
 
 

@@ -17,7 +17,6 @@ from chela.config.schema import RunConfig
 from chela.layers.basic import compute_dtype
 from chela.layers.processes import processes
 from chela.layers.sequence import replicas
-from chela.model import Unread
 from chela.objectives.base import Answers, Means, Objective
 from chela.training.augmentation import Mixed
 from chela.training.distributed import add_up_gradients, refuse_apart, total
@@ -88,15 +87,6 @@ class TrainingModule(L.LightningModule):
         """What hands out the batches of training."""
         return cast("TrainLoader", self.trainer.train_dataloader)
 
-    def forward(self, values: Tensor, lengths: Tensor | None, *places: Tensor) -> Tensor:
-        """The model's logits of a batch (B, L) or of pairs (B, 2, L); lengths None: not padded."""
-        return self.model(values, lengths, *places)
-
-    def unread(self, values: Tensor, lengths: Tensor | None, *places: Tensor) -> Unread:
-        """The same, before the last linear map."""
-        unread: Unread = self.model.unread(values, lengths, *places)  # type: ignore[operator]
-        return unread
-
     def on_train_start(self) -> None:
         """Where steps are graphs: record them, as far as it is known which there will be."""
         if not self.graph:
@@ -160,12 +150,10 @@ class TrainingModule(L.LightningModule):
         optimizer_closure()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Add a batch to the validation metrics."""
+        """Add a batch to the metrics of the pass."""
         self.evaluation.add(batch, batch_index, self._graphs)
 
-    def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Add a batch to the test metrics."""
-        self.evaluation.add(batch, batch_index, self._graphs)
+    test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         """Hand the validation metrics to the callbacks, if they are of one model.
@@ -315,4 +303,4 @@ class TrainingModule(L.LightningModule):
 
     def _ask(self, batch: Batch | Mixed) -> tuple[Answers, Tensor]:
         lengths = batch.lengths if self.padded else None  # without, nothing needs a mask
-        return self.objective.ask(self, batch.values, lengths, batch.targets)
+        return self.objective.ask(self.model, batch.values, lengths, batch.targets)

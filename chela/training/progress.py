@@ -71,8 +71,10 @@ class TrainingProgress(ProgressBar):
         """Draw the bar, at the step where the run is; say what comes before that step."""
         self._last_line = self._began = time.monotonic()
         self._first_step = trainer.global_step
-        widths = _recorded_widths(module)
-        records = f"records {widths} widths of batches" if widths > 1 else None
+        records = None
+        if isinstance(module, TrainingModule) and module.graph:
+            widths = len(module.loader.first_of_widths)
+            records = f"records {widths} widths of batches" if widths > 1 else None
         if not self.console.is_terminal:
             if records:
                 self._line(trainer, records)
@@ -151,10 +153,3 @@ class TrainingProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def _recorded_widths(module: L.LightningModule) -> int:
-    """How many graphs are recorded before the first step; 0 where that is not foreseen."""
-    if isinstance(module, TrainingModule) and module.graph:
-        return len(module.loader.first_of_widths)
-    return 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +16,6 @@ from chela.training.checkpoints import BEST, read_checkpoint
 PREFIX = "model."  # of the weights' names, in a checkpoint and in a model of transformers
 BESIDES = 2**24  # bytes of a file beside its weights, at most
 SHOWN = 5  # weights that do not fit; more would hide the first
-
-
-@dataclass(frozen=True)
-class Selected:
-    """Weights of the best validation."""
-
-    weights: dict[str, Tensor]  # on the CPU, by their names in the model
-    step: int
-    sha256: str  # of the file
 
 
 def finished_record(folder: Path) -> dict[str, Any]:
@@ -53,8 +42,8 @@ def finished_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def selected_weights(folder: Path, record: dict[str, Any], model: nn.Module) -> Selected:
-    """The weights that the run in ``folder`` has tested.
+def selected_weights(folder: Path, record: dict[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """The weights that the run in ``folder`` has tested, on the CPU, by their names in the model.
 
     Args:
         folder: of the run.
@@ -72,17 +61,16 @@ def selected_weights(folder: Path, record: dict[str, Any], model: nn.Module) -> 
         )
     content = read_checkpoint(file, largest(model))
     found, stored = content["global_step"], content.get("state_dict")
-    weights = {
-        key.removeprefix(PREFIX): value
-        for key, value in (stored.items() if isinstance(stored, dict) else ())
-        if isinstance(key, str) and key.startswith(PREFIX) and _is_plain(value)
-    }
     if found != step:
         raise RunError(
             f"{file} has the weights of step {found}, but its record selected step {step}.\n"
             "  try: run it anew with resume=false"
         )
-    return Selected(weights, step, hashlib.sha256(file.read_bytes()).hexdigest())
+    return {
+        key.removeprefix(PREFIX): value
+        for key, value in (stored.items() if isinstance(stored, dict) else ())
+        if isinstance(key, str) and key.startswith(PREFIX) and _is_plain(value)
+    }
 
 
 def largest(model: nn.Module) -> int:

@@ -137,8 +137,3 @@ def test_bfloat16_is_normalised_in_float32():
         exact = make_norm(name, 5).double()(x.double(), None)
         assert y.dtype == torch.bfloat16
         assert (y.double() - exact).norm() < 4e-3 * exact.norm()
-
-
-def test_an_unknown_norm_names_the_choices():
-    with pytest.raises(ValueError, match="choose one of layer, rms, batch, scale"):
-        make_norm("group", 5)

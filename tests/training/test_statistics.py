@@ -10,6 +10,7 @@ from chela.config.schema import parse
 from chela.layers.norms import BatchNorm
 from chela.training import build, statistics
 from chela.training.data import DataModule
+from chela.training.engine import Engine
 from chela.training.folder import RunFolder
 from tests.training.test_resume import assert_resumes, contents
 
@@ -38,10 +39,10 @@ def trained(config, *callbacks: Callback):
     task = build.build_task(checked)
     task.prepare_data()
     task.setup()
-    data = DataModule(task, checked.trainer, build.PLAIN, checked.seed, 12)
-    module = build.build_module(checked, task.spec, build.PLAIN, 12, task.is_padded)
+    data = DataModule(task, checked.trainer, Engine(), checked.seed, 12)
+    module = build.build_module(checked, task.spec, Engine(), 12, task.is_padded)
     folder = RunFolder(checked).path
-    trainer = build.build_trainer(checked.trainer, build.PLAIN, folder, 12, 5, callbacks)
+    trainer = build.build_trainer(checked.trainer, Engine(), folder, 12, 5, callbacks)
     trainer.fit(module, datamodule=data)
     return module, data
 

@@ -10,10 +10,10 @@ from pydantic import NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from chela.layers.basic import Rate
-from chela.mixers.chela.linear_attention import AttentionDecay, HeadNorm, QueryKeyNorm
-from chela.mixers.chela.long_conv import BranchNorm
-from chela.mixers.chela.query_key import FeatureMap
 from chela.mixers.state_space import StateSpaceConfig
+
+BranchNorm = Literal["none", "batch"]
+FeatureMap = Literal["silu", "identity", "elu1", "relu"]
 
 # What a part's choices have to be where it is left out: they would do nothing, and be in the id.
 WITHOUT: dict[str, dict[str, str | bool]] = {
@@ -73,8 +73,9 @@ class ChelaConfig:
     num_heads: PositiveInt = 1  # one head has the largest state for its parameters, as in Mega
     feature_map: FeatureMap = "silu"  # on the shared projection, before q's and k's affine maps
     # l2: queries and keys of unit length per head, so that none is heard louder than another
-    qk_norm: QueryKeyNorm = field(default="none", metadata={"neutral": "none"})
-    head_norm: HeadNorm = "rms"  # what a softmax's denominator would do: outputs of one size
+    qk_norm: Literal["none", "l2"] = field(default="none", metadata={"neutral": "none"})
+    # what a softmax's denominator would do: outputs of one size
+    head_norm: Literal["rms", "layer", "none"] = "rms"
     gate: Literal["silu", "mega", "none"] = "silu"  # mega: reset and update gates, a matrix more
     # The convolutions' own way to the residual stream, so that attention cannot silence them:
     # without one, a seed of three failed on Text (docs/tried.md).
@@ -82,7 +83,7 @@ class ChelaConfig:
     # causal: a token's key is of the one before it: a query reads what came after tokens like it
     key_shift: bool = field(default=False, metadata={"neutral": False})
     # causal: data: each head of v forgets as z says; all heads share one q and k of qk_dim channels
-    attention_decay: AttentionDecay = field(default="none", metadata={"neutral": "none"})
+    attention_decay: Literal["none", "data"] = field(default="none", metadata={"neutral": "none"})
     chunk_size: PositiveInt = 64  # causal attention's tile; speed only
     dropout: Rate = 0.0  # on the gated attention; the block drops the mixer's output as well
 

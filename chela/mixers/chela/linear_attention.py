@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,11 @@ from chela.kernels import linear_attention
 from chela.kernels.choice import Implementation
 from chela.kernels.precision import accumulation_dtype, without_autocast
 from chela.layers.norms import RMSNorm, make_norm
-from chela.mixers.chela.query_key import FeatureMap, QueryKey
+from chela.mixers.chela.choices import ChelaConfig
+from chela.mixers.chela.query_key import QueryKey
 from chela.mixers.over_shares import Shares, before, bidirectional_attention, causal_attention
 from chela.mixers.stepping import causal_only, recent
 
-HeadNorm = Literal["rms", "layer", "none"]
-AttentionDecay = Literal["none", "data"]
-QueryKeyNorm = Literal["none", "l2"]
 Attended = tuple[Tensor, Tensor | None]  # the output, and the state behind it, if there is one
 EPS = 1e-6  # added to a squared length
 HALF_LIVES = (16, 4096)  # tokens, between which the heads' memories begin
@@ -70,19 +68,11 @@ class LinearAttention(nn.Module):
 
     Args:
         dim: channels of z.
-        qk_dim: channels of q and of k over all heads; with a decay, of the one that all share.
         v_dim: channels of v over all heads.
-        num_heads: heads H, each with a state of (qk_dim / H) x (v_dim / H), with a decay of
-            qk_dim x (v_dim / H).
-        feature_map: on the projection that q and k share.
-        head_norm: over the channels of each head, with gains that all heads share.
         causal: tokens attend to the past only, chunk by chunk.
-        chunk_size: tokens per chunk, for speed alone.
-        key_shift: a token's key is the one of the token before, and zero at the first: a query
-            that is like an earlier token reads what came after it.
-        decay: data: heads of v with a ``Decay`` each share one head of q and k, as in Mamba-2.
-        qk_norm: l2: q and k are divided by their lengths, per head, as in DeltaNet (Yang et al.
-            2024, arXiv 2406.06484).
+        config: the mixer's choices. Each of H heads has a state of (qk_dim / H) x (v_dim / H);
+            with a decay, as in Mamba-2, heads of v share one of q and k: qk_dim x (v_dim / H).
+            Lengths are divided out as in DeltaNet (Yang et al. 2024, arXiv 2406.06484).
 
     Raises:
         ValueError: the heads do not divide qk_dim or v_dim, or what looks back is not causal.
@@ -92,23 +82,12 @@ class LinearAttention(nn.Module):
     has_triton = True
     implementation: Implementation = "torch"  # use_kernels sets it
 
-    def __init__(
-        self,
-        dim: int,
-        qk_dim: int,
-        v_dim: int,
-        num_heads: int,
-        feature_map: FeatureMap,
-        head_norm: HeadNorm,
-        causal: bool,
-        chunk_size: int,
-        key_shift: bool = False,
-        decay: AttentionDecay = "none",
-        qk_norm: QueryKeyNorm = "none",
-    ) -> None:
+    def __init__(self, dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> None:
         super().__init__()
-        _only_causal(causal, key_shift, decay)
-        self.qk_heads = num_heads if decay == "none" else 1
+        if not causal:
+            _refuse_looking_back(config)
+        qk_dim, num_heads, forgets = config.qk_dim, config.num_heads, config.attention_decay
+        self.qk_heads = num_heads if forgets == "none" else 1
         for name, size, heads in (("qk_dim", qk_dim, self.qk_heads), ("v_dim", v_dim, num_heads)):
             if size % heads:
                 raise ValueError(
@@ -116,14 +95,11 @@ class LinearAttention(nn.Module):
                     f"set {name}={-(-size // num_heads) * num_heads}, or another num_heads"
                 )
         self.num_heads, self.qk_dim, self.v_dim = num_heads, qk_dim, v_dim
-        self.causal = causal
-        self.chunk_size = chunk_size
-        self.key_shift = key_shift
-        self.qk_norm = qk_norm
-        self.decay = None if decay == "none" else Decay(dim, num_heads)
-        self.query_key = QueryKey(dim, qk_dim, feature_map)
-        head_dim = v_dim // num_heads
-        self.head_norm = None if head_norm == "none" else make_norm(head_norm, head_dim)
+        self.causal, self.config = causal, config
+        self.decay = None if forgets == "none" else Decay(dim, num_heads)
+        self.query_key = QueryKey(dim, qk_dim, config.feature_map)
+        norm, head_dim = config.head_norm, v_dim // num_heads
+        self.head_norm = None if norm == "none" else make_norm(norm, head_dim)
 
     def kernel_obstacle(self) -> str | None:
         """Why the kernels cannot serve these heads; None where they can."""
@@ -136,7 +112,7 @@ class LinearAttention(nn.Module):
     def least_exchange(self, shares: Shares) -> int:
         """Bytes that the devices of ``shares`` send at least, forward."""
         states = shares.states(self.qk_dim * self.v_dim // self.qk_heads, self.causal)
-        return states + shares.halos(2, self.qk_dim) if self.key_shift else states
+        return states + shares.halos(2, self.qk_dim) if self.config.key_shift else states
 
     def forward(
         self, z: Tensor, v: Tensor, gate: Tensor | None = None, lengths: Tensor | None = None
@@ -160,7 +136,8 @@ class LinearAttention(nn.Module):
         """``forward``, and the state behind each true length."""
         causal_only(self)
         o, products, k = self._attended(z, v, gate, self._over(lengths))
-        return o, AttentionState(products, recent(k, lengths, 1) if self.key_shift else None)
+        latest = recent(k, lengths, 1) if self.config.key_shift else None
+        return o, AttentionState(products, latest)
 
     def step(
         self, z: Tensor, v: Tensor, gate: Tensor | None, state: AttentionState
@@ -175,13 +152,13 @@ class LinearAttention(nn.Module):
             return o[:, None], products
 
         o, products, k = self._attended(z, v, gate, attend, state.key)
-        return o, AttentionState(products, k if self.key_shift else None)
+        return o, AttentionState(products, k if self.config.key_shift else None)
 
     def _over(self, lengths: Tensor | None) -> Callable[..., Attended]:
         """Attention to whole sequences."""
         how: dict[str, Any] = {"lengths": lengths, "implementation": self.implementation}
         if self.causal:
-            return partial(causal_attention, chunk_size=self.chunk_size, **how)
+            return partial(causal_attention, chunk_size=self.config.chunk_size, **how)
         return lambda q, k, v, **more: (bidirectional_attention(q, k, v, **how, **more), None)
 
     def _attended(
@@ -203,12 +180,12 @@ class LinearAttention(nn.Module):
         """
         q, own = self.query_key(z)  # (B, L, qk_dim)
         k = own
-        if self.key_shift:
+        if self.config.key_shift:
             k = before(own) if key is None else key.to(own.dtype)
         heads = (self.qk_heads, self.qk_heads, self.num_heads)
         q, k, v = (x.unflatten(-1, (n, -1)) for x, n in zip((q, k, v), heads, strict=True))
         g = None if gate is None else gate.unflatten(-1, (self.num_heads, -1))  # (B, L, H, d)
-        if self.qk_norm == "l2":
+        if self.config.qk_norm == "l2":
             q, k = _of_unit_length(q), _of_unit_length(k)
         more = {} if self.decay is None else {"log_decay": self.decay(z)}
         if self.head_norm is None or isinstance(self.head_norm, RMSNorm):
@@ -231,10 +208,11 @@ def _of_unit_length(x: Tensor) -> Tensor:
     return (wide * (wide.square().sum(-1, keepdim=True) + EPS).rsqrt()).to(x.dtype)
 
 
-def _only_causal(causal: bool, key_shift: bool, decay: AttentionDecay) -> None:
-    if causal:
-        return
-    for choice, off in ((key_shift, "key_shift=false"), (decay != "none", "attention_decay=none")):
+def _refuse_looking_back(config: ChelaConfig) -> None:
+    for choice, off in (
+        (config.key_shift, "key_shift=false"),
+        (config.attention_decay != "none", "attention_decay=none"),
+    ):
         if choice:
             raise ValueError(
                 f"a bidirectional model takes {off} only, since the choice is about what came "

@@ -9,22 +9,20 @@ is our definition). Without BatchNorm the sum is taken before convolving in trai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chela.kernels import long_conv
-from chela.kernels.choice import Implementation
 from chela.kernels.precision import without_autocast
 from chela.layers.norms import BatchNorm
-from chela.layers.sequence import own_channels, parts, share
+from chela.layers.sequence import own_channels
+from chela.mixers.chela.choices import BranchNorm
+from chela.mixers.convolving import LongConvModule
 from chela.mixers.long_kernels import LongKernel, of_channels
-from chela.mixers.over_shares import Shares, convolve_long, convolve_short, short_obstacle
+from chela.mixers.over_shares import Shares, convolve_short, short_obstacle
 from chela.mixers.stepping import Filter, FilterState, Modes, causal_only
-
-BranchNorm = Literal["none", "batch"]
 
 
 class ChannelScale(nn.Module):
@@ -43,49 +41,7 @@ class ChannelScale(nn.Module):
         return self.weight, None
 
 
-class Convolves(nn.Module):
-    """What every module with a long convolution shares: how it is computed, how long it may be.
-
-    Args:
-        max_length: the longest batch it is built for.
-    """
-
-    operation = "long_conv"
-    has_triton = True
-    implementation: Implementation = "torch"  # use_kernels sets it
-
-    def __init__(self, max_length: int) -> None:
-        super().__init__()
-        self.max_length = max_length
-
-    def implementation_in(self, dtype: torch.dtype) -> str:
-        """What computes in ``dtype``: the kernels leave float32 and the longest to the FFT."""
-        if self.implementation == "torch":
-            return "torch"
-        found = long_conv.scheme(self.max_length, dtype)
-        return "torch (fft)" if found == "fft" else f"triton ({found})"
-
-    def split_obstacle(self) -> str | None:
-        """Why its tokens cannot be those of several devices, and what to do; None: they can."""
-        return None
-
-    def checked_length(self, s: Tensor) -> int:
-        """The length L of the sequences of which s (B, l, D) is this process's share.
-
-        Raises:
-            ValueError: L exceeds max_length.
-        """
-        if s.shape[1] > share(self.max_length):
-            raise ValueError(
-                f"a batch of length {s.shape[1] * parts()}, but the model was built for max_length="
-                f"{self.max_length}; build it with the task's longest length"
-            )
-        # What is held beyond is padding. No min(): a compiler would go on with a formula.
-        length = s.shape[1] * parts()
-        return length if length <= self.max_length else self.max_length
-
-
-class LongStage(Convolves):
+class LongStage(LongConvModule):
     """What both forms of the stage share: how it goes on a token at a time."""
 
     causal: bool
@@ -160,7 +116,8 @@ class LongConv(LongStage):
             return self.unmerged(s, mask)
         length = self.checked_length(s)
         mine = own_channels(s.shape[-1])
-        return _convolve(s, *self.merged(length, mine), self.implementation)
+        kernel, bias = self.merged(length, mine)
+        return self.convolved(s, kernel, bias=bias)
 
     def split_obstacle(self) -> str | None:
         """Why its tokens cannot be those of several devices, and what to do; None: they can."""
@@ -182,10 +139,9 @@ class LongConv(LongStage):
         length, mine = self.checked_length(s), own_channels(s.shape[-1])
         with without_autocast(s):
             long = self.kernel(length, mine)
-        how = self.implementation
-        outputs = [_convolve(s, long, None, how)]
+        outputs = [self.convolved(s, long)]
         outputs += [
-            convolve_short(s, taps, causal=self.causal, implementation=how)
+            convolve_short(s, taps, causal=self.causal, implementation=self.implementation)
             for taps in self.branches
         ]
         z = s * self.skip.to(s.dtype)
@@ -271,20 +227,8 @@ class FoldedLongConv(LongStage):
         length, mine = self.checked_length(s), own_channels(s.shape[-1])
         kernel = of_channels(self.kernel, mine, 1)[..., :length]
         bias = None if self.bias is None else of_channels(self.bias, mine)
-        return _convolve(s, kernel, bias, self.implementation)
+        return self.convolved(s, kernel, bias=bias)
 
     def filter(self) -> Filter:
         """The stage, as it is applied to one token: all taps of its kernel."""
         return Filter(self.kernel[0], self.bias)
-
-
-def _convolve(
-    s: Tensor, kernel: Tensor, bias: Tensor | None, implementation: Implementation
-) -> Tensor:
-    """z (B, l, D) of s (B, l, D) with the kernel and the bias of ``own_channels``."""
-
-    def convolve(s: Tensor) -> Tensor:
-        z = long_conv.convolve(s, kernel, implementation=implementation)
-        return z if bias is None else z + bias.to(z.dtype)
-
-    return convolve_long(s, kernel.shape[-1], convolve)

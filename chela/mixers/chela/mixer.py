@@ -97,7 +97,9 @@ class ChelaMixer(nn.Module):
             branches = config.branch_widths, config.branch_norm
             self.long_conv = LongConv(kernel, dim, causal, *branches)
         self.value = linear(dim, v_dim)
-        self.attention = _attention(dim, v_dim, causal, config) if config.use_attention else None
+        self.attention = (
+            LinearAttention(dim, v_dim, causal, config) if config.use_attention else None
+        )
         self.gate = GATES[config.gate](dim, v_dim, config.dropout)
         self.path = None if config.conv_path == "none" else PATHS[config.conv_path](dim)
 
@@ -232,22 +234,6 @@ class ChelaMixer(nn.Module):
         """Turn the long stage into one constant kernel, for inference; in place."""
         if isinstance(self.long_conv, LongConv):
             self.long_conv = self.long_conv.fold()
-
-
-def _attention(dim: int, v_dim: int, causal: bool, config: ChelaConfig) -> LinearAttention:
-    return LinearAttention(
-        dim,
-        config.qk_dim,
-        v_dim,
-        config.num_heads,
-        config.feature_map,
-        config.head_norm,
-        causal,
-        config.chunk_size,
-        config.key_shift,
-        config.attention_decay,
-        config.qk_norm,
-    )
 
 
 def _long_kernel(dim: int, max_length: int, directions: int, config: ChelaConfig) -> LongKernel:

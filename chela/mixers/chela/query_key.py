@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +12,7 @@ from chela.kernels import query_key
 from chela.kernels.choice import Implementation
 from chela.kernels.tokens import drawback, obstacle
 from chela.layers.basic import compute_dtype, linear
-
-FeatureMap = Literal["silu", "identity", "elu1", "relu"]
+from chela.mixers.chela.choices import FeatureMap
 
 
 class QueryKey(nn.Module):
