@@ -11,11 +11,12 @@ from datasets import Dataset
 
 from tasks.definition import Definition
 from tasks.errors import DataError
+from tasks.fit import misfit
 from tasks.loader import Batch, EvalLoader
 from tasks.samples import Samples
 from tasks.spec import PROTOCOLS, Protocol, TaskSpec
 from tasks.storage.meta import Meta
-from tasks.storage.store import Prepared, Recipe, load, prepare
+from tasks.storage.store import SPLITS, Prepared, Recipe, load, prepare
 
 __all__ = ["PROTOCOLS", "Batch", "Protocol", "Task", "TaskSpec"]
 
@@ -148,14 +149,19 @@ class Task(Definition):
         """Open the prepared data.
 
         Raises:
-            DataError: they are not there, or not whole.
+            DataError: they are not there, not whole, or not what ``spec`` says.
         """
         if self._prepared is None:
             if not self.folder.exists():
                 raise self._not_prepared()
             prepared = load(self.folder)
             self._refuse_others(prepared.meta)
-            self._prepared = prepared
+            self._prepared = prepared  # which ``spec`` may ask
+            try:
+                self._refuse_misfits(prepared)
+            except DataError:
+                self._prepared = None
+                raise
 
     def batches(self, split: str, size: int) -> EvalLoader:
         """A stored split in order, nothing dropped, as a model takes it; read from disk."""
@@ -177,6 +183,19 @@ class Task(Definition):
                 f"({found.fingerprint[:12]} now, {self._expected['fingerprint'][:12]} then).\n"
                 "  try: data_dir=<the folder that the run had them in>"
             )
+
+    def _refuse_misfits(self, prepared: Prepared) -> None:
+        for name in SPLITS:
+            if name not in prepared.splits:
+                continue
+            found = misfit(prepared.splits[name], self.spec, self.encoding, not self.endless)
+            if found is not None:
+                row, what = found
+                raise DataError(
+                    f"{self.name} is not what its spec says: row {row} of {name} has {what}.\n"
+                    f"  try: put {type(self).__name__}.spec or the source right, "
+                    f"and delete {self.folder}"
+                )
 
     def _not_prepared(self) -> DataError:
         relative = "" if self.data_dir.is_absolute() else f" (it is relative to {Path.cwd()})"

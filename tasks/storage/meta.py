@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
+from tasks.errors import DataError
 from tasks.storage.rows import Rows
 
 CHECKSUM = "checksum"  # the key of the file's own
@@ -145,8 +146,11 @@ class SplitCounts:
         """Count some rows.
 
         Raises:
-            ValueError: a label is negative.
+            DataError: a label is negative.
         """
+        if rows.labels.min(initial=0) < 0:
+            row = int(np.argmax(rows.labels < 0))
+            raise DataError(f"row {self.rows + row} has the label {rows.labels[row]}, below 0")
         lengths = rows.lengths
         arrays = {"values": rows.values, "lengths": lengths, "labels": rows.labels}
         if rows.targets is not None:
