@@ -23,6 +23,9 @@ if not torch.cuda.is_available():
     # Kernels then run interpreted; Triton reads this when it is imported, which hydra's and
     # lightning's imports may bring about.
     os.environ["TRITON_INTERPRET"] = "1"
+    from tests.interpreter import hasten
+
+    hasten()
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
