@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import itertools
 import re
+import struct
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,20 +58,42 @@ WRITES_UNIFORM = re.compile("U|S2UR|R2UR|CS2UR|REDUX|VOTE")
 UNIFORM = re.compile(r"(g?desc\[)?\bUR(\d+)")
 
 
-def unwritten(cubin: bytes) -> list[str]:
+def code_of(cubin: bytes) -> bytes:
+    """The instructions of a program, from the sections of its ELF file."""
+    (table,) = struct.unpack_from("<Q", cubin, 40)
+    size, count, names = struct.unpack_from("<3H", cubin, 58)
+    sections = [struct.unpack_from("<2I4Q", cubin, table + size * place) for place in range(count)]
+    return b"".join(
+        cubin[start : start + length]
+        for name, _, _, _, start, length in sections
+        if cubin.startswith(b".text.", sections[names][4] + name)
+    )
+
+
+def instructions(cubins: list[bytes]) -> Iterator[list[tuple[str, str]]]:
+    """Operation and operands of each program, by one start of a tool that begins for long."""
+    codes = [code_of(cubin) for cubin in cubins]
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(b"".join(codes))
+        file.flush()
+        command = [knobs.nvidia.nvdisasm.path, "-b", "SM90a", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = INSTRUCTION.findall(text)
+    assert 16 * len(found) == sum(map(len, codes))  # bytes
+    rest = iter(found)
+    for code in codes:
+        yield list(itertools.islice(rest, len(code) // 16))
+
+
+def unwritten(program: list[tuple[str, str]]) -> list[str]:
     """Instructions that read a uniform register which none before them has written.
 
     Where two tiles of different swizzles take turns in the same shared memory, ptxas 12.8 forgets
     the address of the second: its products then read what is anywhere, or end the program.
     """
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [knobs.nvidia.nvdisasm.path, "-c", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     written: set[int] = set()
     found = []
-    for operation, operands in INSTRUCTION.findall(text):
+    for operation, operands in program:
         reads, writes = set(), set()
         for place, operand in enumerate(operands.split(",")):
             for kind, number in UNIFORM.findall(operand):
@@ -86,16 +111,29 @@ def unwritten(cubin: bytes) -> list[str]:
     return found
 
 
-def compile_instead(kernel: JITFunction, grid: Any) -> Any:
-    def launch(*arguments: Any, **options: Any) -> None:
-        compiled = kernel.warmup(*arguments, grid=grid, **options)
-        assert len(compiled.asm["cubin"]) > 0
-        assert compiled.metadata.shared <= SHARED_MEMORY, kernel.__name__
-        assert fenced(compiled.asm["ptx"]), f"{kernel.__name__}: no fence before wgmma"
-        assert not unwritten(compiled.asm["cubin"]), kernel.__name__
-        print(kernel.__name__)
+def compile_launches_of(main: Callable[[], None]) -> None:
+    """Let ``main`` launch kernels, none of which runs; each is compiled, looked at, and named.
 
-    return launch
+    Raises:
+        AssertionError: a program that a Hopper GPU could not run, or would not run right.
+    """
+    compiled: list[tuple[str, bytes]] = []
+    driver.set_active(Hopper())
+    JITFunction.__getitem__ = lambda kernel, _: partial(compile_instead, kernel, compiled)
+    main()
+    names, cubins = zip(*compiled, strict=True)
+    for name, program in zip(names, instructions(list(cubins)), strict=True):
+        assert not unwritten(program), name
+        print(name)
+
+
+def compile_instead(
+    kernel: JITFunction, compiled: list[tuple[str, bytes]], *arguments: Any, **options: Any
+) -> None:
+    made = kernel.warmup(*arguments, grid=(1,), **options)
+    assert made.metadata.shared <= SHARED_MEMORY, kernel.__name__
+    assert fenced(made.asm["ptx"]), f"{kernel.__name__}: no fence before wgmma"
+    compiled.append((kernel.__name__, made.asm["cubin"]))
 
 
 def forgets(
@@ -116,8 +154,6 @@ def forgets(
 
 
 def main() -> None:
-    driver.set_active(Hopper())
-    JITFunction.__getitem__ = compile_instead
     everything = [(torch.bfloat16, 64, 32, True), (torch.float32, 16, 24, False)]
     for (dtype, dk, dv, full), causal in itertools.product(everything, (True, False)):
         q, k = (torch.zeros(1, 1100, 2, dk, dtype=dtype) for _ in range(2))
@@ -140,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compile_launches_of(main)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from compile_for_hopper import Hopper, compile_instead
-from triton.runtime.driver import driver
-from triton.runtime.jit import JITFunction
+from compile_for_hopper import compile_launches_of
 
 from chela.kernels.long_conv import deep, monarch
 
@@ -21,8 +19,6 @@ def both_directions(batch: int, length: int, dim: int, directions: int) -> None:
 
 
 def main() -> None:
-    driver.set_active(Hopper())
-    JITFunction.__getitem__ = compile_instead
     both_directions(1, 64, 40, 2)
     both_directions(1, 1024, 320, 2)
     both_directions(1, 4096, 128, 2)
@@ -32,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compile_launches_of(main)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from compile_for_hopper import Hopper, compile_instead
-from triton.runtime.driver import driver
-from triton.runtime.jit import JITFunction
+from compile_for_hopper import compile_launches_of
 
 from chela.kernels.exponentials import fused as exponentials
 from chela.kernels.linear_attention import epilogue
@@ -65,8 +63,6 @@ def heads(dim: int, dtype: torch.dtype) -> None:
 
 
 def main() -> None:
-    driver.set_active(Hopper())
-    JITFunction.__getitem__ = compile_instead
     mlp("glu", 128, 256, BF16, 0.1)
     mlp("glu", 128, 256, BF16, 0.1, tied=True)
     mlp("gate", 512, 512, BF16, 0.0)
@@ -84,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    compile_launches_of(main)
