@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from chela.bench.lines import draw_lines
 from chela.bench.measure import now
-from chela.bench.words import count, counts, machine, parser_of, refuse_model
+from chela.bench.words import count, counts, device_of, machine, parser_of, refuse_model
 from chela.config.schema import ModelConfig, compose_run
 from chela.disk import given_folder
 from chela.errors import RunError
@@ -193,10 +193,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=given_folder, default=Path("outputs/generation"))
     options, overrides = parser.parse_known_args(arguments)
     refuse_model(overrides, "--models <some of them>")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise RunError("torch finds no GPU.\n  try: --device cpu")
     facts = (
-        f"{machine(torch.device(options.device))}, {date.today()}; "
+        f"{machine(device_of(options.device))}, {date.today()}; "
         f"{options.batch} at a time, {options.tokens} new tokens; "
         f"`{' '.join(['chela bench-generation', *arguments])}`"
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from chela.bench import kernel_cases
 from chela.bench.measure import HEADER, Case, Result, Shape, copy_bandwidth, draw, measure
-from chela.bench.words import parser_of
+from chela.bench.words import device_of, parser_of, shape
 from chela.kernels import choose
 from chela.kernels.choice import Asked, use_kernels
 from chela.mixers import ChelaConfig, ChelaMixer
@@ -124,15 +124,17 @@ REGISTRY = [
 ]
 
 
-def all_cases(sizes: Sequence[str], plot: bool, device: torch.device) -> Iterator[Case]:
+def all_cases(
+    sizes: Sequence[tuple[int, int, int]], plot: bool, device: torch.device
+) -> Iterator[Case]:
     """Every implementation of every operation, the implementations of a shape side by side."""
     for operation in REGISTRY:
         if plot and not operation.plotted:
             continue
-        for size in sizes or (LENGTHS if plot else operation.sizes):
-            batch, length, channels = (int(number) for number in size.split("x"))
+        usual = map(shape, LENGTHS if plot else operation.sizes)
+        for size in sizes or usual:
             for head in operation.heads:
-                yield from operation.make_cases(Shape(batch, length, channels, head), device)
+                yield from operation.make_cases(Shape(*size, head), device)
 
 
 def main(words: Sequence[str]) -> None:
@@ -144,15 +146,18 @@ def main(words: Sequence[str]) -> None:
         help="part of an operation's name; may be given several times",
     )
     parser.add_argument("--implementation", default="", help="part of an implementation's name")
-    parser.add_argument("--shape", action="append", help="BxLxD; may be given several times")
+    parser.add_argument(
+        "--shape", action="append", type=shape, help="BxLxD; may be given several times"
+    )
     parser.add_argument("--plot", type=Path, help="draw time against length into this file")
     parser.add_argument("--check", action="store_true", help="errors alone, no times")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    usual = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=["cuda", "cpu"], default=usual)
     arguments = parser.parse_args(words)
     if arguments.check and arguments.plot:
         parser.error("--plot draws times; leave out --check")
     torch._dynamo.config.recompile_limit = 64  # of the blocks, one program per shape and head
-    device = torch.device(arguments.device)
+    device = device_of(arguments.device)
     bandwidth = copy_bandwidth(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, copies at {bandwidth / 1e12:.2f} TB/s\n{HEADER}")

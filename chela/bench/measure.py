@@ -18,6 +18,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from chela.errors import RunError
+
 MAX_ERROR = 5e-3  # twice what rounding the inputs to bfloat16 costs by itself
 REPLAYS = 20  # enough for a median; a replay takes milliseconds
 
@@ -205,11 +207,13 @@ def draw(results: Sequence[Result], file: Path) -> None:
         file: what to write; its suffix says the format.
 
     Raises:
-        ValueError: nothing has a speed.
+        RunError: nothing has a speed.
     """
     results = [r for r in results if r.seconds is not None]
     if not results:
-        raise ValueError("nothing to draw: no case was right and fitted into memory")
+        raise RunError(
+            "nothing to draw: no case was right and fitted into memory.\n  try: another --operation"
+        )
     panels = sorted({(r.case.operation, r.case.shape.head) for r in results})
     columns = min(3, len(panels))  # as many as a page shows at a readable size
     rows = -(-len(panels) // columns)

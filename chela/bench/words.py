@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 import torch
 
-from chela.errors import ConfigError
+from chela.errors import ConfigError, RunError
 from chela.records.environment import hardware, versions
 
 
@@ -32,6 +33,30 @@ def machine(device: torch.device) -> str:
     """``"NVIDIA H200, torch 2.11.0"``; without a GPU the processor."""
     found = hardware(device)
     return f"{found.get('gpu') or found['cpu']}, torch {versions()['torch']}"
+
+
+def device_of(name: str) -> torch.device:
+    """The device that ``--device`` names.
+
+    Raises:
+        RunError: cuda, and torch finds no GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RunError("torch finds no GPU.\n  try: --device cpu")
+    return torch.device(name)
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    """``"8x2048x512"`` as batch, length and channels.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+    """
+    numbers = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text, re.ASCII)
+    if numbers is None:
+        raise ArgumentTypeError(f"{text!r} is no BxLxD, such as 8x2048x512")
+    batch, length, channels = map(int, numbers.groups())
+    return batch, length, channels
 
 
 def count(text: str) -> int:

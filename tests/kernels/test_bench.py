@@ -11,6 +11,7 @@ import torch
 
 from chela.bench.measure import Case, Result, Shape, copy_bandwidth, draw, measure, relative_error
 from chela.bench.profiling import Kernel, Profile
+from chela.errors import RunError
 from tests.conftest import program
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def test_a_drawing_needs_something_to_draw(tmp_path):
     ]
     draw(results, tmp_path / "lengths.png")
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="nothing to draw"):
+    with pytest.raises(RunError, match="nothing to draw"):
         draw(results[2:3], tmp_path / "none.png")
 
 
@@ -100,6 +101,23 @@ def test_a_profile_knows_whose_each_kernel_is():
         if "taps" in name or name.startswith(("exponential", "wavelet"))
     }
     assert taps == {"long convolution"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--shape", "8x2048"], "'8x2048' is no BxLxD"),
+        (["--shape", "8x2048x0"], "is no BxLxD"),
+        (["--device", "tpu"], "invalid choice: 'tpu'"),
+        (["--device", "cuda"], "torch finds no GPU.\n  try: --device cpu"),
+        (["--device", "cpu", "--operation", "none", "--plot", "x.png"], "nothing to draw"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_message(words, said, command, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = command("bench-kernels", *words)
+    assert done.returncode > 0
+    assert said in done.stderr
 
 
 @pytest.mark.process
