@@ -35,8 +35,7 @@ class Origin:
     @property
     def key(self) -> str:
         """The name of the prepared folder: ``generated-`` and ten hex digits of all the rest."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return f"{self.source}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        return f"{self.source}-{checksum_of(dataclasses.asdict(self))[:10]}"
 
 
 @dataclass(frozen=True, config={"extra": "forbid"})
@@ -112,7 +111,7 @@ class Meta:
     def to_json(self) -> str:
         """The text of ``meta.json``, with a checksum of its own behind the rest."""
         content = dataclasses.asdict(self)
-        return json.dumps(content | {CHECKSUM: own_checksum(content)}, indent=2) + "\n"
+        return json.dumps(content | {CHECKSUM: checksum_of(content)}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Meta:
@@ -127,7 +126,7 @@ class Meta:
             raise ValueError("it is nested too deeply") from error
         if not isinstance(content, dict) or CHECKSUM not in content:
             raise ValueError("it has no checksum; an earlier version of this code wrote none")
-        if content.pop(CHECKSUM) != own_checksum(content):
+        if content.pop(CHECKSUM) != checksum_of(content):
             raise ValueError("its text is not the one that was written")
         return cls(**content)
 
@@ -191,8 +190,7 @@ def fingerprint(task_version: int, splits: Mapping[str, SplitCounts]) -> str:
     Neither file format, nor record batches, nor the order of the splits, nor the source have a part
     in it: official files and the same rows generated have the same fingerprint.
     """
-    content = [task_version, {name: counts.digests() for name, counts in splits.items()}]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return checksum_of([task_version, {name: its.digests() for name, its in splits.items()}])
 
 
 def library_versions() -> dict[str, str]:
@@ -200,8 +198,8 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def own_checksum(content: Mapping[str, Any]) -> str:
-    """The checksum of ``meta.json``, of all its other keys."""
+def checksum_of(content: Any) -> str:
+    """64 hex digits of plain JSON values; in ``meta.json``, of all its other keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

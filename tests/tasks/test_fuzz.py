@@ -34,7 +34,7 @@ from tasks.retrieval import aan, rfc
 from tasks.retrieval.rfc_text import parse
 from tasks.sources.archives import Source
 from tasks.storage.columns import stored_rows
-from tasks.storage.meta import CHECKSUM, Meta, own_checksum
+from tasks.storage.meta import CHECKSUM, Meta, checksum_of
 from tasks.storage.store import load, prepare
 from tasks.text.reviews import read_files
 from tests.tasks.pathfinder_release import release
@@ -330,7 +330,7 @@ def test_what_another_version_says_of_prepared_data(changes: dict[str, Any]) -> 
     """With a checksum that is right."""
     content = {key: value for key, value in META.items() if key != CHECKSUM} | changes
     content.pop(CHECKSUM, None)
-    text = json.dumps(content | {CHECKSUM: own_checksum(content)})
+    text = json.dumps(content | {CHECKSUM: checksum_of(content)})
     try:
         assert Meta.from_json(text).splits == content["splits"]
         event("read")
