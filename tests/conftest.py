@@ -73,7 +73,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The settings of fuzz tests: ``@settings.get_profile("fuzz")`` above ``@given``."""
+    """No example of any test has a time limit, which other processes' load would break.
+
+    ``@settings.get_profile("fuzz")`` above ``@given`` are the settings of fuzz tests.
+    """
+    settings.register_profile("untimed", settings.default, deadline=None)
+    settings.load_profile("untimed")
     given = config.getoption("fuzz")
     settings.register_profile(
         "fuzz",

@@ -169,7 +169,7 @@ def test_recurrent_equals_naive(length):
     assert_same([torch.stack(outs, 1), state], reference, leaves, leaves, 1e-10)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     length=st.integers(2, 50),
     cut=st.integers(1, 49),

@@ -41,7 +41,7 @@ def test_an_impulse_draws_the_kernel():
     torch.testing.assert_close(drawn, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     length=st.integers(1, 24),
     taps=st.integers(1, 60),

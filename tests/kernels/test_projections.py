@@ -91,7 +91,7 @@ def test_any_width(kind, dim, features):
     check(kind, case(kind, torch.float32, 1, 33, dim, features))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     kind=st.sampled_from(KINDS),
     batch=st.integers(0, 3),

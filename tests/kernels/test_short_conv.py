@@ -40,7 +40,7 @@ def test_tap_j_looks_j_tokens_back_when_causal_and_around_when_centred():
     assert convolve(impulse, taps, causal=False)[0, :, 0].tolist() == [0, 0, 0, 1, 2, 3, 0, 0, 0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     length=st.integers(1, 40),
     width=st.integers(1, 9),

@@ -71,7 +71,7 @@ def test_extreme_values(scale):
     check(inputs(1, 40, 24, 4, torch.bfloat16, scale)[:2], naive.convolve, True, "silu")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     batch=st.integers(0, 2),
     length=st.integers(1, 40),

@@ -45,7 +45,7 @@ def test_any_width(dim, hidden):
     check("gate", "none", case("gate", "none", torch.bfloat16, 1, 33, dim, hidden))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     part=st.sampled_from(PARTS),
     norm=st.sampled_from(NORMS),

@@ -28,7 +28,7 @@ def check(leaves: list[Tensor], length: int) -> None:
     assert_same([ours], [naive.wavelet_tree(*wide, length)], leaves, wide, 1e-6)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     length=st.integers(1, 200),
     beyond=st.integers(0, 400),

@@ -68,7 +68,7 @@ def test_multiscale_has_the_defined_number_of_sub_kernels_and_norm_one(max_lengt
     torch.testing.assert_close(norm, torch.ones(3).double(), rtol=1e-6, atol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(max_length=st.integers(1, 300), taps=st.integers(1, 20))
 def test_multiscale_is_stretched_weighted_and_concatenated(max_length, taps):
     kernel = multiscale(max_length, taps=taps)
@@ -131,7 +131,7 @@ def test_explicit_taps_are_dropped_in_training_only():
     assert 0.7 < kept.sum() / (whole != 0).sum() < 0.8
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     dim=st.integers(1, 40),
     max_length=st.integers(1, 90),
@@ -160,7 +160,7 @@ def test_cosine_is_its_series(dim, max_length, terms, windows):
         torch.testing.assert_close(taps[:, channel], expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(max_length=st.integers(1, 300), taps=st.integers(2, 5))
 def test_wavelet_is_its_convolutions(max_length, taps):
     """A signal goes down the tree scale by scale; the kernel is what an impulse leaves behind."""

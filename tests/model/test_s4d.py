@@ -54,7 +54,7 @@ def test_the_mixer_is_its_recurrence(name, causal):
     torch.testing.assert_close(mixer(x[None])[0], a * torch.sigmoid(b))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 70),
     st.integers(0, 69),

@@ -51,7 +51,7 @@ def test_a_prompt_and_steps_are_the_whole_sequence(name: str) -> None:
     assert error_of_steps(subject.make_mixer(causal=True).eval().float(), x, lengths) < 1e-5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(sorted(EVERY)),
     lengths=st.lists(st.integers(1, MAX_LENGTH), min_size=1, max_size=4),

@@ -229,7 +229,7 @@ def test_a_hostile_name_has_a_picture() -> None:
     assert picture(report).startswith(b"\x89PNG")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(min_size=1, max_size=30))
 def test_any_text_leaves_every_format_whole(text) -> None:
     report = build(found(run(text, error=text, status="failed", accuracy=None), run(text)))

@@ -72,7 +72,7 @@ def test_an_archive_reads_like_the_folder(tmp_path: Path, name, mode, order) -> 
     assert sorted(found) == sorted(expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.integers(1, 30))
 def test_only_the_beginning_is_decoded_and_whole_characters_are_kept(text: str, kept: int) -> None:
     text = text.translate({ord(c): "_" for c in "\t\n\r"})

@@ -63,7 +63,7 @@ def test_written_trees_have_the_value_that_an_independent_reading_finds(tmp_path
     assert widths == set(range(2, 11))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**63 - 1),
     min_length=st.integers(0, 12),

@@ -53,7 +53,7 @@ def test_the_official_form() -> None:
 
 
 @pytest.mark.long
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(trees, min_size=1, max_size=20), st.integers(0, 20))
 def test_what_is_written_is_read_again(sources: list[list[str]], cut: int) -> None:
     labels = [read_tree(source_text(numbers(words)).decode()).value for words in sources]
@@ -158,7 +158,7 @@ def test_a_false_label_is_named_with_its_line() -> None:
 
 
 @pytest.mark.long
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(trees, min_size=1, max_size=5))
 def test_values_are_those_of_an_independent_reading(sources: list[list[str]]) -> None:
     values = block(sources, [0] * len(sources)).values

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.loader import DiskReader, Encoding, EvalLoader, TrainLoader
@@ -55,7 +55,6 @@ def indices(batches) -> list[list[int]]:
     return [batch.index.tolist() for batch in batches]
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**63 - 1),
     n=st.integers(1, 40),
@@ -143,7 +142,6 @@ def test_the_global_random_numbers_are_left_alone(dataset: Dataset, workers: int
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
 
-@settings(deadline=None)
 @given(batch_size=st.integers(1, 13), world_size=st.integers(1, 13))
 def test_evaluation_takes_every_row_once(shared_rows, batch_size: int, world_size: int) -> None:
     ranks = [
@@ -187,7 +185,6 @@ def test_the_parts_of_a_batch_are_padded_alike(dataset: Dataset) -> None:
 LENGTHS = np.random.Generator(np.random.PCG64(0)).integers(1, 500, 1_000)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**63 - 1), batch_size=st.integers(1, 70), window=st.integers(2, 40))
 def test_a_window_sorts_its_own_batches_and_no_others(seed, batch_size, window) -> None:
     plain = TrainOrder(1_000, batch_size, 3 * window, seed)
@@ -230,7 +227,6 @@ def test_an_empty_split_is_refused() -> None:
         TrainOrder(0, 4, 1, seed=0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, N - 1), min_size=1, max_size=20))
 def test_a_batch_holds_its_rows_padded_to_the_longest(shared_rows, rows: list[int]) -> None:
     batch = DiskReader(shared_rows, Encoding()).__getitems__(rows)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
@@ -97,13 +97,11 @@ def named(samples: list[tuple[list[int], int]], cuts: list[int]) -> str:
     return fingerprint(1, {"train": counts})
 
 
-@settings(deadline=None)
 @given(samples_of_a_split, st.lists(st.integers(0, 12), max_size=4))
 def test_the_fingerprint_is_of_the_content_not_of_its_blocks(samples, cuts) -> None:
     assert named(samples, cuts) == named(samples, [])
 
 
-@settings(deadline=None)
 @given(samples_of_a_split, st.data())
 def test_any_change_of_the_content_changes_the_fingerprint(samples, data) -> None:
     before = named(samples, [])

@@ -39,7 +39,7 @@ def naive(pairs: list[Pair], known: list[str], max_length: int, learn: bool) -> 
     return rows
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(many_pairs, many_pairs, st.integers(2, 14))
 def test_rows_are_what_the_definition_says(train, test, max_length) -> None:
     alphabet, known = Alphabet(), list[str]()
@@ -56,7 +56,7 @@ def test_rows_are_what_the_definition_says(train, test, max_length) -> None:
     assert Alphabet(alphabet.characters).size == alphabet.size == SPECIAL + len(known)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(many_pairs)
 def test_a_batch_is_both_documents_padded_to_the_longest(pairs) -> None:
     """As S4 pads them: all first documents, all second documents, one common length."""

@@ -20,7 +20,7 @@ LAW = PUBLISHED[128]
 TABLES = tables(LAW, 2)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(arrays(np.uint8, st.tuples(*2 * [st.integers(14, 41)])), st.integers(7, 21))
 def test_reduced_is_what_pillow_does(image, size: int) -> None:
     square = image[: min(image.shape), : min(image.shape)]

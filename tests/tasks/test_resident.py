@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.characters import Alphabet
@@ -71,7 +71,6 @@ def readers(request, tmp_path_factory) -> tuple[int, DiskReader, DeviceReader]:
     return len(dataset), DiskReader(dataset, encoding), DeviceReader(dataset, encoding, CPU)
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_batch_is_the_disks_but_for_padding(readers, data) -> None:
     n, disk, device = readers
@@ -98,7 +97,6 @@ def test_few_widths_and_none_beyond_the_longest(longest: int) -> None:
     assert len(found) <= 12 + 6 * math.log2(longest)
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.integers(0, 49), min_size=1, max_size=12))
 def test_the_disk_pads_to_the_same_widths_when_asked(tmp_path_factory, rows: list[int]) -> None:
     folder = tmp_path_factory.getbasetemp() / "widths"

@@ -48,7 +48,7 @@ def test_numbers_of_documents_are_masked_and_counted(text, masked, cited) -> Non
     assert citations(text) == set(cited)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.integers(1, 99999), min_size=1, max_size=4),
     st.sampled_from(["RFC ", "RFC", "rfc", "[RFC", "RFC-", "RFC\n   ", "RFCs "]),

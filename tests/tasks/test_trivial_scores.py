@@ -20,7 +20,7 @@ def columns(rows: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([float(score) for score, _ in rows]), np.array([label for _, label in rows])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scored)
 def test_auc_is_the_share_of_pairs_in_order(rows) -> None:
     ones = [score for score, label in rows if label]
@@ -29,7 +29,7 @@ def test_auc_is_the_share_of_pairs_in_order(rows) -> None:
     assert auc(*columns(rows)) == pytest.approx(won / (len(ones) * len(zeros)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(scored)
 def test_no_threshold_is_better(rows) -> None:
     scores, labels = columns(rows)
@@ -66,7 +66,7 @@ def naive_cosine(texts: list[str], fit_on: list[int], first: int, second: int) -
     return dot / norms if norms else 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_tfidf_is_its_formula(data) -> None:
     words = st.sampled_from(["net", "mail", "route", "byte"])

@@ -33,7 +33,7 @@ def naive_polar(matrix: Tensor) -> Tensor:
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 99))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_iteration_is_its_polynomial_of_the_singular_values(rows, columns, n, seed) -> None:
     matrices = torch.randn(n, rows, columns, generator=torch.Generator().manual_seed(seed))
     expected = torch.stack([naive_polar(matrix) for matrix in matrices])
@@ -76,7 +76,7 @@ def test_no_singular_value_comes_near_where_the_iteration_runs_away(kind: str) -
     st.booleans(),
     st.integers(0, 99),
 )
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_matrices_of_many_shapes_at_once_are_updated_as_each_alone(shapes, rates, seed) -> None:
     generator = torch.Generator().manual_seed(seed)
     draw = lambda shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
