@@ -58,12 +58,14 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert "Traceback" not in result.stderr
     assert "1 of 2 cells failed" in result.stdout
     assert "set qk_dim=9" in result.stdout
+    assert "majority class" in result.stdout
     (file,) = tmp_path.glob("*/seed0/record.json")
     assert json.loads(file.read_text())["status"] == "finished"
     assert {each.name for each in tmp_path.iterdir()} == {"sweeps", file.parts[-3]}
     again = command("train", *sweep)
     assert again.returncode == 1
     assert again.stdout.count("is finished") == 1
+    assert "majority class" not in again.stdout  # a line for each, and the sweep's own table
 
 
 @pytest.mark.process

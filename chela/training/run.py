@@ -97,7 +97,8 @@ def run(composed: DictConfig, report: Callable[[int, float], bool] | None = None
             console.say(f"{config.run_id} is finished; resume=false runs it anew.")
             if note := code_note(config, start.finished):
                 console.say(f"{note}; the numbers are of the code then, resume=false runs this one")
-            console.print(summary_table(start.finished, folder.path))
+            if sweep_name() is None:  # whose end has a table of all cells
+                console.print(summary_table(start.finished, folder.path))
             return _or_nan(number(start.finished, "best.value"))
         chosen = Chosen.of(composed)
         note = None if chosen is None else chosen.without_recipe()
