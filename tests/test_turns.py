@@ -220,7 +220,7 @@ def test_a_cell_on_another_machine_has_the_sweeps_environment_and_command(
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=0,1,2"])
     section = {
         "sweep": {"dir": str(folder.parents[1])},
-        "runtime": {"choices": {}, "cwd": str(Path.cwd())},
+        "runtime": {"choices": {}, "cwd": str(Path.cwd()), "config_sources": []},
         "overrides": {"task": []},
         "sweeper": {},
         "job": {"num": 0},
@@ -250,7 +250,7 @@ def test_a_sweep_whose_folder_is_removed_goes_on(
         monkeypatch.setenv(name, "")  # which the sweep sets; put back after the test
     section = {
         "sweep": {"dir": str(folder.parents[1])},
-        "runtime": {"choices": {}, "cwd": str(Path.cwd())},
+        "runtime": {"choices": {}, "cwd": str(Path.cwd()), "config_sources": []},
         "overrides": {"task": CELLS[0]},
         "sweeper": {},
         "job": {"num": 0},

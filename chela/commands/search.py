@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         ConfigError: an argument, the configuration or the space cannot be used.
     """
     if {"-h", "--help"} & set(arguments):
-        print(USAGE)
+        Screen().say(USAGE)
         return
     try:
         from chela.launch.search import Search

@@ -204,7 +204,7 @@ class ProcessLauncher(Launcher):
         if status == InUse.STATUS and self.turns.put_back(cell):
             self.console.say(f"{cell.label}: another process runs it")
             return
-        if known.error is None and known.best is None and not self.passed_on:
+        if not known.has_ended and not self.passed_on:
             error = f"{ending(status)}; see {sweeps.log_file(self.folder, cell.number)}"
             known = replace(known, error=error)
             sweeps.write_cell(self.folder, cell.number, known)

@@ -64,9 +64,9 @@ class Turns:
             if known is not None and sweeps.runner(self.folder, known) is not None:
                 continue
             self.waiting.remove(cell)
-            ended = known is not None and (known.error is not None or known.best is not None)
             # in words, since the NaN of a run that never validated does not equal itself
-            if not ended or repr(known) == repr(self._known.get(cell.number)):
+            before = repr(self._known.get(cell.number))
+            if known is None or not known.has_ended or repr(known) == before:
                 return cell
         self._look_again = time.monotonic() + PAUSE
         return None
@@ -77,11 +77,10 @@ class Turns:
         Returns:
             Whether that is so.
         """
-        known = self.known(cell)
-        if known.error is not None or known.best is not None:
-            return False
-        self.waiting.append(cell)
-        return True
+        waits = not self.known(cell).has_ended
+        if waits:
+            self.waiting.append(cell)
+        return waits
 
     def may_become_free(self) -> bool:
         """Whether a cell waits whose process gives no sign of life; else they are the others'."""
@@ -97,10 +96,6 @@ class Turns:
         known = self._known.get(cell.number)
         return known is not None and known.best is not None
 
-    def is_run(self, cell: Cell) -> bool:
-        """Whether a living process, of whatever machine, is at a cell."""
-        return sweeps.runner(self.folder, self.known(cell)) is not None
-
     def known(self, cell: Cell) -> SweepCell:
         """What is known of a cell."""
         return sweeps.read_cells(self.folder).get(cell.number, SweepCell(cell.overrides))
@@ -108,7 +103,7 @@ class Turns:
     def end(self, cell: Cell, why: str) -> str:
         """What became of a cell in words; ``why`` is kept of one that left no word itself."""
         known = self.known(cell)
-        if known.error is None and known.best is None and not self.is_run(cell):
+        if not known.has_ended and sweeps.runner(self.folder, known) is None:
             known = replace(known, error=why)
             sweeps.write_cell(self.folder, cell.number, known)
         if known.error is not None:

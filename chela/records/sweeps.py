@@ -45,6 +45,11 @@ class SweepCell:
     best: float | None = None  # what selects, of the best validation, when it finished
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it has said itself what became of it."""
+        return self.error is not None or self.best is not None
+
+    @property
     def why(self) -> str:
         """The first line of its error."""
         return (self.error or "").strip().partition("\n")[0] or "it gave no reason"
