@@ -24,7 +24,7 @@ SPEEDS = [Cost("chela", length, 1e6 * length, None, None, "NVIDIA H200") for len
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
     """The three shipped runs of CHELA on ListOps."""
-    return list(collect([ROOT / "outputs" / "records" / "listops-chela-9e92138f"]).runs)
+    return list(collect([ROOT / "outputs" / "records" / "listops-orders-15f80ac9"]).runs)
 
 
 @pytest.mark.parametrize("data", [{}, {"task.stand_in": "other", "task.source": "official"}])
