@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic.dataclasses import dataclass
 
-from tasks.errors import DataError
 from tasks.storage.rows import Rows
 
 CHECKSUM = "checksum"  # the key of the file's own
@@ -142,14 +141,7 @@ class SplitCounts:
         self._hashes = {name: hashlib.sha256() for name in ("values", "lengths", "labels")}
 
     def add(self, rows: Rows) -> None:
-        """Count some rows.
-
-        Raises:
-            DataError: a label is negative.
-        """
-        if rows.labels.min(initial=0) < 0:
-            row = int(np.argmax(rows.labels < 0))
-            raise DataError(f"row {self.rows + row} has the label {rows.labels[row]}, below 0")
+        """Count some rows; no label is negative."""
         lengths = rows.lengths
         arrays = {"values": rows.values, "lengths": lengths, "labels": rows.labels}
         if rows.targets is not None:

@@ -162,6 +162,9 @@ def _write(partial: Path, recipe: Recipe, console: Screen) -> None:
                 file = files.enter_context((partial / _file(name)).open("wb"))
                 writers[name] = _writer(file, recipe.dtype, rows.targets is not None)
                 counts[name] = SplitCounts()
+            if rows.labels.min(initial=0) < 0:
+                row = counts[name].rows + int((rows.labels < 0).argmax())
+                raise DataError(f"{what}: row {row} of {name} has a label below 0")
             writers[name].write_table(_table(rows, recipe.dtype))
             counts[name].add(rows)
             progress.advance(bar, len(rows.labels))

@@ -105,5 +105,5 @@ def test_a_row_that_fits_is_taken(changes: dict, tmp_path: Path) -> None:
 
 
 def test_a_negative_label_is_never_stored(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="row 2 has the label -1"):
+    with pytest.raises(DataError, match=r"own \(own\): row 2 of test has a label below 0"):
         prepared(tmp_path, {"label": -1})
