@@ -30,6 +30,7 @@ from chela.records.sweeps import NAME, Plan, SweepCell, read_cells, write_cell, 
 from chela.signals import StoppingSignals
 from tasks import lease
 from tasks.lease import hold
+from tests.conftest import ROOT
 from tests.test_lease import ELSEWHERE, wait_for, write
 
 CELLS = [["seed=0"], ["seed=1"], ["seed=2"]]
@@ -112,6 +113,23 @@ def test_what_finished_without_a_number_is_shown_again(
     assert first.number == 0
 
 
+def test_a_cell_has_finished_if_the_run_it_means_today_has(folder: Path) -> None:
+    """A job of Slurm is submitted for the others, also where a file has changed that they name."""
+    shipped = ROOT / "outputs/records/retr-0f17f1cd/seed0"
+    place = folder.parents[1] / "a/seed0"
+    write_cell(folder, 0, cell(0, best=0.5))
+    write_cell(folder, 1, cell(1))
+    given = Turns(folder, CELLS, 0)
+    first, second, third = given.cells
+    assert not given.finished(first, lambda: place)  # its folder was removed
+    shutil.copytree(shipped, place)
+    assert given.finished(first, lambda: place)
+    assert not given.finished(first, lambda: place.with_name("seed3"))
+    assert not given.finished(first, lambda: None)  # it cannot be configured any more
+    assert not given.finished(second, pytest.fail)
+    assert not given.finished(third, pytest.fail)
+
+
 @pytest.mark.parametrize(
     ("error", "why"), [("", "it gave no reason"), ("\n", "it gave no reason"), ("a\nb", "a")]
 )
@@ -135,7 +153,7 @@ def test_a_cell_that_a_run_outside_of_the_sweep_has_is_left_to_it(
 ) -> None:
     """Nothing is written of the cell until it begins, and then where its run is."""
     monkeypatch.setenv(FOLDER, str(folder))
-    monkeypatch.setattr("chela.launch.sweep._run_folder", lambda _: folder / "../../a/seed0")
+    monkeypatch.setattr("chela.launch.sweep.run_folder", lambda _: folder / "../../a/seed0")
     job = {"runtime": {"cwd": str(Path.cwd())}, "overrides": {"task": CELLS[0]}, "job": {"num": 0}}
     config = OmegaConf.create({"hydra": {**job, "mode": RunMode.MULTIRUN}})
     in_use = JobReturn(status=JobStatus.FAILED)

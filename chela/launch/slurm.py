@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from hydra.core.singleton import Singleton
@@ -21,6 +22,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from omegaconf import OmegaConf
 
 from chela.errors import ConfigError
+from chela.launch.sweep import run_folder
 from chela.launch.turns import FOLDER, PLUGIN, Cell, Turns
 from tasks.screen import Screen
 
@@ -49,7 +51,11 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
         anew = OmegaConf.select(self.config, "resume") is False
         left: dict[str, Cell] = {}
         screen = Screen()
-        cells = [cell for cell in turns.cells if anew or not turns.finished(cell)]
+        cells = [
+            cell
+            for cell in turns.cells
+            if anew or not turns.finished(cell, partial(self._run_folder, cell))
+        ]
         if cells:
             left = dict(zip(self._submit(cells), cells, strict=True))
             folder = str(self.params["submitit_folder"])
@@ -64,6 +70,10 @@ class SlurmLauncher(submitit_launcher.SlurmLauncher):
                 why = f"job {job} left no word of its end; see {log}"
                 screen.say(f"{cell.label}: {turns.end(cell, why)}")
         return turns.returned()
+
+    def _run_folder(self, cell: Cell) -> Path | None:
+        loader = self.hydra_context.config_loader
+        return run_folder(loader.load_sweep_config(self.config, cell.overrides))
 
     def _submit(self, cells: Sequence[Cell]) -> list[str]:
         """The numbers of the jobs."""

@@ -107,7 +107,7 @@ class SweepCallback(Callback):
         if not _keeps_the_cell():
             return
         end_with_the_sweep()
-        folder, run = os.environ[FOLDER], _run_folder(config)
+        folder, run = os.environ[FOLDER], run_folder(config)
         # Hydra's sweeper has left its configuration in the output_dir; the plan says the same
         Path(folder).parents[1].joinpath("multirun.yaml").unlink(missing_ok=True)
         place = None if run is None else os.path.relpath(run, folder)  # so that both can be moved
@@ -275,7 +275,7 @@ def _params(config: DictConfig) -> list[str]:
     return [f"{key}={value}" for key, value in params.items()]
 
 
-def _run_folder(config: DictConfig) -> Path | None:
+def run_folder(config: DictConfig) -> Path | None:
     """Where the run of this configuration is; None if it cannot be run, which the run will say."""
     from chela.config.schema import parse  # here, so that --help need not wait for torch
     from chela.training.folder import RunFolder

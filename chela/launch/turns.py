@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 
 from chela.records import sweeps
+from chela.records.state import run_state
 from chela.records.sweeps import SweepCell
 from tasks.screen import Screen
 
@@ -91,10 +92,22 @@ class Turns:
         ]
         return any(each is None or each.is_silent for each in runners)
 
-    def finished(self, cell: Cell) -> bool:
-        """Whether a cell had finished when the sweep began."""
+    def finished(self, cell: Cell, run_folder: Callable[[], Path | None]) -> bool:
+        """Whether a cell had finished when the sweep began, and its run is there and is the same.
+
+        Args:
+            cell: one of these.
+            run_folder: where the run is that the cell's overrides mean today: a file that they name
+                may have changed. Called of what had finished, for composing takes a while.
+        """
         known = self._known.get(cell.number)
-        return known is not None and known.best is not None
+        if known is None or known.best is None or known.folder is None:
+            return False
+        place = self.folder / known.folder
+        if run_state(place).status != "finished":
+            return False
+        today = run_folder()
+        return today is not None and today.resolve() == place.resolve()
 
     def known(self, cell: Cell) -> SweepCell:
         """What is known of a cell."""
