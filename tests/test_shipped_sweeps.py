@@ -33,6 +33,17 @@ def test_a_choice_of_sweep_can_be_run(name: str, tasks: int, models: int) -> Non
     assert all("model=chela" in cell for cell in narrow)
 
 
+@pytest.mark.long
+def test_the_small_table_shows_all_models_the_same_samples() -> None:
+    """Whatever a recipe of the same task and model does to them."""
+    configs = [compose_run(cell) for cell in cells_of("+sweep=small_table", "seed=0")]
+    shown = {
+        (each.task.config.name, each.trainer.augment, each.trainer.mixing, each.trainer.max_epochs)
+        for each in configs
+    }
+    assert len(shown) == 2 < len(configs)
+
+
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 def test_a_sweep_of_one_task_takes_the_keys_of_it(file: Path) -> None:
     """They are composed with the task of its defaults, before any cell is."""

@@ -24,17 +24,18 @@ pytestmark = pytest.mark.training
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(composed, monkeypatch) -> None:
-    original = TrainingModule.forward
+    original = TrainingModule._ask
     batches = []
 
-    def poisoned(self, values, lengths):
-        logits = original(self, values, lengths)
-        return logits * float("nan") if self.training and self.global_step == 7 else logits
+    def poisoned(self, part):
+        logits, targets = original(self, part)
+        poison = torch.nan if self.training and self.global_step == 7 else 1.0
+        return logits * poison, targets
 
     def spy(self, batch, *rest):
         batches.append(batch.index.tolist())
 
-    monkeypatch.setattr(TrainingModule, "forward", poisoned)
+    monkeypatch.setattr(TrainingModule, "_ask", poisoned)
     monkeypatch.setattr(TrainingModule, "on_train_batch_start", spy)
     config = composed("trainer.checkpoint_every_steps=3")
     with pytest.raises(RunError) as caught:
@@ -70,9 +71,13 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(composed, monkeypatch) 
 def test_the_rows_and_random_state_of_a_step_that_was_not_finite_are_kept(
     composed, monkeypatch
 ) -> None:
-    original = TrainingModule.forward
-    poisoned = lambda self, *batch: original(self, *batch) * torch.nan  # noqa: E731
-    monkeypatch.setattr(TrainingModule, "forward", poisoned)
+    original = TrainingModule._ask
+
+    def poisoned(self, part):
+        logits, targets = original(self, part)
+        return logits * torch.nan, targets
+
+    monkeypatch.setattr(TrainingModule, "_ask", poisoned)
     config = composed()
     with pytest.raises(RunError, match=r"nonfinite\.pt"):
         run(config)
@@ -83,16 +88,17 @@ def test_the_rows_and_random_state_of_a_step_that_was_not_finite_are_kept(
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(composed, monkeypatch) -> None:
     """A poisoned loss and a poisoned gradient change nothing; the third one is too many."""
-    original, weights = TrainingModule.forward, []
+    original, weights = TrainingModule._ask, []
     bad = {3: torch.nan, 5: torch.inf}
 
-    def poisoned(self, values, lengths):
+    def poisoned(self, part):
+        logits, targets = original(self, part)
         if self.training:
             weights.append([p.detach().clone() for p in self.model.parameters()])
-            return original(self, values, lengths) * bad.get(self.global_step, 1.0)
-        return original(self, values, lengths)
+            logits = logits * bad.get(self.global_step, 1.0)
+        return logits, targets
 
-    monkeypatch.setattr(TrainingModule, "forward", poisoned)
+    monkeypatch.setattr(TrainingModule, "_ask", poisoned)
     config = composed("trainer.max_skipped_steps=2")
     run(config)
     record = record_of(config)

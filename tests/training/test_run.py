@@ -12,6 +12,7 @@ import torch
 
 from chela.config.schema import parse
 from chela.errors import RunError
+from chela.model import Classifier
 from chela.model.ffn import MLP
 from chela.records.record import read_record
 from chela.training import build, progress
@@ -290,14 +291,14 @@ def test_sequences_of_one_length_need_no_mask(composed, monkeypatch, tmp_path) -
         f"data_dir={tmp_path}",
     ]
     configs = [composed_of(*overrides, f"output_dir={tmp_path / n}") for n in "ab"]
-    seen, original = [], TrainingModule.forward
+    seen, original = [], Classifier.forward
 
     def with_lengths(self, values, lengths):
         seen.append(lengths)
         return original(self, values, torch.full((len(values),), values.shape[1]))
 
     run(configs[0])
-    monkeypatch.setattr(TrainingModule, "forward", with_lengths)
+    monkeypatch.setattr(Classifier, "forward", with_lengths)
     run(configs[1])
     assert seen
     assert all(lengths is None for lengths in seen)
