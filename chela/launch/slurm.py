@@ -22,8 +22,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from omegaconf import OmegaConf
 
 from chela.errors import ConfigError
-from chela.launch.sweep import run_folder
-from chela.launch.turns import FOLDER, PLUGIN, Cell, Turns
+from chela.launch.turns import FOLDER, PLUGIN, Cell, Turns, run_folder
 from tasks.screen import Screen
 
 EVERY = 10.0  # seconds between two looks at the queue, which everyone asks

@@ -29,7 +29,7 @@ from chela.disk import given_folder
 from chela.errors import ConfigError, InUse
 from chela.launch.cli import JobFailed, explain, is_plain
 from chela.launch.launcher import end_with_the_sweep
-from chela.launch.turns import FOLDER
+from chela.launch.turns import FOLDER, run_folder
 from chela.records import sweeps
 from chela.records.progress import cells_table
 from chela.records.sweeps import Plan, SweepCell
@@ -273,14 +273,3 @@ def _params(config: DictConfig) -> list[str]:
     """``hydra.sweeper.params``, what a file of the group ``sweep`` varies, as overrides."""
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
     return [f"{key}={value}" for key, value in params.items()]
-
-
-def run_folder(config: DictConfig) -> Path | None:
-    """Where the run of this configuration is; None if it cannot be run, which the run will say."""
-    from chela.config.schema import parse  # here, so that --help need not wait for torch
-    from chela.training.folder import RunFolder
-
-    try:
-        return RunFolder(parse(config)).path
-    except Exception:
-        return None

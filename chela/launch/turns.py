@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
 
 from chela.records import sweeps
 from chela.records.state import run_state
@@ -161,3 +162,14 @@ class TurnLauncher(BasicLauncher):
             else:
                 break
         return turns.returned()
+
+
+def run_folder(config: DictConfig) -> Path | None:
+    """Where the run of this configuration is; None if it cannot be run, which the run will say."""
+    from chela.config.schema import parse  # here, so that --help need not wait for torch
+    from chela.training.folder import RunFolder
+
+    try:
+        return RunFolder(parse(config)).path
+    except Exception:
+        return None
